@@ -1,0 +1,1 @@
+"""The zoo's own networks, as plain functions of weights."""
