@@ -1,0 +1,1 @@
+"""Maps between weight spaces that commute with the symmetry group, or are invariant to it."""

@@ -1,0 +1,121 @@
+"""The equivariant polynomial layer E for one transformer block (arXiv 2410.04209, section 5).
+
+With QK_s = W^Q_s (W^K_s)^T, VO_s = W^V_s W^O_s and the six scalars
+s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed by output and input channel:
+
+    E(Q)_i[j,c] = Phi_Q[j,p] W^Q_i[p,c]                       and K, V likewise
+    E(O)_i[c,k] = phi_O1 sum_k' W^O_i[c,k'] + phi_O2 W^O_i[c,k]
+    E(A)[j,k]   = scalars + const + sum_(s,p) Phi[p] VO_s[p,j] + phi sum_q W^A[j,q]
+                  + phi sum_p W^A[p,k] + sum_q Phi[q] W^B[k,q] + phi b^A[k] + phi W^A[j,k]
+    E(b^A)[k]   = scalars + const + phi sum_p W^A[p,k] + sum_q Phi[q] W^B[k,q] + phi b^A[k]
+    E(B)[j,k]   = scalars[k] + const[k] + Phi[k] sum_p W^A[p,j] + sum_q Phi[k,q] W^B[j,q] + Phi[k] b^A[j]
+    E(b^B)[k]   = scalars[k] + const[k]
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.layers.initialization import Fan, initialize_term
+from nfn_transformer.layers.terms import (
+    TermTable,
+    check_block,
+    column_features,
+    column_terms,
+    head_sums,
+    row_features,
+    row_terms,
+    scalar_features,
+    scalar_terms,
+)
+from nfn_transformer.weights.containers import BlockWeights
+from nfn_transformer.weights.spec import BlockSpec
+
+
+class EquivariantBlockLayer(nn.Module):
+    """E from d to e channels: block weights to block weights, with E(gU) = g E(U) (`weights.group`).
+
+    Args:
+        spec: sizes of the block that the layer reads and writes.
+        in_channels, out_channels: d and e.
+        init_type: one of `layers.initialization.INIT_TYPES`.
+        generator: source of the initial parameters; PyTorch's own where None.
+    """
+
+    def __init__(
+        self,
+        spec: BlockSpec,
+        in_channels: int,
+        out_channels: int,
+        init_type: str = "xavier_normal",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
+        d, e, D = in_channels, out_channels, spec.width
+        self.Phi_Q, self.Phi_K, self.Phi_V = (nn.Parameter(torch.empty(e, D, d, D)) for _ in range(3))
+        self.phi_O1, self.phi_O2 = nn.Parameter(torch.empty(e, d)), nn.Parameter(torch.empty(e, d))
+        self.phi_A = nn.Parameter(torch.empty(e, d))
+        self.scalars = TermTable(scalar_terms(spec), d, {"A": (e,), "b_A": (e,), "B": (e, D), "b_B": (e, D)})
+        self.columns = TermTable(column_terms(spec), d, {"A": (e,), "b_A": (e,), "B": (e, D)})
+        self.rows = TermTable(row_terms(spec), d, {"A": (e,)})
+        self.constant_A, self.constant_b_A = nn.Parameter(torch.empty(e)), nn.Parameter(torch.empty(e))
+        self.constant_B, self.constant_b_B = nn.Parameter(torch.empty(e, D)), nn.Parameter(torch.empty(e, D))
+        self.reset_parameters(init_type, generator)
+
+    def reset_parameters(self, init_type: str, generator: torch.Generator | None = None) -> None:
+        """Initialise every term by its own fans; the published squares are in `layers.terms`."""
+        d, e, D = self.in_channels, self.out_channels, self.spec.width
+        fans = [(Phi, Fan(d * D, e * D)) for Phi in (self.Phi_Q, self.Phi_K, self.Phi_V)]
+        fans += [(self.phi_O1, Fan(d * D, e)), (self.phi_O2, Fan(d, e)), (self.phi_A, Fan(d, e, squared=True))]
+        fans += [(constant, Fan(1, e)) for constant in (self.constant_A, self.constant_b_A)]
+        fans += [(constant, Fan(1, e * D)) for constant in (self.constant_B, self.constant_b_B)]
+        for term, fan in fans:
+            initialize_term(term, fan, init_type, generator)
+        for table in (self.scalars, self.columns, self.rows):
+            table.reset_parameters(init_type, generator)
+
+    def forward(self, weights: BlockWeights) -> BlockWeights:
+        """Block weights of d channels to block weights of e channels.
+
+        Raises:
+            SpecError: the weights do not have the sizes or channels that the layer was built for.
+        """
+        check_block(weights, self.spec, self.in_channels)
+        sums = head_sums(weights)
+        scalars = self.scalars(scalar_features(weights, sums))
+        columns = self.columns(column_features(weights))  # A, b_A: [b, D_A, e]; B: [b, D_A, e, D]
+        rows = self.rows(row_features(weights, sums))["A"].transpose(1, 2)  # [b, e, D]
+        columns_A, columns_b_A = columns["A"].transpose(1, 2), columns["b_A"].transpose(1, 2)  # [b, e, D_A]
+        row_part = rows + (scalars["A"] + self.constant_A).unsqueeze(-1)
+        return BlockWeights(
+            W_Q=_mix_inputs(self.Phi_Q, weights.W_Q),
+            W_K=_mix_inputs(self.Phi_K, weights.W_K),
+            W_V=_mix_inputs(self.Phi_V, weights.W_V),
+            W_O=_mix_channels(self.phi_O1, weights.W_O.sum(-1, keepdim=True)) + _mix_channels(self.phi_O2, weights.W_O),
+            W_A=_mix_channels(self.phi_A, weights.W_A) + row_part.unsqueeze(-1) + columns_A.unsqueeze(-2),
+            b_A=columns_b_A + (scalars["b_A"] + self.constant_b_A).unsqueeze(-1),
+            W_B=columns["B"].transpose(1, 2) + (scalars["B"] + self.constant_B).unsqueeze(-2),
+            b_B=scalars["b_B"] + self.constant_b_B,
+        )
+
+
+def _mix_inputs(Phi: Tensor, per_head: Tensor) -> Tensor:
+    """Phi [e, D, d, D] times the input rows and channels of [b, d, h, D, c]: [b, e, h, D, c]."""
+    heads = per_head.shape[2]
+    stacked = per_head.transpose(2, 3).flatten(3).flatten(1, 2)  # [b, d D, h c]
+    mixed = Phi.flatten(2).flatten(0, 1) @ stacked  # [b, e D, h c]
+    return mixed.unflatten(1, Phi.shape[:2]).unflatten(3, (heads, -1)).transpose(2, 3)
+
+
+def _mix_channels(phi: Tensor, tensor: Tensor) -> Tensor:
+    """phi [e, d] times the channels of [b, d, ...]: [b, e, ...]."""
+    return (phi @ tensor.flatten(2)).unflatten(2, tensor.shape[2:])
+
+
+def relu(weights: BlockWeights) -> BlockWeights:
+    """Pointwise ReLU on W^A, W^B, b^A, b^B; on W^Q, W^K, W^V, W^O it would break the GL parts."""
+    return replace(
+        weights, W_A=weights.W_A.relu(), b_A=weights.b_A.relu(), W_B=weights.W_B.relu(), b_B=weights.b_B.relu()
+    )

@@ -1,0 +1,159 @@
+"""Terms of the polynomial layers as tables: what each reads, its size, and how many entries it sums.
+
+The layers (arXiv 2410.04209, section 5 and appendix) are sums of terms Phi * input. Terms that read
+inputs of one kind are kept in one parameter, so that a layer is a few large products:
+
+- scalars: values that the whole group leaves unchanged, S = D^2 + 3 D + 2 numbers per channel;
+- columns: numbers that belong to a hidden neuron k, moved by pi_A, D + 2 per channel;
+- rows: numbers that belong to a residual coordinate j, moved by pi_O, D + 1 per channel.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.errors import SpecError
+from nfn_transformer.layers.initialization import Fan, initialize_term
+from nfn_transformer.weights.containers import BlockWeights
+from nfn_transformer.weights.spec import BlockSpec
+
+
+class Term(NamedTuple):
+    """A term's name, the shape of Phi's input indices, the input entries that it sums over per
+    channel, and whether the published initialisation squares its scale."""
+
+    name: str
+    shape: tuple[int, ...]
+    summed: int
+    squared: bool = True
+
+    @property
+    def size(self) -> int:
+        """Numbers per channel that Phi's input indices run over."""
+        return torch.Size(self.shape).numel()
+
+
+def scalar_terms(spec: BlockSpec) -> tuple[Term, ...]:
+    """s_QK, s_VO, s_A, s_B, s_bA, s_bB."""
+    h, D, D_A = spec.heads, spec.width, spec.hidden
+    return (
+        Term("s_QK", (D, D), h * D * D),
+        Term("s_VO", (D,), h * D * D),
+        Term("s_A", (), D * D_A),
+        Term("s_B", (D,), D_A * D),
+        Term("s_bA", (), D_A),
+        Term("s_bB", (D,), D, squared=False),
+    )
+
+
+def column_terms(spec: BlockSpec) -> tuple[Term, ...]:
+    """sum_p W^A[p, k], sum_q Phi[q] W^B[k, q], b^A[k]."""
+    D = spec.width
+    return (Term("column_A", (), D), Term("column_B", (D,), D), Term("column_bA", (), 1, squared=False))
+
+
+def row_terms(spec: BlockSpec) -> tuple[Term, ...]:
+    """sum_(s,p) Phi[p] VO_s[p, j], sum_q W^A[j, q]."""
+    return (Term("row_VO", (spec.width,), spec.heads * spec.width), Term("row_A", (), spec.hidden))
+
+
+@dataclass(frozen=True)
+class HeadSums:
+    """The degree-2 invariants of the GL parts, summed over heads.
+
+    QK = sum_s W^Q_s (W^K_s)^T and VO = sum_s W^V_s W^O_s, both [b, d, D, D].
+    """
+
+    QK: Tensor
+    VO: Tensor
+
+
+def head_sums(weights: BlockWeights) -> HeadSums:
+    """Both sums as one product each; the matrices of single heads are never made."""
+    Q, K, V = (_heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
+    O = weights.W_O.flatten(2, 3)  # [b, d, h D_v, D]  # noqa: E741 - the symbol of the paper
+    return HeadSums(QK=Q @ K.transpose(-1, -2), VO=V @ O)
+
+
+def _heads_side_by_side(per_head: Tensor) -> Tensor:
+    return per_head.transpose(2, 3).flatten(3)  # [b, d, D, h D_k]
+
+
+def scalar_features(weights: BlockWeights, sums: HeadSums) -> Tensor:
+    """What the terms of `scalar_terms` read, in their order: [b, d, S]."""
+    return torch.cat(
+        [
+            sums.QK.flatten(2),
+            sums.VO.sum(-1),
+            weights.W_A.sum((-2, -1), keepdim=True).squeeze(-1),
+            weights.W_B.sum(-2),
+            weights.b_A.sum(-1, keepdim=True),
+            weights.b_B,
+        ],
+        dim=-1,
+    )
+
+
+def column_features(weights: BlockWeights) -> Tensor:
+    """What the terms of `column_terms` read for each hidden neuron: [b, d, D_A, D + 2]."""
+    return torch.cat([weights.W_A.sum(-2).unsqueeze(-1), weights.W_B, weights.b_A.unsqueeze(-1)], dim=-1)
+
+
+def row_features(weights: BlockWeights, sums: HeadSums) -> Tensor:
+    """What the terms of `row_terms` read for each residual coordinate: [b, d, D, D + 1]."""
+    return torch.cat([sums.VO.transpose(-1, -2), weights.W_A.sum(-1, keepdim=True)], dim=-1)
+
+
+class TermTable(nn.Module):
+    """A linear map from the numbers that a list of terms reads to a list of outputs, one product.
+
+    The parameter `Phi` is [R, d, S]: R output numbers, d channels, S numbers per channel. Outputs
+    are named, each with its own index shape (e, ...); `term(output, name)` is the Phi of one term.
+    """
+
+    def __init__(self, terms: tuple[Term, ...], channels: int, outputs: dict[str, tuple[int, ...]]):
+        super().__init__()
+        self.terms = terms
+        self.outputs = outputs
+        self._rows = {name: torch.Size(shape).numel() for name, shape in outputs.items()}
+        columns = sum(term.size for term in terms)
+        self.Phi = nn.Parameter(torch.empty(sum(self._rows.values()), channels, columns))
+
+    def reset_parameters(self, init_type: str, generator: torch.Generator | None = None) -> None:
+        """Initialise each term by its own fans (see `layers.initialization`)."""
+        for output, rows in self._rows.items():
+            for term in self.terms:
+                fan = Fan(self.Phi.shape[1] * term.summed, rows, term.squared)
+                initialize_term(self._block(output, term.name), fan, init_type, generator)
+
+    def term(self, output: str, name: str) -> Tensor:
+        """Phi of one term as a view: [*output shape, d, *term shape]."""
+        shape = next(term.shape for term in self.terms if term.name == name)
+        return self._block(output, name).view(*self.outputs[output], self.Phi.shape[1], *shape)
+
+    def _block(self, output: str, name: str) -> Tensor:
+        names = list(self._rows)
+        start = sum(self._rows[other] for other in names[: names.index(output)])
+        terms = [term.name for term in self.terms]
+        column = sum(term.size for term in self.terms[: terms.index(name)])
+        size = self.terms[terms.index(name)].size
+        return self.Phi[start : start + self._rows[output], :, column : column + size]
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Map features [b, d, S] to outputs [b, *shape], or [b, d, n, S] to [b, n, *shape]."""
+        if features.ndim == 4:
+            features = features.transpose(1, 2)  # [b, n, d, S]
+        mixed = features.flatten(-2) @ self.Phi.flatten(1).T  # [b, (n,) R]
+        pieces = mixed.split(list(self._rows.values()), dim=-1)
+        return {
+            name: piece.unflatten(-1, shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)
+        }
+
+
+def check_block(weights: BlockWeights, spec: BlockSpec, channels: int) -> None:
+    """Raise SpecError unless the weights have the sizes of `spec` and this many channels."""
+    weights.check(spec)
+    if weights.channels != channels:
+        raise SpecError(f"block weights have {weights.channels} channels, expected {channels}")

@@ -1,0 +1,174 @@
+"""The symmetry group of a transformer block's weights, and its action (arXiv 2410.04209, section 4).
+
+G_U = S_h x GL(D_k)^h x GL(D_v)^h x P_D x P_(D_A). An element g = (tau, (M_i), (N_i), pi_O, pi_A) acts by
+
+    W^Q_i -> W^Q_tau(i) M_tau(i)^T     W^K_i -> W^K_tau(i) M_tau(i)^-1
+    W^V_i -> W^V_tau(i) N_tau(i)       W^O_i -> N_tau(i)^-1 W^O_tau(i) P_piO
+    W^A   -> P_piO^-1 W^A P_piA        b^A   -> b^A P_piA
+    W^B   -> P_piA^-1 W^B              b^B   -> b^B
+
+with (W P_pi)[:, k] = W[:, pi(k)]. It leaves the function of the block as it is. Inverses of M and N
+are kept beside them, so that acting, composing and inverting solve nothing and lose no digits.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
+from nfn_transformer.weights.feed_forward_group import FeedForwardElement
+from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
+
+
+@dataclass(frozen=True)
+class BlockElement:
+    """One element of G_U.
+
+    Shapes: tau [h], pi_O [D] and pi_A [D_A] are permutations (int64); M and M_inverse
+    [h, D_k, D_k]; N and N_inverse [h, D_v, D_v].
+    """
+
+    tau: Tensor
+    M: Tensor
+    M_inverse: Tensor
+    N: Tensor
+    N_inverse: Tensor
+    pi_O: Tensor
+    pi_A: Tensor
+
+    @classmethod
+    def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:
+        """The element that changes nothing."""
+        M = torch.eye(spec.key, dtype=dtype).repeat(spec.heads, 1, 1)
+        N = torch.eye(spec.value, dtype=dtype).repeat(spec.heads, 1, 1)
+        return cls(torch.arange(spec.heads), M, M, N, N, torch.arange(spec.width), torch.arange(spec.hidden))
+
+    @classmethod
+    def sample(
+        cls,
+        spec: BlockSpec,
+        generator: torch.Generator,
+        condition: float = 10.0,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """A random element: uniform permutations, M and N with this condition number (at least 1; 1 x 1
+        matrices always have 1), singular values spread evenly in the logarithm around 1."""
+        M, M_inverse = _random_invertible(spec.heads, spec.key, condition, generator)
+        N, N_inverse = _random_invertible(spec.heads, spec.value, condition, generator)
+        tau, pi_O, pi_A = (torch.randperm(n, generator=generator) for n in (spec.heads, spec.width, spec.hidden))
+        return cls(tau, M.to(dtype), M_inverse.to(dtype), N.to(dtype), N_inverse.to(dtype), pi_O, pi_A)
+
+    def act(self, weights: BlockWeights) -> BlockWeights:
+        """The transformed weights g U, for all networks and channels alike."""
+        tau, pi_O, pi_A = self.tau, self.pi_O, self.pi_A
+        M, M_inverse, N, N_inverse = (matrix[tau] for matrix in (self.M, self.M_inverse, self.N, self.N_inverse))
+        return BlockWeights(
+            W_Q=weights.W_Q[:, :, tau] @ M.transpose(-1, -2),
+            W_K=weights.W_K[:, :, tau] @ M_inverse,
+            W_V=weights.W_V[:, :, tau] @ N,
+            W_O=(N_inverse @ weights.W_O[:, :, tau])[..., pi_O],
+            W_A=weights.W_A[:, :, pi_O][..., pi_A],
+            b_A=weights.b_A[..., pi_A],
+            W_B=weights.W_B[:, :, pi_A],
+            b_B=weights.b_B,
+        )
+
+    def compose(self, first: Self) -> Self:
+        """The product g f that acts as `first` (f) and then as this element (g)."""
+        place = torch.argsort(first.tau)  # where `first` puts head j
+        return replace(
+            self,
+            tau=first.tau[self.tau],
+            M=self.M[place] @ first.M,
+            M_inverse=first.M_inverse @ self.M_inverse[place],
+            N=first.N @ self.N[place],
+            N_inverse=self.N_inverse[place] @ first.N_inverse,
+            pi_O=first.pi_O[self.pi_O],
+            pi_A=first.pi_A[self.pi_A],
+        )
+
+    def inverse(self) -> Self:
+        """The element that undoes this one."""
+        tau = self.tau
+        return replace(
+            self,
+            tau=torch.argsort(tau),
+            M=self.M_inverse[tau],
+            M_inverse=self.M[tau],
+            N=self.N_inverse[tau],
+            N_inverse=self.N[tau],
+            pi_O=torch.argsort(self.pi_O),
+            pi_A=torch.argsort(self.pi_A),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The element on a device, its matrices in `dtype`."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self,
+            **{name: t.to(device, dtype if t.is_floating_point() else t.dtype) for name, t in tensors.items()},
+        )
+
+
+def _random_invertible(count: int, size: int, condition: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random matrices U S V^T [count, size, size] with this condition number, and their inverses."""
+    normal = torch.randn(2, count, size, size, generator=generator, dtype=torch.float64)
+    left, right = torch.linalg.qr(normal).Q
+    exponent = torch.linspace(-0.5, 0.5, size, dtype=torch.float64) if size > 1 else torch.zeros(1, dtype=torch.float64)
+    singular = torch.as_tensor(condition, dtype=torch.float64) ** exponent
+    matrix = left * singular @ right.transpose(-1, -2)
+    inverse = right / singular @ left.transpose(-1, -2)
+    return matrix, inverse
+
+
+@dataclass(frozen=True)
+class GroupElement:
+    """An element of the whole network's group: one BlockElement per block, and one for the
+    classifier's hidden neurons (`weights.feed_forward_group`), or None to leave them alone."""
+
+    blocks: tuple[BlockElement, ...]
+    classifier: FeedForwardElement | None = None
+
+    @classmethod
+    def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
+        """The element that changes nothing."""
+        return cls(tuple(BlockElement.identity(block, dtype) for block in spec.blocks))
+
+    @classmethod
+    def sample(
+        cls,
+        spec: TransformerSpec,
+        generator: torch.Generator,
+        condition: float = 10.0,
+        dtype: torch.dtype = torch.float64,
+        classifier: bool = False,
+    ) -> Self:
+        """A random element, every block with its own; with `classifier` its hidden neurons are
+        permuted and scaled too (only the `hnps` branch is invariant to that)."""
+        blocks = tuple(BlockElement.sample(block, generator, condition, dtype) for block in spec.blocks)
+        return cls(blocks, FeedForwardElement.sample(spec.classifier, generator, dtype) if classifier else None)
+
+    def act(self, weights: TransformerWeights) -> TransformerWeights:
+        """The transformed weights; the embedding stays."""
+        blocks = tuple(g.act(block) for g, block in zip(self.blocks, weights.blocks, strict=True))
+        classifier = weights.classifier if self.classifier is None else self.classifier.act(weights.classifier)
+        return replace(weights, blocks=blocks, classifier=classifier)
+
+    def compose(self, first: Self) -> Self:
+        """The product that acts as `first` and then as this element."""
+        blocks = tuple(g.compose(f) for g, f in zip(self.blocks, first.blocks, strict=True))
+        if self.classifier is None or first.classifier is None:
+            return type(self)(blocks, self.classifier or first.classifier)
+        return type(self)(blocks, self.classifier.compose(first.classifier))
+
+    def inverse(self) -> Self:
+        """The element that undoes this one."""
+        blocks = tuple(g.inverse() for g in self.blocks)
+        return type(self)(blocks, None if self.classifier is None else self.classifier.inverse())
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The element on a device, its matrices and scales in `dtype`."""
+        classifier = None if self.classifier is None else self.classifier.to(device, dtype)
+        return type(self)(tuple(g.to(device, dtype) for g in self.blocks), classifier)

@@ -1,0 +1,67 @@
+"""One way to measure symmetry, used by the tests of the group, of every layer and of the model."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.weights.containers import (
+    BlockWeights,
+    EmbeddingWeights,
+    FeedForwardWeights,
+    TransformerWeights,
+    block_shapes,
+)
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
+
+
+def tensors_of(value) -> list[Tensor]:
+    """The tensors of a tensor or of a container."""
+    return [value] if isinstance(value, Tensor) else value.tensors()
+
+
+def relative_error(found, expected) -> float:
+    """max|found - expected| / max|expected|, the largest over all tensors of two containers.
+
+    Where all of `expected` is zero, max|found|.
+    """
+    errors = []
+    for a, b in zip(tensors_of(found), tensors_of(expected), strict=True):
+        scale = b.abs().max().item()
+        errors.append((a - b).abs().max().item() / (scale or 1.0))
+    return max(errors)
+
+
+def symmetry_defect(function: Callable, weights, act: Callable, act_on_output: Callable = lambda out: out) -> float:
+    """How far `function(g U)` is from `g function(U)`, relative; invariance where the output is left alone."""
+    return relative_error(function(act(weights)), act_on_output(function(weights)))
+
+
+def random_block(spec: BlockSpec, batch: int, channels: int, generator: torch.Generator) -> BlockWeights:
+    """Normal block weights in float64."""
+    shapes = block_shapes(spec)
+    return BlockWeights(**{name: _normal((batch, channels, *shape), generator) for name, shape in shapes.items()})
+
+
+def random_feed_forward(spec: FeedForwardSpec, batch: int, channels: int, generator) -> FeedForwardWeights:
+    """Normal feed-forward weights in float64."""
+    sizes = list(zip(spec.sizes[1:], spec.sizes[:-1], strict=True))
+    return FeedForwardWeights(
+        weights=tuple(_normal((batch, channels, *size), generator) for size in sizes),
+        biases=tuple(_normal((batch, channels, size[0]), generator) for size in sizes),
+    )
+
+
+def random_transformer(spec: TransformerSpec, batch: int, generator: torch.Generator) -> TransformerWeights:
+    """Normal weights of whole networks in float64, one channel."""
+    embedding = None
+    if spec.embedding is not None:
+        e = spec.embedding
+        shapes = [(e.width, e.channels, *e.patch), (e.width,), (e.tokens, e.width)]
+        embedding = EmbeddingWeights(*(_normal((batch, 1, *shape), generator) for shape in shapes))
+    blocks = tuple(random_block(block, batch, 1, generator) for block in spec.blocks)
+    return TransformerWeights(blocks, random_feed_forward(spec.classifier, batch, 1, generator), embedding)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
