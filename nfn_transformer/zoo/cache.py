@@ -1,0 +1,138 @@
+"""A cache of what was read from a zoo: one safetensors file, which is used only if all of it can be proved to fit."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nfn_transformer.atomic_files import replacing
+from nfn_transformer.weights.checkpoint_format import row_length
+from nfn_transformer.zoo.collecting import Collection, Signature
+from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.release import Release
+
+# To be raised whenever the file, or what reading a checkpoint gives, changes.
+FORMAT_VERSION = 1
+
+
+class ZooCache:
+    """The cache of one epoch of one data set.
+
+    Args:
+        release: the data set; a change in any of its files makes the cache void.
+        epoch: the chosen epoch.
+        heads: number of heads of checkpoints whose row does not tell, or 0 where all rows do.
+    """
+
+    def __init__(self, release: Release, epoch: str, heads: int):
+        self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset} {epoch} {heads}"
+        self.paths = _paths(release, epoch, heads)
+
+    def load(self) -> Collection | None:
+        """What was read before; None where no cache is there, or it is of other files or damaged."""
+        return next((found for path in self.paths if (found := _load(path, self._key)) is not None), None)
+
+    def save(self, collection: Collection) -> None:
+        """Write the cache beside the zoo, or else in the user's cache folder; where neither works, say so on stderr."""
+        problems = []
+        for path in self.paths:
+            try:
+                _make_folder(path.parent)
+                with replacing(path) as temporary:
+                    _save(temporary, self._key, collection)
+                return
+            except (OSError, SafetensorError) as error:
+                problems.append(f"{path.parent}: {error}")
+        print(f"warning: the zoo's cache could not be written ({'; '.join(problems)})", file=sys.stderr)
+
+
+def _paths(release: Release, epoch: str, heads: int) -> list[Path]:
+    source = release.source
+    readable = re.sub(r"[^\w.-]", "_", f"{release.dataset}-{epoch}")
+    if not source.path.is_dir():
+        readable = f"{source.path.name}-{readable}"
+    exact = hashlib.sha256(repr((release.dataset, epoch, heads)).encode()).hexdigest()[:8]
+    name = f"{readable}-{exact}.safetensors"
+    paths = [source.cache_folder() / name]
+    user_folder = _user_cache_folder()
+    if user_folder is not None:
+        # Zoos of many places meet in this folder.
+        place = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:16]
+        paths.append(user_folder / "nfn_transformer" / place / name)
+    return paths
+
+
+def _user_cache_folder() -> Path | None:
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():
+        return chosen
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    # Root may write anywhere, but a folder that no one may write is meant to stay as it is.
+    if folder.parent.is_dir() and not folder.parent.stat().st_mode & 0o222:
+        raise PermissionError(f"{folder.parent} is read-only")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _save(path: Path, key: str, collection: Collection) -> None:
+    content = {
+        "names": collection.names,
+        "signatures": [
+            {"shapes": signature.shapes, "heads": signature.heads, "count": count}
+            for signature, count in collection.signatures
+        ],
+        "faults": [[fault.name, fault.reason, fault.detail] for fault in collection.faults],
+        "stray_keys": collection.stray_keys,
+    }
+    text = json.dumps(content)
+    header = {"key": key, "content": text, "checksum": _checksum(key, text, collection.rows)}
+    save_file({"rows": collection.rows}, path, header)
+
+
+def _load(path: Path, key: str) -> Collection | None:
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("key") != key:
+                return None
+            rows = file.get_tensor("rows")
+        if header["checksum"] != _checksum(key, header["content"], rows):
+            return None
+        return _collection(json.loads(header["content"]), rows)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _collection(content: dict, rows: Tensor) -> Collection | None:
+    signatures = [
+        (Signature(tuple((key, tuple(shape)) for key, shape in item["shapes"]), item["heads"]), item["count"])
+        for item in content["signatures"]
+    ]
+    names = content["names"]
+    expected = (len(names), row_length(dict(signatures[0][0].shapes))) if signatures else (0, 0)
+    if rows.dtype != torch.float32 or tuple(rows.shape) != expected:
+        return None
+    faults = [Fault(name, Reason(reason), detail) for name, reason, detail in content["faults"]]
+    stray = {name: tuple(keys) for name, keys in content["stray_keys"].items()}
+    return Collection(names, rows, signatures, faults, stray)
+
+
+def _checksum(key: str, content: str, rows: Tensor) -> str:
+    # Enough against damage, and several gigabytes a second; against forgery no checksum in the file helps.
+    start = zlib.crc32(content.encode(), zlib.crc32(key.encode()))
+    return f"{zlib.crc32(memoryview(rows.numpy()).cast('B'), start):08x}"

@@ -1,0 +1,181 @@
+"""A zoo's metadata table: which checkpoints belong to an epoch, their labels, runs and heads."""
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.faults import Fault, Reason
+
+FILE_COLUMN = "ckpt_file"
+EPOCH_COLUMN = "ckpt_epoch"
+LABEL_COLUMNS = ("test_top1_accuracy", "test_accuracy")
+HEADS_COLUMN = "n_attention_heads"
+
+ALL_EPOCHS = "all"
+_BEST_EPOCHS = ("best", "best1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads."""
+
+    name: str
+    epoch: str
+    label: str
+    heads: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint that the table describes well: file name, label in [0, 1], and heads where it tells them."""
+
+    name: str
+    label: float
+    heads: int | None
+
+    @property
+    def run(self) -> str:
+        """The run that the checkpoint belongs to."""
+        return run_id(self.name)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The distinct rows of one epoch, by file name: good ones, faulty ones, and names that stand twice."""
+
+    entries: tuple[Entry, ...]
+    faults: tuple[Fault, ...]
+    duplicates: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of distinct rows."""
+        return len(self.entries) + len(self.faults)
+
+
+def run_id(name: str) -> str:
+    """The file name before its last two underscores, or without `.pt` where it has fewer."""
+    parts = name.rsplit("_", 2)
+    return parts[0] if len(parts) == 3 else name.removesuffix(".pt")
+
+
+def read_rows(content: bytes, where: str) -> list[Row]:
+    """The rows of a metadata table.
+
+    Args:
+        content: the CSV file.
+        where: its name, for messages.
+
+    Raises:
+        ZooError: it is no UTF-8 text, no CSV, or lacks a column.
+    """
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        header = [name.strip() for name in next(lines, [])]
+        file, epoch, label, heads = _columns(header, where)
+        return [
+            Row(
+                re.split(r"[/\\]", _cell(line, file))[-1],
+                canonical_epoch(_cell(line, epoch)),
+                _cell(line, label),
+                _cell(line, heads),
+            )
+            for line in lines
+            if line
+        ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ZooError(f"{where}: not a CSV table in UTF-8 ({error})") from None
+
+
+def _columns(header: list[str], where: str) -> tuple[int, int, int, int | None]:
+    label = next((name for name in LABEL_COLUMNS if name in header), None)
+    lacking = [f"'{name}'" for name in (FILE_COLUMN, EPOCH_COLUMN) if name not in header]
+    if label is None:
+        lacking.append(" or ".join(f"'{name}'" for name in LABEL_COLUMNS))
+    if label is None or lacking:
+        there = ", ".join(f"'{name}'" for name in header) or "no columns"
+        raise ZooError(f"{where}: no column {', no column '.join(lacking)}; there are {there}")
+    heads = header.index(HEADS_COLUMN) if HEADS_COLUMN in header else None
+    return header.index(FILE_COLUMN), header.index(EPOCH_COLUMN), header.index(label), heads
+
+
+def _cell(line: list[str], column: int | None) -> str:
+    return line[column].strip() if column is not None and column < len(line) else ""
+
+
+def canonical_epoch(text: str) -> str:
+    """An epoch as one text for all ways to write it: `75`, `75.0` and `7.5e1` are `75`, `Best1` is `best1`."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text.strip().lower()
+    return str(int(number)) if math.isfinite(number) and number.is_integer() else text.strip().lower()
+
+
+def select_epoch(rows: Iterable[Row], epoch: str, where: str) -> Selection:
+    """The distinct rows of an epoch, by file name.
+
+    Args:
+        rows: the table's rows.
+        epoch: a number as text, `best` (the epochs best and best1), or `all`.
+        where: the table's name, for messages.
+
+    Raises:
+        ZooError: no row has this epoch; the message lists those that are there.
+    """
+    rows = list(rows)
+    wanted = canonical_epoch(epoch)
+    epochs = _BEST_EPOCHS if wanted == "best" else (wanted,)
+    by_name: dict[str, list[Row]] = {}
+    for number, row in enumerate(rows):
+        if wanted == ALL_EPOCHS or row.epoch in epochs:
+            by_name.setdefault(row.name or f"(row {number})", []).append(row)
+    if not by_name:
+        raise ZooError(f"{where}: no checkpoints of epoch '{epoch}'; there are {_epochs_there(rows)}")
+    good, faults = [], []
+    for name, same in sorted(by_name.items()):
+        entry = _entry(name, same)
+        (good if isinstance(entry, Entry) else faults).append(entry)
+    duplicates = tuple(name for name, same in sorted(by_name.items()) if len(same) > 1)
+    return Selection(tuple(good), tuple(faults), duplicates)
+
+
+def _epochs_there(rows: list[Row]) -> str:
+    counts = Counter(row.epoch for row in rows)
+    ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
+    return ", ".join(f"'{epoch}' ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
+
+
+def _entry(name: str, rows: list[Row]) -> Entry | Fault:
+    """The one checkpoint that these rows of one file name describe, or what is wrong with them."""
+    if not rows[0].name:
+        return Fault(name, Reason.MISSING, f"the row has no {FILE_COLUMN}")
+    labels = {_number(row.label) for row in rows}
+    label = labels.pop()
+    if labels:
+        return Fault(name, Reason.LABEL, f"its rows contradict each other: labels {_quoted(row.label for row in rows)}")
+    if label is None or not 0 <= label <= 1:
+        found = f"label {rows[0].label}" if rows[0].label else "no label"
+        return Fault(name, Reason.LABEL, f"{found}, expected a number in [0, 1]")
+    told = [row.heads for row in rows if row.heads]
+    heads = {_number(text) for text in told}
+    if len(heads) > 1 or not all(number and number >= 1 and number.is_integer() for number in heads):
+        return Fault(name, Reason.SHAPE, f"{HEADS_COLUMN} is {_quoted(told)}, expected one whole number of at least 1")
+    return Entry(name, label, int(heads.pop()) if heads else None)
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    return " and ".join(f"'{text}'" for text in sorted(set(texts)))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""Where a zoo's files lie: a folder or a zip, both read as relative paths with a bound on their size."""
+
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Protocol, Self
+
+from nfn_transformer.errors import ZooError
+
+# Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
+MAX_FILE_BYTES = 256 * 2**20
+
+_ENCRYPTED = 0x1 | 0x40
+
+
+class UnreadableFile(Exception):
+    """A file of the zoo cannot be read; the message says why."""
+
+
+class Source(Protocol):
+    """Files by relative path, written with slashes."""
+
+    path: Path
+
+    def entries(self) -> list[str]:
+        """Names at the top, for messages that say what is there."""
+        ...
+
+    def files(self, folder: str) -> dict[str, str]:
+        """Files anywhere under `folder`: path -> a stamp that changes when the file does."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            UnreadableFile: it cannot be read, or is larger than MAX_FILE_BYTES.
+        """
+        ...
+
+    def stamp(self) -> str:
+        """Changes when the source as a whole does; empty where its files' stamps tell enough."""
+        ...
+
+    def cache_folder(self) -> Path:
+        """The folder in which caches of this source belong."""
+        ...
+
+    def close(self) -> None:
+        """Let go of open files."""
+        ...
+
+
+class FolderSource:
+    """The files of a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def entries(self) -> list[str]:
+        return sorted(entry.name for entry in _scan(self.path))
+
+    def files(self, folder: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        pending = [folder]
+        while pending:
+            inside = pending.pop()
+            for entry in _scan(self.path / inside):
+                name = f"{inside}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(name)
+                # Pipes and devices are no files: reading one would wait for ever.
+                elif entry.is_file():
+                    status = entry.stat()
+                    found[name] = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        return found
+
+    def read(self, name: str) -> bytes:
+        try:
+            with open(self.path / name, "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise UnreadableFile("not a regular file")
+                _check_size(status.st_size)
+                return file.read(MAX_FILE_BYTES)
+        except OSError as error:
+            raise UnreadableFile(error.strerror or str(error)) from None
+
+    def stamp(self) -> str:
+        return ""
+
+    def cache_folder(self) -> Path:
+        return self.path / ".zoo_cache"
+
+    def close(self) -> None:
+        pass
+
+
+def _scan(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ZooError(f"{folder}: {error.strerror or error}, expected a folder that can be read") from None
+
+
+class ZipSource:
+    """The members of a zip; nothing is unpacked to disk, and each member is checked before it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+            status = os.stat(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise ZooError(f"{path}: not a zip file that can be read ({error}); expected a folder or a zip") from None
+        self._stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        self._members = {member.filename: member for member in self._archive.infolist() if not member.is_dir()}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        # A worker process opens the zip itself: processes that share one file handle move each other's position.
+        return type(self), (self.path,)
+
+    def entries(self) -> list[str]:
+        return sorted({name.split("/")[0] for name in self._members})
+
+    def metadata_tables(self) -> list[str]:
+        """Members that stand where a metadata table may: `metadata/NAME.csv` or `TOP/metadata/NAME.csv`."""
+        parts = ((name, name.split("/")) for name in self._members if name.endswith(".csv"))
+        return [name for name, path in parts if len(path) in (2, 3) and path[-2] == "metadata"]
+
+    def files(self, folder: str) -> dict[str, str]:
+        prefix = folder + "/"
+        members = (member for name, member in self._members.items() if name.startswith(prefix))
+        return {member.filename: f"{member.file_size} {member.CRC}" for member in members}
+
+    def read(self, name: str) -> bytes:
+        member = self._members[name]
+        _check_member(member)
+        try:
+            return self._archive.read(member)
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+            raise UnreadableFile(f"damaged in the zip ({error})") from None
+
+    def stamp(self) -> str:
+        return self._stamp
+
+    def cache_folder(self) -> Path:
+        return self.path.parent / ".zoo_cache"
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    name = member.filename
+    if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
+        raise UnreadableFile(f"unsafe name '{name}' in the zip")
+    if member.flag_bits & _ENCRYPTED:
+        raise UnreadableFile("encrypted in the zip")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableFile(f"compressed with method {member.compress_type}, expected stored or deflated")
+    _check_size(member.file_size)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise UnreadableFile(f"{size} bytes, more than the {MAX_FILE_BYTES} that a zoo's file may have")

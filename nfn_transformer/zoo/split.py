@@ -1,0 +1,89 @@
+"""Which checkpoints a predictor is trained, validated and tested on: whole runs, drawn by seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.seeding import stream
+
+TRAIN_SHARE = 0.7
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of checkpoints, int64 [n_side], each side in ascending order."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    def within(self, kept: Tensor) -> Self:
+        """The same checkpoints as indices into the zoo, where this split's are positions in `kept` [n]."""
+        return type(self)(kept[self.train], kept[self.validation], kept[self.test])
+
+    def to_names(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Side -> file names, to be written as JSON; `names` are those of the indexed checkpoints."""
+        return {side.name: [names[index] for index in getattr(self, side.name).tolist()] for side in fields(self)}
+
+    @classmethod
+    def from_names(cls, record: Mapping[str, Sequence[str]], names: Sequence[str]) -> Self:
+        """The split that `to_names` recorded, as indices into `names`.
+
+        Raises:
+            ZooError: a side is not in the record, or a recorded checkpoint is not among `names`.
+        """
+        position = {name: index for index, name in enumerate(names)}
+        sides = []
+        for side in fields(cls):
+            if side.name not in record:
+                raise ZooError(f"the recorded split has no side '{side.name}'; it has {', '.join(record) or 'none'}")
+            absent = [name for name in record[side.name] if name not in position]
+            if absent:
+                raise ZooError(f"{len(absent)} checkpoints of the recorded split are not in the zoo: '{absent[0]}' ...")
+            sides.append(torch.tensor([position[name] for name in record[side.name]], dtype=torch.int64))
+        return cls(*sides)
+
+
+def split_runs(runs: Sequence[str], seed: int) -> Split:
+    """Split checkpoints 70/15/15 by run, so that a run is never on two sides.
+
+    Of n distinct runs, int(0.7 n) are for training, int(0.15 n) for validation, the others for the test.
+    The sides that runs fall on depend on the seed and on which runs there are, not on their order.
+
+    Args:
+        runs: run id of each checkpoint.
+        seed: of the draw.
+
+    Raises:
+        ZooError: a side would be empty.
+    """
+    distinct = sorted(set(runs))
+    train = int(TRAIN_SHARE * len(distinct))
+    validation = int(VALIDATION_SHARE * len(distinct))
+    test = len(distinct) - train - validation
+    if min(train, validation, test) == 0:
+        raise ZooError(
+            f"too few runs to split: {len(runs)} checkpoints of {len(distinct)} runs give "
+            f"{train} runs for training, {validation} for validation and {test} for the test; each must have one"
+        )
+    order = torch.randperm(len(distinct), generator=stream(seed, "split")).tolist()
+    side_of = {distinct[run]: (rank >= train) + (rank >= train + validation) for rank, run in enumerate(order)}
+    sides = torch.tensor([side_of[run] for run in runs])
+    return Split(*((sides == side).nonzero().flatten() for side in range(3)))
+
+
+def apply_cut_off(labels: Tensor, cut_off: float) -> Tensor:
+    """Indices [m] of the checkpoints whose accuracy is at least `cut_off`, a fraction in [0, 1].
+
+    Args:
+        labels: accuracies [n], float32.
+        cut_off: the least accuracy to keep.
+    """
+    # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
+    least = torch.tensor(cut_off, dtype=labels.dtype)
+    return (labels >= least).nonzero().flatten()
