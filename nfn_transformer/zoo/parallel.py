@@ -1,5 +1,6 @@
 """Reading many checkpoints in order, in this process or by several at once."""
 
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -66,6 +67,8 @@ _worker_source: Source | None = None
 def _start_worker(source: Source) -> None:
     global _worker_source
     _worker_source = source
+    # Ctrl-C reaches all processes; the one that the user started says so, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

@@ -1,6 +1,7 @@
 """One data set of a zoo as it is released: its metadata table and its checkpoints, indexed by file name."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
     Raises:
         ZooError: nothing is there, the zip is damaged, there is no such data set, or it has no checkpoints.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a zoo's folder or zip")
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
@@ -64,8 +65,7 @@ def _release(source: Source, dataset: str) -> Release:
 
 
 def _metadata_name(source: Source, dataset: str) -> str:
-    tables = source.metadata_tables() if isinstance(source, ZipSource) else list(source.files("metadata"))
-    tables = [name for name in tables if name.endswith(".csv") and not _is_hidden(name)]
+    tables = [name for name in source.metadata_tables() if not _is_hidden(name)]
     matching = [name for name in tables if name.rsplit("/", 1)[-1] == f"{dataset}.csv"]
     if len(matching) == 1:
         return matching[0]

@@ -28,6 +28,10 @@ class Source(Protocol):
         """Names at the top, for messages that say what is there."""
         ...
 
+    def metadata_tables(self) -> list[str]:
+        """Files `metadata/NAME.csv`; in a zip they may be in one top folder, as in `TOP/metadata/NAME.csv`."""
+        ...
+
     def files(self, folder: str) -> dict[str, str]:
         """Files anywhere under `folder`: path -> a stamp that changes when the file does."""
         ...
@@ -62,6 +66,9 @@ class FolderSource:
     def entries(self) -> list[str]:
         return sorted(entry.name for entry in _scan(self.path))
 
+    def metadata_tables(self) -> list[str]:
+        return [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata") if entry.name.endswith(".csv")]
+
     def files(self, folder: str) -> dict[str, str]:
         found: dict[str, str] = {}
         pending = [folder]
@@ -71,10 +78,8 @@ class FolderSource:
                 name = f"{inside}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(name)
-                # Pipes and devices are no files: reading one would wait for ever.
-                elif entry.is_file():
-                    status = entry.stat()
-                    found[name] = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+                elif stamp := _file_stamp(Path(entry)):
+                    found[name] = stamp
         return found
 
     def read(self, name: str) -> bytes:
@@ -98,6 +103,15 @@ class FolderSource:
         pass
 
 
+def _file_stamp(path: Path) -> str:
+    """Size and times of a file; empty for what is none, such as a pipe or a link to nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}" if stat.S_ISREG(status.st_mode) else ""
+
+
 def _scan(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
@@ -113,12 +127,13 @@ class ZipSource:
 
     def __init__(self, path: Path):
         self.path = path
+        self._stamp = _file_stamp(path)
+        if not self._stamp:
+            raise ZooError(f"{path}: neither a folder nor a file; expected a zoo's folder or zip")
         try:
             self._archive = zipfile.ZipFile(path)
-            status = os.stat(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise ZooError(f"{path}: not a zip file that can be read ({error}); expected a folder or a zip") from None
-        self._stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         self._members = {member.filename: member for member in self._archive.infolist() if not member.is_dir()}
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
@@ -129,7 +144,6 @@ class ZipSource:
         return sorted({name.split("/")[0] for name in self._members})
 
     def metadata_tables(self) -> list[str]:
-        """Members that stand where a metadata table may: `metadata/NAME.csv` or `TOP/metadata/NAME.csv`."""
         parts = ((name, name.split("/")) for name in self._members if name.endswith(".csv"))
         return [name for name, path in parts if len(path) in (2, 3) and path[-2] == "metadata"]
 
