@@ -1,0 +1,1 @@
+"""Inputs of the baselines: flattened weights and statistics of weights."""

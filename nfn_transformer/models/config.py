@@ -1,0 +1,36 @@
+"""Which branches a predictor has, and how wide they are."""
+
+from dataclasses import dataclass
+
+from nfn_transformer.errors import UserError
+from nfn_transformer.weights.spec import TransformerSpec
+
+ENCODER_MODES = ("no", "inv", "statnn", "mlp")
+CLASSIFIER_MODES = ("no", "hnps", "statnn", "mlp")
+EMBEDDING_MODES = ("no", "mlp")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Modes and widths; the defaults are the published ones (arXiv 2410.04209, section 6)."""
+
+    enc_mode: str = "inv"
+    cls_mode: str = "mlp"
+    emb_mode: str = "mlp"
+    transformers_nfn_channels: tuple[int, ...] = (10,)
+    classifier_nfn_channels: tuple[int, ...] = (10, 10)
+    num_out_encoder: int = 10
+    num_out_classify: int = 10
+    num_out_embedding: int = 10
+    init_type: str = "xavier_normal"
+
+    def check(self, spec: TransformerSpec, dataset: str) -> None:
+        """Raise UserError where the modes do not fit the zoo's networks."""
+        if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):
+            raise UserError(
+                "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
+            )
+        if self.emb_mode != "no" and spec.embedding is None:
+            raise UserError(
+                f"--emb_mode {self.emb_mode}: the checkpoints of zoo '{dataset}' have no embedding; use --emb_mode no"
+            )
