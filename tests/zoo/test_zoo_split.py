@@ -1,0 +1,102 @@
+"""Splits: their sizes, that runs stay whole, that order does not matter, and the cut-off."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
+
+seeds = st.integers(0, 2**32)
+run_lists = st.lists(st.integers(0, 30).map(lambda run: f"run{run}"), min_size=60, max_size=120).filter(
+    lambda runs: len(set(runs)) >= 7
+)
+
+
+@given(run_lists, seeds)
+def test_a_split_covers_all_checkpoints_and_keeps_runs_whole(runs, seed):
+    split = split_runs(runs, seed)
+    sides = [split.train.tolist(), split.validation.tolist(), split.test.tolist()]
+    assert sorted(sum(sides, [])) == list(range(len(runs)))
+    assert all(side == sorted(side) for side in sides)
+    train, validation, test = ({runs[index] for index in side} for side in sides)
+    count = len(set(runs))
+    assert train.isdisjoint(validation)
+    assert test.isdisjoint(train | validation)
+    assert (len(train), len(validation)) == (int(0.7 * count), int(0.15 * count))
+
+
+@given(run_lists, seeds, st.randoms(use_true_random=False))
+def test_the_order_of_checkpoints_does_not_matter(runs, seed, random):
+    shuffled = random.sample(runs, len(runs))
+    first, second = split_runs(runs, seed), split_runs(shuffled, seed)
+    for side in ("train", "validation", "test"):
+        assert {runs[i] for i in getattr(first, side)} == {shuffled[i] for i in getattr(second, side)}
+
+
+def test_sizes_of_the_sample_zoo_and_of_other_seeds():
+    runs = [f"run{index}" for index in range(14)]
+    splits = [split_runs(runs, seed) for seed in range(10)]
+    assert {(len(split.train), len(split.validation), len(split.test)) for split in splits} == {(9, 2, 3)}
+    assert len({tuple(split.test.tolist()) for split in splits}) > 5
+
+
+def test_the_split_of_a_seed_never_changes():
+    split = split_runs([f"run{index:02d}" for index in range(14)], 3)
+    assert (split.validation.tolist(), split.test.tolist()) == ([5, 6], [0, 2, 8])
+
+
+def test_global_random_state_is_neither_used_nor_changed():
+    runs = [f"run{index}" for index in range(20)]
+    before = torch.random.get_rng_state()
+    first = split_runs(runs, 1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.rand(1)
+    assert torch.equal(first.train, split_runs(runs, 1).train)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, (0, 0, 0)), (1, (0, 0, 1)), (6, (4, 0, 2))])
+def test_an_empty_side_is_an_error_that_names_the_counts(count, sizes):
+    runs = [f"run{index // 2}" for index in range(2 * count)]
+    with pytest.raises(ZooError) as error:
+        split_runs(runs, 3)
+    train, validation, test = sizes
+    assert str(error.value) == (
+        f"too few runs to split: {2 * count} checkpoints of {count} runs give {train} runs for training, "
+        f"{validation} for validation and {test} for the test; each must have one"
+    )
+
+
+def test_within_maps_positions_to_the_zoo():
+    split = Split(torch.tensor([0, 2]), torch.tensor([1]), torch.tensor([3])).within(torch.tensor([5, 6, 7, 9]))
+    assert [split.train.tolist(), split.validation.tolist(), split.test.tolist()] == [[5, 7], [6], [9]]
+
+
+def test_a_split_survives_json():
+    names = [f"run{index:02d}_75_1.pt" for index in range(14)]
+    split = split_runs([name[:5] for name in names], 3)
+    record = json.loads(json.dumps(split.to_names(names)))
+    again = Split.from_names(record, names[::-1])
+    for side in ("train", "validation", "test"):
+        assert (
+            [names[::-1][i] for i in getattr(again, side)] == [names[i] for i in getattr(split, side)] == record[side]
+        )
+
+
+def test_a_recorded_split_that_does_not_fit_is_an_error():
+    record = {"train": ["a.pt"], "validation": ["b.pt"], "test": ["c.pt"]}
+    with pytest.raises(ZooError, match=r"1 checkpoints of the recorded split are not in the zoo: 'c\.pt'"):
+        Split.from_names(record, ["a.pt", "b.pt"])
+    with pytest.raises(ZooError, match="no side 'test'; it has train, validation"):
+        Split.from_names({"train": [], "validation": []}, [])
+
+
+@given(st.integers(0, 10000))
+def test_a_label_equal_to_the_cut_off_is_kept(number):
+    cut_off = number / 10000
+    labels = torch.tensor([cut_off, max(0, number - 1) / 10000, min(10000, number + 1) / 10000])
+    expected = [index for index in (0, 1, 2) if index != 1 or number == 0]
+    assert apply_cut_off(labels, cut_off).tolist() == expected
