@@ -1,0 +1,92 @@
+"""The flags that several commands share, declared once, and how they become a configuration."""
+
+import argparse
+from pathlib import Path
+
+from nfn_transformer.cli import add_boolean, number
+from nfn_transformer.errors import UserError
+from nfn_transformer.experiments.config import DataConfig, absolute
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Which zoo is read, and which of its checkpoints."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="mnist", help="name of the zoo's data set: NAME in metadata/NAME.csv")
+    group.add_argument(
+        "--data_path",
+        help="folder or zip of the zoo (default: the first of data/DATASET_transformer, data/DATASET_transformer.zip, "
+        "data/DATASET_transformers.zip that exists)",
+    )
+    group.add_argument(
+        "--ckpt_epoch", default="75", metavar="EPOCH", help="epoch of the checkpoints: a number, best or all"
+    )
+    group.add_argument(
+        "--cut_off",
+        type=number(float, 0, 1),
+        default=0.0,
+        help="keep checkpoints of at least this accuracy, a fraction in [0, 1]",
+    )
+    group.add_argument(
+        "--n_heads",
+        type=number(int, 1),
+        help="heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of the "
+        "metadata tells, else 2)",
+    )
+    add_boolean(group, "--allow_faulty", False, "go on although more than 5 %% of the checkpoints are faulty")
+    add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
+    group.add_argument(
+        "--n_workers", type=number(int, 0), default=0, help="processes that read checkpoints; 0: this one alone"
+    )
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Seed, device and run directory."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=3, help="of split, parameters and batches")
+    group.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
+    group.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
+
+
+def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
+    """Weights & Biases."""
+    group = parser.add_argument_group("tracking")
+    add_boolean(group, "--wandb", None, "log to Weights & Biases (default: only where a sweep agent started this)")
+    group.add_argument("--project", default="transformer-nfn", help="project at Weights & Biases")
+    group.add_argument("--entity", help="entity at Weights & Biases (default: your own)")
+
+
+def explicit_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, object]:
+    """Only the flags that stand on the command line: name -> value."""
+    nothing = object()
+    given = argparse.Namespace(**{action.dest: nothing for action in parser._actions if action.dest != "help"})
+    parser.parse_args(arguments, given)
+    return {name: value for name, value in vars(given).items() if value is not nothing}
+
+
+def data_config(flags: argparse.Namespace) -> DataConfig:
+    """The data part of a run's configuration.
+
+    Raises:
+        UserError: no --data_path is given and none of the default places exists.
+    """
+    return DataConfig(
+        dataset=flags.dataset,
+        data_path=absolute(flags.data_path or default_data_path(flags.dataset)),
+        ckpt_epoch=flags.ckpt_epoch,
+        cut_off=flags.cut_off,
+        n_heads=flags.n_heads,
+        allow_faulty=flags.allow_faulty,
+    )
+
+
+def default_data_path(dataset: str) -> str:
+    """Where a zoo lies by convention.
+
+    Raises:
+        UserError: nowhere of these.
+    """
+    places = [f"data/{dataset}_transformer", f"data/{dataset}_transformer.zip", f"data/{dataset}_transformers.zip"]
+    for place in places:
+        if Path(place).exists():
+            return place
+    raise UserError(f"no zoo for --dataset {dataset}: looked for {', '.join(places)}; name it by --data_path")

@@ -1,0 +1,1 @@
+"""Training, metrics, run directories, tracking and plots."""

@@ -1,0 +1,94 @@
+"""A run's data: the kept checkpoints of a zoo on a device, and who is on which side of the split."""
+
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import RunError, ZooError
+from nfn_transformer.experiments.config import DataConfig
+from nfn_transformer.zoo.reading import Zoo, read_zoo
+from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A zoo whose tensors are on the run's device, the split as indices into it, and a digest of both."""
+
+    zoo: Zoo
+    split: Split
+    digest: str
+
+    def to_record(self) -> dict:
+        """What split.json holds."""
+        return {**self.split.to_names(self.zoo.names), "digest": self.digest}
+
+
+def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) -> Zoo:
+    """The zoo that a configuration names, on the CPU.
+
+    Raises:
+        ZooError: see `zoo.reading.read_zoo`.
+    """
+    return read_zoo(
+        Path(config.data_path),
+        config.dataset,
+        ckpt_epoch=config.ckpt_epoch,
+        n_heads=config.n_heads,
+        allow_faulty=config.allow_faulty,
+        load_cache=load_cache,
+        n_workers=n_workers,
+    )
+
+
+def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
+    """Keep the checkpoints of at least the cut-off's accuracy, then split them by the seed.
+
+    Raises:
+        ZooError: a side would be empty.
+    """
+    kept = apply_cut_off(zoo.labels, config.cut_off)
+    runs = [zoo.runs[index] for index in kept.tolist()]
+    try:
+        return split_runs(runs, seed).within(kept)
+    except ZooError as error:
+        raise ZooError(
+            f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "
+            f"{len(kept)} of {len(zoo)} checkpoints have an accuracy of at least {config.cut_off}; {error}"
+        ) from None
+
+
+def prepare(zoo: Zoo, split: Split, device: torch.device) -> RunData:
+    """Put the zoo's tensors on the device."""
+    digest = _digest(zoo, split)
+    moved = replace(zoo, rows=zoo.rows.to(device), labels=zoo.labels.to(device))
+    return RunData(moved, split, digest)
+
+
+def recorded_split(zoo: Zoo, record: dict) -> Split:
+    """The split that a run recorded, checked against the zoo as it is now.
+
+    Raises:
+        RunError: a checkpoint is gone, or the zoo's content is no longer what the run began with.
+    """
+    try:
+        split = Split.from_names(record, zoo.names)
+    except ZooError as error:
+        raise RunError(f"the zoo is not the one that the run began with: {error}") from None
+    if _digest(zoo, split) != record.get("digest"):
+        raise RunError("the zoo is not the one that the run began with: weights or accuracies have changed")
+    return split
+
+
+def _digest(zoo: Zoo, split: Split) -> str:
+    """A checksum of all rows and labels, and of the split."""
+    total = 0
+    for tensor in (zoo.rows, zoo.labels, split.train, split.validation, split.test):
+        total = zlib.crc32(memoryview(_bytes(tensor)), total)
+    return f"{total:08x}"
+
+
+def _bytes(tensor: Tensor):
+    return tensor.cpu().contiguous().numpy().reshape(-1).view("uint8")

@@ -1,0 +1,58 @@
+"""Logging to Weights & Biases, which is imported only when a run asks for it."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from nfn_transformer.errors import UserError
+
+
+class Tracker(Protocol):
+    """Where a run's metrics go besides its directory."""
+
+    def log(self, values: dict[str, float]) -> None:
+        """One epoch's metrics."""
+
+    def summarize(self, values: dict[str, float]) -> None:
+        """The final results."""
+
+    def finish(self, exit_code: int) -> None:
+        """The run is over."""
+
+
+class NoTracker:
+    """Nowhere."""
+
+    def log(self, values: dict[str, float]) -> None: ...
+
+    def summarize(self, values: dict[str, float]) -> None: ...
+
+    def finish(self, exit_code: int) -> None: ...
+
+
+class WandbTracker:
+    """Weights & Biases; `WANDB_MODE=offline` keeps everything on this machine."""
+
+    def __init__(self, project: str, entity: str | None, config: dict, folder: Path):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("--wandb True needs the package wandb: pip install wandb") from None
+        try:
+            self._run = wandb.init(project=project, entity=entity, config=config, name=folder.name, dir=str(folder))
+        except wandb.errors.Error as error:
+            raise UserError(f"--wandb True: {error} (WANDB_MODE=offline needs no account)") from None
+
+    def log(self, values: dict[str, float]) -> None:
+        self._run.log(values)
+
+    def summarize(self, values: dict[str, float]) -> None:
+        self._run.summary.update(values)
+
+    def finish(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
+
+
+def wanted(flag: bool | None) -> bool:
+    """Whether to log: as the flag says; without it, where a sweep agent started the command."""
+    return "WANDB_SWEEP_ID" in os.environ if flag is None else flag

@@ -1,0 +1,180 @@
+"""The training loop: published schedule, validation every epoch, resumable after every epoch."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from nfn_transformer.experiments.config import TrainingConfig
+from nfn_transformer.experiments.data import RunData
+from nfn_transformer.experiments.metrics import Metrics, is_better, measure
+from nfn_transformer.experiments.optimization import build_optimizer, learning_rate
+from nfn_transformer.experiments.run_directory import RunDirectory, write_csv
+from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.seeding import stream
+from nfn_transformer.zoo.reading import Zoo
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: training loss, validation metrics, learning rate, seconds."""
+
+    epoch: int
+    train_loss: float
+    validation: Metrics
+    lr: float
+    seconds: float
+
+    def row(self) -> dict[str, float]:
+        """The record as a flat row of metrics.csv."""
+        validation = {f"validation_{name}": value for name, value in asdict(self.validation).items()}
+        return {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            **validation,
+            "lr": self.lr,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, float]) -> "EpochRecord":
+        """The record that `row` gave."""
+        prefix = "validation_"
+        validation = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+        return cls(row["epoch"], row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
+
+    def line(self, epochs: int) -> str:
+        """The record as one line for the screen."""
+        v = self.validation
+        return (
+            f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}  train loss {self.train_loss:.4f}  "
+            f"validation loss {v.loss:.4f}  tau {v.tau:.4f}  R2 {v.r2:.4f}  MAE {v.mae:.4f}  "
+            f"lr {self.lr:.2e}  {self.seconds:.1f} s"
+        )
+
+
+@dataclass
+class Progress:
+    """The finished epochs of a run; `diverged` says why it stopped early, if it did."""
+
+    history: list[EpochRecord] = field(default_factory=list)
+    diverged: str | None = None
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The best epoch by validation: see `metrics.is_better`."""
+        best = None
+        for record in self.history:
+            if best is None or is_better(record.validation, best.validation):
+                best = record
+        return best
+
+
+class Trainer:
+    """Trains a predictor and leaves a run directory from which it can go on after any interruption.
+
+    Args:
+        model: on the device of the data.
+        data: the zoo and its split; the test side is never read here.
+        config: the training's hyperparameters.
+        seed: of the order of the batches.
+        run: where metrics, best weights and state go.
+        report: called with each finished epoch.
+    """
+
+    def __init__(
+        self,
+        model: AccuracyPredictor,
+        data: RunData,
+        config: TrainingConfig,
+        seed: int,
+        run: RunDirectory,
+        report: Callable[[EpochRecord], None],
+    ):
+        self.model, self.data, self.config, self.seed, self.run, self.report = model, data, config, seed, run, report
+        self.optimizer = build_optimizer(config.optimizer, model.parameters(), config.lr, config.wd)
+        self.progress = Progress()
+
+    def resume(self) -> None:
+        """Take up the state after the last finished epoch, if there is one.
+
+        Raises:
+            RunError: the state is damaged.
+        """
+        state = self.run.read_state()
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress([EpochRecord.from_row(row) for row in state["history"]])
+
+    def train(self) -> Progress:
+        """Train the epochs that are left; stop after one whose loss is not finite."""
+        batches = math.ceil(len(self.data.split.train) / self.config.batch_size)
+        done = len(self.progress.history)
+        total, initial = self.config.epochs * batches, done * batches
+        with tqdm(total=total, initial=initial, unit=" batches", leave=False, disable=None) as bar:
+            for epoch in range(done + 1, self.config.epochs + 1):
+                bar.set_description(f"epoch {epoch}/{self.config.epochs}")
+                record = self._epoch(epoch, bar)
+                if not (math.isfinite(record.train_loss) and math.isfinite(record.validation.loss)):
+                    self.progress.diverged = (
+                        f"epoch {epoch}: the loss is not finite (training {record.train_loss}, "
+                        f"validation {record.validation.loss}); a lower --lr may help"
+                    )
+                    break
+                self._keep(record)
+        return self.progress
+
+    def _epoch(self, epoch: int, bar: tqdm) -> EpochRecord:
+        start = time.perf_counter()
+        config = self.config
+        rate = learning_rate(epoch, config.lr, config.epochs, config.warmup_epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._train_epoch(epoch, bar)
+        logits = predict_logits(self.model, self.data.zoo, self.data.split.validation)
+        validation = measure(logits, self.data.zoo.labels[self.data.split.validation])
+        return EpochRecord(epoch, loss, validation, rate, time.perf_counter() - start)
+
+    def _train_epoch(self, epoch: int, bar: tqdm) -> float:
+        """One pass over the training side in an order drawn from seed and epoch; the mean loss."""
+        self.model.train()
+        zoo, train = self.data.zoo, self.data.split.train
+        order = train[torch.randperm(len(train), generator=stream(self.seed, "batches", epoch))]
+        total = torch.zeros((), dtype=torch.float64, device=zoo.rows.device)
+        for batch in order.split(self.config.batch_size):
+            index = batch.to(zoo.rows.device)
+            loss = binary_cross_entropy_with_logits(self.model(zoo.weights(index)), zoo.labels[index])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * len(batch)
+            bar.update()
+        return total.item() / len(train)
+
+    def _keep(self, record: EpochRecord) -> None:
+        """Write the epoch down: best weights first, so that the state never runs ahead of them."""
+        self.progress.history.append(record)
+        if self.progress.best is record:
+            self.run.write_best(self.model, record.epoch)
+        rows = [entry.row() for entry in self.progress.history]
+        self.run.write_state(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": rows}
+        )
+        write_csv(self.run.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
+        self.report(record)
+
+
+def predict_logits(model: AccuracyPredictor, zoo: Zoo, index: Tensor) -> Tensor:
+    """Logits [n] of the predictions for the checkpoints that `index` [n] selects."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [model(zoo.weights(batch.to(zoo.rows.device))) for batch in index.split(EVALUATION_BATCH)]
+    return torch.cat(parts).cpu()
