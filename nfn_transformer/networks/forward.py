@@ -66,7 +66,10 @@ def _attention(x: Tensor, block: BlockWeights) -> Tensor:
         split = projected.unflatten(1, x.shape[1:3]).unflatten(3, (heads, -1))
         return split.transpose(2, 3)  # [b, n, h, T, D_k]
 
-    mixed = F.scaled_dot_product_attention(project(block.W_Q), project(block.W_K), project(block.W_V))
+    # Written out: for the zoo's few tokens this takes half the time of `F.scaled_dot_product_attention` on a CPU.
+    queries = project(block.W_Q) * block.W_Q.shape[-1] ** -0.5
+    scores = torch.matmul(queries, project(block.W_K).transpose(-1, -2))  # [b, n, h, T, T]
+    mixed = torch.matmul(scores.softmax(-1), project(block.W_V))  # [b, n, h, T, D_v]
     merged = mixed.transpose(2, 3).flatten(3).flatten(1, 2)  # [b, n T, h D_v]
     output = torch.bmm(merged, block.W_O.squeeze(1).flatten(1, 2))  # [b, n T, D]
     return output.unflatten(1, x.shape[1:3])
