@@ -1,0 +1,206 @@
+"""The command: the release's layout, going on after an interruption, and what bad values get."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfn_transformer import make_zoo
+from nfn_transformer.cli import EXIT_INTERRUPTED, run_command
+from nfn_transformer.making import zoo_maker
+from nfn_transformer.making.images import digits
+from nfn_transformer.making.population import count_correct
+from nfn_transformer.weights.checkpoint_format import spec_from_shapes
+
+COLUMNS = [
+    *("optimizer", "w_init_std", "l2_regularize", "train_fraction", "dropout", "lr", "seed", "dataset", "embed_dim"),
+    *("n_attention_heads", "n_layers", "ckpt_epoch", "ckpt_file", "test_top1_accuracy"),
+]
+TINY = [
+    *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2"),
+    *("--train_images", "48", "--test_images", "60", "--population", "3"),
+]
+
+
+def _make(out: Path, *flags: str) -> int:
+    return make_zoo.main(["--out", str(out), *TINY, *flags])
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_folder_has_the_layout_of_the_release(tmp_path, capsys):
+    out = tmp_path / "small"
+    assert _make(out, "--runs", "5", "--dataset", "shapes", "--snapshots", "1,75") == 0
+    reader = csv.DictReader(io.StringIO((out / "metadata/shapes.csv").read_text()))
+    rows = list(reader)
+    assert reader.fieldnames == COLUMNS
+    assert [row["ckpt_epoch"] for row in rows] == ["1", "75"] * 5
+    assert sorted(f"shapes/{path.name}" for path in (out / "shapes").iterdir()) == sorted(r["ckpt_file"] for r in rows)
+    for row in rows:
+        accuracy = float(row["test_top1_accuracy"])
+        assert row["ckpt_file"].endswith(f"_{row['ckpt_epoch']}_{round(accuracy * 10000)}.pt")
+        assert (row["dataset"], row["embed_dim"], row["n_attention_heads"], row["n_layers"]) == (
+            "shapes",
+            "6",
+            "2",
+            "2",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small", "small_accuracies.png"]
+    assert "10 checkpoints of 5 runs, accuracy" in capsys.readouterr().out
+
+
+def test_checkpoints_are_small_half_precision_state_dicts_with_true_labels(tmp_path):
+    out = tmp_path / "small"
+    _make(out, "--runs", "4", "--half", "True")
+    for row in _rows((out / "metadata/digits.csv").read_text()):
+        path = out / row["ckpt_file"]
+        state = torch.load(path, weights_only=True)
+        numbers = sum(tensor.numel() for tensor in state.values())
+        assert path.stat().st_size < 2 * numbers + 16_000
+        assert {tensor.dtype for tensor in state.values()} == {torch.float16}
+        assert all(tensor.untyped_storage().nbytes() == 2 * tensor.numel() for tensor in state.values())
+        spec = spec_from_shapes({key: tuple(tensor.shape) for key, tensor in state.items()}, heads=2)
+        stacked = {key: tensor[None] for key, tensor in state.items()}
+        correct = count_correct(stacked, spec, digits().test.first(60))
+        assert int(correct) / 60 == pytest.approx(float(row["test_top1_accuracy"]), abs=1e-6)
+
+
+def test_a_killed_command_goes_on_to_the_same_zoo(tmp_path):
+    flags = ["--runs", "40", "--population", "1", "--epochs", "8"]
+    whole, broken = tmp_path / "whole/zoo.zip", tmp_path / "broken/zoo.zip"
+    whole.parent.mkdir()
+    broken.parent.mkdir()
+    command = [sys.executable, make_zoo.__file__, "--out", str(broken), *TINY, *flags]
+    parts = broken.with_name("zoo.zip.parts")
+    # The same number of threads here and there, since it may change the order of sums.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while len(list(parts.glob("population_*.pt"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not broken.exists()
+    (parts / ".population_00009.pt.abc.part").write_bytes(b"what a kill in the middle of a write leaves")
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("population_*.pt")}
+    assert 3 <= len(kept) < 40
+    trained = _count_trainings(lambda: _make(broken, *flags))
+    assert trained == 40 - len(kept)
+    _make(whole, *flags)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in broken.parent.iterdir()) == ["zoo.zip", "zoo_accuracies.png"]
+    with zipfile.ZipFile(whole) as archive:
+        assert len(_rows(archive.read("zoo/metadata/digits.csv").decode())) == 40
+
+
+def _count_trainings(action) -> int:
+    calls = []
+    original = zoo_maker.train_population
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo_maker, "train_population", lambda *given: calls.append(0) or original(*given))
+        action()
+    return len(calls)
+
+
+def _interrupt_after(patch: pytest.MonkeyPatch, populations: int) -> None:
+    original = zoo_maker.train_population
+    left = iter(range(populations))
+
+    def interrupted(*given):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    patch.setattr(zoo_maker, "train_population", interrupted)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    out = tmp_path / "zoo.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_after(patch, 1)
+        assert _make(out, "--runs", "6") == EXIT_INTERRUPTED
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert not out.exists()
+    assert _make(out, "--runs", "6") == 0
+    assert out.exists()
+
+
+def test_parts_of_another_configuration_are_refused(tmp_path, capsys):
+    out = tmp_path / "zoo.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_after(patch, 1)
+        _make(out, "--runs", "6")
+    flags = ["--out", str(out), *TINY, "--runs", "6", "--seed", "2"]
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, flags)
+    message = capsys.readouterr().err
+    assert "zoo.zip.parts holds an unfinished zoo of another configuration (seed was 1, is now 2)" in message
+
+
+def test_a_damaged_part_is_named(tmp_path, capsys):
+    out = tmp_path / "zoo.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_after(patch, 1)
+        _make(out, "--runs", "6")
+    part = next((tmp_path / "zoo.zip.parts").glob("population_*.pt"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, ["--out", str(out), *TINY, "--runs", "6"])
+    assert f"{part}: damaged" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_diverged_networks_are_left_out(tmp_path, capsys, monkeypatch):
+    original = zoo_maker.train_population
+
+    def diverging(*given):
+        snapshots = original(*given)
+        snapshots["75"].state["classifier.fc1.bias"][0, 0] = float("nan")
+        return snapshots
+
+    monkeypatch.setattr(zoo_maker, "train_population", diverging)
+    _make(tmp_path / "zoo", "--runs", "4", "--population", "4")
+    groups = zoo_maker.populations([zoo_maker.draw_hyperparameters(1, run) for run in range(4)], 4)
+    left = len(list((tmp_path / "zoo/digits").iterdir())) if (tmp_path / "zoo/digits").exists() else 0
+    assert left == 4 - len(groups)
+    assert f"{len(groups)} checkpoints are left out: their weights are not finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--runs", "0"], "--runs: must be at least 1, got 0"),
+        (["--half", "maybe"], "expected True or False, got 'maybe'"),
+        (["--patch", "3"], "--patch 3: does not divide the images' 8 x 8 pixels"),
+        (["--n_attention_heads", "4"], "--n_attention_heads 4: does not divide --embed_dim 6"),
+        (["--train_images", "1001"], "--train_images 1001: there are only 1000"),
+        (["--snapshots", "75,best"], "--snapshots 75,best: 'best' is none of 1, 50, 75, 100"),
+        (["--dataset", "a/b"], "--dataset 'a/b': expected a name"),
+        (["--images", "/nowhere"], "--images /nowhere: no such folder"),
+        (["--device", "tpu9"], "--device tpu9: not a device of this machine"),
+    ],
+)
+def test_bad_values_are_named(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, ["--out", str(tmp_path / "zoo"), *TINY, *flags])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "zoo.zip").write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, ["--out", str(tmp_path / "zoo.zip"), *TINY])
+    assert "zoo.zip: is already there" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, ["--out", str(tmp_path / "no/zoo.zip"), *TINY])
+    assert "no folder" in capsys.readouterr().err
+    assert (tmp_path / "zoo.zip").read_text() == "mine"
