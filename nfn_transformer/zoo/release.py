@@ -54,7 +54,7 @@ def _release(source: Source, dataset: str) -> Release:
     except UnreadableFile as error:
         raise ZooError(f"{source.path}: {table}: {error}") from None
     top = table.removesuffix(f"metadata/{dataset}.csv")
-    stamps = {name: stamp for name, stamp in source.files(top + dataset).items() if _is_checkpoint(name)}
+    stamps = {name: stamp for name, stamp in source.files(top + dataset).items() if is_checkpoint(name)}
     if not stamps:
         raise ZooError(
             f"{source.path}: no checkpoints; looked for .pt files under '{top}{dataset}/', "
@@ -79,7 +79,8 @@ def _metadata_name(source: Source, dataset: str) -> str:
     raise ZooError(f"{source.path}: no data set '{dataset}'; looked for 'metadata/{dataset}.csv', and {there}")
 
 
-def _is_checkpoint(name: str) -> bool:
+def is_checkpoint(name: str) -> bool:
+    """Whether a path within a zoo is that of a run's checkpoint."""
     return name.endswith(".pt") and not _is_hidden(name) and name.rsplit("/", 1)[-1] != _NO_CHECKPOINT
 
 

@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
     def files(self, folder: str) -> dict[str, str]:
-        """Files anywhere under `folder`: path -> a stamp that changes when the file does."""
+        """Files anywhere under `folder` (all of them for ""): path -> a stamp that changes when the file does."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -75,7 +75,7 @@ class FolderSource:
         while pending:
             inside = pending.pop()
             for entry in _scan(self.path / inside):
-                name = f"{inside}/{entry.name}"
+                name = f"{inside}/{entry.name}" if inside else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(name)
                 elif stamp := _file_stamp(Path(entry)):
@@ -148,7 +148,7 @@ class ZipSource:
         return [name for name, path in parts if len(path) in (2, 3) and path[-2] == "metadata"]
 
     def files(self, folder: str) -> dict[str, str]:
-        prefix = folder + "/"
+        prefix = f"{folder}/" if folder else ""
         members = (member for name, member in self._members.items() if name.startswith(prefix))
         return {member.filename: f"{member.file_size} {member.CRC}" for member in members}
 

@@ -1,0 +1,181 @@
+"""How fast, and in how much memory, a large zoo is read: from its zip, by torch.load alone, and from the cache.
+
+Builds a zoo of 12,500 checkpoints in a temporary folder (about 3 GB while it runs), measures each way of
+reading in a fresh process, prints the figures beside their bounds, and ends with status 1 where one is exceeded.
+
+    python scripts/benchmarks/read_zoo.py [--deflate] [--source data/digits_transformers.zip] [--folder DIR]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DATASET = "mnist"
+CHECKPOINTS = 12_500
+
+MOST_TIMES_TORCH_LOAD = 2.0
+MOST_CACHED_SECONDS = 3.0
+MOST_MEMORY = 2.5
+
+MIB = 2**20
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    if options.step:
+        print(json.dumps(STEPS[options.step](options)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="read_zoo_", dir=options.folder) as folder:
+        return _measure(options, Path(folder))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoints", type=int, default=CHECKPOINTS, help="how many (default %(default)s)")
+    parser.add_argument("--deflate", action="store_true", help="compress the zip's members (default: stored)")
+    parser.add_argument("--source", type=Path, help="a zip whose checkpoints are copied (default: random ones)")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder (default: the system's)")
+    parser.add_argument("--n_workers", type=int, default=0, help="processes that read the zip (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="the fastest of so many counts (default %(default)s)")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--zip", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> int:
+    archive = folder / "MNIST-Transformers.zip"
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+
+    def step(name: str) -> dict[str, float]:
+        # A process of its own: what one way of reading leaves behind must not count for the next.
+        command = [sys.executable, __file__, *sys.argv[1:], "--step", name, "--zip", str(archive)]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+    built = step("build")
+    print(f"{built['count']} checkpoints of {built['numbers']} numbers, zip of {built['bytes'] / MIB:.0f} MiB")
+    # Turn by turn, so that a busy minute of the machine does not fall on one of them alone.
+    rounds = [[step(name) for name in ("load", "read", "cached")] for _ in range(options.rounds)]
+    for number, times in enumerate(rounds, 1):
+        print(f"round {number}: " + ", ".join(f"{time['seconds']:.2f}" for time in times) + " s")
+    alone, fresh, cached = (min(of_one, key=lambda step: step["seconds"]) for of_one in zip(*rounds, strict=True))
+    tensors = fresh["tensors"]
+    print(f"torch.load alone on each member   {alone['seconds']:7.2f} s")
+    print(f"read_zoo from the zip             {fresh['seconds']:7.2f} s  (cache written)")
+    print(f"read_zoo from the cache           {cached['seconds']:7.2f} s")
+    print(f"tensors                           {tensors / MIB:7.0f} MiB")
+    within = [
+        _bound("zip / torch.load", fresh["seconds"] / alone["seconds"], MOST_TIMES_TORCH_LOAD, "times"),
+        _bound("cached load", cached["seconds"], MOST_CACHED_SECONDS, "s"),
+        _bound("peak memory above imports, zip", fresh["peak"] / tensors, MOST_MEMORY, "times the tensors"),
+        _bound("peak memory above imports, cache", cached["peak"] / tensors, MOST_MEMORY, "times the tensors"),
+    ]
+    return 0 if all(within) else 1
+
+
+def _bound(what: str, value: float, most: float, unit: str) -> bool:
+    print(f"{what:33s} {value:7.2f} {unit}, at most {most}: {'ok' if value <= most else 'EXCEEDED'}")
+    return value <= most
+
+
+def build(options: argparse.Namespace) -> dict[str, float]:
+    """Write the zoo's zip; each checkpoint has its own random numbers, or is a copy of one of `--source`."""
+    import io
+    import zipfile
+
+    import torch
+
+    contents = _copies(options.source) if options.source else _random_checkpoints()
+    rows = ["n_attention_heads,ckpt_epoch,ckpt_file,test_top1_accuracy"]
+    method = zipfile.ZIP_DEFLATED if options.deflate else zipfile.ZIP_STORED
+    with zipfile.ZipFile(options.zip, "w", method) as archive:
+        for index in range(options.checkpoints):
+            name = f"{DATASET}/run{index:06d}_75_{index % 10000:04d}.pt"
+            content = next(contents)
+            archive.writestr(f"MNIST-Transformers/{name}", content)
+            rows.append(f"2,75,{name},{index % 10000 / 10000}")
+        archive.writestr(f"MNIST-Transformers/metadata/{DATASET}.csv", "\n".join(rows))
+    numbers = sum(tensor.numel() for tensor in torch.load(io.BytesIO(content), weights_only=True).values())
+    return {"count": options.checkpoints, "numbers": numbers, "bytes": options.zip.stat().st_size}
+
+
+def _random_checkpoints():
+    import io
+
+    import torch
+
+    from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+    from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+
+    block = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64)
+    spec = TransformerSpec((block, block), FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (4, 4), 49))
+    shapes = state_dict_shapes(spec)
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        buffer = io.BytesIO()
+        torch.save({key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}, buffer)
+        yield buffer.getvalue()
+
+
+def _copies(source: Path):
+    import itertools
+    import zipfile
+
+    with zipfile.ZipFile(source) as archive:
+        contents = [archive.read(name) for name in archive.namelist() if name.endswith(".pt")]
+    return itertools.cycle(contents)
+
+
+def load(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds in torch.load alone, with each member's bytes already in memory."""
+    import io
+    import zipfile
+
+    import torch
+
+    seconds = 0.0
+    with zipfile.ZipFile(options.zip) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pt"):
+                content = io.BytesIO(archive.read(name))
+                start = time.perf_counter()
+                torch.load(content, weights_only=True)
+                seconds += time.perf_counter() - start
+    return {"seconds": seconds}
+
+
+def read(options: argparse.Namespace, load_cache: bool = False) -> dict[str, float]:
+    """Seconds, bytes of the tensors, and peak bytes above the imports, of one call of read_zoo."""
+    from nfn_transformer.zoo.reading import read_zoo
+
+    imports = _memory("VmRSS")
+    start = time.perf_counter()
+    workers = 0 if load_cache else options.n_workers
+    zoo = read_zoo(options.zip, DATASET, load_cache=load_cache, n_workers=workers, progress=False)
+    seconds = time.perf_counter() - start
+    tensors = zoo.rows.nbytes + zoo.labels.nbytes
+    assert len(zoo) == options.checkpoints
+    return {"seconds": seconds, "tensors": tensors, "peak": _memory("VmHWM") - imports}
+
+
+def cached(options: argparse.Namespace) -> dict[str, float]:
+    """The same from the cache that the call before wrote."""
+    return read(options, load_cache=True)
+
+
+def _memory(field: str) -> int:
+    """Bytes from Linux: VmRSS now, or VmHWM at most; getrusage would count the parent's peak, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+STEPS = {"build": build, "load": load, "read": read, "cached": cached}
+
+if __name__ == "__main__":
+    sys.exit(main())
