@@ -1,0 +1,52 @@
+"""Running the commands as users do: in a process of its own, or, for bad input, within this one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nfn_transformer import cli
+
+PACKAGE = Path(__file__).parents[2] / "nfn_transformer"
+
+ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def command(name: str, *arguments) -> list[str]:
+    """The words that start a command; any warning ends it."""
+    return [sys.executable, "-W", "error", str(PACKAGE / name), *map(str, arguments)]
+
+
+def run(name: str, *arguments, **environment) -> subprocess.CompletedProcess:
+    """Run a command to its end."""
+    environment = {**ENVIRONMENT, **environment}
+    return subprocess.run(command(name, *arguments), capture_output=True, text=True, env=environment, timeout=300)
+
+
+def run_until(text: str, signal: int, name: str, *arguments) -> tuple[int, str]:
+    """Send a command `signal` as soon as it prints `text`; its exit status and the rest of its stderr."""
+    process = subprocess.Popen(
+        command(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            process.send_signal(signal)
+            break
+    else:
+        pytest.fail(f"never printed '{text}': {''.join(seen)} {process.stderr.read()}")
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def fail(main, capsys, *arguments) -> str:
+    """The stderr of a command that must end with exit status 2, without a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(main, [str(argument) for argument in arguments])
+    errors = capsys.readouterr().err
+    assert ended.value.code == cli.EXIT_USER_ERROR
+    assert "Traceback" not in errors
+    return errors

@@ -1,0 +1,53 @@
+"""The flags: published names and defaults, real booleans, help for all of them."""
+
+import pytest
+
+from nfn_transformer import cli_flags, main
+from nfn_transformer.experiments import tracking
+
+PUBLISHED = {
+    "seed": 3, "device": "auto", "model": "transformer_nfn", "epochs": 100, "warmup_epochs": 10, "batch_size": 16,
+    "optimizer": "adam", "lr": 1e-3, "wd": 0, "init_type": "xavier_normal", "classifier_nfn_channels": (10, 10),
+    "transformers_nfn_channels": (10,), "num_out_classify": 10, "num_out_embedding": 10, "num_out_encoder": 10,
+    "enc_mode": "inv", "cls_mode": "mlp", "emb_mode": "mlp", "dataset": "mnist", "cut_off": 0, "load_cache": True,
+}  # fmt: skip
+
+
+def test_published_defaults():
+    flags = vars(main.build_parser().parse_args([]))
+    assert {name: flags[name] for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--wandb", "False"], False),
+        (["--wandb", "no"], False),
+        (["--no-wandb"], False),
+        (["--wandb", "True"], True),
+        (["--wandb"], True),
+        (["--wandb=yes"], True),
+        ([], None),
+    ],
+)
+def test_booleans_are_real(words, expected):
+    assert main.build_parser().parse_args(words).wandb is expected
+
+
+def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch):
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    assert [tracking.wanted(flag) for flag in (None, True, False)] == [False, True, False]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert [tracking.wanted(flag) for flag in (None, True, False)] == [True, True, False]
+
+
+def test_explicit_flags_are_those_on_the_command_line():
+    given = cli_flags.explicit_flags(main.build_parser(), ["--lr", "0.1", "--no-wandb", "--seed", "3"])
+    assert given == {"lr": 0.1, "wandb": False, "seed": 3}
+
+
+def test_help_explains_every_flag():
+    parser = main.build_parser()
+    assert all(action.help for action in parser._actions)
+    text = parser.format_help()
+    assert all(f"{group}:\n" in text for group in ("data", "model", "training", "run", "tracking"))

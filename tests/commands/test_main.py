@@ -1,0 +1,111 @@
+"""main.py as users run it: one run from end to end, killed and resumed runs, tracking, and its flags."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from running import run, run_until
+from safetensors.torch import load_file
+
+SETTINGS = ("--dataset", "digits", "--epochs", 4, "--seed", 1, "--device", "cpu")
+
+
+def rows(path: Path, without: str = "") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if name != without} for row in csv.DictReader(file)]
+
+
+def outcome(run_directory: Path) -> tuple:
+    """Everything that must be equal between two runs with one seed: all but seconds and places."""
+    return (
+        rows(run_directory / "metrics.csv", without="seconds"),
+        (run_directory / "best.safetensors").read_bytes(),
+        json.loads((run_directory / "results.json").read_text()),
+        rows(run_directory / "test_predictions.csv"),
+        json.loads((run_directory / "split.json").read_text()),
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_zoo, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "unbroken"
+    done = run("main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert sum(line.startswith("epoch ") for line in done.stdout.splitlines()) == 4
+    assert "test tau" in done.stdout
+    assert done.stdout.rstrip().endswith(f"run directory: {path}")
+    return path
+
+
+def test_a_run_directory_describes_the_run(unbroken, small):
+    assert {file.name for file in unbroken.iterdir()} == {
+        "best.safetensors", "config.json", "excluded.csv", "metrics.csv", "results.json", "split.json",
+        "test_predictions.csv", "test_predictions.png",
+    }  # fmt: skip
+    config = json.loads((unbroken / "config.json").read_text())
+    assert config["seed"] == 1
+    assert config["training"] == {
+        "epochs": 4, "warmup_epochs": 10, "batch_size": 16, "optimizer": "adam", "lr": 1e-3, "wd": 0.0,
+    }  # fmt: skip
+    assert config["versions"]["torch"] == torch.__version__
+    split = json.loads((unbroken / "split.json").read_text())
+    sides = [set(split[side]) for side in ("train", "validation", "test")]
+    assert [len(side) for side in sides] == [42, 9, 9]
+    assert set.union(*sides) == set(small.names)
+    predictions = rows(unbroken / "test_predictions.csv")
+    assert {row["file"] for row in predictions} == sides[2]
+    labels = dict(zip(small.names, small.labels.tolist(), strict=True))
+    assert all(float(row["accuracy"]) == labels[row["file"]] for row in predictions)
+    assert load_file(unbroken / "best.safetensors")["output.weight"].shape == (1, 30)
+
+
+def test_two_runs_with_one_seed_are_identical(unbroken, small_zoo, tmp_path):
+    run("main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", tmp_path / "again")
+    assert outcome(tmp_path / "again") == outcome(unbroken)
+
+
+def test_a_run_killed_within_an_epoch_resumes_to_the_same_result(unbroken, small_zoo, tmp_path):
+    killed = tmp_path / "killed"
+    status, _ = run_until(
+        "epoch 2/4", signal.SIGKILL, "main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", killed
+    )
+    assert status == -signal.SIGKILL
+    assert not (killed / "results.json").exists()
+    resumed = run("main.py", "--resume", killed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 1/4" not in resumed.stdout
+    assert outcome(killed) == outcome(unbroken)
+    again = run("main.py", "--resume", killed)
+    assert "this run is complete" in again.stdout
+
+
+def test_ctrl_c_leaves_a_usable_run(small_zoo, unbroken, tmp_path):
+    path = tmp_path / "interrupted"
+    status, errors = run_until(
+        "epoch 1/4", signal.SIGINT, "main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", path
+    )
+    assert status == 130
+    assert f"go on by: python nfn_transformer/main.py --resume {path}" in errors
+    predicted = run("predict.py", "--run", path, small_zoo)
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(predicted.stdout.splitlines()) == 60
+    run("main.py", "--resume", path)
+    assert outcome(path) == outcome(unbroken)
+
+
+def test_wandb_logs_offline_and_is_not_imported_unasked(small_zoo, tmp_path):
+    settings = (*SETTINGS[:2], "--epochs", 1, "--data_path", small_zoo, "--enc_mode", "no")
+    logged = run(
+        "main.py", *settings, "--wandb", "True", "--out_dir", tmp_path / "logged",
+        WANDB_MODE="offline", WANDB_SILENT="true",
+    )  # fmt: skip
+    assert logged.returncode == 0, logged.stderr
+    assert list((tmp_path / "logged").glob("wandb/offline-run-*/*.wandb"))
+    quiet = run("main.py", *settings, "--wandb", "False", "--out_dir", tmp_path / "quiet", PYTHONPROFILEIMPORTTIME="1")
+    assert quiet.returncode == 0, quiet.stderr
+    assert "safetensors" in quiet.stderr
+    assert "wandb" not in quiet.stderr

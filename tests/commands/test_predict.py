@@ -1,0 +1,48 @@
+"""predict.py: loose checkpoints and labelled zoos give what the run itself wrote."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+
+from nfn_transformer import main, predict
+
+
+@pytest.fixture(scope="module")
+def trained(small_zoo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    flags = ["--dataset", "digits", "--data_path", str(small_zoo), "--epochs", "2", "--cls_mode", "hnps"]
+    assert main.main([*flags, "--out_dir", str(path)]) == 0
+    return path
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return {row["file"].rsplit("/", 1)[-1]: float(row["predicted"]) for row in csv.DictReader(file)}
+
+
+def test_files_folders_and_zips_give_the_same_predictions(trained, small_zoo, tmp_path, capsys):
+    shutil.make_archive(str(tmp_path / "zoo"), "zip", small_zoo)
+    files = sorted(map(str, small_zoo.glob("digits/*.pt")))
+    found = []
+    for places in (files, [str(small_zoo)], [str(tmp_path / "zoo.zip")]):
+        assert predict.main(["--run", str(trained), *places, "--out", str(tmp_path / "out.csv")]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 60
+        found.append(table(tmp_path / "out.csv"))
+    assert found[0] == found[1] == found[2]
+    for name, predicted in table(trained / "test_predictions.csv").items():
+        assert found[0][name] == pytest.approx(predicted, abs=1e-6)
+
+
+def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, capsys):
+    results = json.loads((trained / "results.json").read_text())
+    assert predict.main(["--run", str(trained), "--dataset", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "the run's own test split: 9 networks" in printed
+    assert float(re.search(r"tau (\S+)", printed)[1]) == pytest.approx(results["test"]["tau"], abs=1e-4)
+    other = tmp_path / "other"
+    shutil.copytree(small_zoo, other)
+    assert predict.main(["--run", str(trained), "--dataset", "digits", "--data_path", str(other)]) == 0
+    assert "all of its checkpoints: 60 networks" in capsys.readouterr().out

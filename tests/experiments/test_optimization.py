@@ -1,0 +1,38 @@
+"""The schedule's known values, and optimizers by name."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate
+
+
+def test_warm_up_then_cosine_to_1e_5():
+    rates = [learning_rate(epoch, 1e-3, epochs=100, warmup_epochs=10) for epoch in range(1, 101)]
+    assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
+    assert rates[54] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert rates[-1] == pytest.approx(1e-5)
+    assert all(a > b for a, b in pairwise(rates[9:]))
+
+
+def test_warm_up_is_cut_to_the_epochs():
+    assert [learning_rate(epoch, 1.0, 2, 10) for epoch in (1, 2)] == pytest.approx([0.5, 1.0])
+    assert learning_rate(1, 1.0, 1, 0) == pytest.approx(1e-5)
+
+
+def test_a_rate_below_the_final_one_never_rises():
+    assert learning_rate(20, 1e-6, 20, 5) == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_obey_their_settings(name):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    group = build_optimizer(name, [parameter], lr=0.5, wd=0.25).param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
+    assert group.get("momentum", 0) == (0.9 if name == "sgd_momentum" else 0)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="optimizer 'adagrad', expected one of adam, sgd, sgd_momentum, rmsprop"):
+        build_optimizer("adagrad", [torch.nn.Parameter(torch.ones(1))], 1.0, 0.0)

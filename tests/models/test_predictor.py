@@ -1,0 +1,87 @@
+"""The predictor: every mode, exact invariance before and after training, one seed one model."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from symmetry import random_transformer, symmetry_defect
+
+from nfn_transformer.errors import SpecError, UserError
+from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.weights.group import GroupElement
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+
+SPEC = TransformerSpec(
+    blocks=(BlockSpec(2, 6, 3, 2, 5), BlockSpec(3, 6, 2, 4, 7), BlockSpec(1, 6, 2, 2, 4)),
+    classifier=FeedForwardSpec((6, 5, 4)),
+    embedding=EmbeddingSpec(1, 6, (2, 2), 9),
+)
+MODES = [modes for modes in itertools.product(ENCODER_MODES, CLASSIFIER_MODES, EMBEDDING_MODES) if set(modes) != {"no"}]
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_every_combination_of_modes_learns_from_every_parameter(modes, generator):
+    config = ModelConfig(*modes, transformers_nfn_channels=(3, 2))
+    model = build_predictor(SPEC, config, seed=0).double()
+    weights = random_transformer(SPEC, 8, generator)
+    predicted = model.predict(weights)
+    assert predicted.shape == (8,)
+    assert ((predicted > 0) & (predicted < 1)).all()
+    predicted.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    assert any((parameter.grad != 0).any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("cls_mode", ["hnps", "mlp", "no"])
+def test_predictions_are_invariant(cls_mode, generator):
+    """The hnps branch is invariant to the classifier's own group too."""
+    model = build_predictor(SPEC, ModelConfig(cls_mode=cls_mode), seed=1).double()
+    weights = random_transformer(SPEC, 4, generator)
+    g = GroupElement.sample(SPEC, generator, 1e3, classifier=cls_mode == "hnps")
+    assert symmetry_defect(model.predict, weights, g.act) < 1e-9
+
+
+@pytest.mark.parametrize("modes", [("mlp", "no", "no"), ("statnn", "no", "no"), ("no", "mlp", "no")])
+def test_baselines_are_not_invariant(modes, generator):
+    """What the measure would show of an encoder that only looks invariant."""
+    model = build_predictor(SPEC, ModelConfig(*modes), seed=1).double()
+    weights = random_transformer(SPEC, 4, generator)
+    g = GroupElement.sample(SPEC, generator, 10.0, classifier=True)
+    assert symmetry_defect(model, weights, g.act) > 1e-4
+
+
+def test_one_seed_gives_one_model_whatever_was_drawn_before():
+    first = build_predictor(SPEC, ModelConfig(), seed=5)
+    torch.rand(3)
+    second, other = build_predictor(SPEC, ModelConfig(), seed=5), build_predictor(SPEC, ModelConfig(), seed=6)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.encoder.equivariant[0][0].Phi_Q, other.encoder.equivariant[0][0].Phi_Q)
+
+
+def test_building_leaves_the_global_random_state_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    build_predictor(SPEC, ModelConfig(), seed=5)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_the_constant_positional_encoding_is_no_feature(generator):
+    model = build_predictor(SPEC, ModelConfig("no", "no", "mlp"), seed=0).double()
+    weights = random_transformer(SPEC, 2, generator)
+    moved = replace(weights, embedding=replace(weights.embedding, pos_embedding=weights.embedding.pos_embedding + 1))
+    assert torch.equal(model(weights), model(moved))
+
+
+def test_wrong_modes_and_weights_are_refused(generator):
+    with pytest.raises(UserError, match="leaves nothing to read"):
+        ModelConfig("no", "no", "no").check(SPEC, "mnist")
+    with pytest.raises(UserError, match="--emb_mode mlp: the checkpoints of zoo 'ag_news' have no embedding"):
+        ModelConfig().check(replace(SPEC, embedding=None), "ag_news")
+    model = build_predictor(SPEC, ModelConfig(), seed=0).double()
+    with pytest.raises(SpecError, match="weights have 2 blocks, expected 3"):
+        model(random_transformer(replace(SPEC, blocks=SPEC.blocks[:2]), 2, generator))
