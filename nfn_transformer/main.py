@@ -4,7 +4,6 @@ python nfn_transformer/main.py --dataset digits --data_path data/digits_transfor
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -181,8 +180,6 @@ def _train_and_test(run: RunDirectory, config: RunConfig, data, model, resume: b
     test = evaluate_best(model, data, progress, run)
     tracker.summarize({f"test_{name}": value for name, value in asdict(test).items()})
     print(summary(read_json(run.results_file)))
-    if math.isnan(test.tau):
-        print("warning: tau is undefined where all predictions, or all accuracies, are equal", file=sys.stderr)
     print(f"run directory: {run.path}")
     return 1 if progress.diverged else 0
 

@@ -44,12 +44,15 @@ def evaluate_best(model: AccuracyPredictor, data: RunData, progress: Progress, r
 def summary(results: dict) -> str:
     """The results as two lines for the screen; an undefined tau is printed as nan."""
     test, validation = results["test"], results["validation"]
-    return (
+    lines = (
         f"best epoch {results['best_epoch']} of {results['epochs']}: validation tau {_number(validation['tau'])}\n"
         f"test tau {_number(test['tau'])}  R2 {_number(test['r2'])}  MAE {_number(test['mae'])}  "
         f"loss {_number(test['loss'])}  ({results['networks']['test']} networks)"
     )
+    if None in (test["tau"], validation["tau"]):
+        lines += "\nwarning: tau is undefined (nan) where all predictions, or all accuracies, are equal"
+    return lines
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}"
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"

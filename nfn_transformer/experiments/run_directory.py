@@ -14,6 +14,7 @@ test_predictions.png    the same as a scatter plot
 import csv
 import io
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 
@@ -138,8 +139,16 @@ def default_path(name: str, parent: Path = Path("runs")) -> Path:
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write indented JSON in one step."""
-    atomic_files.write_text(path, json.dumps(values, indent=2) + "\n")
+    """Write indented JSON in one step; numbers that are not finite, which JSON lacks, become null."""
+    atomic_files.write_text(path, json.dumps(_strict(values), indent=2, allow_nan=False) + "\n")
+
+
+def _strict(value):
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict:

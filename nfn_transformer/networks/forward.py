@@ -40,7 +40,7 @@ def patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
     """Cut images [..., channels, height, width] into patches row by row: [..., tokens, channels * patch area]."""
     height, width = patch
     grid = images.unflatten(-1, (-1, width)).unflatten(-3, (-1, height))  # [..., C, rows, p, columns, q]
-    grid = grid.movedim(-5, -3).movedim(-2, -4)  # [..., rows, columns, C, p, q]
+    grid = grid.movedim((-4, -2, -5, -3), (-5, -4, -3, -2))  # [..., rows, columns, C, p, q]
     return grid.flatten(-3).flatten(-3, -2)
 
 

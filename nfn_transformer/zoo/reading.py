@@ -74,7 +74,7 @@ def read_zoo(
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
         load_cache: use what an earlier call read from the same files; the cache is written either way.
         n_workers: processes that read; 0 reads in this one.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr, where that is a terminal.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column is not there, heads contradict each other,
@@ -118,7 +118,7 @@ def _read(release: Release, entries: Sequence[Entry], heads: int, n_workers: int
         desc=f"reading {release.dataset}",
         total=len(files),
         unit=" checkpoints",
-        disable=not progress,
+        disable=None if progress else True,  # None: only on a terminal
     )
     collection = collect([name for name, _ in files], [entry.heads or heads for entry in present], outcomes)
     folder = release.metadata_name.removesuffix(f"metadata/{release.dataset}.csv") + release.dataset

@@ -2,8 +2,8 @@
 
     python scripts/checks/mnist_accuracies.py --data_path data/mnist_transformer --images FOLDER --test_images 2500
 
-FOLDER holds MNIST's test set as idx files (t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; .gz too),
-which is not bundled. Ends with exit status 1 where an accuracy differs by more than 1e-4.
+FOLDER holds MNIST's four idx files (train- and t10k- images-idx3-ubyte and labels-idx1-ubyte, .gz too),
+which are not bundled. Ends with exit status 1 where an accuracy differs by more than 1e-4.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import cli
-from nfn_transformer.making.idx_files import read_idx_test_images
+from nfn_transformer.making.images import idx_folder
 from nfn_transformer.networks.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -29,12 +29,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--test_images", type=cli.number(int, 1), help="use that many of the first test images")
     flags = parser.parse_args(arguments)
     zoo = read_zoo(flags.data_path, flags.dataset, flags.ckpt_epoch)
-    images, labels = read_idx_test_images(flags.images, flags.test_images)
+    test = idx_folder(flags.images).limited(None, flags.test_images).test
     worst = 0.0
     for index, name in enumerate(zoo.names):
         with torch.inference_mode():
-            predicted = image_logits(images[None], zoo.weights(torch.tensor([index])))[0].argmax(-1)
-        accuracy, recorded = (predicted == labels).double().mean().item(), zoo.labels[index].item()
+            predicted = image_logits(test.images[None], zoo.weights(torch.tensor([index])))[0].argmax(-1)
+        accuracy, recorded = (predicted == test.labels).double().mean().item(), zoo.labels[index].item()
         worst = max(worst, abs(accuracy - recorded))
         print(f"{name}: recomputed {accuracy:.4f}, recorded {recorded:.4f}")
     print(f"{len(zoo)} checkpoints, largest difference {worst:.1e}")

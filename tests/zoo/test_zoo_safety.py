@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_zoo import SmallZoo, saved, state_dict
+from small_zoo import saved, state_dict
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo import checkpoint, row_matrix, sources
@@ -166,8 +166,3 @@ def test_rows_come_out_in_the_order_they_went_in(monkeypatch, count):
         matrix.append(row.numpy())
     assert matrix.count == count
     assert torch.equal(matrix.take(), expected)
-
-
-def test_small_zoo_builds_what_it_says(tmp_path):
-    zoo = SmallZoo(tmp_path / "z", runs=2)
-    assert sorted(file.name for file in (zoo.path / "mnist").iterdir()) == ["run000_75_0.pt", "run001_75_1.pt"]

@@ -20,7 +20,7 @@ run_lists = st.lists(st.integers(0, 30).map(lambda run: f"run{run}"), min_size=6
 def test_a_split_covers_all_checkpoints_and_keeps_runs_whole(runs, seed):
     split = split_runs(runs, seed)
     sides = [split.train.tolist(), split.validation.tolist(), split.test.tolist()]
-    assert sorted(sum(sides, [])) == list(range(len(runs)))
+    assert sorted(index for side in sides for index in side) == list(range(len(runs)))
     assert all(side == sorted(side) for side in sides)
     train, validation, test = ({runs[index] for index in side} for side in sides)
     count = len(set(runs))
