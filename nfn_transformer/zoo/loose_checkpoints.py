@@ -18,7 +18,6 @@ from nfn_transformer.zoo.checkpoint import read_checkpoint
 from nfn_transformer.zoo.release import is_checkpoint
 from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource
 
-
 MAX_LISTED = 10
 
 
