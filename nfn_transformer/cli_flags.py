@@ -1,6 +1,7 @@
 """The flags that several commands share, declared once, and how they become a configuration."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from nfn_transformer.cli import add_boolean, number
@@ -55,12 +56,11 @@ def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--entity", help="entity at Weights & Biases (default: your own)")
 
 
-def explicit_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, object]:
-    """Only the flags that stand on the command line: name -> value."""
-    nothing = object()
-    given = argparse.Namespace(**{action.dest: nothing for action in parser._actions if action.dest != "help"})
-    parser.parse_args(arguments, given)
-    return {name: value for name, value in vars(given).items() if value is not nothing}
+def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, object]:
+    """Only the flags that stand on the command line: name -> value. The parser loses its defaults."""
+    absent = object()
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), absent))
+    return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not absent}
 
 
 def data_config(flags: argparse.Namespace) -> DataConfig:

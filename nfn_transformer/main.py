@@ -4,6 +4,7 @@ python nfn_transformer/main.py --dataset digits --data_path data/digits_transfor
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nfn_transformer import cli, cli_flags
-from nfn_transformer.errors import RunError
+from nfn_transformer import atomic_files, cli, cli_flags
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments import tracking
 from nfn_transformer.experiments.config import RunConfig, TrainingConfig, installed_versions
 from nfn_transformer.experiments.data import draw_split, load_zoo, prepare, recorded_split
@@ -127,7 +128,7 @@ def _start(flags: argparse.Namespace, device):
     name = f"{config.data.dataset}-{modes.enc_mode}-{modes.cls_mode}-{modes.emb_mode}-seed{config.seed}"
     run = RunDirectory.create(flags.out_dir or default_path(name))
     write_json(run.split_file, data.to_record())
-    run.excluded_file.write_text(zoo.report.csv(), encoding="utf-8")
+    atomic_files.write_text(run.excluded_file, zoo.report.csv())
     run.write_config(config, zoo.spec)
     return run, config, data, model
 
@@ -145,7 +146,7 @@ def _reopen(flags: argparse.Namespace, device):
 
 
 def _check_resume_flags(parser: argparse.ArgumentParser, arguments: Sequence[str], run: Path) -> None:
-    given = set(cli_flags.explicit_flags(parser, list(arguments))) - _FREE_ON_RESUME
+    given = set(cli_flags.explicit_flags(parser, arguments)) - _FREE_ON_RESUME
     if given:
         names = ", ".join(f"--{name}" for name in sorted(given))
         raise RunError(f"--resume {run} goes on by the run's own configuration; leave out {names}")
@@ -177,11 +178,22 @@ def _train_and_test(run: RunDirectory, config: RunConfig, data, model, resume: b
         print(f"stopped: {progress.diverged}", file=sys.stderr)
         if progress.best is None:
             return 1
-    test = evaluate_best(model, data, progress, run)
+    test = evaluate_best(data, progress, run)
     tracker.summarize({f"test_{name}": value for name, value in asdict(test).items()})
     print(summary(read_json(run.results_file)))
     print(f"run directory: {run.path}")
     return 1 if progress.diverged else 0
+
+
+def _tracker(flags: argparse.Namespace, config: RunConfig, run: RunDirectory) -> tracking.Tracker:
+    if not tracking.wanted(flags.wandb):
+        return tracking.NoTracker()
+    try:
+        return tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path)
+    except UserError:
+        if flags.resume is None:
+            shutil.rmtree(run.path)  # it holds nothing but its own description yet
+        raise
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -197,9 +209,7 @@ def main(arguments: Sequence[str]) -> int:
     device = cli.device(flags.device)
     run, config, data, model = (_start if flags.resume is None else _reopen)(flags, device)
     _describe(run, config, data, model)
-    tracker: tracking.Tracker = tracking.NoTracker()
-    if tracking.wanted(flags.wandb):
-        tracker = tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path)
+    tracker = _tracker(flags, config, run)
     status = 1
     try:
         status = _train_and_test(run, config, data, model, flags.resume is not None, tracker)

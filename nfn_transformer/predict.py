@@ -14,12 +14,13 @@ import torch
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.experiments.config import DataConfig, absolute
+from nfn_transformer.experiments.config import absolute
 from nfn_transformer.experiments.data import load_zoo, recorded_split
 from nfn_transformer.experiments.metrics import Metrics, measure
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json, write_csv
+from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.training import EVALUATION_BATCH, predict_logits
-from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
@@ -51,14 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(path: Path, device: torch.device) -> tuple[RunDirectory, AccuracyPredictor, DataConfig]:
-    run = RunDirectory.open(path)
-    config, spec = run.read_config()
-    model = build_predictor(spec, config.predictor, config.seed)
-    run.load_best(model)
-    return run, model.to(device).eval(), config.data
-
-
 def _predict_checkpoints(model: AccuracyPredictor, paths: list[Path], device: torch.device) -> list[list]:
     names, weights = read_loose_checkpoints(paths, model.spec)
     with torch.inference_mode():
@@ -83,7 +76,8 @@ def _check_sizes(zoo: Zoo, spec: TransformerSpec, where: str) -> None:
         raise RunError(f"{where}: its networks have other sizes than the run's: {differing}")
 
 
-def _score(run: RunDirectory, model: AccuracyPredictor, own: DataConfig, flags) -> tuple[list[list], Metrics, str]:
+def _score(run: RunDirectory, model: AccuracyPredictor, flags: argparse.Namespace) -> tuple[list[list], Metrics, str]:
+    own = run.read_config()[0].data
     dataset = flags.dataset or own.dataset
     data_path = flags.data_path or (own.data_path if dataset == own.dataset else cli_flags.default_data_path(dataset))
     epoch = flags.ckpt_epoch or own.ckpt_epoch
@@ -113,13 +107,15 @@ def main(arguments: Sequence[str]) -> int:
     labelled = flags.dataset is not None or flags.data_path is not None
     if labelled == bool(flags.checkpoints):
         raise UserError("name either checkpoints or a labelled zoo by --dataset and --data_path")
-    run, model, own = _load(flags.run, cli.device(flags.device))
+    run, device = RunDirectory.open(flags.run), cli.device(flags.device)
+    model, _ = load_predictor(run.best_file)
+    model.to(device).eval()
     if labelled:
-        rows, metrics, what = _score(run, model, own, flags)
+        rows, metrics, what = _score(run, model, flags)
         print(f"{what}: {len(rows)} networks")
         print(f"tau {metrics.tau:.4f}  R2 {metrics.r2:.4f}  MAE {metrics.mae:.4f}")
     else:
-        rows = _predict_checkpoints(model, flags.checkpoints, next(model.parameters()).device)
+        rows = _predict_checkpoints(model, flags.checkpoints, device)
         for name, predicted in rows:
             print(f"{predicted:.4f}  {name}")
     if flags.out is not None:

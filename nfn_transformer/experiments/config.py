@@ -60,17 +60,24 @@ class RunConfig:
             RunError: a field is missing or unknown.
         """
         try:
-            predictor = dict(values["predictor"])
-            for name in ("transformers_nfn_channels", "classifier_nfn_channels"):
-                predictor[name] = tuple(predictor[name])
             parts = {
                 "data": DataConfig(**values["data"]),
-                "predictor": ModelConfig(**predictor),
+                "predictor": predictor_from_json(values["predictor"]),
                 "training": TrainingConfig(**values["training"]),
             }
             return cls(**{**values, **parts})
         except (KeyError, TypeError) as error:
             raise RunError(f"the configuration is not one of this version: {error}") from None
+
+
+def predictor_from_json(values: dict) -> ModelConfig:
+    """The model's configuration from plain values.
+
+    Raises:
+        KeyError, TypeError: a field is missing or unknown.
+    """
+    channels = ("transformers_nfn_channels", "classifier_nfn_channels")
+    return ModelConfig(**{**values, **{name: tuple(values[name]) for name in channels}})
 
 
 def spec_to_json(spec: TransformerSpec) -> dict:

@@ -6,11 +6,11 @@ from nfn_transformer.experiments.data import RunData
 from nfn_transformer.experiments.metrics import Metrics, measure
 from nfn_transformer.experiments.plots import plot_predictions
 from nfn_transformer.experiments.run_directory import RunDirectory, write_csv, write_json
+from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.training import Progress, predict_logits
-from nfn_transformer.models.predictor import AccuracyPredictor
 
 
-def evaluate_best(model: AccuracyPredictor, data: RunData, progress: Progress, run: RunDirectory) -> Metrics:
+def evaluate_best(data: RunData, progress: Progress, run: RunDirectory) -> Metrics:
     """Test the best epoch's weights, once, and write predictions, plot and results.
 
     Returns the test metrics.
@@ -18,9 +18,9 @@ def evaluate_best(model: AccuracyPredictor, data: RunData, progress: Progress, r
     Raises:
         RunError: no epoch was finished.
     """
-    best_epoch = run.load_best(model)
+    model, best_epoch = load_predictor(run.best_file)
     index = data.split.test
-    logits = predict_logits(model, data.zoo, index)
+    logits = predict_logits(model.to(data.zoo.rows.device), data.zoo, index)
     labels, predictions = data.zoo.labels[index].cpu(), logits.double().sigmoid()
     test = measure(logits, labels)
     names = [data.zoo.names[i] for i in index.tolist()]

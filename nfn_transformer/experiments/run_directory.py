@@ -19,13 +19,10 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import RunConfig, spec_from_json, spec_to_json
-from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.spec import TransformerSpec
 
 
@@ -85,28 +82,6 @@ class RunDirectory:
         values = read_json(self.config_file)
         spec = spec_from_json(values.pop("networks", {}))
         return RunConfig.from_json(values), spec
-
-    def write_best(self, model: AccuracyPredictor, epoch: int) -> None:
-        """Write the weights of the best epoch so far."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with atomic_files.replacing(self.best_file) as temporary:
-            save_file(tensors, temporary, metadata={"epoch": str(epoch)})
-
-    def load_best(self, model: AccuracyPredictor) -> int:
-        """Fill `model` with the weights of the best epoch; returns that epoch.
-
-        Raises:
-            RunError: no epoch was finished, or the file does not fit the configuration.
-        """
-        if not self.best_file.is_file():
-            raise RunError(f"{self.path}: no best.safetensors; no epoch of this run was finished")
-        try:
-            with safe_open(self.best_file, framework="pt") as stored:
-                epoch = int(stored.metadata()["epoch"])
-                model.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.best_file}: does not fit the run's config.json: {error}") from None
-        return epoch
 
     def write_state(self, state: dict) -> None:
         """Write what resuming needs: tensors and plain containers."""

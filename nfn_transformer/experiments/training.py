@@ -15,6 +15,7 @@ from nfn_transformer.experiments.data import RunData
 from nfn_transformer.experiments.metrics import Metrics, is_better, measure
 from nfn_transformer.experiments.optimization import build_optimizer, learning_rate
 from nfn_transformer.experiments.run_directory import RunDirectory, write_csv
+from nfn_transformer.experiments.saved_predictor import save_predictor
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.seeding import stream
 from nfn_transformer.zoo.reading import Zoo
@@ -163,7 +164,7 @@ class Trainer:
         """Write the epoch down: best weights first, so that the state never runs ahead of them."""
         self.progress.history.append(record)
         if self.progress.best is record:
-            self.run.write_best(self.model, record.epoch)
+            save_predictor(self.run.best_file, self.model, record.epoch)
         rows = [entry.row() for entry in self.progress.history]
         self.run.write_state(
             {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": rows}

@@ -2,6 +2,7 @@
 
 import numpy
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 # Blocks of this size come from the system and go back to it one by one, unlike smaller ones.
@@ -13,24 +14,24 @@ class RowMatrix:
 
     def __init__(self, length: int):
         self._length = length
-        self._blocks: list[Tensor] = []
+        self._blocks: list[ndarray] = []
         self._filled = 0
         self.count = 0
 
-    def append(self, row: numpy.ndarray) -> None:
+    def append(self, row: ndarray) -> None:
         """Add a row [length]."""
         if not self._blocks or self._filled == len(self._blocks[-1]):
             most = max(1, _BLOCK_BYTES // (4 * max(1, self._length)))
             # Doubling keeps a shape that only one checkpoint has from costing a whole block.
-            self._blocks.append(torch.empty(min(most, max(1, self.count)), self._length))
+            self._blocks.append(_empty(min(most, max(1, self.count)), self._length))
             self._filled = 0
-        self._blocks[-1][self._filled].copy_(torch.from_numpy(row))
+        self._blocks[-1][self._filled] = row
         self._filled += 1
         self.count += 1
 
     def take(self) -> Tensor:
         """All rows [count, length] in the order they came; the matrix is empty afterwards."""
-        whole = torch.empty(self.count, self._length)
+        whole = _empty(self.count, self._length)
         stop = self.count
         while self._blocks:
             block = self._blocks.pop()[: self._filled]
@@ -38,4 +39,9 @@ class RowMatrix:
             stop -= len(block)
             self._filled = len(self._blocks[-1]) if self._blocks else 0
         self.count = 0
-        return whole
+        return torch.from_numpy(whole)
+
+
+def _empty(count: int, length: int) -> ndarray:
+    # numpy asks for large pages where torch does not: touching a gigabyte of small ones takes seconds.
+    return numpy.empty((count, length), dtype=numpy.float32)

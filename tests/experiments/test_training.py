@@ -12,6 +12,7 @@ from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare, recorded_split
 from nfn_transformer.experiments.final_report import evaluate_best
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.training import Trainer
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
@@ -58,7 +59,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):
     progress = training.train()
     assert [record.epoch for record in progress.history] == [1, 2]
     assert progress.diverged.startswith("epoch 3: the loss is not finite (training nan")
-    test = evaluate_best(training.model, data, progress, run)
+    test = evaluate_best(data, progress, run)
     results = read_json(run.results_file)
     assert results["status"] == progress.diverged
     assert results["best_epoch"] == progress.best.epoch
@@ -102,9 +103,21 @@ def test_damaged_state_and_weights_are_named(data, run):
     run.state_file.write_bytes(run.state_file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"state.pt: cannot be read"):
         trainer(data, run).resume()
-    other = build_predictor(data.zoo.spec, ModelConfig(num_out_encoder=7), seed=1)
-    with pytest.raises(RunError, match=r"best.safetensors: does not fit the run's config.json"):
-        run.load_best(other)
+    run.best_file.write_bytes(run.best_file.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"best.safetensors: not a predictor of this version"):
+        load_predictor(run.best_file)
+    with pytest.raises(RunError, match=r"absent: no such file; a run writes it after its first epoch"):
+        load_predictor(run.path / "absent")
+
+
+def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
+    training = trainer(data, run, model_config=ModelConfig(cls_mode="hnps", transformers_nfn_channels=(3, 4)), epochs=1)
+    training.train()
+    model, epoch = load_predictor(run.best_file)
+    weights = data.zoo.weights(torch.arange(9))
+    assert epoch == 1
+    assert (model.spec, model.config) == (training.model.spec, training.model.config)
+    assert torch.equal(model(weights), training.model(weights))
 
 
 def test_a_changed_zoo_is_no_longer_the_runs_own(data):
