@@ -1,6 +1,6 @@
 """What a zoo's checkpoints hold: those of the most common shape as one matrix, and every other one's fault."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,7 +42,7 @@ class _Group:
     matrix: RowMatrix
 
 
-def collect(names: Iterable[str], heads: Iterable[int], outcomes: Iterable[Outcome]) -> Collection:
+def collect(names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome]) -> Collection:
     """Gather checkpoints as they come.
 
     Args:
@@ -61,7 +61,7 @@ def collect(names: Iterable[str], heads: Iterable[int], outcomes: Iterable[Outco
             continue
         signature = Signature(outcome.shapes, head_count)
         if signature not in groups:
-            groups[signature] = _Group([], RowMatrix(row_length(dict(signature.shapes))))
+            groups[signature] = _Group([], RowMatrix(row_length(dict(signature.shapes)), len(names)))
         groups[signature].names.append(name)
         groups[signature].matrix.append(outcome.row)
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.
@@ -73,10 +73,7 @@ def collect(names: Iterable[str], heads: Iterable[int], outcomes: Iterable[Outco
         detail = signature_difference(signature, majority)
         faults += [Fault(name, Reason.SHAPE, detail) for name in group.names]
     counts = [(signature, len(group.names)) for signature, group in ranked]
-    # Rare shapes go before the blocks of the common one are joined: the memory's peak is here.
-    groups.clear()
-    ranked.clear()
-    return Collection(chosen.names, chosen.matrix.take(), counts, faults, stray)
+    return Collection(chosen.names, chosen.matrix.rows(), counts, faults, stray)
 
 
 def signature_difference(found: Signature, expected: Signature) -> str:

@@ -1,47 +1,38 @@
-"""A matrix that grows row by row and never stands in memory twice."""
+"""A matrix that grows row by row and stands in memory once."""
 
-import numpy
 import torch
 from numpy import ndarray
 from torch import Tensor
 
-# Blocks of this size come from the system and go back to it one by one, unlike smaller ones.
-_BLOCK_BYTES = 64 * 2**20
+# So many rows of one length are no longer a rare exception.
+_COMMON = 64
 
 
 class RowMatrix:
-    """Rows of one length, float32, collected in blocks; `take` joins them and frees each block as it goes."""
+    """Rows of one length, float32.
 
-    def __init__(self, length: int):
-        self._length = length
-        self._blocks: list[ndarray] = []
-        self._filled = 0
+    Args:
+        length: numbers in a row.
+        capacity: the most rows that can come.
+    """
+
+    def __init__(self, length: int, capacity: int):
+        self._capacity = capacity
+        self._rows = torch.empty(1, length)
         self.count = 0
 
     def append(self, row: ndarray) -> None:
         """Add a row [length]."""
-        if not self._blocks or self._filled == len(self._blocks[-1]):
-            most = max(1, _BLOCK_BYTES // (4 * max(1, self._length)))
-            # Doubling keeps a shape that only one checkpoint has from costing a whole block.
-            self._blocks.append(_empty(min(most, max(1, self.count)), self._length))
-            self._filled = 0
-        self._blocks[-1][self._filled] = row
-        self._filled += 1
+        if self.count == len(self._rows):
+            # Memory that is asked for but not touched costs nothing, so a matrix that turns out to be a large one
+            # gets all it can ever need at once, and never has to be copied.
+            rows = self._capacity if self.count >= _COMMON else min(4 * self.count, self._capacity)
+            grown = torch.empty(rows, self._rows.shape[1])
+            grown[: self.count] = self._rows
+            self._rows = grown
+        self._rows[self.count].copy_(torch.from_numpy(row))
         self.count += 1
 
-    def take(self) -> Tensor:
-        """All rows [count, length] in the order they came; the matrix is empty afterwards."""
-        whole = _empty(self.count, self._length)
-        stop = self.count
-        while self._blocks:
-            block = self._blocks.pop()[: self._filled]
-            whole[stop - len(block) : stop] = block
-            stop -= len(block)
-            self._filled = len(self._blocks[-1]) if self._blocks else 0
-        self.count = 0
-        return torch.from_numpy(whole)
-
-
-def _empty(count: int, length: int) -> ndarray:
-    # numpy asks for large pages where torch does not: touching a gigabyte of small ones takes seconds.
-    return numpy.empty((count, length), dtype=numpy.float32)
+    def rows(self) -> Tensor:
+        """All rows [count, length] in the order they came."""
+        return self._rows[: self.count]
