@@ -1,5 +1,6 @@
 """A sound zoo, read from every place and in every way, is the same zoo; what is not there is an error that says so."""
 
+import sys
 import zipfile
 
 import pytest
@@ -160,12 +161,17 @@ def test_of_two_files_with_one_name_the_released_one_is_read(zoo):
     assert len(read_zoo(zoo.path, "mnist", progress=False)) == 40
 
 
-def test_progress_is_shown_on_stderr_and_only_there(zoo, capsys):
-    read_zoo(zoo.path, "mnist")
+def test_progress_is_shown_on_a_terminal_and_only_there(zoo, capsys, monkeypatch):
+    read_zoo(zoo.path, "mnist", load_cache=False)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    read_zoo(zoo.path, "mnist", load_cache=False)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "reading mnist" in shown.err
     assert "40/40" in shown.err
+    read_zoo(zoo.path, "mnist", load_cache=False, progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_missing_path_or_data_set_is_an_error(zoo, tmp_path):
