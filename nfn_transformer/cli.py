@@ -1,6 +1,8 @@
 """What the commands share: real booleans, checked numbers, and one way to end on a user's mistake."""
 
 import argparse
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,6 +23,13 @@ def boolean(text: str) -> bool:
         return _WORDS[text.lower()]
     except KeyError:
         raise argparse.ArgumentTypeError(f"expected True or False, got '{text}'") from None
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, but for flags that have none or whose help tells it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class _BooleanAction(argparse.Action):
@@ -52,7 +61,8 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected {_KINDS[kind]}, got '{text}'") from None
-        if not (low < value if above else low <= value) or not value <= high:
+        finite = kind is int or math.isfinite(value)
+        if not finite or not (low < value if above else low <= value) or value > high:
             top = "" if high == float("inf") else f" and at most {high}"
             raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {low}{top}, got {text}")
         return value
@@ -63,29 +73,29 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
 _KINDS = {int: "a whole number", float: "a number"}
 
 
+count = number(int, 1, 2**31 - 1)
+"""An argparse type: how many of something, at least one."""
+
+
 def channels(text: str) -> tuple[int, ...]:
     """An argparse type: channel counts separated by commas, as in `10,10`."""
-    parse = number(int, 1)
-    return tuple(parse(part) for part in text.split(","))
+    return tuple(count(part) for part in text.split(","))
 
 
 def device(text: str) -> torch.device:
-    """The device named by `auto`, `cpu`, `cuda`, `cuda:1`, ...
+    """The device named by `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: no such device is on this machine.
+        UserError: it is none of these, or no such device is on this machine.
     """
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(text)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device {text}: not a device of this machine ({reason}); expected auto, cpu, cuda ..."
-        ) from None
-    return chosen
+    match = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
+    if match is None:
+        raise UserError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
+    if text != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device(text)
 
 
 def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> None:

@@ -46,6 +46,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=3, help="of split, parameters and batches")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
     group.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
+    group.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="continue the run in this directory by its own configuration, device and number of threads; --device and "
+        "--data_path may name another device and another place of the same zoo",
+    )
 
 
 def add_tracking_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,26 +7,24 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, fields
 
 from tqdm import tqdm
 
-from nfn_transformer import atomic_files, cli, cli_flags
+from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments import tracking
 from nfn_transformer.experiments.config import RunConfig, TrainingConfig, installed_versions
-from nfn_transformer.experiments.data import draw_split, load_zoo, prepare, recorded_split
-from nfn_transformer.experiments.final_report import evaluate_best, summary
+from nfn_transformer.experiments.experiment import Experiment, begin, reopen
+from nfn_transformer.experiments.final_report import COMPLETE, evaluate_best, read_summary
 from nfn_transformer.experiments.optimization import OPTIMIZERS
-from nfn_transformer.experiments.run_directory import RunDirectory, default_path, read_json, write_json
+from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.training import EpochRecord, Trainer
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
-from nfn_transformer.models.predictor import build_predictor
 
-# What may differ from the run's own configuration when it is resumed: nothing that decides its numbers.
-_FREE_ON_RESUME = {"resume", "device", "n_workers", "load_cache", "wandb", "project", "entity"}
+# What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
+_FREE_ON_RESUME = {"resume", "device", "data_path", "n_workers", "load_cache", "wandb", "project", "entity"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,22 +32,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Train a predictor of accuracy on the weights of a zoo of transformers, and test it once.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=cli.HelpFormatter,
         allow_abbrev=False,
     )
     cli_flags.add_data_flags(parser)
     _add_model_flags(parser)
     _add_training_flags(parser)
     cli_flags.add_run_flags(parser)
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="continue the run in this directory, by its own configuration"
-    )
     cli_flags.add_tracking_flags(parser)
     return parser
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
-    group, default, count = parser.add_argument_group("model"), ModelConfig(), cli.number(int, 1)
+    group, default, count = parser.add_argument_group("model"), ModelConfig(), cli.count
     group.add_argument("--model", choices=["transformer_nfn"], default="transformer_nfn", help="family of the model")
     group.add_argument(
         "--enc_mode",
@@ -86,7 +81,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
-    group, default, count = parser.add_argument_group("training"), TrainingConfig(), cli.number(int, 1)
+    group, default, count = parser.add_argument_group("training"), TrainingConfig(), cli.count
     group.add_argument("--epochs", type=count, default=default.epochs, help="passes over the training split")
     group.add_argument(
         "--warmup_epochs",
@@ -102,9 +97,9 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--wd", type=cli.number(float, 0), default=default.wd, help="weight decay (L2)")
 
 
-def _run_config(flags: argparse.Namespace, device: str) -> RunConfig:
+def _run_config(flags: argparse.Namespace) -> RunConfig:
     def part(kind):
-        return kind(**{name: getattr(flags, name) for name in kind.__dataclass_fields__})
+        return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)})
 
     return RunConfig(
         seed=flags.seed,
@@ -112,82 +107,37 @@ def _run_config(flags: argparse.Namespace, device: str) -> RunConfig:
         data=cli_flags.data_config(flags),
         predictor=part(ModelConfig),
         training=part(TrainingConfig),
-        device=device,
+        device=str(cli.device(flags.device)),
         versions=installed_versions(),
     )
 
 
-def _start(flags: argparse.Namespace, device):
-    """A new run: nothing is written before the zoo, the split and the model are sound."""
-    config = _run_config(flags, str(device))
-    zoo = load_zoo(config.data, flags.load_cache, flags.n_workers)
-    config.predictor.check(zoo.spec, config.data.dataset)
-    data = prepare(zoo, draw_split(zoo, config.data, config.seed), device)
-    model = build_predictor(zoo.spec, config.predictor, config.seed)
-    modes = config.predictor
-    name = f"{config.data.dataset}-{modes.enc_mode}-{modes.cls_mode}-{modes.emb_mode}-seed{config.seed}"
-    run = RunDirectory.create(flags.out_dir or default_path(name))
-    write_json(run.split_file, data.to_record())
-    atomic_files.write_text(run.excluded_file, zoo.report.csv())
-    run.write_config(config, zoo.spec)
-    return run, config, data, model
+def _reopen(flags: argparse.Namespace, given: dict[str, object]) -> Experiment:
+    """The run of --resume; `given` are the flags on the command line."""
+    fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
+    if fixed:
+        raise RunError(f"--resume {flags.resume} goes on by the run's own configuration; leave out {fixed}")
+    device = cli.device(flags.device) if "device" in given else None
+    return reopen(flags.resume, device, flags.data_path, flags.load_cache, flags.n_workers)
 
 
-def _reopen(flags: argparse.Namespace, device):
-    """A run that has begun, with its own configuration, split and model."""
-    run = RunDirectory.open(flags.resume)
-    config, spec = run.read_config()
-    record = read_json(run.split_file)
-    zoo = load_zoo(config.data, flags.load_cache, flags.n_workers)
-    if zoo.spec != spec:
-        raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
-    data = prepare(zoo, recorded_split(zoo, record), device)
-    return run, config, data, build_predictor(zoo.spec, config.predictor, config.seed)
-
-
-def _check_resume_flags(parser: argparse.ArgumentParser, arguments: Sequence[str], run: Path) -> None:
-    given = set(cli_flags.explicit_flags(parser, arguments)) - _FREE_ON_RESUME
-    if given:
-        names = ", ".join(f"--{name}" for name in sorted(given))
-        raise RunError(f"--resume {run} goes on by the run's own configuration; leave out {names}")
-
-
-def _describe(run: RunDirectory, config: RunConfig, data, model) -> None:
+def _describe(experiment: Experiment) -> None:
+    data, modes = experiment.data, experiment.config.predictor
     sides = ", ".join(f"{len(getattr(data.split, side))} {side}" for side in ("train", "validation", "test"))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    modes = config.predictor
+    parameters = sum(parameter.numel() for parameter in experiment.model.parameters())
     print(data.zoo.report.summary())
-    print(f"split by seed {config.seed}: {sides}")
+    print(f"split by seed {experiment.config.seed}: {sides}")
     print(
         f"model: encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
         f"{parameters:,} parameters; device {data.zoo.rows.device}"
     )
-    print(f"run directory: {run.path}", flush=True)
+    print(f"run directory: {experiment.run.path}", flush=True)
 
 
-def _train_and_test(run: RunDirectory, config: RunConfig, data, model, resume: bool, tracker: tracking.Tracker) -> int:
-    def report(record: EpochRecord) -> None:
-        tqdm.write(record.line(config.training.epochs))
-        tracker.log(record.row())
-
-    trainer = Trainer(model.to(data.zoo.rows.device), data, config.training, config.seed, run, report)
-    if resume:
-        trainer.resume()
-    progress = trainer.train()
-    if progress.diverged:
-        print(f"stopped: {progress.diverged}", file=sys.stderr)
-        if progress.best is None:
-            return 1
-    test = evaluate_best(data, progress, run)
-    tracker.summarize({f"test_{name}": value for name, value in asdict(test).items()})
-    print(summary(read_json(run.results_file)))
-    print(f"run directory: {run.path}")
-    return 1 if progress.diverged else 0
-
-
-def _tracker(flags: argparse.Namespace, config: RunConfig, run: RunDirectory) -> tracking.Tracker:
+def _tracker(flags: argparse.Namespace, experiment: Experiment) -> tracking.Tracker:
     if not tracking.wanted(flags.wandb):
         return tracking.NoTracker()
+    run, config = experiment.run, experiment.config
     try:
         return tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path)
     except UserError:
@@ -196,25 +146,55 @@ def _tracker(flags: argparse.Namespace, config: RunConfig, run: RunDirectory) ->
         raise
 
 
+def _train_and_test(experiment: Experiment, resume: bool, tracker: tracking.Tracker) -> int:
+    run, config, data = experiment.run, experiment.config, experiment.data
+
+    def report(record: EpochRecord) -> None:
+        tqdm.write(record.line(config.training.epochs))
+        tracker.log(record.row())
+
+    trainer = Trainer(experiment.model, data, config.training, config.seed, run, report)
+    if resume:
+        trainer.resume()
+    progress = trainer.train()
+    if progress.diverged and progress.best is None:
+        print(f"stopped: {progress.diverged}; no epoch was finished", file=sys.stderr)
+        return cli.EXIT_FAILURE
+    test = evaluate_best(data, progress, run)
+    tracker.summarize({f"test_{name}": value for name, value in asdict(test).items()})
+    return _report_results(run)
+
+
+def _report_results(run: RunDirectory) -> int:
+    """Print a finished run's results; the exit status is 0 where it is complete."""
+    text, status = read_summary(run)
+    print(f"{text}\nrun directory: {run.path}")
+    if status == COMPLETE:
+        return 0
+    print(f"stopped: {status}", file=sys.stderr)
+    return cli.EXIT_FAILURE
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
-    parser = build_parser()
-    flags = parser.parse_args(arguments)
-    if flags.resume is not None:
-        _check_resume_flags(parser, arguments, flags.resume)
+    flags = build_parser().parse_args(arguments)
+    if flags.resume is None:
+        experiment = begin(_run_config(flags), flags.out_dir, flags.load_cache, flags.n_workers)
+    else:
+        given = cli_flags.explicit_flags(build_parser(), arguments)
         finished = RunDirectory.open(flags.resume)
         if finished.results_file.is_file():
-            print(f"{summary(read_json(finished.results_file))}\nthis run is complete: {flags.resume}")
-            return 0
-    device = cli.device(flags.device)
-    run, config, data, model = (_start if flags.resume is None else _reopen)(flags, device)
-    _describe(run, config, data, model)
-    tracker = _tracker(flags, config, run)
-    status = 1
+            print("this run is finished")
+            return _report_results(finished)
+        experiment = _reopen(flags, given)
+    _describe(experiment)
+    tracker, status = tracking.NoTracker(), cli.EXIT_FAILURE
     try:
-        status = _train_and_test(run, config, data, model, flags.resume is not None, tracker)
+        tracker = _tracker(flags, experiment)
+        status = _train_and_test(experiment, flags.resume is not None, tracker)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; go on by: python nfn_transformer/main.py --resume {run.path}", file=sys.stderr)
+        place = experiment.run.path
+        print(f"\ninterrupted; go on by: python nfn_transformer/main.py --resume {place}", file=sys.stderr)
         status = cli.EXIT_INTERRUPTED
     finally:
         tracker.finish(status)

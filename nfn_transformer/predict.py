@@ -14,16 +14,19 @@ import torch
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.experiments.config import absolute
+from nfn_transformer.experiments.config import DataConfig, absolute
 from nfn_transformer.experiments.data import load_zoo, recorded_split
-from nfn_transformer.experiments.metrics import Metrics, measure
-from nfn_transformer.experiments.run_directory import RunDirectory, read_json, write_csv
+from nfn_transformer.experiments.final_report import metrics_line
+from nfn_transformer.experiments.metrics import measure
+from nfn_transformer.experiments.predictions import accuracies, predict_logits, predict_logits_of, write_predictions
+from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.experiments.saved_predictor import load_predictor
-from nfn_transformer.experiments.training import EVALUATION_BATCH, predict_logits
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
+
+_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,24 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         choices=("auto", "test", "all"),
-        default="auto",
-        help="what is scored: the run's own test split, all of a zoo, or (auto, the default) the test split on the "
-        "zoo that the run was trained on and all of any other",
+        help="what is scored: the run's own test split, all of a zoo, or (auto, the default) the test split of the "
+        "zoo that the run was trained on, wherever it lies now, and all of any other",
     )
-    cli.add_boolean(parser, "--allow_faulty", False, "score a zoo although more than 5 %% of it are faulty")
+    cli.add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true accuracy to this CSV")
     return parser
-
-
-def _predict_checkpoints(model: AccuracyPredictor, paths: list[Path], device: torch.device) -> list[list]:
-    names, weights = read_loose_checkpoints(paths, model.spec)
-    with torch.inference_mode():
-        parts = [
-            model.predict(weights[start : start + EVALUATION_BATCH].to(device)).cpu()
-            for start in range(0, len(names), EVALUATION_BATCH)
-        ]
-    return [list(row) for row in zip(names, torch.cat(parts).tolist(), strict=True)]
 
 
 def _check_sizes(zoo: Zoo, spec: TransformerSpec, where: str) -> None:
@@ -76,52 +68,62 @@ def _check_sizes(zoo: Zoo, spec: TransformerSpec, where: str) -> None:
         raise RunError(f"{where}: its networks have other sizes than the run's: {differing}")
 
 
-def _score(run: RunDirectory, model: AccuracyPredictor, flags: argparse.Namespace) -> tuple[list[list], Metrics, str]:
+def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> tuple[Zoo, DataConfig, bool]:
+    """The zoo to score on, its description, and whether it lies where the run's own zoo lay."""
     own = run.read_config()[0].data
     dataset = flags.dataset or own.dataset
     data_path = flags.data_path or (own.data_path if dataset == own.dataset else cli_flags.default_data_path(dataset))
-    epoch = flags.ckpt_epoch or own.ckpt_epoch
     wanted = replace(
-        own, dataset=dataset, data_path=absolute(data_path), ckpt_epoch=epoch, allow_faulty=flags.allow_faulty
+        own,
+        dataset=dataset,
+        data_path=absolute(data_path),
+        ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
+        allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
     )
-    same = replace(wanted, allow_faulty=own.allow_faulty) == own
-    if same:
-        wanted = own
-    zoo = load_zoo(wanted)
-    _check_sizes(zoo, model.spec, wanted.data_path)
-    if flags.split == "test" or (flags.split == "auto" and same):
-        index, what = recorded_split(zoo, read_json(run.split_file)).test, "the run's own test split"
-    else:
-        index, what = torch.arange(len(zoo)), "all of its checkpoints"
-    device = next(model.parameters()).device
+    return load_zoo(wanted), wanted, wanted == own
+
+
+def _score(run: RunDirectory, model: AccuracyPredictor, flags: argparse.Namespace, device: torch.device):
+    """Names, predictions and labels of what is scored; the scores are printed."""
+    zoo, data, at_its_place = _labelled_zoo(run, flags)
+    _check_sizes(zoo, model.spec, data.data_path)
+    index, what = torch.arange(len(zoo)), "all of its checkpoints"
+    if flags.split != "all":
+        try:
+            index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
+            what = "the run's own test split"
+        except RunError:
+            # A zoo that the run does not know has no side that it was trained on.
+            if at_its_place or flags.split == "test":
+                raise
     logits = predict_logits(model, replace(zoo, rows=zoo.rows.to(device)), index)
     labels = zoo.labels[index]
-    names = [zoo.names[i] for i in index.tolist()]
-    rows = [list(row) for row in zip(names, logits.sigmoid().tolist(), labels.tolist(), strict=True)]
-    return rows, measure(logits, labels), f"{wanted.dataset} ({wanted.data_path}), {what}"
+    print(f"{data.dataset} ({data.data_path}), {what}: {len(index)} networks")
+    print(metrics_line(measure(logits, labels)))
+    return [zoo.names[i] for i in index.tolist()], accuracies(logits), labels
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
     flags = build_parser().parse_args(arguments)
-    labelled = flags.dataset is not None or flags.data_path is not None
-    if labelled == bool(flags.checkpoints):
-        raise UserError("name either checkpoints or a labelled zoo by --dataset and --data_path")
+    of_a_zoo = [name for name in _ZOO_FLAGS if getattr(flags, name) is not None]
+    if bool(of_a_zoo) == bool(flags.checkpoints):
+        given = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in of_a_zoo[:1])
+        raise UserError(f"name either checkpoints, or a labelled zoo by --dataset and --data_path{given}")
     run, device = RunDirectory.open(flags.run), cli.device(flags.device)
     model, _ = load_predictor(run.best_file)
-    model.to(device).eval()
-    if labelled:
-        rows, metrics, what = _score(run, model, flags)
-        print(f"{what}: {len(rows)} networks")
-        print(f"tau {metrics.tau:.4f}  R2 {metrics.r2:.4f}  MAE {metrics.mae:.4f}")
+    model.to(device)
+    labels = None
+    if of_a_zoo:
+        names, predicted, labels = _score(run, model, flags, device)
     else:
-        rows = _predict_checkpoints(model, flags.checkpoints, device)
-        for name, predicted in rows:
-            print(f"{predicted:.4f}  {name}")
+        names, weights = read_loose_checkpoints(flags.checkpoints, model.spec)
+        predicted = accuracies(predict_logits_of(model, weights, device))
+        for name, accuracy in zip(names, predicted.tolist(), strict=True):
+            print(f"{accuracy:.4f}  {name}")
     if flags.out is not None:
-        header = ["file", "predicted", "accuracy"]
         try:
-            write_csv(flags.out, header[: len(rows[0])], rows)
+            write_predictions(flags.out, names, predicted, labels)
         except OSError as error:
             raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
         print(f"written to {flags.out}", file=sys.stderr)

@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
-python -m pip install --quiet --disable-pip-version-check -r tests/requirement.txt
+install_once tests tests/requirement.txt -r tests/requirement.txt
 python -m pytest "$@"

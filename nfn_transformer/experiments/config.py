@@ -1,13 +1,16 @@
 """The exact configuration of a run: what is written into its directory and read back from it."""
 
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import UnionType
+from typing import get_origin
 
 import torch
 
 from nfn_transformer.errors import RunError
+from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
@@ -35,6 +38,12 @@ class TrainingConfig:
     lr: float = 1e-3
     wd: float = 0.0
 
+    def __post_init__(self):
+        if min(self.epochs, self.batch_size) < 1 or self.warmup_epochs < 0 or self.lr <= 0 or self.wd < 0:
+            raise ValueError(f"a number is out of its range in {self}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer '{self.optimizer}', expected one of {', '.join(OPTIMIZERS)}")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -61,23 +70,33 @@ class RunConfig:
         """
         try:
             parts = {
-                "data": DataConfig(**values["data"]),
+                "data": _typed(DataConfig, values["data"]),
                 "predictor": predictor_from_json(values["predictor"]),
-                "training": TrainingConfig(**values["training"]),
+                "training": _typed(TrainingConfig, values["training"]),
             }
-            return cls(**{**values, **parts})
-        except (KeyError, TypeError) as error:
+            return _typed(cls, {**values, **parts})
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the configuration is not one of this version: {error}") from None
+
+
+def _typed(kind: type, values: dict):
+    """A dataclass from plain values, each of the type that its field declares."""
+    for entry in fields(kind):
+        value, wanted = values[entry.name], get_origin(entry.type) or entry.type
+        wanted = entry.type if wanted is UnionType else (int, float) if wanted is float else wanted
+        if not isinstance(value, wanted) or (isinstance(value, bool) and entry.type is not bool):
+            raise TypeError(f"'{entry.name}' is {value!r}, expected {getattr(entry.type, '__name__', entry.type)}")
+    return kind(**values)
 
 
 def predictor_from_json(values: dict) -> ModelConfig:
     """The model's configuration from plain values.
 
     Raises:
-        KeyError, TypeError: a field is missing or unknown.
+        KeyError, TypeError, ValueError: a field is missing, unknown, or not as it must be.
     """
     channels = ("transformers_nfn_channels", "classifier_nfn_channels")
-    return ModelConfig(**{**values, **{name: tuple(values[name]) for name in channels}})
+    return _typed(ModelConfig, {**values, **{name: tuple(values[name]) for name in channels}})
 
 
 def spec_to_json(spec: TransformerSpec) -> dict:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nfn_transformer.errors import RunError, ZooError
 from nfn_transformer.experiments.config import DataConfig
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
+
+_DIGEST_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -67,28 +68,29 @@ def prepare(zoo: Zoo, split: Split, device: torch.device) -> RunData:
     return RunData(moved, split, digest)
 
 
-def recorded_split(zoo: Zoo, record: dict) -> Split:
-    """The split that a run recorded, checked against the zoo as it is now.
+def recorded_split(zoo: Zoo, record: dict, where: Path) -> Split:
+    """The split that a run recorded in the file `where`, checked against the zoo as it is now.
 
     Raises:
-        RunError: a checkpoint is gone, or the zoo's content is no longer what the run began with.
+        RunError: a checkpoint is gone, its content is no longer what the run began with, or the
+            record is damaged.
     """
     try:
         split = Split.from_names(record, zoo.names)
     except ZooError as error:
         raise RunError(f"the zoo is not the one that the run began with: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{where}: is not the split of a run: {error}") from None
     if _digest(zoo, split) != record.get("digest"):
         raise RunError("the zoo is not the one that the run began with: weights or accuracies have changed")
     return split
 
 
 def _digest(zoo: Zoo, split: Split) -> str:
-    """A checksum of all rows and labels, and of the split."""
+    """A checksum of the weights and labels of the split's checkpoints, side after side; `zoo` is on the CPU."""
     total = 0
-    for tensor in (zoo.rows, zoo.labels, split.train, split.validation, split.test):
-        total = zlib.crc32(memoryview(_bytes(tensor)), total)
+    for side in (split.train, split.validation, split.test):
+        for part in side.split(_DIGEST_CHUNK):
+            for tensor in (zoo.rows[part], zoo.labels[part]):
+                total = zlib.crc32(memoryview(tensor.numpy()).cast("B"), total)
     return f"{total:08x}"
-
-
-def _bytes(tensor: Tensor):
-    return tensor.cpu().contiguous().numpy().reshape(-1).view("uint8")

@@ -12,9 +12,13 @@ test_predictions.png    the same as a scatter plot
 """
 
 import csv
+import errno
 import io
+import itertools
 import json
 import math
+import shutil
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -42,20 +46,34 @@ class RunDirectory:
         self.scatter_file = path / "test_predictions.png"
 
     @classmethod
-    def create(cls, path: Path) -> "RunDirectory":
-        """A new, empty run directory.
+    def create(
+        cls, path: Path | None, name: str, config: RunConfig, spec: TransformerSpec, split: dict, report: str
+    ) -> "RunDirectory":
+        """A new run directory, which appears at once with everything that describes the run.
+
+        Args:
+            path: where; None makes runs/NAME-DATE-TIME, numbered where that is taken.
+            name: readable name of the run.
+            config, spec, split, report: what config.json, split.json and excluded.csv hold.
 
         Raises:
             RunError: the path is a file, cannot be made, or holds anything already.
         """
+        parent = Path("runs") if path is None else path.parent
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            parent.mkdir(parents=True, exist_ok=True)
+            made = cls(Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=".part")))
         except OSError as error:
-            raise RunError(f"--out_dir {path}: cannot be made ({error.strerror})") from None
-        if occupied:
-            raise RunError(f"--out_dir {path}: is not empty; give another, or continue that run by --resume {path}")
-        return cls(path)
+            raise RunError(f"--out_dir {path or parent}: cannot be made ({error.strerror})") from None
+        try:
+            write_json(made.config_file, {**config.to_json(), "networks": spec_to_json(spec)})
+            write_json(made.split_file, split)
+            atomic_files.write_text(made.excluded_file, report)
+            made.path.chmod(0o755)
+            return cls(_place(made.path, path, parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"))
+        except BaseException:
+            shutil.rmtree(made.path)
+            raise
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -69,10 +87,6 @@ class RunDirectory:
             raise RunError(f"{path}: not a run directory; expected a file config.json in it")
         return run
 
-    def write_config(self, config: RunConfig, spec: TransformerSpec) -> None:
-        """Write the configuration and the sizes of the networks."""
-        write_json(self.config_file, {**config.to_json(), "networks": spec_to_json(spec)})
-
     def read_config(self) -> tuple[RunConfig, TransformerSpec]:
         """The configuration and the sizes of the networks.
 
@@ -82,6 +96,11 @@ class RunDirectory:
         values = read_json(self.config_file)
         spec = spec_from_json(values.pop("networks", {}))
         return RunConfig.from_json(values), spec
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that a kill left behind; only where no other command writes here."""
+        for leftover in self.path.glob(".*.part"):
+            leftover.unlink(missing_ok=True)
 
     def write_state(self, state: dict) -> None:
         """Write what resuming needs: tensors and plain containers."""
@@ -104,13 +123,28 @@ class RunDirectory:
             ) from None
 
 
-def default_path(name: str, parent: Path = Path("runs")) -> Path:
-    """A readable path that is not taken: runs/NAME-YYYYMMDD-HHMMSS, numbered where that exists."""
-    base = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, number = parent / base, 2
-    while path.exists():
-        path, number = parent / f"{base}-{number}", number + 1
-    return path
+def check_free(path: Path) -> None:
+    """Raise RunError where a run directory cannot be made, because something is there."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        begun = (path / "config.json").is_file()
+        hint = f"give another, or continue that run by --resume {path}" if begun else "give another"
+        raise RunError(f"--out_dir {path}: is not an empty directory; {hint}")
+
+
+def _place(made: Path, path: Path | None, default: Path) -> Path:
+    """Rename a directory to `path`, or to the first free one of default, default-2, default-3, ..."""
+    if path is not None:
+        check_free(path)
+        return made.rename(path)
+    for number in itertools.count(1):
+        try:
+            return made.rename(default if number == 1 else default.with_name(f"{default.name}-{number}"))
+        except OSError as error:  # another command may have taken the name a moment ago
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+    raise AssertionError("unreachable")
 
 
 def write_json(path: Path, values: dict) -> None:

@@ -38,10 +38,21 @@ class WandbTracker:
             import wandb
         except ImportError:
             raise UserError("--wandb True needs the package wandb: pip install wandb") from None
+        known = folder / "wandb_run_id.txt"  # so that a resumed run goes on in the same place there
+        run_id = known.read_text().strip() if known.is_file() else None
         try:
-            self._run = wandb.init(project=project, entity=entity, config=config, name=folder.name, dir=str(folder))
+            self._run = wandb.init(
+                project=project,
+                entity=entity,
+                config=config,
+                name=folder.name,
+                dir=str(folder),
+                id=run_id,
+                resume="allow",
+            )
         except wandb.errors.Error as error:
             raise UserError(f"--wandb True: {error} (WANDB_MODE=offline needs no account)") from None
+        known.write_text(self._run.id)
 
     def log(self, values: dict[str, float]) -> None:
         self._run.log(values)

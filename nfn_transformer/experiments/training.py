@@ -10,17 +10,16 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import RunData
 from nfn_transformer.experiments.metrics import Metrics, is_better, measure
 from nfn_transformer.experiments.optimization import build_optimizer, learning_rate
+from nfn_transformer.experiments.predictions import predict_logits
 from nfn_transformer.experiments.run_directory import RunDirectory, write_csv
 from nfn_transformer.experiments.saved_predictor import save_predictor
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.seeding import stream
-from nfn_transformer.zoo.reading import Zoo
-
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ class Trainer:
         self.model, self.data, self.config, self.seed, self.run, self.report = model, data, config, seed, run, report
         self.optimizer = build_optimizer(config.optimizer, model.parameters(), config.lr, config.wd)
         self.progress = Progress()
+        self.best_weights: dict[str, Tensor] = {}
 
     def resume(self) -> None:
         """Take up the state after the last finished epoch, if there is one.
@@ -110,10 +110,19 @@ class Trainer:
             RunError: the state is damaged.
         """
         state = self.run.read_state()
-        if state is not None:
+        if state is None:
+            return
+        try:
+            self.model.load_state_dict(state["best"])
+            self.best_weights = self._copy_of_weights()
+            self.progress = Progress([EpochRecord.from_row(row) for row in state["history"]])
+            # A kill may have come between the files of an epoch: those beside the state follow it again.
+            save_predictor(self.run.best_file, self.model, self.progress.best.epoch)
+            self._write_metrics()
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress([EpochRecord.from_row(row) for row in state["history"]])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise RunError(f"{self.run.state_file}: is not the state of this run: {error}") from None
 
     def train(self) -> Progress:
         """Train the epochs that are left; stop after one whose loss is not finite."""
@@ -161,21 +170,27 @@ class Trainer:
         return total.item() / len(train)
 
     def _keep(self, record: EpochRecord) -> None:
-        """Write the epoch down: best weights first, so that the state never runs ahead of them."""
+        """Write the epoch down. The state goes first: everything else can be written from it again."""
         self.progress.history.append(record)
-        if self.progress.best is record:
-            save_predictor(self.run.best_file, self.model, record.epoch)
-        rows = [entry.row() for entry in self.progress.history]
+        is_best = self.progress.best is record
+        if is_best:
+            self.best_weights = self._copy_of_weights()
         self.run.write_state(
-            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": rows}
+            {
+                "model": self.model.state_dict(),
+                "best": self.best_weights,
+                "optimizer": self.optimizer.state_dict(),
+                "history": [entry.row() for entry in self.progress.history],
+            }
         )
-        write_csv(self.run.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
+        if is_best:
+            save_predictor(self.run.best_file, self.model, record.epoch)
+        self._write_metrics()
         self.report(record)
 
+    def _copy_of_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
-def predict_logits(model: AccuracyPredictor, zoo: Zoo, index: Tensor) -> Tensor:
-    """Logits [n] of the predictions for the checkpoints that `index` [n] selects."""
-    model.eval()
-    with torch.inference_mode():
-        parts = [model(zoo.weights(batch.to(zoo.rows.device))) for batch in index.split(EVALUATION_BATCH)]
-    return torch.cat(parts).cpu()
+    def _write_metrics(self) -> None:
+        rows = [entry.row() for entry in self.progress.history]
+        write_csv(self.run.metrics_file, list(rows[0]), [list(row.values()) for row in rows])

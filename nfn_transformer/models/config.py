@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
 ENCODER_MODES = ("no", "inv", "statnn", "mlp")
@@ -23,6 +24,20 @@ class ModelConfig:
     num_out_classify: int = 10
     num_out_embedding: int = 10
     init_type: str = "xavier_normal"
+
+    def __post_init__(self):
+        for value, known in (
+            (self.enc_mode, ENCODER_MODES),
+            (self.cls_mode, CLASSIFIER_MODES),
+            (self.emb_mode, EMBEDDING_MODES),
+            (self.init_type, INIT_TYPES),
+        ):
+            if value not in known:
+                raise ValueError(f"'{value}', expected one of {', '.join(known)}")
+        widths = (*self.transformers_nfn_channels, *self.classifier_nfn_channels)
+        outputs = (self.num_out_encoder, self.num_out_classify, self.num_out_embedding)
+        if not (self.transformers_nfn_channels and self.classifier_nfn_channels) or min(*widths, *outputs) < 1:
+            raise ValueError(f"a width is missing or below 1 in {self}")
 
     def check(self, spec: TransformerSpec, dataset: str) -> None:
         """Raise UserError where the modes do not fit the zoo's networks."""

@@ -25,6 +25,12 @@ def run(name: str, *arguments, **environment) -> subprocess.CompletedProcess:
     return subprocess.run(command(name, *arguments), capture_output=True, text=True, env=environment, timeout=300)
 
 
+def run_program(program: str, *arguments) -> int:
+    """Run Python text that starts a command; its exit status."""
+    words = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, env=ENVIRONMENT, timeout=300).returncode
+
+
 def run_until(text: str, signal: int, name: str, *arguments) -> tuple[int, str]:
     """Send a command `signal` as soon as it prints `text`; its exit status and the rest of its stderr."""
     process = subprocess.Popen(

@@ -28,7 +28,7 @@ ZOO = ("--dataset", "digits", "--data_path", "ZOO")
         ((*ZOO, "--cut_off", "nan"), "argument --cut_off: must be at least 0 and at most 1, got nan"),
         ((*ZOO, "--cut_off", "0.9999"), "have an accuracy of at least 0.9999; too few runs to split"),
         ((*ZOO, "--wandb", "maybe"), "argument --wandb/--no-wandb: expected True or False, got 'maybe'"),
-        ((*ZOO, "--epochs", "0"), "argument --epochs: must be at least 1, got 0"),
+        ((*ZOO, "--epochs", "0"), "argument --epochs: must be at least 1 and at most 2147483647, got 0"),
         ((*ZOO, "--lr", "0"), "argument --lr: must be above 0, got 0"),
         ((*ZOO, "--lr", "fast"), "argument --lr: expected a number, got 'fast'"),
         ((*ZOO, "--batch_size", "1.5"), "argument --batch_size: expected a whole number, got '1.5'"),
@@ -36,8 +36,15 @@ ZOO = ("--dataset", "digits", "--data_path", "ZOO")
         ((*ZOO, "--enc_mode", "cnn"), "argument --enc_mode: invalid choice: 'cnn'"),
         ((*ZOO, "--enc_mode", "no", "--cls_mode", "no", "--emb_mode", "no"), "leaves nothing to read"),
         ((*ZOO, "--n_heads", "4"), "--n_heads 4 contradicts 60 of 60 rows"),
-        ((*ZOO, "--device", "tpu9"), "--device tpu9: not a device of this machine"),
-        ((*ZOO, "--out_dir", "taken"), "--out_dir taken: is not empty"),
+        ((*ZOO, "--device", "tpu9"), "--device tpu9: expected auto, cpu, cuda or cuda:N"),
+        ((*ZOO, "--device", "cuda:99"), "--device cuda:99: this machine has "),
+        ((*ZOO, "--lr", "inf"), "argument --lr: must be above 0, got inf"),
+        ((*ZOO, "--batch_size", "9" * 20), "argument --batch_size: must be at least 1 and at most 2147483647"),
+        ((*ZOO, "--transformers_nfn_channels", "2000000000"), "the model cannot be made"),
+        ((*ZOO, "--no-wandb", "True"), "--no-wandb takes no value, got 'True'"),
+        ((*ZOO, "--out_dir", "taken"), "--out_dir taken: is not an empty directory; give another"),
+        ((*ZOO, "--out_dir", "taken/file"), "--out_dir taken/file: is not an empty directory; give another"),
+        ((*ZOO, "--out_dir", "taken/file/below"), "--out_dir taken/file/below: cannot be made"),
         (("--resume", "nowhere"), "nowhere: not a run directory; expected a file config.json in it"),
     ],
 )
@@ -77,15 +84,60 @@ def test_the_faulty_are_listed_and_allowed_only_when_asked(small_zoo, tmp_path, 
 
 
 def test_resume_goes_by_the_runs_own_configuration(small_zoo, tmp_path, capsys):
-    flags = ["--dataset", "digits", "--data_path", str(small_zoo), "--epochs", "1", "--enc_mode", "no"]
+    flags = [
+        "--dataset",
+        "digits",
+        "--data_path",
+        str(small_zoo),
+        "--epochs",
+        "1",
+        "--enc_mode",
+        "no",
+        "--device",
+        "cpu",
+    ]
     main.main([*flags, "--out_dir", "run"])
+    (tmp_path / "run/results.json").unlink()
     assert "leave out --epochs, --lr" in fail(main.main, capsys, "--resume", "run", "--lr", "0.1", "--epochs", "2")
+
+
+def test_damaged_run_directories_are_named(small_zoo, tmp_path, capsys):
+    zoo = tmp_path / "zoo"
+    shutil.copytree(small_zoo, zoo, ignore=shutil.ignore_patterns(".zoo_cache"))
+    flags = ["--dataset", "digits", "--data_path", str(zoo), "--epochs", "1", "--enc_mode", "no", "--device", "cpu"]
+    main.main([*flags, "--out_dir", "run"])
+    run = tmp_path / "run"
+    (run / "results.json").write_text("{}")
+    assert "results.json: is not what a finished run writes" in fail(main.main, capsys, "--resume", "run")
+    (run / "results.json").unlink()
+    zoo.rename(tmp_path / "moved")
+    assert "the run's zoo is no longer there; name its new place by --data_path" in fail(
+        main.main, capsys, "--resume", "run"
+    )
+    assert main.main(["--resume", "run", "--data_path", "moved"]) == 0
+    (run / "results.json").unlink()
+    (run / "split.json").write_text("[]")
+    errors = fail(main.main, capsys, "--resume", "run", "--data_path", "moved")
+    assert "split.json: holds a list, expected a JSON object" in errors
+    (run / "config.json").write_text("{}")
+    assert "of this version" in fail(main.main, capsys, "--resume", "run")
 
 
 @pytest.fixture(scope="module")
 def trained(small_zoo, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "trained"
-    flags = ["--dataset", "digits", "--data_path", str(small_zoo), "--epochs", "2", "--enc_mode", "no"]
+    flags = [
+        "--dataset",
+        "digits",
+        "--data_path",
+        str(small_zoo),
+        "--epochs",
+        "2",
+        "--enc_mode",
+        "no",
+        "--device",
+        "cpu",
+    ]
     assert main.main([*flags, "--out_dir", str(path)]) == 0
     return path
 
@@ -97,8 +149,9 @@ def test_predict(trained, small_zoo, tmp_path, capsys):
     torch.save({**state, "encoder.0.fc1.bias": torch.full((32,), torch.nan)}, tmp_path / "not_finite.pt")
     (tmp_path / "text.pt").write_text("no checkpoint")
     for arguments, message in [
-        ((), "name either checkpoints or a labelled zoo"),
-        ((a_checkpoint, "--dataset", "digits"), "name either checkpoints or a labelled zoo"),
+        ((), "name either checkpoints, or a labelled zoo by --dataset and --data_path"),
+        ((a_checkpoint, "--dataset", "digits"), f"got both {a_checkpoint} and --dataset"),
+        ((a_checkpoint, "--split", "test"), f"got both {a_checkpoint} and --split"),
         (("absent.pt",), "absent.pt: no such file or folder"),
         (("other_shape.pt",), "other_shape.pt: 'classifier."),
         (("not_finite.pt",), "not_finite.pt: 'encoder.0.fc1.bias'"),

@@ -1,5 +1,7 @@
 """The flags: published names and defaults, real booleans, help for all of them."""
 
+import re
+
 import pytest
 
 from nfn_transformer import cli_flags, main
@@ -48,6 +50,10 @@ def test_explicit_flags_are_those_on_the_command_line():
 
 def test_help_explains_every_flag():
     parser = main.build_parser()
-    assert all(action.help for action in parser._actions)
     text = parser.format_help()
     assert all(f"{group}:\n" in text for group in ("data", "model", "training", "run", "tracking"))
+    assert "(default: None)" not in text
+    options = text.partition("options:")[2]
+    for name in vars(parser.parse_args([])):
+        # A flag without help would be followed by the next flag, or by the end of its group.
+        assert re.search(rf"^  --{name}\b[^\n]*(  +|\n {{20,}})\S", options, flags=re.MULTILINE), name

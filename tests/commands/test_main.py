@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import run, run_until
+from running import run, run_program, run_until
 from safetensors.torch import load_file
 
 SETTINGS = ("--dataset", "digits", "--epochs", 4, "--seed", 1, "--device", "cpu")
@@ -68,19 +68,57 @@ def test_two_runs_with_one_seed_are_identical(unbroken, small_zoo, tmp_path):
     assert outcome(tmp_path / "again") == outcome(unbroken)
 
 
-def test_a_run_killed_within_an_epoch_resumes_to_the_same_result(unbroken, small_zoo, tmp_path):
+BATCHES = 3  # of 16 among 42 networks
+
+KILLED_IN_BATCH = f"""
+import os, signal, tqdm
+from nfn_transformer import cli, main
+update, seen = tqdm.tqdm.update, []
+def killing_update(bar, n=1):
+    seen.append(n)
+    if len(seen) == 2 * {BATCHES} + 2:  # the second batch of the third epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(bar, n)
+tqdm.tqdm.update = killing_update
+cli.run_command(main.main)
+"""
+
+KILLED_AFTER_WRITING = """
+import os, signal
+from nfn_transformer import cli, main
+replace, seen = os.replace, []
+def killing_replace(source, target):
+    replace(source, target)
+    seen.append(os.path.basename(target))
+    if seen.count("{file}") == {times}:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killing_replace
+cli.run_command(main.main)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        KILLED_IN_BATCH,
+        KILLED_AFTER_WRITING.format(file="best.safetensors", times=1),
+        KILLED_AFTER_WRITING.format(file="state.pt", times=4),
+        KILLED_AFTER_WRITING.format(file="test_predictions.csv", times=1),
+    ],
+    ids=["in the middle of an epoch", "after the first weights", "after the last state", "in the final report"],
+)
+def test_a_killed_run_resumes_to_the_same_result(program, unbroken, small_zoo, tmp_path):
     killed = tmp_path / "killed"
-    status, _ = run_until(
-        "epoch 2/4", signal.SIGKILL, "main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", killed
-    )
+    status = run_program(program, *SETTINGS, "--data_path", small_zoo, "--out_dir", killed)
     assert status == -signal.SIGKILL
     assert not (killed / "results.json").exists()
+    finished = len(rows(killed / "metrics.csv")) if (killed / "metrics.csv").exists() else 0
     resumed = run("main.py", "--resume", killed)
     assert resumed.returncode == 0, resumed.stderr
-    assert "epoch 1/4" not in resumed.stdout
+    assert all(f"epoch {epoch}/4" not in resumed.stdout for epoch in range(1, finished + 1))
     assert outcome(killed) == outcome(unbroken)
     again = run("main.py", "--resume", killed)
-    assert "this run is complete" in again.stdout
+    assert "this run is finished" in again.stdout
 
 
 def test_ctrl_c_leaves_a_usable_run(small_zoo, unbroken, tmp_path):

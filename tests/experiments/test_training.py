@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare, recorded_split
 from nfn_transformer.experiments.final_report import evaluate_best
+from nfn_transformer.experiments.metrics import measure
+from nfn_transformer.experiments.predictions import predict_logits
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.training import Trainer
@@ -20,6 +23,7 @@ from nfn_transformer.weights.group import GroupElement
 from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")
+RECORD = Path("split.json")
 
 
 @pytest.fixture
@@ -27,9 +31,14 @@ def data(small):
     return prepare(small, split_runs(small.runs, 1), CPU)
 
 
+def empty_run(path):
+    path.mkdir()
+    return RunDirectory(path)
+
+
 @pytest.fixture
 def run(tmp_path):
-    return RunDirectory.create(tmp_path / "run")
+    return empty_run(tmp_path / "run")
 
 
 def trainer(data, run, report=lambda record: None, model_config=None, **settings):
@@ -66,11 +75,56 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):
     assert math.isfinite(test.loss)
 
 
+def test_the_best_epoch_by_validation_is_kept_and_tested(data, run):
+    """Later epochs of a spoiled model are worse: what is tested must be the epoch before."""
+    kept = {}
+
+    def spoil_after_two(record):
+        if record.epoch == 2:
+            kept.update({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
+            with torch.no_grad():
+                training.model.output.weight.neg_()
+
+    training = trainer(data, run, spoil_after_two, lr=1e-4)
+    training.model.output.bias.requires_grad_(False)
+    # Made good before it starts, so that the second epoch is the best for certain.
+    warm = trainer(data, empty_run(run.path.parent / "warm"), epochs=12)
+    warm.train()
+    training.model.load_state_dict(warm.model.state_dict())
+    progress = training.train()
+    assert progress.best.epoch <= 2
+    test = evaluate_best(data, progress, run)
+    model, epoch = load_predictor(run.best_file)
+    assert epoch == progress.best.epoch == read_json(run.results_file)["best_epoch"]
+    if epoch == 2:
+        assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
+    for index, found in ((data.split.validation, progress.best.validation), (data.split.test, test)):
+        assert measure(predict_logits(model, data.zoo, index), data.zoo.labels[index]) == found
+
+
+def test_the_schedule_reaches_the_optimizer(data, run):
+    training = trainer(data, run, epochs=3, warmup_epochs=2, lr=1e-2, optimizer="sgd", batch_size=len(data.split.train))
+    weight = training.model.output.bias
+    steps = []
+    before = weight.item()
+
+    def note(record):
+        nonlocal before
+        steps.append((record.lr, before - weight.item(), weight.grad.item()))
+        before = weight.item()
+
+    training.report = note
+    training.train()
+    assert [lr for lr, _, _ in steps] == pytest.approx([5e-3, 1e-2, 1e-5])
+    for lr, moved, gradient in steps:
+        assert moved == pytest.approx(lr * gradient, rel=1e-3, abs=1e-8)
+
+
 def test_the_test_side_is_never_read_while_training(data, run):
     poisoned = data.zoo.rows.clone()
     poisoned[data.split.test] = math.nan
     blind = replace(data, zoo=replace(data.zoo, rows=poisoned))
-    seen, expected = trainer(blind, run).train(), trainer(data, RunDirectory.create(run.path.parent / "other")).train()
+    seen, expected = trainer(blind, run).train(), trainer(data, empty_run(run.path.parent / "other")).train()
     assert [r.validation for r in seen.history] == [r.validation for r in expected.history]
 
 
@@ -84,7 +138,7 @@ def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
     def stop(record):
         raise Stop
 
-    broken = RunDirectory.create(tmp_path / "broken")
+    broken = empty_run(tmp_path / "broken")
     for _ in range(4):
         part = trainer(data, broken, stop)
         part.resume()
@@ -98,9 +152,27 @@ def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_files_that_a_kill_left_behind_the_state_follow_it_again(data, run):
+    training = trainer(data, run)
+    training.train()
+    best, metrics = run.best_file.read_bytes(), run.metrics_file.read_text()
+    run.best_file.unlink()
+    run.metrics_file.write_text("".join(metrics.splitlines(keepends=True)[:-1]))
+    again = trainer(data, run)
+    again.resume()
+    assert run.best_file.read_bytes() == best
+    assert run.metrics_file.read_text() == metrics
+    assert again.progress == training.progress
+
+
 def test_damaged_state_and_weights_are_named(data, run):
     trainer(data, run, epochs=1).train()
-    run.state_file.write_bytes(run.state_file.read_bytes()[:1000])
+    torch.save({"model": {}}, run.state_file.with_name("other"))
+    whole = run.state_file.read_bytes()
+    run.state_file.write_bytes(run.state_file.with_name("other").read_bytes())
+    with pytest.raises(RunError, match=r"state.pt: is not the state of this run: 'best'"):
+        trainer(data, run).resume()
+    run.state_file.write_bytes(whole[:1000])
     with pytest.raises(RunError, match=r"state.pt: cannot be read"):
         trainer(data, run).resume()
     run.best_file.write_bytes(run.best_file.read_bytes()[:1000])
@@ -122,10 +194,13 @@ def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
 
 def test_a_changed_zoo_is_no_longer_the_runs_own(data):
     record = data.to_record()
-    assert torch.equal(recorded_split(data.zoo, record).test, data.split.test)
+    assert torch.equal(recorded_split(data.zoo, record, RECORD).test, data.split.test)
     rows = data.zoo.rows.clone()
-    rows[3, 5] += 1e-3
+    rows[data.split.train[3], 5] += 1e-3
     with pytest.raises(RunError, match="weights or accuracies have changed"):
-        recorded_split(replace(data.zoo, rows=rows), record)
+        recorded_split(replace(data.zoo, rows=rows), record, RECORD)
+    for damaged in (5, [["a"]], None):
+        with pytest.raises(RunError, match=r"split.json: is not the split of a run"):
+            recorded_split(data.zoo, {**record, "test": damaged}, RECORD)
     with pytest.raises(RunError, match="not in the zoo"):
-        recorded_split(data.zoo, {**record, "test": ["absent.pt"]})
+        recorded_split(data.zoo, {**record, "test": ["absent.pt"]}, RECORD)

@@ -1,0 +1,43 @@
+"""Predictions for a zoo's networks, and the table that they are written to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.experiments.run_directory import write_csv
+from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.zoo.reading import Zoo
+
+EVALUATION_BATCH = 256
+
+
+def predict_logits(model: AccuracyPredictor, zoo: Zoo, index: Tensor) -> Tensor:
+    """Logits [n] on the CPU for the checkpoints that `index` [n] selects; the zoo is on the model's device."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [model(zoo.weights(batch.to(zoo.rows.device))) for batch in index.split(EVALUATION_BATCH)]
+    return torch.cat(parts).cpu()
+
+
+def predict_logits_of(model: AccuracyPredictor, weights: TransformerWeights, device: torch.device) -> Tensor:
+    """Logits [n] on the CPU for n networks, which go to the model's device batch by batch."""
+    model.eval()
+    starts = range(0, weights.batch, EVALUATION_BATCH)
+    with torch.inference_mode():
+        parts = [model(weights[start : start + EVALUATION_BATCH].to(device)) for start in starts]
+    return torch.cat(parts).cpu()
+
+
+def accuracies(logits: Tensor) -> Tensor:
+    """Predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
+    return logits.double().sigmoid()
+
+
+def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None) -> None:
+    """Write a CSV with the columns file, predicted and, where `labels` are known, accuracy."""
+    columns = [names, predicted.tolist(), *([] if labels is None else [labels.tolist()])]
+    header = ["file", "predicted", "accuracy"][: len(columns)]
+    write_csv(path, header, [list(row) for row in zip(*columns, strict=True)])
