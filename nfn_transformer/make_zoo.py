@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.cli import EXIT_INTERRUPTED, add_boolean, device, number, run_command
+from nfn_transformer.cli import EXIT_INTERRUPTED, HelpFormatter, add_boolean, device, number, run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.making.histogram import save_histogram
 from nfn_transformer.making.images import ImageData, digits, idx_folder
@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Train a population of small vision transformers and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     count = number(int, 1)
 
