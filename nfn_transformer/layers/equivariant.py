@@ -10,6 +10,9 @@ s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed
     E(b^A)[k]   = scalars + const + phi sum_p W^A[p,k] + sum_q Phi[q] W^B[k,q] + phi b^A[k]
     E(B)[j,k]   = scalars[k] + const[k] + Phi[k] sum_p W^A[p,j] + sum_q Phi[k,q] W^B[j,q] + Phi[k] b^A[j]
     E(b^B)[k]   = scalars[k] + const[k]
+
+The published initialisation squares the scale of all terms but E(Q), E(K), E(V), E(O), s_bB, the constants and
+the phi b^A[k] of E(A) and E(b^A); the Phi[k] b^A[j] of E(B) is squared (`layers.initialization`).
 """
 
 from dataclasses import replace

@@ -22,12 +22,12 @@ from nfn_transformer.weights.spec import BlockSpec
 
 class Term(NamedTuple):
     """A term's name, the shape of Phi's input indices, the input entries that it sums over per
-    channel, and whether the published initialisation squares its scale."""
+    channel, and the outputs in which the published initialisation leaves its scale unsquared."""
 
     name: str
     shape: tuple[int, ...]
     summed: int
-    squared: bool = True
+    unsquared: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -44,14 +44,22 @@ def scalar_terms(spec: BlockSpec) -> tuple[Term, ...]:
         Term("s_A", (), D * D_A),
         Term("s_B", (D,), D_A * D),
         Term("s_bA", (), D_A),
-        Term("s_bB", (D,), D, squared=False),
+        Term("s_bB", (D,), D, unsquared=("A", "b_A", "B", "b_B", "I")),
     )
 
 
 def column_terms(spec: BlockSpec) -> tuple[Term, ...]:
-    """sum_p W^A[p, k], sum_q Phi[q] W^B[k, q], b^A[k]."""
+    """sum_p W^A[p, k], sum_q Phi[q] W^B[k, q], b^A[k]; E(B) reads the same at its own index j.
+
+    Of the last, the terms phi b^A[k] of E(A) and E(b^A) are initialised unsquared, and Phi[k] b^A[j]
+    of E(B) squared like its neighbours.
+    """
     D = spec.width
-    return (Term("column_A", (), D), Term("column_B", (D,), D), Term("column_bA", (), 1, squared=False))
+    return (
+        Term("column_A", (), D),
+        Term("column_B", (D,), D),
+        Term("column_bA", (), 1, unsquared=("A", "b_A")),
+    )
 
 
 def row_terms(spec: BlockSpec) -> tuple[Term, ...]:
@@ -125,7 +133,7 @@ class TermTable(nn.Module):
         """Initialise each term by its own fans (see `layers.initialization`)."""
         for output, rows in self._rows.items():
             for term in self.terms:
-                fan = Fan(self.Phi.shape[1] * term.summed, rows, term.squared)
+                fan = Fan(self.Phi.shape[1] * term.summed, rows, squared=output not in term.unsquared)
                 initialize_term(self._block(output, term.name), fan, init_type, generator)
 
     def term(self, output: str, name: str) -> Tensor:

@@ -4,14 +4,21 @@ import pytest
 import torch
 
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer
+from nfn_transformer.layers.hnps import HNPSLayer
 from nfn_transformer.layers.initialization import INIT_TYPES, Fan, initialize_term
 from nfn_transformer.layers.invariant import InvariantBlockLayer
-from nfn_transformer.weights.spec import BlockSpec
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
 h, D, D_K, D_V, D_A, d, e = 2, 16, 4, 8, 24, 5, 6
-SPEC = BlockSpec(h, D, D_K, D_V, D_A)
+n_0, n_L = 16, 7
+SPECS = {
+    EquivariantBlockLayer: BlockSpec(h, D, D_K, D_V, D_A),
+    InvariantBlockLayer: BlockSpec(h, D, D_K, D_V, D_A),
+    HNPSLayer: FeedForwardSpec((n_0, 24, 20, 12, n_L)),
+}
 
-# (fan_in, fan_out per output group of e or e D numbers, squared)
+# (fan_in, squared); the fan_out is that of the output. Of the terms that read b^A[k], those of E(A)
+# and E(b^A) are not squared, Phi[k] b^A[j] of E(B) is.
 SCALARS = {
     "s_QK": (d * h * D * D, True),
     "s_VO": (d * h * D * D, True),
@@ -21,6 +28,7 @@ SCALARS = {
     "s_bB": (d * D, False),
 }
 COLUMNS = {"column_A": (d * D, True), "column_B": (d * D, True), "column_bA": (d, False)}
+COLUMNS_OF_B = {"column_A": (d * D, True), "column_B": (d * D, True), "column_bA": (d, True)}
 ROWS = {"row_VO": (d * h * D, True), "row_A": (d * D_A, True)}
 FAN_OUT = {"A": e, "b_A": e, "B": e * D, "b_B": e * D, "I": e}
 
@@ -31,10 +39,25 @@ def expected_terms(layer):
             yield layer.scalars.term("I", name), fan_in, e, squared
         yield layer.constant, 1, e, False
         return
-    for table, terms in ((layer.scalars, SCALARS), (layer.columns, COLUMNS), (layer.rows, ROWS)):
-        for output in table.outputs:
-            for name, (fan_in, squared) in terms.items():
-                yield table.term(output, name), fan_in, FAN_OUT[output], squared
+    if isinstance(layer, HNPSLayer):
+        yield layer.first_weight, d * n_0, e * n_0, False
+        yield layer.first_weight_from_bias, d, e * n_0, False
+        yield layer.first_bias_from_weight, d * n_0, e, False
+        yield layer.first_bias, d, e, False
+        for phi in (*layer.middle_weights, *layer.middle_biases):
+            yield phi, d, e, False
+        yield layer.last_weight, d * n_L, e * n_L, False
+        yield layer.last_bias, d * n_L, e * n_L, False
+        yield layer.constant, 1, e * n_L, False
+        return
+    for output in ("A", "b_A", "B", "b_B"):
+        for name, (fan_in, squared) in SCALARS.items():
+            yield layer.scalars.term(output, name), fan_in, FAN_OUT[output], squared
+    for output, terms in (("A", COLUMNS), ("b_A", COLUMNS), ("B", COLUMNS_OF_B)):
+        for name, (fan_in, squared) in terms.items():
+            yield layer.columns.term(output, name), fan_in, FAN_OUT[output], squared
+    for name, (fan_in, squared) in ROWS.items():
+        yield layer.rows.term("A", name), fan_in, e, squared
     for Phi in (layer.Phi_Q, layer.Phi_K, layer.Phi_V):
         yield Phi, d * D, e * D, False
     yield layer.phi_O1, d * D, e, False
@@ -55,10 +78,13 @@ def standard_deviation(init_type, fan_in, fan_out, squared):
     }[init_type]
 
 
-@pytest.mark.parametrize("layer_type", [EquivariantBlockLayer, InvariantBlockLayer])
+@pytest.mark.parametrize("layer_type", SPECS)
 @pytest.mark.parametrize("init_type", INIT_TYPES)
 def test_every_term_has_the_scale_of_its_fans(layer_type, init_type):
-    layers = [layer_type(SPEC, d, e, init_type, torch.Generator().manual_seed(seed)) for seed in range(100)]
+    spec = SPECS[layer_type]
+    layers = [layer_type(spec, d, e, init_type, torch.Generator().manual_seed(seed)) for seed in range(100)]
+    numbers = sum(parameter.numel() for parameter in layers[0].parameters())
+    assert sum(term.numel() for term, *_ in expected_terms(layers[0])) == numbers
     for terms in zip(*(expected_terms(layer) for layer in layers), strict=True):
         values = torch.stack([term.detach().flatten() for term, *_ in terms])
         ratio = values.std() / standard_deviation(init_type, *terms[0][1:])
@@ -67,7 +93,8 @@ def test_every_term_has_the_scale_of_its_fans(layer_type, init_type):
 
 
 def test_one_seed_gives_one_layer():
-    first, second = (EquivariantBlockLayer(SPEC, 1, 2, generator=torch.Generator().manual_seed(4)) for _ in range(2))
+    spec = SPECS[EquivariantBlockLayer]
+    first, second = (EquivariantBlockLayer(spec, 1, 2, generator=torch.Generator().manual_seed(4)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
