@@ -17,7 +17,8 @@ from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSp
 
 Shape = tuple[int, ...]
 
-_BLOCK_KEY = re.compile(r"encoder\.(\d+)\.(.+)")
+# One way to write each number, and none that is too long for int(): the keys may be anyone's.
+_BLOCK_KEY = re.compile(r"encoder\.(0|[1-9]\d{0,3})\.(.+)", re.ASCII)
 _EMBEDDING_KEYS = ("embedding.conv1.weight", "embedding.conv1.bias", "embedding.pos_embedding")
 _CLASSIFIER_KEYS = ("classifier.fc1.weight", "classifier.fc1.bias", "classifier.fc2.weight", "classifier.fc2.bias")
 _BLOCK_KEYS = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo.collecting import Signature
 from nfn_transformer.zoo.faults import FaultReport
+from nfn_transformer.zoo.printing import quoted
 
 # In per cent, so that the comparison is exact.
 ALLOWED_SHARE = 5
@@ -29,7 +30,7 @@ def check_acceptable(
     """
     problems = []
     if _too_many(len(report.stray_keys), report):
-        keys = [f"'{key}' ({count})" for key, count in report.stray_key_counts().items()]
+        keys = [f"{quoted(key)} ({count})" for key, count in report.stray_key_counts().items()]
         more = f" and {len(keys) - _MOST_LISTED} more" if len(keys) > _MOST_LISTED else ""
         problems.append(
             f"another architecture: {_share(len(report.stray_keys), report)} carry unknown keys: "

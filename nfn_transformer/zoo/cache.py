@@ -1,11 +1,14 @@
 """A cache of what was read from a zoo: one safetensors file, which is used only if all of it can be proved to fit."""
 
+import glob
 import hashlib
 import json
 import os
 import re
 import sys
+import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,10 +20,14 @@ from nfn_transformer.atomic_files import replacing
 from nfn_transformer.weights.checkpoint_format import row_length
 from nfn_transformer.zoo.collecting import Collection, Signature
 from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.release import Release
 
 # To be raised whenever the file, or what reading a checkpoint gives, changes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+# Far longer than any zoo takes to be written.
+_LEFTOVER_SECONDS = 6 * 3600
 
 
 class ZooCache:
@@ -33,7 +40,8 @@ class ZooCache:
     """
 
     def __init__(self, release: Release, epoch: str, heads: int):
-        self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset} {epoch} {heads}"
+        # In ASCII, as the names come from the command line and the file can hold UTF-8 only.
+        self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset!a} {epoch!a} {heads}"
         self.paths = _paths(release, epoch, heads)
 
     def load(self) -> Collection | None:
@@ -46,12 +54,13 @@ class ZooCache:
         for path in self.paths:
             try:
                 _make_folder(path.parent)
+                _remove_leftovers(path)
                 with replacing(path) as temporary:
                     _save(temporary, self._key, collection)
                 return
             except (OSError, SafetensorError) as error:
                 problems.append(f"{path.parent}: {error}")
-        print(f"warning: the zoo's cache could not be written ({'; '.join(problems)})", file=sys.stderr)
+        print(f"warning: the zoo's cache could not be written ({printable('; '.join(problems))})", file=sys.stderr)
 
 
 def _paths(release: Release, epoch: str, heads: int) -> list[Path]:
@@ -65,7 +74,7 @@ def _paths(release: Release, epoch: str, heads: int) -> list[Path]:
     user_folder = _user_cache_folder()
     if user_folder is not None:
         # Zoos of many places meet in this folder.
-        place = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:16]
+        place = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
         paths.append(user_folder / "nfn_transformer" / place / name)
     return paths
 
@@ -87,6 +96,14 @@ def _make_folder(folder: Path) -> None:
     if folder.parent.is_dir() and not folder.parent.stat().st_mode & 0o222:
         raise PermissionError(f"{folder.parent} is read-only")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of this cache that killed processes left; young ones may still be written to."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if part.lstat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+                part.unlink()
 
 
 def _save(path: Path, key: str, collection: Collection) -> None:

@@ -22,8 +22,8 @@ from nfn_transformer.zoo.faults import Fault, Reason
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
-# A tensor may be a view that repeats few numbers, so a small file can claim any size.
-MAX_NUMBERS = 2**26
+# What PyTorch can convert to float32; of its smaller and packed types some cannot even be copied.
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _ZIP_START = b"PK\x03\x04"
 
@@ -53,9 +53,8 @@ def read_checkpoint(name: str, content: bytes) -> Outcome:
         state = load_state_dict(content)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    # Keys that are no text would be turned into it here; they name nothing that the architecture has.
-    unknown = tuple(str(key) for key in state if not (isinstance(key, str) and is_known_key(key)))
     known = {key: value for key, value in state.items() if isinstance(key, str) and is_known_key(key)}
+    unknown = tuple(_key_name(key) for key in state if key not in known)
     required = required_keys(known)
     absent = [key for key in required if key not in known]
     if absent:
@@ -64,8 +63,9 @@ def read_checkpoint(name: str, content: bytes) -> Outcome:
         if problem := _tensor_problem(known[key]):
             return Outcome(Fault(name, Reason.UNREADABLE, f"'{key}' {problem}"), unknown)
     shapes = {key: tuple(known[key].shape) for key in required}
-    if row_length(shapes) > MAX_NUMBERS:
-        detail = f"claims {row_length(shapes)} numbers, more than the {MAX_NUMBERS} that a checkpoint may have"
+    # A tensor may be a view that repeats few numbers, so a small file could claim any size.
+    if row_length(shapes) > len(content):
+        detail = f"claims {row_length(shapes)} numbers, more than a file of {len(content)} bytes can hold"
         return Outcome(Fault(name, Reason.UNREADABLE, detail), unknown)
     return _flat(name, known, shapes, unknown)
 
@@ -112,6 +112,13 @@ def _why(error: Exception) -> str:
     return f"not a checkpoint that torch.load reads ({type(error).__name__})"
 
 
+def _key_name(key: object) -> str:
+    # The text of anything but a small key could be of any length, or not to be had at all.
+    if isinstance(key, str):
+        return key
+    return str(key) if isinstance(key, int) and key.bit_length() <= 64 else f"({type(key).__name__})"
+
+
 def _first(keys: list[str], what: str) -> str:
     more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
     return f"'{keys[0]}' {what}{more}"
@@ -120,7 +127,9 @@ def _first(keys: list[str], what: str) -> str:
 def _tensor_problem(value: object) -> str | None:
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}, expected a tensor"
-    if value.layout != torch.strided or not value.is_floating_point() or value.device.type != "cpu":
+    if value.is_nested:
+        return "is a nested tensor, expected plain floating point"
+    if value.layout != torch.strided or value.dtype not in _PRECISIONS or value.device.type != "cpu":
         return f"is a {value.layout} tensor of {value.dtype} on {value.device.type}, expected plain floating point"
     return None
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nfn_transformer.zoo.printing import printable, quoted
+
 
 class Reason(StrEnum):
     """Why a checkpoint is left out."""
@@ -64,7 +66,7 @@ class FaultReport:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts().items())
             lines.append(f"{len(self.faults)} left out: {reasons}")
         if self.stray_keys:
-            keys = ", ".join(f"'{key}'" for key in list(self.stray_key_counts())[:5])
+            keys = ", ".join(quoted(key) for key in list(self.stray_key_counts())[:5])
             lines.append(f"{len(self.stray_keys)} with unknown keys, which are ignored: {keys}")
         if self.duplicates:
             lines.append(f"{len(self.duplicates)} in more than one metadata row, used once")
@@ -73,11 +75,15 @@ class FaultReport:
         return "\n".join(lines)
 
     def fault_lines(self) -> list[str]:
-        """One line per fault: file name, reason and detail."""
-        return [f"{fault.name}: {fault.reason}: {fault.detail}" for fault in self.faults]
+        """One printable line per fault: file name, reason and detail."""
+        return [printable(f"{fault.name}: {fault.reason}: {fault.detail}") for fault in self.faults]
 
     def csv(self) -> str:
-        """All of the report as CSV with the columns file, used, reason and detail."""
+        """All of the report as CSV with the columns file, used, reason and detail.
+
+        Names and keys stand as they are, so a name that is not UTF-8 has surrogates: write it with
+        `errors="backslashreplace"`.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "used", "reason", "detail"])

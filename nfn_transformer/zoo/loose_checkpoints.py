@@ -1,5 +1,6 @@
 """Checkpoints outside any zoo's table: files, folders and zips, checked against the sizes that are expected."""
 
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from nfn_transformer.weights.checkpoint_format import (
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.release import is_checkpoint
 from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource
 
@@ -45,7 +47,7 @@ def read_loose_checkpoints(paths: Sequence[Path], spec: TransformerSpec) -> tupl
                 rows.append(torch.from_numpy(outcome.row))
     if problems:
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
-        listed = "\n  ".join([*problems[:MAX_LISTED], *more])
+        listed = "\n  ".join([*(printable(problem) for problem in problems[:MAX_LISTED]), *more])
         raise ZooError(f"{len(problems)} checkpoints cannot be used:\n  {listed}")
     return names, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(spec)), spec)
 
@@ -63,7 +65,7 @@ def _difference(shapes: dict, spec: TransformerSpec) -> str | None:
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes | str]]:
     """(place, bytes) of each checkpoint, or (place, what is wrong with it)."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
     if path.is_file() and not _is_zip_of_checkpoints(path):
         yield str(path), _read(FolderSource(path.parent), path.name)
@@ -72,7 +74,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes | str]]:
     try:
         members = sorted(name for name in source.files("") if is_checkpoint(name))
         if not members:
-            raise ZooError(f"{path}: no checkpoints; looked for .pt files in it")
+            raise ZooError(f"{printable(str(path))}: no checkpoints; looked for .pt files in it")
         for member in members:
             yield f"{path}/{member}", _read(source, member)
     finally:
@@ -87,5 +89,9 @@ def _read(source: Source, name: str) -> bytes | str:
 
 
 def _is_zip_of_checkpoints(path: Path) -> bool:
-    """A checkpoint is a zip itself, so the ending decides, and where that is another one, the content."""
-    return path.suffix != ".pt" and zipfile.is_zipfile(path)
+    """Whether a file is a zip that `torch.save` did not write: a checkpoint is a zip as well, of any ending."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.rsplit("/", 1)[-1] != "data.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False

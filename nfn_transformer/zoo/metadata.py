@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.printing import quoted
 
 FILE_COLUMN = "ckpt_file"
 EPOCH_COLUMN = "ckpt_epoch"
@@ -98,7 +99,7 @@ def _columns(header: list[str], where: str) -> tuple[int, int, int, int | None]:
     if label is None:
         lacking.append(" or ".join(f"'{name}'" for name in LABEL_COLUMNS))
     if label is None or lacking:
-        there = ", ".join(f"'{name}'" for name in header) or "no columns"
+        there = ", ".join(quoted(name) for name in header) or "no columns"
         raise ZooError(f"{where}: no column {', no column '.join(lacking)}; there are {there}")
     heads = header.index(HEADS_COLUMN) if HEADS_COLUMN in header else None
     return header.index(FILE_COLUMN), header.index(EPOCH_COLUMN), header.index(label), heads
@@ -136,7 +137,7 @@ def select_epoch(rows: Iterable[Row], epoch: str, where: str) -> Selection:
         if wanted == ALL_EPOCHS or row.epoch in epochs:
             by_name.setdefault(row.name or f"(row {number})", []).append(row)
     if not by_name:
-        raise ZooError(f"{where}: no checkpoints of epoch '{epoch}'; there are {_epochs_there(rows)}")
+        raise ZooError(f"{where}: no checkpoints of epoch {quoted(epoch)}; there are {_epochs_there(rows)}")
     good, faults = [], []
     for name, same in sorted(by_name.items()):
         entry = _entry(name, same)
@@ -148,7 +149,7 @@ def select_epoch(rows: Iterable[Row], epoch: str, where: str) -> Selection:
 def _epochs_there(rows: list[Row]) -> str:
     counts = Counter(row.epoch for row in rows)
     ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
-    return ", ".join(f"'{epoch}' ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
+    return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
 
 
 def _entry(name: str, rows: list[Row]) -> Entry | Fault:

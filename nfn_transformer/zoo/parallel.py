@@ -1,5 +1,6 @@
 """Reading many checkpoints in order, in this process or by several at once."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,14 +27,14 @@ def read_outcomes(source: Source, files: Files, n_workers: int) -> Iterator[Outc
     Args:
         source: where the files lie.
         files: file name and path within the source, of each checkpoint.
-        n_workers: processes that read; 0 reads in this one.
+        n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
 
     Raises:
         ZooError: a worker process died.
     """
     if n_workers == 0 or len(files) <= CHUNK:
         return (_read(source, name, path) for name, path in files)
-    return _parallel(source, files, n_workers)
+    return _parallel(source, files, min(n_workers, os.cpu_count() or 1))
 
 
 def _read(source: Source, name: str, path: str) -> Outcome:

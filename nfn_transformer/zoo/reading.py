@@ -24,6 +24,7 @@ from nfn_transformer.zoo.collecting import Collection, collect
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
 from nfn_transformer.zoo.metadata import Entry, Selection, canonical_epoch, read_rows, run_id, select_epoch
 from nfn_transformer.zoo.parallel import read_outcomes
+from nfn_transformer.zoo.printing import printable, quoted
 from nfn_transformer.zoo.release import Release, open_release
 
 DEFAULT_HEADS = 2
@@ -73,7 +74,7 @@ def read_zoo(
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
         load_cache: use what an earlier call read from the same files; the cache is written either way.
-        n_workers: processes that read; 0 reads in this one.
+        n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         progress: show a progress bar on stderr, where that is a terminal.
 
     Raises:
@@ -82,7 +83,7 @@ def read_zoo(
     """
     data_path = Path(data_path)
     with open_release(data_path, dataset) as release:
-        table = f"{data_path}: {release.metadata_name}"
+        table = f"{data_path}: {printable(release.metadata_name)}"
         rows = read_rows(release.metadata, table)
         chosen = select_epoch(rows, str(ckpt_epoch), table)
         check_heads(chosen.entries, n_heads, table)
@@ -93,7 +94,7 @@ def read_zoo(
         collection = cached or _read(release, chosen.entries, default, n_workers, progress)
         unlisted = sorted(release.checkpoints.keys() - {row.name for row in rows})
         report = _report(chosen, collection, unlisted)
-        check_acceptable(report, collection.signatures, f"{data_path}, data set '{dataset}'", allow_faulty)
+        check_acceptable(report, collection.signatures, f"{data_path}, data set {quoted(dataset)}", allow_faulty)
         zoo = _zoo(chosen, collection, report, data_path)
         if cached is None:
             cache.save(collection)
@@ -106,7 +107,7 @@ def check_heads(entries: Sequence[Entry], n_heads: int | None, where: str) -> No
     if against:
         raise ZooError(
             f"{where}: --n_heads {n_heads} contradicts {len(against)} of {len(entries)} rows; "
-            f"that of '{against[0].name}' has n_attention_heads {against[0].heads}"
+            f"that of {quoted(against[0].name)} has n_attention_heads {against[0].heads}"
         )
 
 
@@ -115,7 +116,7 @@ def _read(release: Release, entries: Sequence[Entry], heads: int, n_workers: int
     files = [(entry.name, release.checkpoints[entry.name]) for entry in present]
     outcomes = tqdm(
         read_outcomes(release.source, files, n_workers),
-        desc=f"reading {release.dataset}",
+        desc=f"reading {printable(release.dataset)}",
         total=len(files),
         unit=" checkpoints",
         disable=None if progress else True,  # None: only on a terminal

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.printing import printable, quoted
 from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource
 
 # The word vectors that all runs of a text zoo share.
@@ -52,12 +53,12 @@ def _release(source: Source, dataset: str) -> Release:
     try:
         metadata = source.read(table)
     except UnreadableFile as error:
-        raise ZooError(f"{source.path}: {table}: {error}") from None
+        raise ZooError(f"{source.path}: {printable(f'{table}: {error}')}") from None
     top = table.removesuffix(f"metadata/{dataset}.csv")
     stamps = {name: stamp for name, stamp in source.files(top + dataset).items() if is_checkpoint(name)}
     if not stamps:
         raise ZooError(
-            f"{source.path}: no checkpoints; looked for .pt files under '{top}{dataset}/', "
+            f"{source.path}: no checkpoints; looked for .pt files under {quoted(f'{top}{dataset}/')}, "
             f"and the zoo holds {_listed(source.entries())}"
         )
     fingerprint = hashlib.sha256(repr((source.stamp(), metadata, sorted(stamps.items()))).encode())
@@ -70,13 +71,15 @@ def _metadata_name(source: Source, dataset: str) -> str:
     if len(matching) == 1:
         return matching[0]
     if matching:
-        raise ZooError(f"{source.path}: data set '{dataset}' is there more than once: {_listed(matching)}")
+        raise ZooError(f"{source.path}: data set {quoted(dataset)} is there more than once: {_listed(matching)}")
     if tables:
         known = sorted(name.rsplit("/", 1)[-1].removesuffix(".csv") for name in tables)
         there = f"there are the data sets {_listed(known)}"
     else:
         there = f"there are no metadata tables at all; the zoo holds {_listed(source.entries())}"
-    raise ZooError(f"{source.path}: no data set '{dataset}'; looked for 'metadata/{dataset}.csv', and {there}")
+    raise ZooError(
+        f"{source.path}: no data set {quoted(dataset)}; looked for {quoted(f'metadata/{dataset}.csv')}, and {there}"
+    )
 
 
 def is_checkpoint(name: str) -> bool:
@@ -102,4 +105,4 @@ def _listed(names: list[str], most: int = 20) -> str:
     if not names:
         return "nothing"
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more
+    return ", ".join(quoted(name) for name in names[:most]) + more

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.printing import printable
 
 # Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
 MAX_FILE_BYTES = 256 * 2**20
@@ -119,7 +120,9 @@ def _scan(folder: Path) -> list[os.DirEntry]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ZooError(f"{folder}: {error.strerror or error}, expected a folder that can be read") from None
+        raise ZooError(
+            f"{printable(str(folder))}: {error.strerror or error}, expected a folder that can be read"
+        ) from None
 
 
 class ZipSource:
@@ -134,7 +137,9 @@ class ZipSource:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise ZooError(f"{path}: not a zip file that can be read ({error}); expected a folder or a zip") from None
-        self._members = {member.filename: member for member in self._archive.infolist() if not member.is_dir()}
+        # A member without a name is no file of any zoo, and zipfile itself stumbles over it.
+        named = [member for member in self._archive.infolist() if member.filename]
+        self._members = {member.filename: member for member in named if not member.is_dir()}
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
         # A worker process opens the zip itself: processes that share one file handle move each other's position.

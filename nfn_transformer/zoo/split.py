@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.seeding import stream
+from nfn_transformer.zoo.printing import printable, quoted
 
 TRAIN_SHARE = 0.7
 VALIDATION_SHARE = 0.15
@@ -41,10 +42,12 @@ class Split:
         sides = []
         for side in fields(cls):
             if side.name not in record:
-                raise ZooError(f"the recorded split has no side '{side.name}'; it has {', '.join(record) or 'none'}")
+                there = printable(", ".join(record)) or "none"
+                raise ZooError(f"the recorded split has no side '{side.name}'; it has {there}")
             absent = [name for name in record[side.name] if name not in position]
             if absent:
-                raise ZooError(f"{len(absent)} checkpoints of the recorded split are not in the zoo: '{absent[0]}' ...")
+                first = quoted(absent[0])
+                raise ZooError(f"{len(absent)} checkpoints of the recorded split are not in the zoo: {first} ...")
             sides.append(torch.tensor([position[name] for name in record[side.name]], dtype=torch.int64))
         return cls(*sides)
 

@@ -9,6 +9,7 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.checkpoint_format import (
     flatten_state_dict,
     is_known_key,
+    required_keys,
     row_length,
     spec_from_shapes,
     state_dict_from_weights,
@@ -114,3 +115,13 @@ def test_keys_of_other_architectures_are_unknown():
     assert is_known_key("encoder.11.attention.values.weight")
     assert not is_known_key("encoder.0.attention.queries.bias")
     assert not is_known_key("encoder.x.fc1.weight")
+
+
+@pytest.mark.parametrize("number", ["00", "01", "-1", "12345", "9" * 5000, "\u0663", "1\n"])
+def test_a_block_has_one_short_number(number):
+    assert not is_known_key(f"encoder.{number}.fc1.weight")
+    assert required_keys({f"encoder.{number}.fc1.weight"}) == required_keys(set())
+
+
+def test_a_stray_huge_block_number_makes_no_huge_list():
+    assert len(required_keys({"encoder.9999.fc1.weight"})) == 20

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -231,3 +232,27 @@ def test_without_a_home_the_cache_beside_the_zoo_still_works(zoo, reads, monkeyp
     read(zoo)
     read(zoo)
     assert len(reads) == 1
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(zoo):
+    read(zoo)
+    path = cache_file(zoo)
+    old, young = path.parent / f".{path.name}.ab12.part", path.parent / f".{path.name}.cd34.part"
+    other = path.parent / ".another.safetensors.ef56.part"
+    for part in (old, young, other):
+        part.write_bytes(b"half")
+    for part in (old, other):
+        os.utime(part, (time.time() - 86400,) * 2)
+    read(zoo, load_cache=False)
+    assert sorted(path.parent.iterdir()) == sorted([path, young, other])
+
+
+def test_leftovers_that_cannot_be_removed_do_no_harm(zoo, capsys):
+    read(zoo)
+    path = cache_file(zoo)
+    folder = path.parent / f".{path.name}.ab12.part"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    read(zoo, load_cache=False)
+    assert folder.exists()
+    assert capsys.readouterr().err == ""

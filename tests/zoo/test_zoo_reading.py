@@ -2,6 +2,7 @@
 
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from nfn_transformer.weights.checkpoint_format import (
 )
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo import parallel
+from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer.zoo.sources import FolderSource
 
 
 def test_what_is_read_is_what_was_saved(zoo):
@@ -70,11 +73,28 @@ def test_files_of_a_mac_and_of_other_data_sets_are_ignored(zoo, tmp_path):
 @pytest.mark.parametrize("from_zip", [False, True])
 def test_workers_read_the_same_zoo(zoo, tmp_path, monkeypatch, from_zip):
     monkeypatch.setattr(parallel, "CHUNK", 8)
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 2)
     zoo.add("bad", b"")
     zoo.write_table()
     path = zoo.to_zip(tmp_path / "zoo.zip") if from_zip else zoo.path
     alone = read_zoo(path, "mnist", load_cache=False, progress=False)
     assert_same(alone, read_zoo(path, "mnist", load_cache=False, n_workers=2, progress=False))
+
+
+def test_there_are_never_more_workers_than_cores(zoo, monkeypatch):
+    counts = []
+
+    def pool(count, *rest):
+        counts.append(count)
+        return ThreadPoolExecutor(count)
+
+    monkeypatch.setattr(parallel, "CHUNK", 1)
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(parallel, "_read_chunk", lambda files: [Outcome(None) for _ in files])
+    for cores in (3, None):
+        monkeypatch.setattr(parallel.os, "cpu_count", lambda cores=cores: cores)
+        assert len(list(parallel.read_outcomes(FolderSource(zoo.path), [("a", "a")] * 40, 1000))) == 40
+    assert counts == [3, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -2,16 +2,18 @@
 
 import io
 import os
+import re
+import warnings
 import zipfile
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_zoo import saved, state_dict
+from small_zoo import assert_same, saved, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo import checkpoint, sources
+from nfn_transformer.zoo import sources
 from nfn_transformer.zoo.checkpoint import read_checkpoint
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.row_matrix import RowMatrix
@@ -133,7 +135,72 @@ def test_a_view_that_claims_a_huge_size_is_never_made(zoo):
     state["classifier.fc2.weight"] = torch.zeros(1).expand(2**20, 2**20)
     zoo.add("huge", state)
     zoo.write_table()
-    assert f"more than the {checkpoint.MAX_NUMBERS} that a checkpoint may have" in only_fault(zoo.path)
+    assert "claims 1099511628103 numbers, more than a file of" in only_fault(zoo.path)
+
+
+def test_a_view_that_claims_more_numbers_than_its_file_has_bytes_is_refused():
+    state = state_dict(0)
+    state["classifier.fc2.weight"] = torch.zeros(1).expand(3, len(SOUND))
+    fault = read_checkpoint("a.pt", saved(state)).fault
+    assert fault.reason == "unreadable"
+    assert re.fullmatch(r"claims \d+ numbers, more than a file of \d+ bytes can hold", fault.detail)
+
+
+def test_tied_weights_are_read():
+    state = state_dict(0)
+    for name in ("keys", "values"):
+        for block in range(2):
+            key = f"encoder.{block}.attention.{name}.weight"
+            state[key] = state["encoder.0.attention.queries.weight"][:1].expand(state[key].shape)
+    assert read_checkpoint("a.pt", saved(state)).fault is None
+
+
+ODD_TENSORS = {
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "jagged": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+    "sparse": lambda: torch.zeros(6).to_sparse(),
+    "complex": lambda: torch.zeros(6, dtype=torch.complex64),
+    "float8": lambda: torch.zeros(6).to(torch.float8_e4m3fn),
+    "float4": lambda: torch.zeros(6, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+    "meta": lambda: torch.zeros(6, device="meta"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_tensors_that_are_not_plain_numbers_are_a_fault(kind):
+    with warnings.catch_warnings(action="ignore"):
+        content = saved({**state_dict(0), "classifier.fc1.bias": ODD_TENSORS[kind]()})
+    fault = read_checkpoint("a.pt", content).fault
+    assert fault.reason == "unreadable"
+    assert "expected plain floating point" in fault.detail or "not a checkpoint that torch.load" in fault.detail
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (f"encoder.{'9' * 5000}.fc1.weight", f"encoder.{'9' * 5000}.fc1.weight"),
+        ("encoder.00.fc1.weight", "encoder.00.fc1.weight"),
+        (2**2000, "(int)"),
+        (-3, "-3"),
+        ((1, 2), "(tuple)"),
+    ],
+    ids=["long number", "zeros", "long int", "int", "tuple"],
+)
+def test_odd_keys_are_unknown(key, name):
+    outcome = read_checkpoint("a.pt", saved({**state_dict(0), key: torch.zeros(1)}))
+    assert outcome.fault is None
+    assert outcome.unknown == (name,)
+
+
+def test_members_without_a_name_are_no_files(zoo, tmp_path):
+    archive = zoo.to_zip(tmp_path / "zoo.zip", top="")
+    with zipfile.ZipFile(archive, "a") as members:
+        members.writestr("nameless", b"x")
+    # A name ends at its first zero byte.
+    _patch_member(archive, b"nameless", 46, b"\0")
+    with zipfile.ZipFile(archive) as members:
+        assert "" in members.namelist()
+    assert_same(read_zoo(zoo.path, "mnist", progress=False), read_zoo(archive, "mnist", progress=False))
 
 
 def test_older_files_of_torch_are_read():
