@@ -8,6 +8,15 @@ import pytest
 
 from nfn_transformer import main, predict
 
+COMMANDS = """
+--enc_mode inv --classifier_nfn_channels 10,10 --transformers_nfn_channels 10 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+--enc_mode inv --emb_mode no --classifier_nfn_channels 10,10 --transformers_nfn_channels 10  --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+--enc_mode mlp --classifier_nfn_channels 50,50 --transformers_nfn_channels 50 --num_out_classify 50 --num_out_embedding 50 --num_out_encoder 50 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+--enc_mode mlp --emb_mode no --classifier_nfn_channels 50,50 --transformers_nfn_channels 50 --num_out_classify 50 --num_out_encoder 50 --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+--enc_mode statnn --cls_mode statnn --classifier_nfn_channels 256 --transformers_nfn_channels 256 --num_out_classify 256 --num_out_embedding 64 --num_out_encoder 256 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+--enc_mode statnn --cls_mode statnn --emb_mode no --classifier_nfn_channels 256 --transformers_nfn_channels 256 --num_out_classify 256 --num_out_encoder 256 --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+""".strip().splitlines()  # noqa: E501 - the published lines as they are
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -21,12 +30,17 @@ def test_the_librarys_example(monkeypatch, capsys):
     assert all(float(error) < 1e-9 for error in errors)
 
 
-@pytest.mark.parametrize("line", re.findall(r"^ +python nfn_transformer/main.py (--.+)$", README, flags=re.MULTILINE))
+def test_it_shows_the_published_commands():
+    assert re.findall(r"^ +python nfn_transformer/main.py (.+)$", README, flags=re.MULTILINE) == COMMANDS
+
+
+@pytest.mark.parametrize("line", COMMANDS)
 def test_its_commands_parse(line):
     words = shlex.split(line)
-    if words != ["--help"]:
-        flags = main.build_parser().parse_args(words)
-        assert flags.dataset in ("mnist", "ag_news")
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    flags = main.build_parser().parse_args(words)
+    for name in ("enc_mode", "emb_mode", "dataset", "data_path"):
+        assert getattr(flags, name) == given.get(f"--{name}", "mlp"), name
 
 
 def test_its_predict_commands_parse():
