@@ -24,6 +24,7 @@ from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
+from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.reading import Zoo
 
 _ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty")
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         names, weights = read_loose_checkpoints(flags.checkpoints, model.spec)
         predicted = accuracies(predict_logits_of(model, weights, device))
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
-            print(f"{accuracy:.4f}  {name}")
+            print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:
         try:
             write_predictions(flags.out, names, predicted, labels)
