@@ -185,7 +185,7 @@ def test_diverged_networks_are_left_out(tmp_path, capsys, monkeypatch):
         (["--snapshots", "75,best"], "--snapshots 75,best: 'best' is none of 1, 50, 75, 100"),
         (["--dataset", "a/b"], "--dataset 'a/b': expected a name"),
         (["--images", "/nowhere"], "--images /nowhere: no such folder"),
-        (["--device", "tpu9"], "--device tpu9: not a device of this machine"),
+        (["--device", "tpu9"], "--device tpu9: expected auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_bad_values_are_named(tmp_path, capsys, flags, message):
