@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -87,7 +88,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         "--warmup_epochs",
         type=cli.number(int, 0),
         default=default.warmup_epochs,
-        help="epochs over which the learning rate rises to --lr, before its cosine to 1e-5",
+        help="epochs over which the learning rate rises to --lr, before its cosine to 1e-5; at most --epochs",
     )
     group.add_argument("--batch_size", type=count, default=default.batch_size, help="networks per training step")
     group.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="rule of the updates")
@@ -112,11 +113,17 @@ def _run_config(flags: argparse.Namespace) -> RunConfig:
     )
 
 
-def _reopen(flags: argparse.Namespace, given: dict[str, object]) -> Experiment:
-    """The run of --resume; `given` are the flags on the command line."""
+def _resume_flags(run: Path, arguments: Sequence[str]) -> dict[str, object]:
+    """The flags on the command line, none of which may decide the run's numbers."""
+    given = cli_flags.explicit_flags(build_parser(), arguments)
     fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
     if fixed:
-        raise RunError(f"--resume {flags.resume} goes on by the run's own configuration; leave out {fixed}")
+        raise RunError(f"--resume {run} goes on by the run's own configuration; leave out {fixed}")
+    return given
+
+
+def _reopen(flags: argparse.Namespace, given: dict[str, object]) -> Experiment:
+    """The run of --resume; `given` are the flags on the command line."""
     device = cli.device(flags.device) if "device" in given else None
     return reopen(flags.resume, device, flags.data_path, flags.load_cache, flags.n_workers)
 
@@ -181,7 +188,7 @@ def main(arguments: Sequence[str]) -> int:
     if flags.resume is None:
         experiment = begin(_run_config(flags), flags.out_dir, flags.load_cache, flags.n_workers)
     else:
-        given = cli_flags.explicit_flags(build_parser(), arguments)
+        given = _resume_flags(flags.resume, arguments)
         finished = RunDirectory.open(flags.resume)
         if finished.results_file.is_file():
             print("this run is finished")

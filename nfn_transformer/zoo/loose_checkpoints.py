@@ -48,7 +48,7 @@ def read_loose_checkpoints(paths: Sequence[Path], spec: TransformerSpec) -> tupl
     if problems:
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         listed = "\n  ".join([*(printable(problem) for problem in problems[:MAX_LISTED]), *more])
-        raise ZooError(f"{len(problems)} checkpoints cannot be used:\n  {listed}")
+        raise ZooError(f"{len(problems)} checkpoint{'s' * (len(problems) > 1)} cannot be used:\n  {listed}")
     return names, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(spec)), spec)
 
 

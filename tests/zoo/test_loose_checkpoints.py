@@ -117,7 +117,7 @@ def test_every_problem_names_its_checkpoint(tmp_path, case, place):
                 archive.write(file, file.name)
         paths, shown = [tmp_path / "z.zip"], f"{tmp_path}/z.zip/bad.pt"
     first, *listed = message(*paths).splitlines()
-    assert first == "1 checkpoints cannot be used:"
+    assert first == "1 checkpoint cannot be used:"
     (line,) = listed
     assert line.startswith(f"  {shown}: ")
     assert detail in line
