@@ -2,7 +2,7 @@
 
 config.json             the exact configuration, versions, and the sizes of the networks
 split.json              file names of the train, validation and test side, and a digest of their data
-excluded.csv            checkpoints that were left out, and why
+excluded.csv            checkpoints that were left out, and why; and those used in spite of a quirk
 metrics.csv             a row per finished epoch
 best.safetensors        weights of the best epoch by validation tau, with what rebuilds the model
 state.pt                what resuming needs; removed when the run is complete
