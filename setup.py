@@ -25,6 +25,9 @@ setup(
         "safetensors>=0.5",
         "tqdm>=4.60",
         "matplotlib>=3.8",
+        "xgboost>=3.0",
+        "lightgbm>=4.5",
+        "pyyaml>=6.0",
     ],
-    extras_require={"wandb": ["wandb>=0.18"]},
+    extras_require={"wandb": ["wandb>=0.18"], "slurm": ["submitit>=1.5"]},
 )

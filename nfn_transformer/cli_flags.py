@@ -4,9 +4,42 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.cli import add_boolean, number
+from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+from nfn_transformer.cli import HelpFormatter, add_boolean, device, number
 from nfn_transformer.errors import UserError
-from nfn_transformer.experiments.config import DataConfig, absolute
+from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
+from nfn_transformer.models.config import ModelConfig
+
+
+def training_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the flags that all commands that train a predictor share; each adds those of its models."""
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    add_data_flags(parser)
+    add_augmentation_flags(parser)
+    add_run_flags(parser)
+    add_tracking_flags(parser)
+    return parser
+
+
+def run_config(
+    flags: argparse.Namespace, predictor: ModelConfig | TreeConfig, training: TrainingConfig | BoostingConfig
+) -> RunConfig:
+    """A run's configuration from the shared flags and from what a command makes of its own.
+
+    Raises:
+        UserError: the zoo or the device is not there.
+    """
+    return RunConfig(
+        seed=flags.seed,
+        model=flags.model,
+        data=data_config(flags),
+        predictor=predictor,
+        training=training,
+        device=str(device(flags.device)),
+        versions=installed_versions(),
+    )
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +70,29 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
     group.add_argument(
         "--n_workers", type=number(int, 0), default=0, help="processes that read checkpoints; 0: this one alone"
+    )
+
+
+def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
+    """Enlarging a zoo by its symmetry group."""
+    group, default = parser.add_argument_group("augmentation"), DataConfig("", "")
+    add_boolean(
+        group,
+        "--augment",
+        default.augment,
+        "enlarge each side of the split by transformed copies of its own members, which are the same functions",
+    )
+    group.add_argument(
+        "--augment_factor",
+        type=number(int, 2, 1000),
+        default=default.augment_factor,
+        help="with --augment: how many times its size a side ends up with",
+    )
+    group.add_argument(
+        "--augment_scale",
+        type=number(float, 0, above=True),
+        default=default.augment_scale,
+        help="with --augment: the entries of the matrices M and N are uniform in [-SCALE, SCALE]",
     )
 
 
@@ -78,12 +134,22 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
     """
     return DataConfig(
         dataset=flags.dataset,
-        data_path=absolute(flags.data_path or default_data_path(flags.dataset)),
+        data_path=absolute(existing_zoo(flags.data_path or default_data_path(flags.dataset))),
         ckpt_epoch=flags.ckpt_epoch,
         cut_off=flags.cut_off,
         n_heads=flags.n_heads,
         allow_faulty=flags.allow_faulty,
+        augment=flags.augment,
+        augment_factor=flags.augment_factor,
+        augment_scale=flags.augment_scale,
     )
+
+
+def existing_zoo(data_path: str) -> str:
+    """The path, or, where nothing is there, the zip of that name: `data/mnist_transformer` finds
+    `data/mnist_transformer.zip`, so that a downloaded archive need not be unpacked for the published commands."""
+    zipped = f"{data_path}.zip"
+    return zipped if not Path(data_path).exists() and Path(zipped).is_file() else data_path
 
 
 def default_data_path(dataset: str) -> str:

@@ -14,14 +14,14 @@ import torch
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.experiments.bootstrap import tau_interval
 from nfn_transformer.experiments.config import DataConfig, absolute
 from nfn_transformer.experiments.data import load_zoo, recorded_split
 from nfn_transformer.experiments.final_report import metrics_line
-from nfn_transformer.experiments.metrics import measure
-from nfn_transformer.experiments.predictions import accuracies, predict_logits, predict_logits_of, write_predictions
+from nfn_transformer.experiments.fitted import FittedPredictor
+from nfn_transformer.experiments.learners import load_fitted
+from nfn_transformer.experiments.predictions import write_predictions
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
-from nfn_transformer.experiments.saved_predictor import load_predictor
-from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.printing import printable
@@ -77,17 +77,17 @@ def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> tuple[Zoo, Da
     wanted = replace(
         own,
         dataset=dataset,
-        data_path=absolute(data_path),
+        data_path=absolute(cli_flags.existing_zoo(data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
     )
     return load_zoo(wanted), wanted, wanted == own
 
 
-def _score(run: RunDirectory, model: AccuracyPredictor, flags: argparse.Namespace, device: torch.device):
+def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace):
     """Names, predictions and labels of what is scored; the scores are printed."""
     zoo, data, at_its_place = _labelled_zoo(run, flags)
-    _check_sizes(zoo, model.spec, data.data_path)
+    _check_sizes(zoo, fitted.spec, data.data_path)
     index, what = torch.arange(len(zoo)), "all of its checkpoints"
     if flags.split != "all":
         try:
@@ -97,11 +97,12 @@ def _score(run: RunDirectory, model: AccuracyPredictor, flags: argparse.Namespac
             # A zoo that the run does not know has no side that it was trained on.
             if at_its_place or flags.split == "test":
                 raise
-    logits = predict_logits(model, replace(zoo, rows=zoo.rows.to(device)), index)
-    labels = zoo.labels[index]
+    outputs = fitted.outputs(replace(zoo, rows=zoo.rows.to(fitted.device)), index)
+    labels, predicted, runs = zoo.labels[index], fitted.accuracies(outputs), [zoo.runs[i] for i in index.tolist()]
     print(f"{data.dataset} ({data.data_path}), {what}: {len(index)} networks")
-    print(metrics_line(measure(logits, labels)))
-    return [zoo.names[i] for i in index.tolist()], accuracies(logits), labels
+    interval = tau_interval(predicted, labels, runs, run.read_config()[0].seed)
+    print(metrics_line(fitted.measure(outputs, labels), interval))
+    return [zoo.names[i] for i in index.tolist()], predicted, labels
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,14 +113,13 @@ def main(arguments: Sequence[str]) -> int:
         given = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in of_a_zoo[:1])
         raise UserError(f"name either checkpoints, or a labelled zoo by --dataset and --data_path{given}")
     run, device = RunDirectory.open(flags.run), cli.device(flags.device)
-    model, _ = load_predictor(run.best_file)
-    model.to(device)
+    fitted = load_fitted(run, device)
     labels = None
     if of_a_zoo:
-        names, predicted, labels = _score(run, model, flags, device)
+        names, predicted, labels = _score(run, fitted, flags)
     else:
-        names, weights = read_loose_checkpoints(flags.checkpoints, model.spec)
-        predicted = accuracies(predict_logits_of(model, weights, device))
+        names, weights = read_loose_checkpoints(flags.checkpoints, fitted.spec)
+        predicted = fitted.accuracies(fitted.outputs_of(weights))
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
             print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:

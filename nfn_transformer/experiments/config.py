@@ -5,19 +5,27 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import UnionType
-from typing import get_origin
+from typing import get_args, get_origin
 
 import torch
 
+from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
 from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
+NETWORK = "transformer_nfn"
+"""The --model whose predictor is a neural network; all others are tree models."""
+
+# Fields that runs of earlier versions did not write; their defaults are what those versions did.
+_LATER = ("augment", "augment_factor", "augment_scale")
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which checkpoints are read, and which of them are kept (see `zoo.reading.read_zoo`)."""
+    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), and whether each side of the
+    split is enlarged by transformed copies (see `zoo.augmentation.enlarge`)."""
 
     dataset: str
     data_path: str
@@ -25,6 +33,9 @@ class DataConfig:
     cut_off: float = 0.0
     n_heads: int | None = None
     allow_faulty: bool = False
+    augment: bool = False
+    augment_factor: int = 2
+    augment_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,11 @@ class TrainingConfig:
     lr: float = 1e-3
     wd: float = 0.0
 
+    @property
+    def length(self) -> int:
+        """How many epochs there will be at most."""
+        return self.epochs
+
     def __post_init__(self):
         if min(self.epochs, self.batch_size) < 1 or self.warmup_epochs < 0 or self.lr <= 0 or self.wd < 0:
             raise ValueError(f"a number is out of its range in {self}")
@@ -47,13 +63,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run's numbers, and the versions and device that it ran with."""
+    """Everything that decides a run's numbers, and the versions and device that it ran with.
+
+    `predictor` and `training` are a ModelConfig and a TrainingConfig where `model` is NETWORK, else a TreeConfig
+    and a BoostingConfig.
+    """
 
     seed: int
     model: str
     data: DataConfig
-    predictor: ModelConfig
-    training: TrainingConfig
+    predictor: ModelConfig | TreeConfig
+    training: TrainingConfig | BoostingConfig
     device: str = "cpu"
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -69,10 +89,14 @@ class RunConfig:
             RunError: a field is missing or unknown.
         """
         try:
+            if values["model"] == NETWORK:
+                predictor, training = predictor_from_json(values["predictor"]), TrainingConfig
+            else:
+                predictor, training = _typed(TreeConfig, values["predictor"]), BoostingConfig
             parts = {
                 "data": _typed(DataConfig, values["data"]),
-                "predictor": predictor_from_json(values["predictor"]),
-                "training": _typed(TrainingConfig, values["training"]),
+                "predictor": predictor,
+                "training": _typed(training, values["training"]),
             }
             return _typed(cls, {**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
@@ -82,11 +106,19 @@ class RunConfig:
 def _typed(kind: type, values: dict):
     """A dataclass from plain values, each of the type that its field declares."""
     for entry in fields(kind):
-        value, wanted = values[entry.name], get_origin(entry.type) or entry.type
-        wanted = entry.type if wanted is UnionType else (int, float) if wanted is float else wanted
+        if entry.name in _LATER and entry.name not in values:
+            continue
+        value, wanted = values[entry.name], _kinds(entry.type)
         if not isinstance(value, wanted) or (isinstance(value, bool) and entry.type is not bool):
             raise TypeError(f"'{entry.name}' is {value!r}, expected {getattr(entry.type, '__name__', entry.type)}")
     return kind(**values)
+
+
+def _kinds(declared) -> tuple[type, ...]:
+    """The types that a value of the declared one may have."""
+    if isinstance(declared, UnionType):
+        return tuple(kind for part in get_args(declared) for kind in _kinds(part))
+    return (int, float) if declared is float else (get_origin(declared) or declared,)
 
 
 def predictor_from_json(values: dict) -> ModelConfig:
@@ -123,7 +155,7 @@ def spec_from_json(values: dict) -> TransformerSpec:
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of what decides the numbers of a run, and the number of CPU threads."""
     found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors"):
+    for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors", "xgboost", "lightgbm"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -8,6 +8,7 @@ import torch
 
 from nfn_transformer.errors import RunError, ZooError
 from nfn_transformer.experiments.config import DataConfig
+from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
 
@@ -16,15 +17,15 @@ _DIGEST_CHUNK = 1024
 
 @dataclass(frozen=True)
 class RunData:
-    """A zoo whose tensors are on the run's device, the split as indices into it, and a digest of both."""
+    """What a run learns from and is tested on.
+
+    Fields: zoo, whose tensors are on the run's device; split, indices into it, transformed copies included; record,
+    what split.json holds: the file names on each side, and a digest of their data.
+    """
 
     zoo: Zoo
     split: Split
-    digest: str
-
-    def to_record(self) -> dict:
-        """What split.json holds."""
-        return {**self.split.to_names(self.zoo.names), "digest": self.digest}
+    record: dict
 
 
 def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) -> Zoo:
@@ -61,11 +62,18 @@ def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
         ) from None
 
 
-def prepare(zoo: Zoo, split: Split, device: torch.device) -> RunData:
-    """Put the zoo's tensors on the device."""
-    digest = _digest(zoo, split)
+def prepare(zoo: Zoo, split: Split, device: torch.device, config: DataConfig | None = None, seed: int = 0) -> RunData:
+    """Enlarge the split where `config` says so, drawing from `seed`, and put the zoo's tensors on the device."""
+    record = split_record(zoo, split)
+    if config is not None and config.augment:
+        zoo, split = enlarge(zoo, split, config.augment_factor, config.augment_scale, seed)
     moved = replace(zoo, rows=zoo.rows.to(device), labels=zoo.labels.to(device))
-    return RunData(moved, split, digest)
+    return RunData(moved, split, record)
+
+
+def split_record(zoo: Zoo, split: Split) -> dict:
+    """What split.json holds: the file names on each side, and a digest of their data; `zoo` is on the CPU."""
+    return {**split.to_names(zoo.names), "digest": _digest(zoo, split)}
 
 
 def recorded_split(zoo: Zoo, record: dict, where: Path) -> Split:

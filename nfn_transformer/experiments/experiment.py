@@ -1,4 +1,4 @@
-"""An experiment: a run directory, its configuration, data and model; begun, or taken up again."""
+"""An experiment: a run directory, its configuration, data and learner; begun, or taken up again."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import RunConfig, absolute, installed_versions
 from nfn_transformer.experiments.data import RunData, draw_split, load_zoo, prepare, recorded_split
+from nfn_transformer.experiments.learners import Learner, build_learner
 from nfn_transformer.experiments.run_directory import RunDirectory, check_free, read_json
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
-from nfn_transformer.weights.spec import TransformerSpec
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,14 @@ class Experiment:
     run: RunDirectory
     config: RunConfig
     data: RunData
-    model: AccuracyPredictor
+    learner: Learner
 
 
 def begin(config: RunConfig, out_dir: Path | None, load_cache: bool, n_workers: int) -> Experiment:
     """A new run. Its directory appears when the zoo, the split and the model are sound.
 
     Args:
-        config: `device` names the device.
+        config: `device` names the device that is wanted.
         out_dir: where the run goes; a new directory under runs/ where None.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
 
@@ -39,14 +37,13 @@ def begin(config: RunConfig, out_dir: Path | None, load_cache: bool, n_workers: 
     if out_dir is not None:
         check_free(out_dir)
     zoo = load_zoo(config.data, load_cache, n_workers)
-    config.predictor.check(zoo.spec, config.data.dataset)
-    device = torch.device(config.device)
-    data = prepare(zoo, draw_split(zoo, config.data, config.seed), device)
-    model = _build(zoo.spec, config.predictor, config.seed)
-    modes = config.predictor
-    name = f"{config.data.dataset}-{modes.enc_mode}-{modes.cls_mode}-{modes.emb_mode}-seed{config.seed}"
-    run = RunDirectory.create(out_dir, name, config, zoo.spec, data.to_record(), zoo.report.csv())
-    return Experiment(run, config, data, model.to(device))
+    split = draw_split(zoo, config.data, config.seed)
+    learner = build_learner(config, zoo.spec)
+    config = replace(config, device=learner.device)
+    data = prepare(zoo, split, learner.data_device, config.data, config.seed)
+    name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}"
+    run = RunDirectory.create(out_dir, name, config, zoo.spec, data.record, zoo.report.csv())
+    return Experiment(run, config, data, learner)
 
 
 def reopen(
@@ -76,8 +73,10 @@ def reopen(
     zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
         raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
-    data = prepare(zoo, recorded_split(zoo, read_json(run.split_file), run.split_file), torch.device(config.device))
-    return Experiment(run, config, data, _build(spec, config.predictor, config.seed).to(config.device))
+    split = recorded_split(zoo, read_json(run.split_file), run.split_file)
+    learner = build_learner(config, spec)
+    data = prepare(zoo, split, learner.data_device, config.data, config.seed)
+    return Experiment(run, config, data, learner)
 
 
 def _restore_threads(config: RunConfig) -> None:
@@ -92,11 +91,3 @@ def _restore_threads(config: RunConfig) -> None:
                 f"warning: the run began with {name} {version}, this is {now.get(name)}; its numbers may differ",
                 file=sys.stderr,
             )
-
-
-def _build(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor:
-    try:
-        return build_predictor(spec, config, seed)
-    except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None

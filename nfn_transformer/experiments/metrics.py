@@ -1,4 +1,4 @@
-"""How good predictions are: Kendall's tau-b, R2, mean absolute error and cross entropy."""
+"""How good predictions are: Kendall's tau-b, R2, mean absolute error and the training's loss."""
 
 import math
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """loss: mean binary cross entropy against the accuracy; tau: Kendall's tau-b in [-1, 1], nan where
-    it is undefined; r2: coefficient of determination, at most 1, nan where all accuracies are equal;
-    mae: mean absolute error in [0, 1]."""
+    """loss: what the model is trained to lower, for networks the mean binary cross entropy against the accuracy, for
+    tree models the root mean squared error; tau: Kendall's tau-b in [-1, 1], nan where it is undefined; r2:
+    coefficient of determination, at most 1, nan where all accuracies are equal; mae: mean absolute error."""
 
     loss: float
     tau: float
@@ -29,11 +30,19 @@ def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
     return float(kendalltau(predictions.cpu().numpy(), labels.cpu().numpy(), variant="b").statistic)
 
 
-def measure(logits: Tensor, labels: Tensor) -> Metrics:
-    """Metrics of the predictions sigmoid(logits) [n] against accuracies [n] in [0, 1]."""
+def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
+    """Metrics of the predictions sigmoid(logits) [n] of a network against accuracies [n] in [0, 1]."""
     logits, labels = logits.double().cpu(), labels.double().cpu()
-    predictions = logits.sigmoid()
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).item()
+    return _measure(logits.sigmoid(), labels, binary_cross_entropy_with_logits(logits, labels).item())
+
+
+def measure_regression(predictions: Tensor, labels: Tensor) -> Metrics:
+    """Metrics of the predictions [n] of a tree model against accuracies [n] in [0, 1]."""
+    predictions, labels = predictions.double().cpu(), labels.double().cpu()
+    return _measure(predictions, labels, (predictions - labels).square().mean().sqrt().item())
+
+
+def _measure(predictions: Tensor, labels: Tensor, loss: float) -> Metrics:
     residual, total = (predictions - labels).square().sum().item(), (labels - labels.mean()).square().sum().item()
     return Metrics(
         loss=loss,
@@ -52,3 +61,8 @@ def is_better(candidate: Metrics, best: Metrics) -> bool:
 def _rank(metrics: Metrics) -> tuple[float, float]:
     tau = -math.inf if math.isnan(metrics.tau) else metrics.tau
     return tau, -math.inf if math.isnan(metrics.loss) else -metrics.loss
+
+
+def is_lower(candidate: Metrics, best: Metrics) -> bool:
+    """Whether a round's validation loss is below the best so far; on a tie the earlier round stays."""
+    return candidate.loss < best.loss

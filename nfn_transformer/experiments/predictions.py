@@ -31,11 +31,6 @@ def predict_logits_of(model: AccuracyPredictor, weights: TransformerWeights, dev
     return torch.cat(parts).cpu()
 
 
-def accuracies(logits: Tensor) -> Tensor:
-    """Predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
-    return logits.double().sigmoid()
-
-
 def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None) -> None:
     """Write a CSV with the columns file, predicted and, where `labels` are known, accuracy."""
     columns = [names, predicted.tolist(), *([] if labels is None else [labels.tolist()])]

@@ -3,10 +3,12 @@
 config.json             the exact configuration, versions, and the sizes of the networks
 split.json              file names of the train, validation and test side, and a digest of their data
 excluded.csv            checkpoints that were left out, and why; and those used in spite of a quirk
-metrics.csv             a row per finished epoch
-best.safetensors        weights of the best epoch by validation tau, with what rebuilds the model
-state.pt                what resuming needs; removed when the run is complete
-results.json            validation and test metrics of the best epoch; there once the run is complete
+metrics.csv             a row per finished epoch, or per round of a tree model
+best.safetensors        weights of the best epoch by validation tau, with what rebuilds the model; or
+best.xgboost.json       the trees of the best round by validation RMSE, as XGBoost writes them; or
+best.lightgbm.txt       the same as LightGBM writes them
+state.pt                what resuming a network needs; removed when the run is complete
+results.json            validation and test metrics of the best epoch or round; there once the run is complete
 test_predictions.csv    file name, true and predicted accuracy of each test checkpoint
 test_predictions.png    the same as a scatter plot
 """
@@ -101,6 +103,10 @@ class RunDirectory:
         """Remove temporary files that a kill left behind; only where no other command writes here."""
         for leftover in self.path.glob(".*.part"):
             leftover.unlink(missing_ok=True)
+
+    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+        """Write metrics.csv: the rows, of which there is at least one, under their common names."""
+        write_csv(self.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
 
     def write_state(self, state: dict) -> None:
         """Write what resuming needs: tensors and plain containers."""

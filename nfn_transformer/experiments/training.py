@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from tqdm import tqdm
 from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import RunData
-from nfn_transformer.experiments.metrics import Metrics, is_better, measure
+from nfn_transformer.experiments.metrics import Metrics, measure_logits
 from nfn_transformer.experiments.optimization import build_optimizer, learning_rate
 from nfn_transformer.experiments.predictions import predict_logits
-from nfn_transformer.experiments.run_directory import RunDirectory, write_csv
+from nfn_transformer.experiments.progress import Progress, validation_columns, validation_line
+from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.saved_predictor import save_predictor
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.seeding import stream
@@ -32,13 +33,17 @@ class EpochRecord:
     lr: float
     seconds: float
 
+    @property
+    def number(self) -> int:
+        """The epoch, counted from 1."""
+        return self.epoch
+
     def row(self) -> dict[str, float]:
         """The record as a flat row of metrics.csv."""
-        validation = {f"validation_{name}": value for name, value in asdict(self.validation).items()}
         return {
             "epoch": self.epoch,
             "train_loss": self.train_loss,
-            **validation,
+            **validation_columns(self.validation),
             "lr": self.lr,
             "seconds": self.seconds,
         }
@@ -50,31 +55,12 @@ class EpochRecord:
         validation = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
         return cls(row["epoch"], row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
 
-    def line(self, epochs: int) -> str:
+    def line(self, total: int) -> str:
         """The record as one line for the screen."""
-        v = self.validation
         return (
-            f"epoch {self.epoch:>{len(str(epochs))}}/{epochs}  train loss {self.train_loss:.4f}  "
-            f"validation loss {v.loss:.4f}  tau {v.tau:.4f}  R2 {v.r2:.4f}  MAE {v.mae:.4f}  "
-            f"lr {self.lr:.2e}  {self.seconds:.1f} s"
+            f"epoch {self.epoch:>{len(str(total))}}/{total}  train loss {self.train_loss:.4f}  "
+            f"{validation_line(self.validation)}  lr {self.lr:.2e}  {self.seconds:.1f} s"
         )
-
-
-@dataclass
-class Progress:
-    """The finished epochs of a run; `diverged` says why it stopped early, if it did."""
-
-    history: list[EpochRecord] = field(default_factory=list)
-    diverged: str | None = None
-
-    @property
-    def best(self) -> EpochRecord | None:
-        """The best epoch by validation: see `metrics.is_better`."""
-        best = None
-        for record in self.history:
-            if best is None or is_better(record.validation, best.validation):
-                best = record
-        return best
 
 
 class Trainer:
@@ -118,7 +104,7 @@ class Trainer:
             self.progress = Progress([EpochRecord.from_row(row) for row in state["history"]])
             # A kill may have come between the files of an epoch: those beside the state follow it again.
             save_predictor(self.run.best_file, self.model, self.progress.best.epoch)
-            self._write_metrics()
+            self.run.write_metrics([entry.row() for entry in self.progress.history])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -150,7 +136,7 @@ class Trainer:
             group["lr"] = rate
         loss = self._train_epoch(epoch, bar)
         logits = predict_logits(self.model, self.data.zoo, self.data.split.validation)
-        validation = measure(logits, self.data.zoo.labels[self.data.split.validation])
+        validation = measure_logits(logits, self.data.zoo.labels[self.data.split.validation])
         return EpochRecord(epoch, loss, validation, rate, time.perf_counter() - start)
 
     def _train_epoch(self, epoch: int, bar: tqdm) -> float:
@@ -185,12 +171,8 @@ class Trainer:
         )
         if is_best:
             save_predictor(self.run.best_file, self.model, record.epoch)
-        self._write_metrics()
+        self.run.write_metrics([entry.row() for entry in self.progress.history])
         self.report(record)
 
     def _copy_of_weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-
-    def _write_metrics(self) -> None:
-        rows = [entry.row() for entry in self.progress.history]
-        write_csv(self.run.metrics_file, list(rows[0]), [list(row.values()) for row in rows])

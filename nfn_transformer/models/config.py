@@ -39,6 +39,11 @@ class ModelConfig:
         if not (self.transformers_nfn_channels and self.classifier_nfn_channels) or min(*widths, *outputs) < 1:
             raise ValueError(f"a width is missing or below 1 in {self}")
 
+    @property
+    def name(self) -> str:
+        """A readable name, as in inv-mlp-mlp."""
+        return f"{self.enc_mode}-{self.cls_mode}-{self.emb_mode}"
+
     def check(self, spec: TransformerSpec, dataset: str) -> None:
         """Raise UserError where the modes do not fit the zoo's networks."""
         if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfn_transformer.experiments.metrics import Metrics, is_better, kendall_tau, measure
+from nfn_transformer.experiments.metrics import Metrics, is_better, kendall_tau, measure_logits
 
 
 def slow_tau_b(x, y):
@@ -30,7 +30,7 @@ def test_tau_is_tau_b(pairs):
 
 def test_known_values():
     labels = torch.tensor([0.2, 0.4, 0.6, 0.8])
-    found = measure(torch.logit(torch.tensor([0.3, 0.2, 0.6, 0.9])), labels)
+    found = measure_logits(torch.logit(torch.tensor([0.3, 0.2, 0.6, 0.9])), labels)
     assert found.tau == pytest.approx(4 / 6)
     assert found.mae == pytest.approx(0.1, abs=1e-6)
     assert found.r2 == pytest.approx(1 - (0.01 + 0.04 + 0 + 0.01) / 0.2, abs=1e-5)

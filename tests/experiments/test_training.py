@@ -12,7 +12,8 @@ from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare, recorded_split
 from nfn_transformer.experiments.final_report import evaluate_best
-from nfn_transformer.experiments.metrics import measure
+from nfn_transformer.experiments.fitted import FittedNetwork
+from nfn_transformer.experiments.metrics import measure_logits
 from nfn_transformer.experiments.predictions import predict_logits
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.experiments.saved_predictor import load_predictor
@@ -34,6 +35,10 @@ def data(small):
 def empty_run(path):
     path.mkdir()
     return RunDirectory(path)
+
+
+def best_of(run):
+    return FittedNetwork(*load_predictor(run.best_file), CPU)
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):
     progress = training.train()
     assert [record.epoch for record in progress.history] == [1, 2]
     assert progress.diverged.startswith("epoch 3: the loss is not finite (training nan")
-    test = evaluate_best(data, progress, run)
+    test = evaluate_best(data, progress, best_of(run), run, seed=1)
     results = read_json(run.results_file)
     assert results["status"] == progress.diverged
     assert results["best_epoch"] == progress.best.epoch
@@ -93,13 +98,13 @@ def test_the_best_epoch_by_validation_is_kept_and_tested(data, run):
     training.model.load_state_dict(warm.model.state_dict())
     progress = training.train()
     assert progress.best.epoch <= 2
-    test = evaluate_best(data, progress, run)
+    test = evaluate_best(data, progress, best_of(run), run, seed=1)
     model, epoch = load_predictor(run.best_file)
     assert epoch == progress.best.epoch == read_json(run.results_file)["best_epoch"]
     if epoch == 2:
         assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
     for index, found in ((data.split.validation, progress.best.validation), (data.split.test, test)):
-        assert measure(predict_logits(model, data.zoo, index), data.zoo.labels[index]) == found
+        assert measure_logits(predict_logits(model, data.zoo, index), data.zoo.labels[index]) == found
 
 
 def test_the_schedule_reaches_the_optimizer(data, run):
@@ -193,7 +198,7 @@ def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
 
 
 def test_a_changed_zoo_is_no_longer_the_runs_own(data):
-    record = data.to_record()
+    record = data.record
     assert torch.equal(recorded_split(data.zoo, record, RECORD).test, data.split.test)
     rows = data.zoo.rows.clone()
     rows[data.split.train[3], 5] += 1e-3

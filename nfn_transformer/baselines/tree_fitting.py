@@ -1,0 +1,49 @@
+"""What fitting a tree model takes and gives, whichever library does it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from numpy import ndarray
+
+
+@dataclass
+class Sides:
+    """What a tree model is fitted on: flattened networks [n, numbers] float32 and their accuracies [n].
+
+    Fitting sets `train` and `validation` to None as soon as it has its own, smaller form of them.
+    """
+
+    train: ndarray | None
+    train_labels: ndarray
+    validation: ndarray | None
+    validation_labels: ndarray
+
+
+class Observer(Protocol):
+    """Who follows the rounds of a fit, and knows which is the best."""
+
+    def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
+        """A round is done.
+
+        Args:
+            train_loss: root mean squared error on the training side.
+            predictions: of the validation side, [n].
+
+        Returns:
+            Whether the round is the best so far, and whether it shall be the last.
+        """
+
+
+class TreeModel(Protocol):
+    """Fitted trees."""
+
+    @property
+    def content(self) -> bytes:
+        """The model as its library writes it."""
+
+    @property
+    def trees(self) -> int:
+        """The number of trees."""
+
+    def predict(self, inputs: ndarray) -> ndarray:
+        """Predicted accuracies [n], float32 or float64, of flattened networks [n, numbers]; they may leave [0, 1]."""

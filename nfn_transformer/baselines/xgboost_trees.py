@@ -1,0 +1,119 @@
+"""XGBoost on flattened weights: rounds trained once, the best kept as it was, memory bounded."""
+
+import numpy as np
+import xgboost
+from numpy import ndarray
+
+from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+from nfn_transformer.baselines.tree_fitting import Observer, Sides
+
+# XGBoost's sketch of the columns takes eleven times the data's own memory where there are many rows. Of more rows than
+# these, as many order statistics of each column, evenly spaced, are sketched instead: 256 bins need no more.
+SKETCH_ROWS = 1024
+_COLUMNS = 512
+
+
+class XGBoostTrees:
+    """Trees that XGBoost has fitted, as JSON text."""
+
+    def __init__(self, content: bytes):
+        """Raises ValueError where `content` is no such text."""
+        self.content = content
+        self._booster = xgboost.Booster()
+        try:
+            self._booster.load_model(bytearray(content))
+        except xgboost.core.XGBoostError as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+
+    @property
+    def trees(self) -> int:
+        """The number of trees."""
+        return self._booster.num_boosted_rounds()
+
+    def predict(self, inputs: ndarray) -> ndarray:
+        """Predicted accuracies [n] of flattened networks [n, numbers]."""
+        return self._booster.predict(xgboost.DMatrix(inputs))
+
+
+def device_for(device: str) -> tuple[str, str | None]:
+    """The device that this build of XGBoost can train on, and, where it is not `device`, why."""
+    if device != "cpu" and not xgboost.build_info()["USE_CUDA"]:
+        return "cpu", "this build of XGBoost has no CUDA"
+    return device, None
+
+
+def fit(
+    config: TreeConfig,
+    boosting: BoostingConfig,
+    sides: Sides,
+    seed: int,
+    threads: int,
+    device: str,
+    observer: Observer,
+) -> XGBoostTrees:
+    """Train round after round; returns the trees of the best round as they were then.
+
+    Args:
+        config: parameters as XGBoost names them.
+        boosting: how many rounds.
+        sides: training and validation side.
+        seed: in [0, 2**31), of the draws of rows and columns.
+        threads: of the CPU.
+        device: cpu, cuda or cuda:N.
+        observer: told of each round.
+    """
+    parameters = {**config.parameters, "seed": seed, "nthread": threads, "device": device, "verbosity": 1}
+    train = _quantized(sides.train, sides.train_labels, threads)
+    sides.train = None
+    validation = xgboost.QuantileDMatrix(sides.validation, sides.validation_labels, ref=train, nthread=threads)
+    sides.validation = None
+    follower = _Follower(validation, observer)
+    xgboost.train(
+        parameters,
+        train,
+        boosting.rounds,
+        evals=[(train, "train"), (validation, "validation")],
+        custom_metric=follower.see_predictions,
+        callbacks=[follower],
+        verbose_eval=False,
+    )
+    return XGBoostTrees(follower.best)
+
+
+def _quantized(inputs: ndarray, labels: ndarray, threads: int) -> xgboost.QuantileDMatrix:
+    if len(inputs) <= SKETCH_ROWS:
+        return xgboost.QuantileDMatrix(inputs, labels, nthread=threads)
+    ranks = np.linspace(0, len(inputs) - 1, SKETCH_ROWS).round().astype(int)
+    statistics = np.empty((SKETCH_ROWS, inputs.shape[1]), inputs.dtype)
+    for start in range(0, inputs.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        statistics[:, columns] = np.sort(inputs[:, columns], axis=0)[ranks]
+    sketched = xgboost.QuantileDMatrix(statistics, nthread=threads)
+    return xgboost.QuantileDMatrix(inputs, labels, ref=sketched, nthread=threads)
+
+
+class _Follower(xgboost.callback.TrainingCallback):
+    """Hands each round to the observer, and keeps the model of the best one.
+
+    The copy is needed: a later round of dart changes the weights of earlier trees.
+    """
+
+    def __init__(self, validation: xgboost.QuantileDMatrix, observer: Observer):
+        self.best = b""
+        self._validation, self._observer = validation, observer
+        self._train_loss, self._predictions = 0.0, np.empty(0)
+
+    def see_predictions(self, predictions: ndarray, data: xgboost.QuantileDMatrix) -> tuple[str, float]:
+        """XGBoost asks for a metric on each side, and so shows the predictions that it has at hand."""
+        if data is self._validation:
+            self._predictions = predictions.copy()
+        else:
+            self._train_loss = float(np.sqrt(np.mean(np.square(predictions - data.get_label()))))
+        return "seen", 0.0
+
+    def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: dict) -> bool:
+        """Called by XGBoost after each round; True stops it."""
+        is_best, is_last = self._observer.finish_round(self._train_loss, self._predictions)
+        if is_best:
+            self.best = bytes(model.save_raw("json"))
+        return is_last

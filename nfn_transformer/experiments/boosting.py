@@ -1,0 +1,113 @@
+"""Training a tree model: rounds trained once, each one measured, the best by validation RMSE kept."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from numpy import ndarray
+from torch import Tensor
+from tqdm import tqdm
+
+from nfn_transformer import atomic_files
+from nfn_transformer.baselines.flattening import flatten_checkpoints
+from nfn_transformer.baselines.tree_config import BoostingConfig
+from nfn_transformer.baselines.tree_fitting import Sides
+from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.experiments.config import RunConfig
+from nfn_transformer.experiments.data import RunData
+from nfn_transformer.experiments.metrics import Metrics, measure_regression
+from nfn_transformer.experiments.progress import Progress, validation_columns, validation_line
+from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.seeding import stream_seed
+
+# Of more rounds than these not every one is worth a line on the screen.
+_LINES = 100
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: root mean squared error on the training side, validation metrics, seconds."""
+
+    round: int
+    train_loss: float
+    validation: Metrics
+    seconds: float
+
+    @property
+    def number(self) -> int:
+        """The round, counted from 1."""
+        return self.round
+
+    def row(self) -> dict[str, float]:
+        """The record as a flat row of metrics.csv."""
+        validation = validation_columns(self.validation)
+        return {"round": self.round, "train_loss": self.train_loss, **validation, "seconds": self.seconds}
+
+    def line(self, total: int) -> str | None:
+        """The record as one line for the screen; None where it is not worth one."""
+        if self.round > 1 and self.round % max(1, total // _LINES):
+            return None
+        return (
+            f"round {self.round:>{len(str(total))}}/{total}  train loss {self.train_loss:.4f}  "
+            f"{validation_line(self.validation)}  {self.seconds:.1f} s"
+        )
+
+
+def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Callable[[RoundRecord], None]) -> Progress:
+    """Fit the tree model of a configuration on the CPU's threads or on its device; the test side is never read here.
+
+    Leaves metrics.csv, also where it is interrupted, and the best round's trees in the run directory.
+
+    Args:
+        config: of a tree model.
+        data: the zoo, on the CPU, and its split.
+        run: where metrics and trees go.
+        report: called with each finished round.
+    """
+    library = tree_library(config.predictor.library)
+    train, validation = data.split.train, data.split.validation
+    sides = Sides(
+        train=flatten_checkpoints(data.zoo, train).numpy(),
+        train_labels=data.zoo.labels[train].numpy(),
+        validation=flatten_checkpoints(data.zoo, validation).numpy(),
+        validation_labels=data.zoo.labels[validation].numpy(),
+    )
+    follower = _Follower(data.zoo.labels[validation], config.training, report)
+    seed = stream_seed(config.seed, "trees") % 2**31
+    try:
+        with follower.bar:
+            model = library.fit(
+                config.predictor, config.training, sides, seed, torch.get_num_threads(), config.device, follower
+            )
+    finally:
+        if follower.progress.history:
+            run.write_metrics([record.row() for record in follower.progress.history])
+    with atomic_files.replacing(run.path / library.file_name) as temporary:
+        temporary.write_bytes(model.content)
+    return follower.progress
+
+
+class _Follower:
+    """Measures each round, knows the best one, and says when to stop (`baselines.tree_fitting.Observer`)."""
+
+    def __init__(self, labels: Tensor, config: BoostingConfig, report: Callable[[RoundRecord], None]):
+        self.progress = Progress.by_rounds()
+        self.bar = tqdm(total=config.rounds, unit=" rounds", leave=False, disable=None)
+        self._labels, self._config, self._report = labels, config, report
+        self._best, self._start = None, time.perf_counter()
+
+    def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
+        """Record a round; returns whether it is the best so far, and whether it shall be the last."""
+        now = time.perf_counter()
+        validation = measure_regression(torch.from_numpy(predictions), self._labels)
+        record = RoundRecord(len(self.progress.history) + 1, train_loss, validation, now - self._start)
+        self._start = now
+        self.progress.history.append(record)
+        is_best = self._best is None or self.progress.better(validation, self._best.validation)
+        if is_best:
+            self._best = record
+        self.bar.update()
+        self._report(record)
+        patience = self._config.early_stopping
+        return is_best, patience is not None and record.round - self._best.round >= patience

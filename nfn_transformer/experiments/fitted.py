@@ -1,0 +1,98 @@
+"""A trained predictor, whatever its kind: what it predicts, how that is measured, and how it is read from a run."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.baselines.flattening import flatten_checkpoints, flatten_networks
+from nfn_transformer.baselines.tree_fitting import TreeModel
+from nfn_transformer.experiments.metrics import Metrics, measure_logits, measure_regression
+from nfn_transformer.experiments.predictions import predict_logits, predict_logits_of
+from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.reading import Zoo
+
+
+class FittedPredictor(Protocol):
+    """A trained predictor of networks with the sizes of `spec`.
+
+    `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attributes: device, where the
+    zoo's tensors have to be; best, the epoch or round that it is of; size, what is counted of it -> how many.
+    """
+
+    spec: TransformerSpec
+    device: torch.device
+    best: int
+
+    @property
+    def size(self) -> dict[str, int]: ...
+
+    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
+        """For the checkpoints that `index` [n] selects."""
+
+    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+        """For n networks on the CPU."""
+
+    def accuracies(self, outputs: Tensor) -> Tensor:
+        """Predicted accuracies [n] in float64."""
+
+    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
+        """Metrics against the true accuracies [n]."""
+
+
+class FittedNetwork:
+    """A neural network, whose outputs are logits of accuracies."""
+
+    def __init__(self, model: AccuracyPredictor, epoch: int, device: torch.device):
+        self.model, self.spec, self.device, self.best = model.to(device), model.spec, device, epoch
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The number of its parameters."""
+        return {"parameters": sum(parameter.numel() for parameter in self.model.parameters())}
+
+    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
+        """Logits [n] for the checkpoints that `index` [n] selects."""
+        return predict_logits(self.model, zoo, index)
+
+    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+        """Logits [n] for n networks on the CPU."""
+        return predict_logits_of(self.model, weights, self.device)
+
+    def accuracies(self, outputs: Tensor) -> Tensor:
+        """Predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
+        return outputs.double().sigmoid()
+
+    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
+        """Metrics of the logits against the true accuracies [n]."""
+        return measure_logits(outputs, labels)
+
+
+class FittedTrees:
+    """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
+
+    def __init__(self, model: TreeModel, spec: TransformerSpec):
+        self.model, self.spec, self.device, self.best = model, spec, torch.device("cpu"), model.trees
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The number of its trees."""
+        return {"trees": self.model.trees}
+
+    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
+        """Accuracies [n] for the checkpoints that `index` [n] selects."""
+        return torch.from_numpy(self.model.predict(flatten_checkpoints(zoo, index).numpy()))
+
+    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+        """Accuracies [n] for n networks on the CPU."""
+        return torch.from_numpy(self.model.predict(flatten_networks(weights).numpy()))
+
+    def accuracies(self, outputs: Tensor) -> Tensor:
+        """Predicted accuracies [n] in float64."""
+        return outputs.double()
+
+    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
+        """Metrics of the accuracies against the true ones [n]."""
+        return measure_regression(outputs, labels)

@@ -1,0 +1,115 @@
+"""The two kinds of predictors as an experiment sees them: something to describe, to train, and to read back."""
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.experiments.boosting import train_trees
+from nfn_transformer.experiments.config import NETWORK, RunConfig
+from nfn_transformer.experiments.data import RunData
+from nfn_transformer.experiments.fitted import FittedNetwork, FittedPredictor, FittedTrees
+from nfn_transformer.experiments.progress import Progress, Record
+from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.experiments.saved_predictor import load_predictor
+from nfn_transformer.experiments.training import Trainer
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.weights.spec import TransformerSpec
+
+Report = Callable[[Record], None]
+
+
+class Learner(Protocol):
+    """A predictor that is not trained yet.
+
+    Attributes: device, that it is trained on, as a run's configuration names it; data_device, where it wants the zoo.
+    """
+
+    device: str
+    data_device: torch.device
+
+    def describe(self) -> str:
+        """What it is, for the screen."""
+
+    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
+        """Train it, with `resume` from where an earlier command was stopped."""
+
+
+def build_learner(config: RunConfig, spec: TransformerSpec) -> Learner:
+    """The learner of a configuration.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    return NetworkLearner(config, spec) if config.model == NETWORK else TreeLearner(config)
+
+
+def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
+    """The best predictor that a run has left; a network goes to `device`.
+
+    Raises:
+        RunError: the run has none yet, or it is damaged.
+    """
+    config, spec = run.read_config()
+    if config.model == NETWORK:
+        model, epoch = load_predictor(run.best_file)
+        return FittedNetwork(model, epoch, device)
+    library = tree_library(config.predictor.library)
+    path = run.path / library.file_name
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; a run writes it after its last round")
+    try:
+        return FittedTrees(library.parse(path.read_bytes()), spec)
+    except ValueError as error:
+        raise RunError(f"{path}: holds no trees: {error}") from None
+
+
+class NetworkLearner:
+    """A neural network, trained by epochs."""
+
+    def __init__(self, config: RunConfig, spec: TransformerSpec):
+        config.predictor.check(spec, config.data.dataset)
+        self.config, self.device, self.data_device = config, config.device, torch.device(config.device)
+        try:
+            self.model = build_predictor(spec, config.predictor, config.seed).to(self.data_device)
+        except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
+
+    def describe(self) -> str:
+        """Its branches and the number of its parameters."""
+        modes, parameters = self.config.predictor, sum(p.numel() for p in self.model.parameters())
+        return (
+            f"encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
+            f"{parameters:,} parameters"
+        )
+
+    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
+        """Train the epochs that are left."""
+        trainer = Trainer(self.model, data, self.config.training, self.config.seed, run, report)
+        if resume:
+            trainer.resume()
+        return trainer.train()
+
+
+class TreeLearner:
+    """A tree model, trained by rounds; it reads the zoo on the CPU, also where its library trains on a GPU."""
+
+    data_device = torch.device("cpu")
+
+    def __init__(self, config: RunConfig):
+        self.device, reason = tree_library(config.predictor.library).device_for(config.device)
+        if reason:
+            print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
+        self.config = config
+
+    def describe(self) -> str:
+        """Its library and kind."""
+        return f"{self.config.predictor.name} on flattened weights"
+
+    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
+        """Train all rounds; an interrupted model is trained anew, as neither library goes on to the same bits."""
+        return train_trees(self.config, data, run, report)

@@ -1,0 +1,72 @@
+"""Many random elements of the symmetry group at once, one for each network of a batch."""
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
+from nfn_transformer.weights.group import BlockElement
+from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
+
+MOST_CONDITION = 1e4
+
+
+def transform_each(
+    weights: TransformerWeights, spec: TransformerSpec, scale: float, generator: torch.Generator
+) -> TransformerWeights:
+    """The n networks [n, 1, ...], each transformed by an element of its own; their functions stay.
+
+    Every block has its own uniform permutations of heads and neurons, and M and N with entries uniform in
+    [-scale, scale], drawn again where the condition number exceeds 1e4. Classifier and embedding stay. What is
+    computed is computed in float64 and returned in the dtype of the weights.
+
+    Args:
+        weights: of networks with the sizes of `spec`, on the CPU.
+        scale: above 0.
+        generator: of the draws, on the CPU.
+    """
+    blocks = []
+    for block, block_spec in zip(weights.blocks, spec.blocks, strict=True):
+        elements = sample_uniform(block_spec, weights.batch, scale, generator)
+        blocks.append(act_each(elements, block.to(torch.float64)).to(block.W_A.dtype))
+    return replace(weights, blocks=tuple(blocks))
+
+
+def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.Generator) -> BlockElement:
+    """`count` random elements in one: every tensor has `count` in front of the shape that BlockElement gives it."""
+    M, M_inverse = _uniform_invertible(count * spec.heads, spec.key, scale, generator)
+    N, N_inverse = _uniform_invertible(count * spec.heads, spec.value, scale, generator)
+    matrices = (matrix.unflatten(0, (count, spec.heads)) for matrix in (M, M_inverse, N, N_inverse))
+    tau, pi_O, pi_A = (_permutations(count, size, generator) for size in (spec.heads, spec.width, spec.hidden))
+    return BlockElement(tau, *matrices, pi_O, pi_A)
+
+
+def act_each(elements: BlockElement, block: BlockWeights) -> BlockWeights:
+    """The n networks' block [n, d, ...], the i-th one transformed by the i-th of `elements`."""
+
+    def act(element: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        one = BlockWeights(*(tensor.unsqueeze(0) for tensor in tensors))
+        return tuple(tensor.squeeze(0) for tensor in BlockElement(*element).act(one).tensors())
+
+    element = tuple(getattr(elements, field.name) for field in fields(elements))
+    return BlockWeights(*torch.vmap(act)(element, tuple(block.tensors())))
+
+
+def _permutations(count: int, size: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, size, generator=generator, dtype=torch.float64).argsort(dim=1)
+
+
+def _uniform_invertible(count: int, size: int, scale: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Matrices [count, size, size] with entries uniform in [-scale, scale], and their inverses."""
+    matrices = torch.empty(count, size, size, dtype=torch.float64)
+    left = torch.arange(count)
+    while len(left):
+        matrices[left] = _uniform(len(left), size, scale, generator)
+        condition = torch.linalg.cond(matrices[left])
+        left = left[~(condition <= MOST_CONDITION)]  # not `>`, which lets the nan of a singular one pass
+    return matrices, torch.linalg.inv(matrices)
+
+
+def _uniform(count: int, size: int, scale: float, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(count, size, size, generator=generator, dtype=torch.float64) - 1) * scale

@@ -1,0 +1,43 @@
+"""Train XGBoost on the flattened weights of a zoo of transformers to predict their accuracy, and test it once.
+
+python nfn_transformer/xgb.py --dataset digits --data_path data/digits_transformers.zip
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from nfn_transformer import cli, cli_flags
+from nfn_transformer.baselines.tree_config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOOST_MODELS, xgboost_config
+from nfn_transformer.experiments.config import RunConfig
+from nfn_transformer.training_command import TrainingCommand
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags, in groups."""
+    parser = cli_flags.training_parser(
+        "xgb.py", "Train XGBoost on the flattened weights of a zoo of transformers, and test it once."
+    )
+    parser.add_argument_group("model").add_argument(
+        "--model",
+        choices=XGBOOST_MODELS,
+        default="gbtree",
+        help=f"gbtree, or dart, which drops {DART_RATE_DROP:.0%} of the trees in each round".replace("%", "%%"),
+    )
+    return parser
+
+
+def run_config(flags: argparse.Namespace) -> RunConfig:
+    """What the flags ask for."""
+    return cli_flags.run_config(flags, xgboost_config(flags.model), XGBOOST_BOOSTING)
+
+
+COMMAND = TrainingCommand("xgb.py", build_parser, run_config)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns its exit status."""
+    return COMMAND.run(arguments)
+
+
+if __name__ == "__main__":
+    cli.run_command(main)

@@ -1,0 +1,54 @@
+"""Enlarging a zoo by its symmetry group: transformed copies of networks, which are the same functions."""
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.seeding import stream
+from nfn_transformer.weights.checkpoint_format import state_dict_from_weights
+from nfn_transformer.weights.random_transformations import transform_each
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.split import Split
+
+_BATCH = 256
+
+
+def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tuple[Zoo, Split]:
+    """Let each side of a split grow to `factor` times its size by transformed copies of its own members.
+
+    A copy has the label and the run of its original; its name says what it is. The copies follow the originals, both in
+    the zoo and on each side.
+
+    Args:
+        zoo: on the CPU.
+        split: of the zoo's checkpoints.
+        factor: at least 1; 1 changes nothing.
+        scale: entries of M and N are uniform in [-scale, scale], see `weights.random_transformations`.
+        seed: of the draws; each side and each round of copies has a stream of its own.
+    """
+    members = sum(len(getattr(split, side.name)) for side in fields(split))
+    rows = zoo.rows.new_empty(len(zoo) + (factor - 1) * members, zoo.rows.shape[1])
+    rows[: len(zoo)] = zoo.rows
+    origins, names, sides, end = [torch.arange(len(zoo))], list(zoo.names), {}, len(zoo)
+    for side in fields(split):
+        index = getattr(split, side.name)
+        copies = []
+        for copy in range(1, factor):
+            place = torch.arange(end, end + len(index))
+            end += len(index)
+            _transform(zoo, index, scale, stream(seed, "augmentation", side.name, copy), rows[place[0] : end])
+            names.extend(f"{zoo.names[i]} (copy {copy})" for i in index.tolist())
+            origins.append(index)
+            copies.append(place)
+        sides[side.name] = torch.cat([index, *copies])
+    origin = torch.cat(origins)
+    runs = [zoo.runs[i] for i in origin.tolist()]
+    return replace(zoo, rows=rows, labels=zoo.labels[origin], names=names, runs=runs), Split(**sides)
+
+
+def _transform(zoo: Zoo, index: Tensor, scale: float, generator: torch.Generator, rows: Tensor) -> None:
+    """Write transformed copies of the checkpoints that `index` [n] selects into `rows` [n, row length]."""
+    for part, out in zip(index.split(_BATCH), rows.split(_BATCH), strict=True):
+        state = state_dict_from_weights(transform_each(zoo.weights(part), zoo.spec, scale, generator))
+        out.copy_(torch.cat([state[key].flatten(1) for key in zoo.shapes], dim=1))
