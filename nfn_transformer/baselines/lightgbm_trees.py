@@ -1,6 +1,7 @@
 """LightGBM on flattened weights: boosted trees and random forests, trained once, memory bounded."""
 
 import logging
+import re
 from typing import ClassVar
 
 import lightgbm
@@ -12,6 +13,8 @@ from nfn_transformer.baselines.tree_fitting import Observer, Sides
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048
+
+_SIZES, _END = re.compile(rb"^tree_sizes=.*\n", re.MULTILINE), b"\npandas_categorical:null\n"
 
 
 class _Log:
@@ -35,8 +38,11 @@ class LightGBMTrees:
     def __init__(self, content: bytes):
         """Raises ValueError where `content` is no such text."""
         self.content = content
+        if not content.endswith(_END):
+            raise ValueError("its end is missing")
         try:
-            self._booster = lightgbm.Booster(model_str=content.decode())
+            # By the sizes LightGBM reads trees side by side, where one that is damaged ends the whole process.
+            self._booster = lightgbm.Booster(model_str=_SIZES.sub(b"", content).decode())
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error).splitlines()[0]) from None
 
@@ -107,7 +113,8 @@ def fit(
     sides.train = None
     validation = lightgbm.Dataset(sides.validation, sides.validation_labels, reference=train).construct()
     sides.validation = None
-    follower = _Follower(train, validation, observer)
+    forest = _Forest(float(np.mean(train.get_label(), dtype=float))) if config.parameters["boosting"] == "rf" else None
+    follower = _Follower(train, validation, observer, forest)
     booster = lightgbm.train(
         parameters,
         train,
@@ -118,7 +125,10 @@ def fit(
         callbacks=[follower],
         keep_training_booster=True,
     )
-    return LightGBMTrees(booster.model_to_string(num_iteration=follower.best_round).encode())
+    if forest is not None:
+        for tree in forest.barren:
+            booster.set_leaf_output(tree, 0, forest.mean)
+    return LightGBMTrees(booster.model_to_string(num_iteration=follower.best_trees).encode())
 
 
 def _binned(inputs: ndarray, labels: ndarray, parameters: dict) -> lightgbm.Dataset:
@@ -131,26 +141,60 @@ def _binned(inputs: ndarray, labels: ndarray, parameters: dict) -> lightgbm.Data
     return whole
 
 
-class _Follower:
-    """Hands each round to the observer, and remembers the best one."""
+class _Forest:
+    """Mends LightGBM's random forests, where a tree that finds no split counts as 0: here it predicts `mean`.
 
-    def __init__(self, train: lightgbm.Dataset, validation: lightgbm.Dataset, observer: Observer):
-        self.best_round = 0
-        self._train, self._validation, self._observer = train, validation, observer
-        self._train_loss, self._predictions = 0.0, np.empty(0)
+    Attributes: mean, of the training labels; barren, the numbers of such trees, from 0.
+    """
+
+    def __init__(self, mean: float):
+        self.mean, self.barren = mean, []
+        self._splits, self._shown, self._sums = 0, [0.0, 0.0], [0.0, 0.0]
+
+    def mend(self, booster: lightgbm.Booster, predictions: list[ndarray]) -> list[ndarray]:
+        """What the forest predicts after a round, where LightGBM shows `predictions` of each side.
+
+        After i rounds it shows (i - 1) / i of what it has shown before and 1 / i of the new tree's predictions, but
+        where that tree has no split the same as before.
+        """
+        trees = booster.current_iteration()
+        splits = int(booster.feature_importance("split").sum())
+        if splits == self._splits:
+            self.barren.append(trees - 1)
+        for side, shown in enumerate(predictions):
+            grown = trees * shown - (trees - 1) * self._shown[side]
+            self._sums[side] = self._sums[side] + (grown if splits > self._splits else np.full(len(shown), self.mean))
+        self._splits, self._shown = splits, predictions
+        return [total / trees for total in self._sums]
+
+
+class _Follower:
+    """Hands each round to the observer, and remembers how many trees there were after the best one.
+
+    These can be fewer than rounds: where no split is found, boosting adds no tree.
+    """
+
+    def __init__(
+        self, train: lightgbm.Dataset, validation: lightgbm.Dataset, observer: Observer, forest: _Forest | None
+    ):
+        self.best_trees = 0
+        self._train_labels, self._validation = train.get_label(), validation
+        self._observer, self._forest = observer, forest
+        self._predictions = [np.empty(0), np.empty(0)]
 
     def see_predictions(self, predictions: ndarray, data: lightgbm.Dataset) -> list:
         """LightGBM asks for a metric on each side, and so shows the predictions that it has at hand."""
-        if data is self._validation:
-            self._predictions = predictions.copy()
-        else:
-            self._train_loss = float(np.sqrt(np.mean(np.square(predictions - data.get_label()))))
+        self._predictions[data is self._validation] = predictions.copy()
         return []
 
     def __call__(self, environment: lightgbm.callback.CallbackEnv) -> None:
         """Called by LightGBM after each round."""
-        is_best, is_last = self._observer.finish_round(self._train_loss, self._predictions)
+        train, validation = self._predictions
+        if self._forest is not None:
+            train, validation = self._forest.mend(environment.model, [train, validation])
+        train_loss = float(np.sqrt(np.mean(np.square(train - self._train_labels))))
+        is_best, is_last = self._observer.finish_round(train_loss, validation)
         if is_best:
-            self.best_round = environment.iteration + 1
+            self.best_trees = environment.model.current_iteration()
         if is_last:
-            raise lightgbm.callback.EarlyStopException(self.best_round - 1, [])
+            raise lightgbm.callback.EarlyStopException(environment.iteration, [])

@@ -19,6 +19,8 @@ class XGBoostTrees:
     def __init__(self, content: bytes):
         """Raises ValueError where `content` is no such text."""
         self.content = content
+        if not content:
+            raise ValueError("it is empty")  # XGBoost would end the whole process
         self._booster = xgboost.Booster()
         try:
             self._booster.load_model(bytearray(content))

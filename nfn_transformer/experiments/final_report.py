@@ -37,7 +37,7 @@ def evaluate_best(data: RunData, progress: Progress, fitted: FittedPredictor, ru
     plot_predictions(run.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
     results = {
         "status": progress.diverged or COMPLETE,
-        f"best_{progress.unit}": fitted.best,
+        f"best_{progress.unit}": progress.best.number,
         f"{progress.unit}s": len(progress.history),
         **fitted.size,
         "networks": {side: len(getattr(data.split, side)) for side in ("train", "validation", "test")},

@@ -19,12 +19,11 @@ class FittedPredictor(Protocol):
     """A trained predictor of networks with the sizes of `spec`.
 
     `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attributes: device, where the
-    zoo's tensors have to be; best, the epoch or round that it is of; size, what is counted of it -> how many.
+    zoo's tensors have to be; size, what is counted of it -> how many.
     """
 
     spec: TransformerSpec
     device: torch.device
-    best: int
 
     @property
     def size(self) -> dict[str, int]: ...
@@ -74,7 +73,7 @@ class FittedTrees:
     """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
 
     def __init__(self, model: TreeModel, spec: TransformerSpec):
-        self.model, self.spec, self.device, self.best = model, spec, torch.device("cpu"), model.trees
+        self.model, self.spec, self.device = model, spec, torch.device("cpu")
 
     @property
     def size(self) -> dict[str, int]:

@@ -1,0 +1,221 @@
+"""The cells of a grid: one run each, known by everything that decides its numbers, data included."""
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nfn_transformer.cli_flags import existing_zoo
+from nfn_transformer.errors import RunError, UserError, ZooError
+from nfn_transformer.experiments.config import DataConfig, RunConfig, absolute
+from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
+from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.grids.cell_runner import CellTask
+from nfn_transformer.grids.grid_file import Grid, GridError, Row
+from nfn_transformer.training_command import TrainingCommand
+from nfn_transformer.zoo.reading import Zoo
+
+# What the grid itself decides.
+_NOT_IN_A_GRID = ("seed", "out_dir", "resume", "device")
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a finished cell's run has found; tau is nan where it is undefined, the interval where it was not taken."""
+
+    tau: float
+    low: float
+    high: float
+    r2: float
+    mae: float
+    validation_tau: float
+    train: int
+    test: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Fields: row, column and seed, its place; config, of the run; digest, of the data on its split; task, how it is run.
+    """
+
+    row: str
+    column: str
+    seed: int
+    config: RunConfig
+    digest: str
+    task: CellTask
+
+    @property
+    def name(self) -> str:
+        """For the screen."""
+        return f"{self.row} | {self.column} | seed {self.seed}"
+
+    def result(self) -> CellResult | None:
+        """The result; None where the cell is not finished.
+
+        Raises:
+            RunError: the directory holds another run than the cell's, or is damaged.
+        """
+        if not self.task.finished:
+            return None
+        run = RunDirectory.open(Path(self.task.directory))
+        if _identity(run.read_config()[0], read_json(run.split_file).get("digest")) != _identity(
+            self.config, self.digest
+        ):
+            raise RunError(f"{run.path}: holds another run than this cell's; move it away")
+        return _result(read_json(run.results_file), run.results_file)
+
+    def seconds(self) -> float | None:
+        """How long the training took by its own count; None where it has not begun."""
+        try:
+            lines = (Path(self.task.directory) / "metrics.csv").read_text().splitlines()
+            place = lines[0].split(",").index("seconds")
+            return sum(float(line.split(",")[place]) for line in lines[1:])
+        except (OSError, ValueError, IndexError):
+            return None
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A cell that cannot be run, and why."""
+
+    row: str
+    column: str
+    seed: int
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """For the screen."""
+        return f"{self.row} | {self.column} | seed {self.seed}"
+
+
+def plan(
+    grid: Grid, commands: Mapping[str, TrainingCommand], folder: Path, device: str, data_path: str | None
+) -> tuple[list[Cell], list[Impossible]]:
+    """All cells of a grid, seed after seed, so that a first seed of the whole table is there early.
+
+    Reads every zoo once, which leaves its cache to the cells.
+
+    Args:
+        grid: what to run.
+        commands: main, xgb and gbm.
+        folder: of the cells' run directories, which tables share.
+        device: --device of all cells.
+        data_path: in place of every cell's own.
+
+    Raises:
+        UserError: flags are not as their command wants them, or a zoo cannot be read.
+    """
+    zoos: dict[DataConfig, Zoo] = {}
+    digests: dict[tuple[DataConfig, int], str] = {}
+    cells, impossible = [], []
+    for seed in grid.seeds:
+        for column in grid.columns:
+            for row in grid.rows:
+                flags = {**row.flags, **column.flags, **({} if data_path is None else {"data_path": data_path})}
+                where = f"{grid.path}: row '{row.name}', column '{column.name}'"
+                command, parsed = _parse(row, flags, seed, device, commands, where)
+                config = command.run_config(parsed)
+                try:
+                    digest = _digest(config, parsed, zoos, digests)
+                except _NoSplit as error:
+                    impossible.append(Impossible(row.name, column.name, seed, str(error)))
+                    continue
+                task = _task(command, flags, config, digest, device, folder)
+                cells.append(Cell(row.name, column.name, seed, config, digest, task))
+    return cells, impossible
+
+
+class _NoSplit(Exception):
+    """A zoo has too few networks above a cut-off."""
+
+
+def _parse(
+    row: Row, flags: Mapping[str, str], seed: int, device: str, commands: Mapping[str, TrainingCommand], where: str
+) -> tuple[TrainingCommand, argparse.Namespace]:
+    if row.command not in commands:
+        raise GridError(f"{where}: no command '{row.command}'; expected one of {', '.join(commands)}")
+    for name in _NOT_IN_A_GRID:
+        if name in flags:
+            raise GridError(f"{where}: the flag '{name}' is set by reproduce.py; leave it out")
+
+    def refuse(message: str):
+        raise GridError(f"{where}: {message}")
+
+    parser = commands[row.command].build_parser()
+    parser.error = refuse  # argparse would end the program without a word on the grid
+    return commands[row.command], parser.parse_args([*_words(flags), "--seed", str(seed), "--device", device])
+
+
+def _words(flags: Mapping[str, str]) -> list[str]:
+    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+
+
+def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: dict) -> str:
+    source = replace(config.data, cut_off=0.0, augment=False)
+    split = replace(config.data, augment=False)
+    if (split, config.seed) not in digests:
+        if source not in zoos:
+            zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)
+        try:
+            drawn = draw_split(zoos[source], config.data, config.seed)
+        except ZooError as error:
+            raise _NoSplit(str(error)) from None
+        digests[split, config.seed] = split_record(zoos[source], drawn)["digest"]
+    return digests[split, config.seed]
+
+
+def _identity(config: RunConfig, digest: str | None) -> str:
+    """Text that is equal for two runs only where the same numbers are to be expected, wherever the zoo lies."""
+    values = config.to_json()
+    for name in ("device", "versions"):
+        del values[name]
+    del values["data"]["data_path"]
+    if not config.data.augment:
+        del values["data"]["augment_factor"], values["data"]["augment_scale"]
+    return json.dumps([values, digest], sort_keys=True)
+
+
+def _task(
+    command: TrainingCommand, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path
+) -> CellTask:
+    key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
+    place = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
+    program = str(Path(sys.modules[TrainingCommand.__module__].__file__).with_name(command.program))
+    data_path = absolute(existing_zoo(config.data.data_path))
+    given = {**flags, "data_path": data_path}
+    begin = (program, *_words(given), "--seed", str(config.seed), "--device", device, "--out_dir", str(place))
+    resume = (program, "--resume", str(place), "--data_path", data_path)
+    return CellTask(str(place), f"{place}.log", f"{place}.lock", begin, resume)
+
+
+def _result(values: Mapping, where: Path) -> CellResult:
+    try:
+        test, interval = values["test"], values.get("test_tau_interval") or {}
+        numbers = [test["tau"], interval.get("low"), interval.get("high"), test["r2"], test["mae"]]
+        numbers.append(values["validation"]["tau"])
+        networks = values["networks"]
+        found = [math.nan if number is None else float(number) for number in numbers]
+        return CellResult(*found, int(networks["train"]), int(networks["test"]), str(values["status"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{where}: is not what a finished run writes: {error!r}") from None
+
+
+def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], CellResult], list[str]]:
+    """The results of the finished cells, (row, column, seed) -> result, and what is wrong with others."""
+    found, problems = {}, []
+    for cell in cells:
+        try:
+            if (result := cell.result()) is not None:
+                found[cell.row, cell.column, cell.seed] = result
+        except UserError as error:
+            problems.append(f"{cell.name}: {error}")
+    return found, problems

@@ -1,0 +1,53 @@
+"""A table as one picture: a line of points for each row, a colour for each column."""
+
+import math
+from pathlib import Path
+
+from nfn_transformer import atomic_files
+from nfn_transformer.grids.results_table import Table
+
+
+def save_figure(table: Table, path: Path) -> None:
+    """Write a dot plot (PNG): rows sorted by tau, mean and standard error, published numbers as hollow diamonds."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
+
+    grid = table.grid
+    columns = [column.name for column in grid.columns]
+    rows = sorted((row.name for row in grid.rows), key=lambda name: _height(table, name))
+    figure = Figure(figsize=(7, 1.2 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = colormaps["viridis"]
+    for place, column in enumerate(columns):
+        # Columns lie a little above each other, the first one on top, so that no error bar hides another.
+        offset = 0.5 * (0.5 - (place + 0.5) / len(columns)) if len(columns) > 1 else 0.0
+        colour = colours(0.85 * place / max(1, len(columns) - 1))
+        heights, means, errors = [], [], []
+        for line, row in enumerate(rows):
+            summary = table.summaries[row, column]
+            if summary.published is not None:
+                error = summary.published.standard_error
+                axes.errorbar(
+                    summary.published.mean, line + offset, xerr=error, fmt="D", mfc="white", color=colour, capsize=2
+                )
+            if not math.isnan(summary.mean):
+                heights.append(line + offset)
+                means.append(summary.mean)
+                errors.append(0.0 if math.isnan(summary.standard_error) else summary.standard_error)
+        axes.errorbar(means, heights, xerr=errors, fmt="o", color=colour, capsize=2, label=column)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("Kendall's tau on the test side" + (" (diamonds: published)" if grid.published else ""))
+    axes.set_title(grid.title, fontsize="medium")
+    if len(columns) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    with atomic_files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _height(table: Table, row: str) -> float:
+    """Mean tau of a row over its columns, by which rows are sorted; rows without any go to the bottom."""
+    means = [s.mean for (name, _), s in table.summaries.items() if name == row and not math.isnan(s.mean)]
+    return sum(means) / len(means) if means else -math.inf

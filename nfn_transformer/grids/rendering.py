@@ -1,0 +1,177 @@
+"""A table as Markdown, LaTeX and CSV."""
+
+import math
+from collections.abc import Sequence
+
+from nfn_transformer.grids.cells import CellResult
+from nfn_transformer.grids.grid_file import Published
+from nfn_transformer.grids.results_table import Comparison, Summary, Table
+
+ABSENT = "\N{EN DASH}"
+
+
+def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
+    """The table, what it means, the comparisons, and what is missing."""
+    grid = table.grid
+    lines = [f"# {grid.title}", "", *([grid.about, ""] if grid.about else []), f"    {command}", ""]
+    lines += _markdown_rows(["", *(column.name for column in grid.columns)], _body(table, _markdown_cell))
+    lines += ["", *_legend(table), ""]
+    if table.comparisons:
+        lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table.comparisons), "", _COMPARED, ""]
+    if problems:
+        lines += ["## Missing", "", *(f"- {_escaped(problem)}" for problem in problems), ""]
+    return "\n".join(lines)
+
+
+_COMPARED = (
+    "Difference of Kendall's tau on the same splits, with its 95 % interval and p by the corrected resampled t-test "
+    "(Nadeau and Bengio 2003), which allows for the networks that splits share."
+)
+
+
+def _body(table: Table, cell) -> list[list[str]]:
+    return [
+        [row.name, *(cell(table, table.summaries[row.name, column.name]) for column in table.grid.columns)]
+        for row in table.grid.rows
+    ]
+
+
+def _markdown_rows(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    rows = [header, ["---"] * len(header), *body]
+    return ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _number(mean: float, error: float | None) -> str:
+    if math.isnan(mean):
+        return "nan"
+    return f"{mean:.3f}" if error is None or math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+
+
+def _published(published: Published | None) -> str:
+    return ABSENT if published is None else _number(published.mean, published.standard_error)
+
+
+def _marks(table: Table, summary: Summary) -> str:
+    found = [f"{summary.seeds} of {len(table.grid.seeds)} seeds"] if summary.seeds < len(table.grid.seeds) else []
+    found += [f"tau undefined in {summary.undefined}"] if summary.undefined else []
+    found += [f"{summary.stopped} stopped early"] if summary.stopped else []
+    return f" [{', '.join(found)}]" if found else ""
+
+
+def _markdown_cell(table: Table, summary: Summary) -> str:
+    text = ABSENT if not summary.seeds else _number(summary.mean, summary.standard_error)
+    text = f"**{text}**" if summary.best else text
+    beside = f" ({_published(summary.published)})" if table.grid.published else ""
+    return text + _marks(table, summary) + beside
+
+
+def _legend(table: Table) -> list[str]:
+    grid = table.grid
+    seeds = ", ".join(map(str, grid.seeds))
+    networks = []
+    for column in grid.columns:
+        tests = sorted({result.test for (_, name, _), result in table.results.items() if name == column.name})
+        networks.append(f"{column.name} {'/'.join(map(str, tests)) or ABSENT}")
+    text = (
+        f"Kendall's tau on the test side, mean ± standard error over seeds {seeds}; best of a column in bold. "
+        f"Test networks: {', '.join(networks)}. "
+    )
+    if grid.published:
+        text += f"In parentheses: published ({grid.source}); {ABSENT}: no published number is at hand."
+    else:
+        text += "No published numbers: these settings are in no paper at hand."
+    return [text]
+
+
+def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
+    body = [
+        [
+            comparison.place,
+            f"{comparison.name} minus {comparison.reference}",
+            f"{comparison.difference:+.3f}",
+            ABSENT if math.isnan(comparison.low) else f"[{comparison.low:+.3f}, {comparison.high:+.3f}]",
+            ABSENT if math.isnan(comparison.p) else f"{comparison.p:.3f}",
+            f"{comparison.wins} of {comparison.seeds}",
+        ]
+        for comparison in comparisons
+    ]
+    return _markdown_rows(["where", "what", "difference", "95 % interval", "p", "seeds above 0"], body)
+
+
+def latex(table: Table) -> str:
+    """A tabular for a paper; needs the package booktabs."""
+    grid = table.grid
+    header = " & ".join(["", *(_latex_text(column.name) for column in grid.columns)])
+    body = [" & ".join([_latex_text(row[0]), *row[1:]]) + r" \\" for row in _body(table, _latex_cell)]
+    lines = [
+        f"% {grid.title}: Kendall's tau, mean and standard error over {len(grid.seeds)} seeds",
+        rf"\begin{{tabular}}{{l{'c' * len(grid.columns)}}}",
+        r"\toprule",
+        header + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_number(text: str) -> str:
+    return "--" if text == ABSENT else f"${text.replace('±', chr(92) + 'pm')}$" if text != "nan" else "nan"
+
+
+def _latex_cell(table: Table, summary: Summary) -> str:
+    text = ABSENT if not summary.seeds else _number(summary.mean, summary.standard_error)
+    shown = _latex_number(text)
+    shown = rf"\boldmath{shown}" if summary.best else shown
+    shown = rf"{{{shown}}}" if summary.best else shown
+    beside = f" ({_latex_number(_published(summary.published))})" if table.grid.published else ""
+    return shown + _latex_text(_marks(table, summary)) + beside
+
+
+def _latex_text(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
+
+
+SUMMARY_HEADER = [
+    "row", "column", "tau_mean", "tau_standard_error", "seeds", "undefined", "stopped_early", "best",
+    "published_mean", "published_standard_error",
+]  # fmt: skip
+
+
+def summary_rows(table: Table) -> list[list]:
+    """One CSV row for each row and column of the table; what is absent is empty."""
+    rows = []
+    for (row, column), s in table.summaries.items():
+        published = [None, None] if s.published is None else [s.published.mean, s.published.standard_error]
+        rows.append(
+            [row, column, _blank(s.mean), _blank(s.standard_error), s.seeds, s.undefined, s.stopped, s.best, *published]
+        )
+    return rows
+
+
+CELL_HEADER = [
+    "row", "column", "seed", "tau", "tau_low", "tau_high", "r2", "mae", "validation_tau", "train_networks",
+    "test_networks", "status",
+]  # fmt: skip
+
+
+def cell_rows(table: Table) -> list[list]:
+    """One CSV row for each finished cell."""
+    return [[*place, *(_blank(value) for value in _values(result))] for place, result in table.results.items()]
+
+
+def _values(result: CellResult) -> list:
+    return [
+        result.tau, result.low, result.high, result.r2, result.mae, result.validation_tau, result.train, result.test,
+        result.status,
+    ]  # fmt: skip
+
+
+def _blank(value):
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,152 @@
+"""Run a grid of trainings that a small file describes, and end in a table: finished cells are never run again.
+
+python nfn_transformer/reproduce.py scripts/tables/smoke.yaml
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nfn_transformer import atomic_files, cli, gbm, xgb
+from nfn_transformer import main as network
+from nfn_transformer.errors import UserError
+from nfn_transformer.experiments.run_directory import write_csv
+from nfn_transformer.grids import rendering
+from nfn_transformer.grids.cells import Impossible, plan, results_of
+from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
+from nfn_transformer.grids.figure import save_figure
+from nfn_transformer.grids.grid_file import read_grid
+from nfn_transformer.grids.launchers import LAUNCHERS, build_launcher
+from nfn_transformer.grids.results_table import Table, build_table
+
+COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="reproduce.py",
+        description="Run a grid of trainings, rows (models) x columns (settings) x seeds, and write its table as "
+        "Markdown, CSV, LaTeX and a figure. The same command goes on where an earlier one was stopped.",
+        formatter_class=cli.HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("grid", type=Path, help="file that describes the grid, as those in scripts/tables/")
+    parser.add_argument("--out_dir", type=Path, help="folder of the table (default: runs/tables/NAME OF THE GRID)")
+    parser.add_argument(
+        "--cells", type=Path, default=Path("runs/cells"), help="folder of the cells' run directories; tables share it"
+    )
+    parser.add_argument("--data_path", help="zoo of all cells, in place of the grid's own")
+    parser.add_argument("--device", default="auto", help="device of the cells: auto, cpu, cuda, ...")
+    parser.add_argument(
+        "--jobs",
+        type=cli.count,
+        help="cells at once: on this machine 1 by default, on its GPUs in turn; with --launcher slurm as many as there "
+        "are by default",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="processes",
+        help="processes of this machine, or jobs of submitit, on this machine (local) or in a cluster (slurm)",
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the jobs as submitit names them: timeout_min=600 cpus_per_task=4 gpus_per_node=1 "
+        "slurm_partition=NAME ...",
+    )
+    cli.add_boolean(parser, "--report", False, "run nothing; write the table of what is finished")
+    return parser
+
+
+def _environments(jobs: int, device: str) -> list[dict[str, str]]:
+    """What each of the cells that run at once on this machine adds to its environment: a GPU, and its cores."""
+    threads = {}
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        # Threads of several processes on one core wait for each other, which can take many times longer.
+        threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return [threads] * jobs
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
+
+
+def _parameters(words: Sequence[str]) -> dict[str, str]:
+    parameters = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"--slurm {word}: expected NAME=VALUE, as in timeout_min=600")
+        parameters[name] = value
+    return parameters
+
+
+def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = rendering.markdown(table, command, problems)
+    atomic_files.write_text(folder / "table.md", text)
+    atomic_files.write_text(folder / "table.tex", rendering.latex(table))
+    write_csv(folder / "table.csv", rendering.SUMMARY_HEADER, rendering.summary_rows(table))
+    write_csv(folder / "cells.csv", rendering.CELL_HEADER, rendering.cell_rows(table))
+    save_figure(table, folder / "figure.png")
+    return text
+
+
+def _problems(
+    impossible: Sequence[Impossible], failures: Sequence[Failure], unusable: Sequence[str], unfinished: int
+) -> list[str]:
+    columns = dict.fromkeys((cell.column, cell.reason) for cell in impossible)
+    found = [f"column '{column}' cannot be run: {reason}" for column, reason in columns]
+    failed = [f"{failure.name}: failed, see {failure.log}: {failure.last_words}" for failure in failures]
+    found += failed + [problem for problem in unusable if not any(f.name in problem for f in failures)]
+    rest = unfinished - len(failures)
+    return found + ([f"{rest} cells are not finished"] if rest > 0 else [])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C."""
+    flags = build_parser().parse_args(arguments)
+    cli.device(flags.device)
+    grid = read_grid(flags.grid)
+    folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
+    cells, impossible = plan(grid, COMMANDS, flags.cells, flags.device, flags.data_path)
+    command = f"python nfn_transformer/reproduce.py {shlex.join(arguments)}"
+    failures, status = [], 0
+    if not flags.report:
+        flags.cells.mkdir(parents=True, exist_ok=True)
+        jobs = 1 if flags.jobs is None else flags.jobs
+        launcher = build_launcher(
+            flags.launcher,
+            flags.jobs,
+            _environments(jobs, flags.device),
+            flags.cells.resolve() / "submitit",
+            _parameters(flags.slurm),
+        )
+        done = sum(cell.task.finished for cell in cells)
+        print(f"{grid.title}: {len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
+        try:
+            failures = run_cells(cells, launcher)
+        except Interrupted as error:
+            print(
+                f"\ninterrupted; the same command goes on from here{'; ' * bool(error.advice)}{error.advice}",
+                file=sys.stderr,
+            )
+            status = cli.EXIT_INTERRUPTED
+    results, unusable = results_of(cells)
+    problems = _problems(impossible, failures, unusable, len(cells) - len(results))
+    text = _write(build_table(grid, results), folder, command, problems)
+    print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
+    return status or (cli.EXIT_FAILURE if problems else 0)
+
+
+if __name__ == "__main__":
+    cli.run_command(main)
