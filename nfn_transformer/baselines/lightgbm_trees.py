@@ -14,7 +14,7 @@ from nfn_transformer.baselines.tree_fitting import Observer, Sides
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048
 
-_SIZES, _END = re.compile(rb"^tree_sizes=.*\n", re.MULTILINE), b"\npandas_categorical:null\n"
+_SIZES, _END = re.compile(rb"^tree_sizes=(.*)\n", re.MULTILINE), b"\npandas_categorical:null\n"
 
 
 class _Log:
@@ -38,13 +38,16 @@ class LightGBMTrees:
     def __init__(self, content: bytes):
         """Raises ValueError where `content` is no such text."""
         self.content = content
-        if not content.endswith(_END):
-            raise ValueError("its end is missing")
+        sizes = _SIZES.search(content)
+        if sizes is None or not content.endswith(_END):
+            raise ValueError("its beginning or its end is missing")
         try:
             # By the sizes LightGBM reads trees side by side, where one that is damaged ends the whole process.
             self._booster = lightgbm.Booster(model_str=_SIZES.sub(b"", content).decode())
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error).splitlines()[0]) from None
+        if self.trees != len(sizes[1].split()):
+            raise ValueError(f"it has {self.trees} trees, expected {len(sizes[1].split())}")
 
     @property
     def trees(self) -> int:
@@ -149,7 +152,7 @@ class _Forest:
 
     def __init__(self, mean: float):
         self.mean, self.barren = mean, []
-        self._splits, self._shown, self._sums = 0, [0.0, 0.0], [0.0, 0.0]
+        self._splits, self._shown, self._above = 0, None, None
 
     def mend(self, booster: lightgbm.Booster, predictions: list[ndarray]) -> list[ndarray]:
         """What the forest predicts after a round, where LightGBM shows `predictions` of each side.
@@ -159,13 +162,15 @@ class _Forest:
         """
         trees = booster.current_iteration()
         splits = int(booster.feature_importance("split").sum())
+        if self._shown is None:
+            self._shown = self._above = [np.zeros_like(shown) for shown in predictions]
         if splits == self._splits:
             self.barren.append(trees - 1)
-        for side, shown in enumerate(predictions):
-            grown = trees * shown - (trees - 1) * self._shown[side]
-            self._sums[side] = self._sums[side] + (grown if splits > self._splits else np.full(len(shown), self.mean))
+        else:
+            both = zip(self._above, predictions, self._shown, strict=True)
+            self._above = [above + (trees * new - (trees - 1) * old - self.mean) for above, new, old in both]
         self._splits, self._shown = splits, predictions
-        return [total / trees for total in self._sums]
+        return [self.mean + above / trees for above in self._above]
 
 
 class _Follower:

@@ -1,0 +1,348 @@
+"""xgb.py and gbm.py as users run them, on the bundled zoo's best networks: fast, and the last round is not the best."""
+
+import csv
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+
+import lightgbm
+import pytest
+import torch
+import tqdm
+import xgboost
+from running import fail, run, run_program
+from scipy.stats import kendalltau
+
+from nfn_transformer import gbm, main, predict, xgb
+from nfn_transformer.baselines.tree_config import lightgbm_config, xgboost_config
+
+COMMANDS = {"gbtree": xgb, "dart": xgb, "gbdt": gbm, "rf": gbm}
+PROGRAMS = {"gbtree": "xgb.py", "dart": "xgb.py", "gbdt": "gbm.py", "rf": "gbm.py"}
+CONFIGS = {model: xgboost_config(model) for model in ("gbtree", "dart")}
+CONFIGS |= {model: lightgbm_config(model) for model in ("gbdt", "rf")}
+TREES = {"xgb.py": "best.xgboost.json", "gbm.py": "best.lightgbm.txt"}
+MODELS = pytest.mark.parametrize("model", PROGRAMS)
+SETTINGS = ("--dataset", "digits", "--cut_off", 0.75, "--seed", 1, "--device", "cpu", "--wandb", "False")
+
+
+def rows(path: Path, without: str = "") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if name != without} for row in csv.DictReader(file)]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def outcome(run_directory: Path, model: str) -> tuple:
+    """Everything that must be equal between two runs with one seed: all but seconds and places."""
+    return (
+        rows(run_directory / "metrics.csv", without="seconds"),
+        (run_directory / TREES[PROGRAMS[model]]).read_bytes(),
+        read(run_directory / "results.json"),
+        rows(run_directory / "test_predictions.csv"),
+        read(run_directory / "split.json"),
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(bundled_zoo, tmp_path_factory):
+    """A run of each model, made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("trees"), {}
+
+    def of(model: str) -> Path:
+        if model not in made:
+            path = folder / model
+            words = (*SETTINGS, "--data_path", bundled_zoo, "--model", model, "--out_dir", path)
+            done = run(PROGRAMS[model], *words)
+            assert (done.returncode, done.stderr) == (0, "")
+            made[model] = path, done.stdout
+        return made[model][0]
+
+    of.printed = lambda model: (of(model), made[model][1])[1]
+    return of
+
+
+def words(model, bundled_zoo, path) -> list[str]:
+    return [*map(str, SETTINGS), "--data_path", str(bundled_zoo), "--model", model, "--out_dir", str(path)]
+
+
+@MODELS
+def test_a_run_directory_describes_the_run(model, runs):
+    path, trees = runs(model), TREES[PROGRAMS[model]]
+    assert {file.name for file in path.iterdir()} == {
+        "config.json", "excluded.csv", "metrics.csv", "results.json", "split.json", "test_predictions.csv",
+        "test_predictions.png", trees,
+    }  # fmt: skip
+    config = read(path / "config.json")
+    assert (config["model"], config["seed"], config["device"]) == (model, 1, "cpu")
+    assert config["predictor"] == {"library": CONFIGS[model].library, "parameters": CONFIGS[model].parameters}
+    rounds = (
+        {"rounds": 50, "early_stopping": None} if trees.endswith("json") else {"rounds": 1000, "early_stopping": 50}
+    )
+    assert config["training"] == rounds
+    assert config["versions"]["xgboost"] == xgboost.__version__
+    assert config["versions"]["lightgbm"] == lightgbm.__version__
+    printed = runs.printed(model)
+    assert f"model: {CONFIGS[model].name} on flattened weights; device cpu" in printed
+    assert "split by seed 1: 196 train, 42 validation, 42 test" in printed
+    assert printed.rstrip().endswith(f"run directory: {path}")
+
+
+@MODELS
+def test_rounds_results_and_predictions_agree(model, runs):
+    path = runs(model)
+    metrics, results = rows(path / "metrics.csv"), read(path / "results.json")
+    losses = [float(row["validation_loss"]) for row in metrics]
+    best = losses.index(min(losses)) + 1
+    assert [row["round"] for row in metrics] == [str(number) for number in range(1, len(metrics) + 1)]
+    assert len(metrics) == (50 if PROGRAMS[model] == "xgb.py" else best + 50)
+    assert 1 < best < len(metrics)
+    assert (results["status"], results["best_round"], results["rounds"]) == ("complete", best, len(metrics))
+    assert results["trees"] == best
+    chosen = {name: float(metrics[best - 1][f"validation_{name}"]) for name in ("loss", "tau", "r2", "mae")}
+    assert results["validation"] == chosen
+    table = rows(path / "test_predictions.csv")
+    assert [row["file"] for row in table] == read(path / "split.json")["test"]
+    predicted, labels = ([float(row[name]) for row in table] for name in ("predicted", "accuracy"))
+    assert all(
+        label == pytest.approx(int(row["file"][:-3].rsplit("_")[-1]) / 1e4, abs=1e-4)
+        for label, row in zip(labels, table, strict=True)
+    )
+    test, tau = results["test"], kendalltau(predicted, labels).statistic
+    assert test["tau"] == pytest.approx(tau, abs=1e-12)
+    errors = [p - q for p, q in zip(predicted, labels, strict=True)]
+    assert test["loss"] == pytest.approx(math.sqrt(sum(e * e for e in errors) / 42))
+    assert test["mae"] == pytest.approx(sum(map(abs, errors)) / 42)
+    interval = results["test_tau_interval"]
+    assert interval["low"] < tau < interval["high"]
+    printed = runs.printed(model)
+    total = 50 if PROGRAMS[model] == "xgb.py" else 1000
+    assert f"best round {best} of {len(metrics)}: validation tau {chosen['tau']:.4f}" in printed
+    assert f"test tau {tau:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]" in printed
+    assert f"round {1:>{len(str(total))}}/{total}  train loss {float(metrics[0]['train_loss']):.4f}" in printed
+
+
+def test_the_model_asked_for_is_trained(runs):
+    predictions = {}
+    for model in PROGRAMS:
+        content = (runs(model) / TREES[PROGRAMS[model]]).read_text()
+        if PROGRAMS[model] == "xgb.py":
+            assert json.loads(content)["learner"]["gradient_booster"]["name"] == model
+        else:
+            assert f"[boosting: {model}]" in content
+        predictions[model] = tuple(row["predicted"] for row in rows(runs(model) / "test_predictions.csv"))
+    assert len(set(predictions.values())) == 4
+
+
+def test_defaults(tmp_path):
+    for command, default in ((xgb, "gbtree"), (gbm, "rf")):
+        flags = command.build_parser().parse_args([])
+        assert (flags.model, flags.dataset, flags.seed, flags.cut_off, flags.ckpt_epoch) == (
+            default,
+            "mnist",
+            3,
+            0,
+            "75",
+        )
+
+
+def test_the_split_is_that_of_main(runs, bundled_zoo, tmp_path):
+    flags = [*map(str, SETTINGS), "--data_path", str(bundled_zoo), "--epochs", "1", "--enc_mode", "no"]
+    assert main.main([*flags, "--out_dir", str(tmp_path / "network")]) == 0
+    expected = read(tmp_path / "network/split.json")
+    assert read(runs("gbtree") / "split.json") == read(runs("rf") / "split.json") == expected
+
+
+@pytest.mark.parametrize("model", ["gbtree", "rf"])
+def test_two_runs_with_one_seed_are_identical(model, runs, bundled_zoo, tmp_path):
+    assert COMMANDS[model].main(words(model, bundled_zoo, tmp_path / "again")) == 0
+    assert outcome(tmp_path / "again", model) == outcome(runs(model), model)
+
+
+KILLED_IN_ROUND = """
+import os, signal, tqdm
+from nfn_transformer import cli, {module}
+update, seen = tqdm.tqdm.update, []
+def killing_update(bar, n=1):
+    seen.append(n)
+    if bar.total in (50, 1000) and len(seen) > 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(bar, n)
+tqdm.tqdm.update = killing_update
+cli.run_command({module}.main)
+"""
+
+KILLED_AFTER_WRITING = """
+import os, signal
+from nfn_transformer import cli, {module}
+replace = os.replace
+def killing_replace(source, target):
+    replace(source, target)
+    if os.path.basename(target) == "{file}":
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killing_replace
+cli.run_command({module}.main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "program", "left"),
+    [
+        ("gbtree", KILLED_IN_ROUND.format(module="xgb"), set()),
+        ("rf", KILLED_AFTER_WRITING.format(module="gbm", file="test_predictions.csv"), {"best.lightgbm.txt"}),
+    ],
+    ids=["XGBoost in the middle of the rounds", "LightGBM in the final report"],
+)
+def test_a_killed_run_resumes_to_the_same_result(model, program, left, runs, bundled_zoo, tmp_path, capsys):
+    killed = tmp_path / "killed"
+    assert run_program(program, *words(model, bundled_zoo, killed)) == -signal.SIGKILL
+    assert {file.name for file in killed.iterdir()} & {"results.json", *TREES.values()} == left
+    command = COMMANDS[model]
+    assert command.main(["--resume", str(killed)]) == 0
+    assert outcome(killed, model) == outcome(runs(model), model)
+    assert command.main(["--resume", str(killed)]) == 0
+    assert "this run is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["gbtree", "gbdt"])
+def test_ctrl_c_leaves_a_usable_run(model, runs, bundled_zoo, tmp_path, monkeypatch, capsys):
+    path, command, update = tmp_path / "interrupted", COMMANDS[model], tqdm.tqdm.update
+
+    def interrupting_update(bar, n=1):
+        if bar.total in (50, 1000) and len(seen) == 10:
+            signal.raise_signal(signal.SIGINT)
+        seen.append(n)
+        return update(bar, n)
+
+    seen = []
+    monkeypatch.setattr(tqdm.tqdm, "update", interrupting_update)
+    assert command.main(words(model, bundled_zoo, path)) == 130
+    monkeypatch.undo()
+    hint = f"interrupted; go on by: python nfn_transformer/{PROGRAMS[model]} --resume {path}"
+    assert hint in capsys.readouterr().err
+    whole = rows(runs(model) / "metrics.csv", without="seconds")
+    assert rows(path / "metrics.csv", without="seconds") == whole[:11]
+    assert "no such file; a run writes it after its last round" in fail(
+        predict.main, capsys, "--run", path, bundled_zoo
+    )
+    assert command.main(["--resume", str(path)]) == 0
+    assert outcome(path, model) == outcome(runs(model), model)
+
+
+@pytest.mark.parametrize("model", ["dart", "rf"])
+def test_predict_gives_what_the_run_wrote(model, runs, bundled_zoo, tmp_path, capsys):
+    path = runs(model)
+    results, expected = read(path / "results.json"), rows(path / "test_predictions.csv")
+    assert predict.main(["--run", str(path), "--dataset", "digits", "--data_path", str(bundled_zoo)]) == 0
+    printed, interval = capsys.readouterr().out, results["test_tau_interval"]
+    assert "the run's own test split: 42 networks" in printed
+    assert f"tau {results['test']['tau']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]" in printed
+    shutil.unpack_archive(bundled_zoo, tmp_path)
+    (folder,) = tmp_path.glob("**/metadata/..")
+    checkpoints = [folder / "digits" / row["file"] for row in expected]
+    assert predict.main(["--run", str(path), *map(str, checkpoints), "--out", str(tmp_path / "out.csv")]) == 0
+    found = rows(tmp_path / "out.csv")
+    assert [Path(row["file"]).name for row in found] == [row["file"] for row in expected]
+    assert [row["predicted"] for row in found] == [row["predicted"] for row in expected]
+
+
+@pytest.mark.parametrize("model", ["gbtree", "gbdt"])
+def test_damaged_trees_are_named(model, runs, bundled_zoo, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(runs(model), path)
+    trees = path / TREES[PROGRAMS[model]]
+    whole = trees.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:-20]):
+        trees.write_bytes(damaged)
+        errors = fail(predict.main, capsys, "--run", path, bundled_zoo)
+        assert f"error: {trees}: holds no trees: " in errors
+    trees.unlink()
+    errors = fail(predict.main, capsys, "--run", path, bundled_zoo)
+    assert f"error: {trees}: no such file; a run writes it after its last round" in errors
+
+
+@pytest.fixture(scope="module")
+def few(small_zoo, tmp_path_factory) -> Path:
+    """14 networks, of which 9 are to train on: too few for any split."""
+    folder = tmp_path_factory.mktemp("few") / "zoo"
+    shutil.copytree(small_zoo, folder, ignore=shutil.ignore_patterns(".zoo_cache"))
+    table = folder / "metadata/digits.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:15]) + "\n")
+    return folder
+
+
+@MODELS
+def test_a_constant_prediction_has_no_tau_but_is_the_mean(model, few, tmp_path, capsys):
+    path = tmp_path / "run"
+    flags = ["--dataset", "digits", "--data_path", str(few), "--device", "cpu", "--out_dir", str(path)]
+    assert COMMANDS[model].main([*flags, "--model", model]) == 0
+    printed = capsys.readouterr()
+    assert "split by seed 3: 9 train, 2 validation, 3 test" in printed.out
+    assert "test tau nan [nan, nan] without 1000 of 1000 draws" in printed.out
+    assert "warning: tau is undefined where all predictions, or all accuracies, are equal" in printed.out
+    results = read(path / "results.json")
+    assert (results["status"], results["best_round"], results["trees"]) == ("complete", 1, 1)
+    assert results["test"]["tau"] is results["validation"]["tau"] is None
+    assert results["test_tau_interval"] == {"low": None, "high": None, "level": 0.95, "draws": 1000, "undefined": 1000}
+    accuracies = [int(name[:-3].rsplit("_")[-1]) / 1e4 for name in read(path / "split.json")["train"]]
+    for row in rows(path / "test_predictions.csv"):
+        assert float(row["predicted"]) == pytest.approx(sum(accuracies) / 9, abs=1e-3)
+    assert COMMANDS[model].main(["--resume", str(path)]) == 0
+    assert "test tau nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "model"), [("xgb.py", "dart"), ("gbm.py", "gbdt")])
+def test_the_published_flags_run(name, model, few, tmp_path):
+    """The words of the publication's commands, as they stand there."""
+    published = f"--model {model} --wandb False --dataset digits --data_path {few} --cut_off 0".split()
+    done = run(name, *published, "--out_dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "run/config.json")["data"]["cut_off"] == 0
+    assert (tmp_path / "run/results.json").exists()
+
+
+@pytest.mark.parametrize("command", [xgb, gbm], ids=["xgb.py", "gbm.py"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--device", "cuda:99"), "error: --device cuda:99: this machine has "),
+        (("--device", "tpu"), "error: --device tpu: expected auto, cpu, cuda or cuda:N"),
+        (("--model", "forest"), "argument --model: invalid choice: 'forest'"),
+        (("--epochs", "5"), "unrecognized arguments: --epochs 5"),
+        (("--augment_factor", "1"), "argument --augment_factor: must be at least 2"),
+    ],
+)
+def test_bad_input(command, flags, message, few, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in fail(command.main, capsys, "--dataset", "digits", "--data_path", few, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_devices(few, tmp_path, capsys):
+    """`auto` finds a GPU where there is one, and says it where the library cannot use it; `cpu` stays the CPU."""
+    for name, command in (("xgb", xgb), ("gbm", gbm)):
+        path = tmp_path / name
+        flags = ["--dataset", "digits", "--data_path", str(few), "--out_dir", str(path)]
+        assert command.main(flags) == 0
+        printed = capsys.readouterr()
+        device = read(path / "config.json")["device"]
+        assert f"; device {device}\n" in printed.out
+        if torch.cuda.is_available():
+            assert (device == "cpu") == ("training on the CPU" in printed.err)
+        else:
+            assert (device, printed.err) == ("cpu", "")
+
+
+@pytest.mark.parametrize("model", ["gbtree", "gbdt"])
+def test_copies_of_networks_enlarge_what_trees_learn_from(model, few, tmp_path, capsys):
+    """30 times 9 networks are enough for splits."""
+    path = tmp_path / "run"
+    flags = ["--dataset", "digits", "--data_path", str(few), "--device", "cpu", "--out_dir", str(path)]
+    assert COMMANDS[model].main([*flags, "--model", model, "--augment", "--augment_factor", "30"]) == 0
+    results = read(path / "results.json")
+    assert results["networks"] == {"train": 270, "validation": 60, "test": 90}
+    assert results["test"]["tau"] is not None
+    assert len(read(path / "split.json")["train"]) == 9
