@@ -6,6 +6,7 @@ python nfn_transformer/reproduce.py scripts/tables/smoke.yaml
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,9 +113,14 @@ def _problems(
     return found + ([f"{rest} cells are not finished"] if rest > 0 else [])
 
 
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C."""
+    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # or the cells would be left running
     cli.device(flags.device)
     grid = read_grid(flags.grid)
     folder = flags.out_dir or Path("runs/tables") / flags.grid.stem

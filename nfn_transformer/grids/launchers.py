@@ -147,7 +147,7 @@ class SubmititLauncher:
         # submitit logs what this program reports itself.
         submitit.core.core.logger.get_logger().setLevel("ERROR")
         try:
-            self._executor = submitit.AutoExecutor(folder / "%j", cluster=cluster)
+            self._executor = submitit.AutoExecutor(folder, cluster=cluster)
             self._executor.update_parameters(**{"timeout_min": 24 * 60, **_typed(parameters)})
         except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
             raise UserError(f"--launcher {cluster}: {error}") from None
@@ -190,10 +190,10 @@ class SubmittedCell:
 
     def done(self) -> bool:
         """Whether the job has ended. Its result is the run directory; submitit's own pickle is not read."""
-        if self._task.finished:
-            return True
         if self._queue is None:
             return self._job.done()
+        if self._task.finished:
+            return True
         # A job is not in the queue for a moment after it was submitted; one that stays away has ended.
         present = self._queue.has(self.job_id)
         if present is not None:
