@@ -7,9 +7,10 @@ from numpy import ndarray
 from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
 from nfn_transformer.baselines.tree_fitting import Observer, Sides
 
-# XGBoost's sketch of the columns takes eleven times the data's own memory where there are many rows. Of more rows than
-# these, as many order statistics of each column, evenly spaced, are sketched instead: 256 bins need no more.
-SKETCH_ROWS = 1024
+# XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
+# statistics of each column, evenly spaced, are sketched instead: twice as many as there are bins.
+SKETCH_ROWS = 2048
+ORDER_STATISTICS = 512
 _COLUMNS = 512
 
 
@@ -85,8 +86,8 @@ def fit(
 def _quantized(inputs: ndarray, labels: ndarray, threads: int) -> xgboost.QuantileDMatrix:
     if len(inputs) <= SKETCH_ROWS:
         return xgboost.QuantileDMatrix(inputs, labels, nthread=threads)
-    ranks = np.linspace(0, len(inputs) - 1, SKETCH_ROWS).round().astype(int)
-    statistics = np.empty((SKETCH_ROWS, inputs.shape[1]), inputs.dtype)
+    ranks = np.linspace(0, len(inputs) - 1, ORDER_STATISTICS).round().astype(int)
+    statistics = np.empty((ORDER_STATISTICS, inputs.shape[1]), inputs.dtype)
     for start in range(0, inputs.shape[1], _COLUMNS):
         columns = slice(start, start + _COLUMNS)
         statistics[:, columns] = np.sort(inputs[:, columns], axis=0)[ranks]

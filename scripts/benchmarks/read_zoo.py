@@ -15,14 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-DATASET = "mnist"
-CHECKPOINTS = 12_500
+import large_zoo
+from large_zoo import CHECKPOINTS, DATASET, MIB, memory, within
 
 MOST_TIMES_TORCH_LOAD = 2.0
 MOST_CACHED_SECONDS = 3.0
 MOST_MEMORY = 2.5
-
-MIB = 2**20
 
 
 def main() -> int:
@@ -68,66 +66,18 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     print(f"read_zoo from the zip             {fresh['seconds']:7.2f} s  (cache written)")
     print(f"read_zoo from the cache           {cached['seconds']:7.2f} s")
     print(f"tensors                           {tensors / MIB:7.0f} MiB")
-    within = [
-        _bound("zip / torch.load", fresh["seconds"] / alone["seconds"], MOST_TIMES_TORCH_LOAD, "times"),
-        _bound("cached load", cached["seconds"], MOST_CACHED_SECONDS, "s"),
-        _bound("peak memory above imports, zip", fresh["peak"] / tensors, MOST_MEMORY, "times the tensors"),
-        _bound("peak memory above imports, cache", cached["peak"] / tensors, MOST_MEMORY, "times the tensors"),
+    kept = [
+        within("zip / torch.load", fresh["seconds"] / alone["seconds"], MOST_TIMES_TORCH_LOAD, "times"),
+        within("cached load", cached["seconds"], MOST_CACHED_SECONDS, "s"),
+        within("peak memory above imports, zip", fresh["peak"] / tensors, MOST_MEMORY, "times the tensors"),
+        within("peak memory above imports, cache", cached["peak"] / tensors, MOST_MEMORY, "times the tensors"),
     ]
-    return 0 if all(within) else 1
-
-
-def _bound(what: str, value: float, most: float, unit: str) -> bool:
-    print(f"{what:33s} {value:7.2f} {unit}, at most {most}: {'ok' if value <= most else 'EXCEEDED'}")
-    return value <= most
+    return 0 if all(kept) else 1
 
 
 def build(options: argparse.Namespace) -> dict[str, float]:
-    """Write the zoo's zip; each checkpoint has its own random numbers, or is a copy of one of `--source`."""
-    import io
-    import zipfile
-
-    import torch
-
-    contents = _copies(options.source) if options.source else _random_checkpoints()
-    rows = ["n_attention_heads,ckpt_epoch,ckpt_file,test_top1_accuracy"]
-    method = zipfile.ZIP_DEFLATED if options.deflate else zipfile.ZIP_STORED
-    with zipfile.ZipFile(options.zip, "w", method) as archive:
-        for index in range(options.checkpoints):
-            name = f"{DATASET}/run{index:06d}_75_{index % 10000:04d}.pt"
-            content = next(contents)
-            archive.writestr(f"MNIST-Transformers/{name}", content)
-            rows.append(f"2,75,{name},{index % 10000 / 10000}")
-        archive.writestr(f"MNIST-Transformers/metadata/{DATASET}.csv", "\n".join(rows))
-    numbers = sum(tensor.numel() for tensor in torch.load(io.BytesIO(content), weights_only=True).values())
-    return {"count": options.checkpoints, "numbers": numbers, "bytes": options.zip.stat().st_size}
-
-
-def _random_checkpoints():
-    import io
-
-    import torch
-
-    from nfn_transformer.weights.checkpoint_format import state_dict_shapes
-    from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-
-    block = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64)
-    spec = TransformerSpec((block, block), FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (4, 4), 49))
-    shapes = state_dict_shapes(spec)
-    generator = torch.Generator().manual_seed(0)
-    while True:
-        buffer = io.BytesIO()
-        torch.save({key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}, buffer)
-        yield buffer.getvalue()
-
-
-def _copies(source: Path):
-    import itertools
-    import zipfile
-
-    with zipfile.ZipFile(source) as archive:
-        contents = [archive.read(name) for name in archive.namelist() if name.endswith(".pt")]
-    return itertools.cycle(contents)
+    """Write the zoo's zip."""
+    return large_zoo.build(options.zip, options.checkpoints, options.deflate, options.source)
 
 
 def load(options: argparse.Namespace) -> dict[str, float]:
@@ -152,27 +102,19 @@ def read(options: argparse.Namespace, load_cache: bool = False) -> dict[str, flo
     """Seconds, bytes of the tensors, and peak bytes above the imports, of one call of read_zoo."""
     from nfn_transformer.zoo.reading import read_zoo
 
-    imports = _memory("VmRSS")
+    imports = memory("VmRSS")
     start = time.perf_counter()
     workers = 0 if load_cache else options.n_workers
     zoo = read_zoo(options.zip, DATASET, load_cache=load_cache, n_workers=workers, progress=False)
     seconds = time.perf_counter() - start
     tensors = zoo.rows.nbytes + zoo.labels.nbytes
     assert len(zoo) == options.checkpoints
-    return {"seconds": seconds, "tensors": tensors, "peak": _memory("VmHWM") - imports}
+    return {"seconds": seconds, "tensors": tensors, "peak": memory("VmHWM") - imports}
 
 
 def cached(options: argparse.Namespace) -> dict[str, float]:
     """The same from the cache that the call before wrote."""
     return read(options, load_cache=True)
-
-
-def _memory(field: str) -> int:
-    """Bytes from Linux: VmRSS now, or VmHWM at most; getrusage would count the parent's peak, too."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 STEPS = {"build": build, "load": load, "read": read, "cached": cached}

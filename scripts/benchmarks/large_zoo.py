@@ -1,0 +1,64 @@
+"""What the benchmarks of large zoos share: a zoo of the released size, bounds, and a process's memory."""
+
+import io
+import itertools
+import zipfile
+from pathlib import Path
+
+DATASET = "mnist"
+CHECKPOINTS = 12_500
+
+MIB = 2**20
+
+
+def build(path: Path, checkpoints: int, deflate: bool = False, source: Path | None = None) -> dict[str, float]:
+    """Write a zoo's zip; each checkpoint has its own random numbers, or is a copy of one in the zip `source`."""
+    import torch
+
+    contents = _copies(source) if source else _random_checkpoints()
+    rows = ["n_attention_heads,ckpt_epoch,ckpt_file,test_top1_accuracy"]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED) as archive:
+        for index in range(checkpoints):
+            name = f"{DATASET}/run{index:06d}_75_{index % 10000:04d}.pt"
+            content = next(contents)
+            archive.writestr(f"MNIST-Transformers/{name}", content)
+            rows.append(f"2,75,{name},{index % 10000 / 10000}")
+        archive.writestr(f"MNIST-Transformers/metadata/{DATASET}.csv", "\n".join(rows))
+    numbers = sum(tensor.numel() for tensor in torch.load(io.BytesIO(content), weights_only=True).values())
+    return {"count": checkpoints, "numbers": numbers, "bytes": path.stat().st_size}
+
+
+def _random_checkpoints():
+    import torch
+
+    from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+    from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+
+    block = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64)
+    spec = TransformerSpec((block, block), FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (4, 4), 49))
+    shapes = state_dict_shapes(spec)
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        buffer = io.BytesIO()
+        torch.save({key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}, buffer)
+        yield buffer.getvalue()
+
+
+def _copies(source: Path):
+    with zipfile.ZipFile(source) as archive:
+        contents = [archive.read(name) for name in archive.namelist() if name.endswith(".pt")]
+    return itertools.cycle(contents)
+
+
+def within(what: str, value: float, most: float, unit: str) -> bool:
+    """Print a figure beside its bound; whether it keeps it."""
+    print(f"{what:33s} {value:7.2f} {unit}, at most {most}: {'ok' if value <= most else 'EXCEEDED'}")
+    return value <= most
+
+
+def memory(field: str) -> int:
+    """Bytes from Linux: VmRSS now, or VmHWM at most; getrusage would count the parent's peak, too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
