@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nfn_transformer import main, predict
+from nfn_transformer import gbm, main, predict, xgb
+from nfn_transformer.grids.grid_file import read_grid
 
 COMMANDS = """
 --enc_mode inv --classifier_nfn_channels 10,10 --transformers_nfn_channels 10 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
@@ -16,6 +17,15 @@ COMMANDS = """
 --enc_mode statnn --cls_mode statnn --classifier_nfn_channels 256 --transformers_nfn_channels 256 --num_out_classify 256 --num_out_embedding 64 --num_out_encoder 256 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
 --enc_mode statnn --cls_mode statnn --emb_mode no --classifier_nfn_channels 256 --transformers_nfn_channels 256 --num_out_classify 256 --num_out_encoder 256 --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
 """.strip().splitlines()  # noqa: E501 - the published lines as they are
+
+TREE_COMMANDS = """
+xgb.py --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+xgb.py --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+gbm.py --model gbdt --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+gbm.py --model gbdt  --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+gbm.py --model rf --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
+gbm.py --model rf  --wandb False --dataset ag_news --data_path data/ag_news_transformer --cut_off 0
+""".strip().splitlines()
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,6 +42,29 @@ def test_the_librarys_example(monkeypatch, capsys):
 
 def test_it_shows_the_published_commands():
     assert re.findall(r"^ +python nfn_transformer/main.py (.+)$", README, flags=re.MULTILINE) == COMMANDS
+
+
+def test_it_shows_the_published_commands_of_the_tree_models():
+    shown = re.findall(r"^ +python nfn_transformer/((?:xgb|gbm).py .+)$", README, flags=re.MULTILINE)
+    assert shown == TREE_COMMANDS
+
+
+@pytest.mark.parametrize("line", TREE_COMMANDS)
+def test_the_tree_models_commands_parse(line):
+    program, *words = shlex.split(line)
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    flags = {"xgb.py": xgb, "gbm.py": gbm}[program].build_parser().parse_args(words)
+    assert flags.model == given.get("--model", "gbtree")
+    assert (flags.dataset, flags.data_path, flags.cut_off) == (given["--dataset"], given["--data_path"], 0)
+
+
+def test_it_shows_the_smoke_tables_file_and_existing_grids():
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    assert shown == (ROOT / "scripts/tables/smoke.yaml").read_text()
+    grids = re.findall(r"python nfn_transformer/reproduce.py (\S+)", README)
+    assert grids
+    for grid in grids:
+        read_grid(ROOT / grid)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

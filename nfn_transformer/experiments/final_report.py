@@ -82,7 +82,7 @@ def _numbers(values: dict) -> dict:
 
 def metrics_line(metrics: Metrics, interval: TauInterval | None) -> str:
     """Metrics for the screen; an undefined tau is printed as nan, with a warning."""
-    between = "" if interval is None else f" {interval}"
+    between = "" if interval is None or math.isnan(interval.low) else f" {interval}"
     line = f"tau {metrics.tau:.4f}{between}  R2 {metrics.r2:.4f}  MAE {metrics.mae:.4f}  loss {metrics.loss:.4f}"
     if math.isnan(metrics.tau):
         line += "  (warning: tau is undefined where all predictions, or all accuracies, are equal)"

@@ -44,8 +44,8 @@ class FittedPredictor(Protocol):
 class FittedNetwork:
     """A neural network, whose outputs are logits of accuracies."""
 
-    def __init__(self, model: AccuracyPredictor, epoch: int, device: torch.device):
-        self.model, self.spec, self.device, self.best = model.to(device), model.spec, device, epoch
+    def __init__(self, model: AccuracyPredictor, device: torch.device):
+        self.model, self.spec, self.device = model.to(device), model.spec, device
 
     @property
     def size(self) -> dict[str, int]:

@@ -55,8 +55,8 @@ def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
     """
     config, spec = run.read_config()
     if config.model == NETWORK:
-        model, epoch = load_predictor(run.best_file)
-        return FittedNetwork(model, epoch, device)
+        model, _ = load_predictor(run.best_file)
+        return FittedNetwork(model, device)
     library = tree_library(config.predictor.library)
     path = run.path / library.file_name
     if not path.is_file():

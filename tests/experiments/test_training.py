@@ -38,7 +38,7 @@ def empty_run(path):
 
 
 def best_of(run):
-    return FittedNetwork(*load_predictor(run.best_file), CPU)
+    return FittedNetwork(load_predictor(run.best_file)[0], CPU)
 
 
 @pytest.fixture
