@@ -108,9 +108,9 @@ def _problems(
     columns = dict.fromkeys((cell.column, cell.reason) for cell in impossible)
     found = [f"column '{column}' cannot be run: {reason}" for column, reason in columns]
     failed = [f"{failure.name}: failed, see {failure.log}: {failure.last_words}" for failure in failures]
-    found += failed + [problem for problem in unusable if not any(f.name in problem for f in failures)]
-    rest = unfinished - len(failures)
-    return found + ([f"{rest} cells are not finished"] if rest > 0 else [])
+    failed += [problem for problem in unusable if not any(problem.startswith(f"{f.name}: ") for f in failures)]
+    rest = unfinished - len(failed)
+    return found + failed + ([f"{rest} cells are not finished"] if rest > 0 else [])
 
 
 def _interrupt(*_) -> None:

@@ -8,6 +8,7 @@ Nothing heavy is imported here: this process becomes the command.
 import fcntl
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,6 +43,8 @@ class CellTask:
 
 def run(task: CellTask) -> int:
     """Become the command once nobody else works on the cell; returns only where there is nothing left to do."""
+    # A driver in a shell's background ignores SIGINT, and so would the command, which is stopped by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lock = os.open(task.lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         # Held by every process that has inherited it: also by a command whose driver was killed.

@@ -1,5 +1,6 @@
 """Running the cells that are not finished yet, a few at once, and telling how far they are."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def run_cells(cells: Sequence[Cell], launcher: Launcher) -> list[Failure]:
                     left = clock.left(waiting, [(other, begun) for other, _, begun in running.values()])
                     bar.set_postfix_str(f"{len(failures)} failed, {left}")
                     tqdm.write(f"[{total - len(waiting) - len(running)}/{total}] {line}; {left}")
+                    sys.stdout.flush()  # it may be a file that somebody watches
                 if not ended:
                     time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:

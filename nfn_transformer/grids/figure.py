@@ -34,17 +34,22 @@ def save_figure(table: Table, path: Path) -> None:
                 heights.append(line + offset)
                 means.append(summary.mean)
                 errors.append(0.0 if math.isnan(summary.standard_error) else summary.standard_error)
-        axes.errorbar(means, heights, xerr=errors, fmt="o", color=colour, capsize=2, label=column)
-    axes.set_yticks(range(len(rows)), rows)
+        axes.errorbar(means, heights, xerr=errors, fmt="o", color=colour, capsize=2, label=_plain(column))
+    axes.set_yticks(range(len(rows)), [_plain(row) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.set_xlabel("Kendall's tau on the test side" + (" (diamonds: published)" if grid.published else ""))
-    axes.set_title(grid.title, fontsize="medium")
+    axes.set_title(_plain(grid.title), fontsize="medium")
     if len(columns) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     with atomic_files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+
+
+def _plain(text: str) -> str:
+    """Text as it stands: between two dollar signs matplotlib would read mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _height(table: Table, row: str) -> float:

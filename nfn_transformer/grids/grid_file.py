@@ -21,6 +21,7 @@ All values are text, as on a command line: `no` is the word, not a boolean. A ce
 cells, of its command, its model, its row and its column; the last one counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,15 @@ def read_grid(path: Path) -> Grid:
     columns = tuple(
         _column(entry, f"{path}: columns[{place}]") for place, entry in enumerate(_list(values, "columns", path))
     )
+    commands = {model["command"] for model in models.values()} | {row.command for row in rows}
+    _check_keys(of_command, commands, f"{path}: flags_of")
     _check_distinct([row.name for row in rows], f"{path}: rows")
     _check_distinct([column.name for column in columns], f"{path}: columns")
     reference_row, reference_column = _references(values, rows, columns, path)
     published, source = _published(values.get("published", {}), rows, columns, f"{path}: published")
     return Grid(
         path=path,
-        title=_text(values["title"], f"{path}: title"),
+        title=" ".join(_text(values["title"], f"{path}: title").split()),
         about=_text(values.get("about", ""), f"{path}: about"),
         rows=rows,
         columns=columns,
@@ -171,6 +174,7 @@ def _models(path: Path, values: Mapping) -> dict[str, dict]:
         _check_keys(_mapping(model, f"{place}: {name}"), {"command", "flags"}, f"{place}: {name}")
         if "command" not in model:
             raise GridError(f"{place}: {name}: missing key 'command'")
+        _text(model["command"], f"{place}: {name}: command")
     return models
 
 
@@ -209,8 +213,9 @@ def _check_distinct(names: Sequence[str], where: str) -> None:
 def _seeds(values, where: str) -> tuple[int, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.isdecimal() for v in values):
         raise GridError(f"{where}: expected a list of whole numbers, got {values!r}")
-    _check_distinct(values, where)
-    return tuple(map(int, values))
+    seeds = tuple(map(int, values))
+    _check_distinct([str(seed) for seed in seeds], where)  # 2 and 02 are one seed
+    return seeds
 
 
 def _references(
@@ -242,6 +247,9 @@ def _published(
 def _number(text, where: str) -> Published:
     try:
         mean, _, error = _text(text, where).replace("±", "+-").partition("+-")
-        return Published(float(mean), float(error) if error else None)
+        found = Published(float(mean), float(error) if error else None)
+        if not all(map(math.isfinite, (found.mean, found.standard_error or 0.0))):
+            raise ValueError("not finite")
+        return found
     except ValueError:
         raise GridError(f"{where}: expected a number as in 0.905 +- 0.002, got '{text}'") from None

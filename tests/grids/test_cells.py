@@ -1,0 +1,219 @@
+"""Cells: the same numbers are one cell wherever and on whatever they are run, other numbers are another cell."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfn_transformer import main, xgb
+from nfn_transformer.errors import RunError
+from nfn_transformer.grids.cells import Cell, plan, results_of
+from nfn_transformer.grids.grid_file import GridError, read_grid
+from nfn_transformer.reproduce import COMMANDS
+
+GRID = {
+    "title": "Cells",
+    "rows": [{"name": "net", "command": "main", "flags": {"enc_mode": "no", "epochs": 1}}],
+    "columns": [{"name": "all", "flags": {}}],
+    "seeds": [1],
+    "flags": {"dataset": "digits", "wandb": "False"},
+}
+
+
+@pytest.fixture
+def planned(small_zoo, tmp_path):
+    """Plans a grid that differs from GRID in some keys; JSON is YAML."""
+
+    def planned(device: str = "cpu", data_path: Path | str | None = small_zoo, cells: Path = Path("cells"), **keys):
+        path = tmp_path / "grid.yaml"
+        path.write_text(json.dumps({**GRID, **keys}))
+        given = None if data_path is None else str(data_path)
+        return plan(read_grid(path), COMMANDS, tmp_path / cells, device, given)
+
+    return planned
+
+
+def only(plans: tuple) -> Cell:
+    (cell,), impossible = plans
+    assert impossible == []
+    return cell
+
+
+def row(command: str = "main", name: str = "net", **flags) -> dict:
+    return {"name": name, "command": command, "flags": flags}
+
+
+def with_flags(planned, **flags) -> str:
+    return only(planned(rows=[row(enc_mode="no", epochs="1", **flags)])).task.directory
+
+
+def copied(zoo: Path, place: Path) -> Path:
+    return Path(shutil.copytree(zoo, place, ignore=shutil.ignore_patterns(".zoo_cache")))
+
+
+def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tmp_path):
+    place = only(planned()).task.directory
+    assert Path(place).parent == tmp_path / "cells"
+    assert Path(place).name.startswith("digits-")
+    assert only(planned(data_path=copied(small_zoo, tmp_path / "copy"))).task.directory == place
+    for flags in (
+        {"wandb": "True", "project": "other"},
+        {"n_workers": "1", "load_cache": "no"},
+        {"augment_factor": "3", "augment_scale": "0.5"},
+        {"augment": "no"},
+        {"cut_off": "0", "lr": "1e-3"},  # the defaults, written down
+        {"data_path": str(small_zoo)},
+    ):
+        assert with_flags(planned, **flags) == place, flags
+    assert only(planned(title="Other", columns=[{"name": "every", "flags": {}}])).task.directory == place
+
+
+def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):
+    changed = copied(small_zoo, tmp_path / "changed")
+    file = sorted(changed.glob("digits/*.pt"))[7]
+    state = torch.load(file, weights_only=True)
+    state["classifier.fc1.bias"][0] += 1e-3
+    torch.save(state, file)
+    places = [
+        only(planned()).task.directory,
+        only(planned(seeds=[2])).task.directory,
+        only(planned(data_path=changed)).task.directory,
+        only(planned(rows=[row("xgb")])).task.directory,
+        only(planned(rows=[row("gbm", model="rf")])).task.directory,
+        only(planned(rows=[row("gbm", model="gbdt")])).task.directory,
+        with_flags(planned, wd="0.1"),
+        with_flags(planned, cut_off="0.2"),
+        with_flags(planned, cls_mode="hnps"),
+        with_flags(planned, augment="yes"),
+        with_flags(planned, augment="yes", augment_factor="3"),
+        with_flags(planned, augment="yes", augment_scale="0.5"),
+    ]
+    assert len(set(places)) == len(places)
+
+
+@pytest.fixture
+def finished(planned) -> Cell:
+    """A cell, run by its own words in this process."""
+    cell = only(planned())
+    assert cell.result() is None
+    assert main.main(list(cell.task.begin[1:])) == 0
+    return cell
+
+
+def edit(cell: Cell, name: str, **changes) -> None:
+    """Change values of a file of the cell's run; `part.key` is a key of a part."""
+    file = Path(cell.task.directory) / name
+    values = json.loads(file.read_text())
+    for key, value in changes.items():
+        part, _, inner = key.partition("__")
+        if inner:
+            values[part][inner] = value
+        else:
+            values[part] = value
+    file.write_text(json.dumps(values))
+
+
+def test_a_finished_cell(finished, planned):
+    run = Path(finished.task.directory)
+    written = json.loads((run / "results.json").read_text())
+    result = finished.result()
+    assert (result.tau, result.r2, result.mae) == tuple(written["test"][name] for name in ("tau", "r2", "mae"))
+    interval = written["test_tau_interval"]
+    assert (result.low, result.high) == (interval["low"], interval["high"])
+    assert (result.validation_tau, result.status) == (written["validation"]["tau"], "complete")
+    assert (result.train, result.test) == (42, 9)
+    assert results_of([finished]) == ({("net", "all", 1): result}, [])
+    assert finished.seconds() > 0
+    # It is found from another place and device, too.
+    edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/elsewhere")
+    assert only(planned()).result() == result
+    edit(finished, "results.json", test__tau=None)
+    assert math.isnan(only(planned()).result().tau)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"training__lr": 0.5}),
+        ("config.json", {"seed": 2}),
+        ("config.json", {"data__cut_off": 0.2}),
+        ("split.json", {"digest": "00000000"}),
+    ],
+)
+def test_another_run_in_its_place_is_reported_and_not_taken(name, changes, finished):
+    edit(finished, name, **changes)
+    with pytest.raises(RunError, match="holds another run than this cell's; move it away"):
+        finished.result()
+    found, (problem,) = results_of([finished])
+    assert found == {}
+    assert problem.startswith(f"net | all | seed 1: {finished.task.directory}: holds another run")
+
+
+def test_damaged_results_are_reported(finished):
+    (Path(finished.task.directory) / "results.json").write_text('{"test": {}}')
+    found, (problem,) = results_of([finished])
+    assert found == {}
+    assert "results.json: is not what a finished run writes" in problem
+
+
+@pytest.mark.parametrize("name", ["seed", "out_dir", "resume", "device"])
+def test_flags_that_reproduce_sets_are_refused(name, planned):
+    with pytest.raises(GridError, match=f"row 'net', column 'all': the flag '{name}' is set by reproduce.py"):
+        planned(rows=[row(**{name: "1"})])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"rows": [row(epochs="many")]}, "argument --epochs: expected a whole number, got 'many'"),
+        ({"rows": [row(epoch="1")]}, "unrecognized arguments: --epoch 1"),
+        ({"rows": [row("xgb", epochs="1")]}, "unrecognized arguments: --epochs 1"),
+        ({"rows": [row("tree")]}, "no command 'tree'; expected one of main, xgb, gbm"),
+        ({"rows": [row(emb_mode="[no]")]}, "argument --emb_mode: invalid choice: '[no]'"),
+        ({"columns": [{"name": "all", "flags": {"cut_off": "20"}}]}, "argument --cut_off: must be at least 0"),
+        ({"columns": [{"name": "all", "flags": {"augment": "maybe"}}]}, "expected True or False, got 'maybe'"),
+    ],
+)
+def test_bad_flags_are_named_with_their_place(keys, message, planned, tmp_path):
+    with pytest.raises(GridError) as raised:
+        planned(**keys)
+    assert str(raised.value).startswith(f"{tmp_path / 'grid.yaml'}: row 'net', column 'all': ")
+    assert message in str(raised.value)
+
+
+def test_a_cut_off_above_all_accuracies_is_only_its_own_matter(planned):
+    columns = [{"name": "none", "flags": {"cut_off": 0.9999}}, {"name": "all", "flags": {}}]
+    alone = planned(rows=[row(epochs="1"), row("xgb", "trees")], seeds=[1, 2])[0]
+    cells, impossible = planned(rows=[row(epochs="1"), row("xgb", "trees")], columns=columns, seeds=[1, 2])
+    assert cells == alone
+    assert [(cell.row, cell.column, cell.seed) for cell in impossible] == [
+        ("net", "none", 1), ("trees", "none", 1), ("net", "none", 2), ("trees", "none", 2),
+    ]  # fmt: skip
+    assert all("have an accuracy of at least 0.9999; too few runs" in cell.reason for cell in impossible)
+
+
+def test_a_seed_comes_before_the_next(planned):
+    columns = [{"name": name, "flags": {"cut_off": cut}} for name, cut in (("x", 0), ("y", 0.1))]
+    cells, _ = planned(rows=[row(epochs="1"), row("xgb", "trees")], columns=columns, seeds=[5, 2])
+    assert [(cell.seed, cell.column, cell.row) for cell in cells] == [
+        (seed, column, name) for seed in (5, 2) for column in "xy" for name in ("net", "trees")
+    ]
+    assert len({cell.digest for cell in cells}) == 4  # one for each seed and column
+
+
+def test_all_models_of_a_seed_share_one_split(planned):
+    rows = [row(enc_mode="no", epochs="1"), row("xgb", "trees"), row("main", "flat", enc_mode="mlp", epochs="1")]
+    cells, _ = planned(rows=rows, columns=[{"name": "some", "flags": {"cut_off": 0.1}}], seeds=[1, 2])
+    first, trees, flat = (cell for cell in cells if cell.seed == 1)
+    assert first.digest == trees.digest == flat.digest
+    assert {cell.digest for cell in cells if cell.seed == 2} != {first.digest}
+    main.main(list(first.task.begin[1:]))
+    xgb.main(list(trees.task.begin[1:]))
+    assert trees.task.begin[0].endswith("nfn_transformer/xgb.py")
+    splits = [json.loads((Path(cell.task.directory) / "split.json").read_text()) for cell in (first, trees)]
+    assert splits[0] == splits[1]
+    assert splits[0]["digest"] == first.digest
+    assert first.result().test == trees.result().test == len(splits[0]["test"])
