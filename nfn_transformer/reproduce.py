@@ -74,10 +74,12 @@ def _environments(jobs: int, device: str) -> list[dict[str, str]]:
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         # Threads of several processes on one core wait for each other, which can take many times longer.
         threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if device == "cpu" or not torch.cuda.is_available():
         return [threads] * jobs
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    if device not in ("auto", "cuda"):  # one GPU by its number, which counts those that are visible
+        return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}] * jobs
     return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
 
 
@@ -121,7 +123,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # or the cells would be left running
-    cli.device(flags.device)
+    if flags.launcher != "slurm":
+        cli.device(flags.device)
     grid = read_grid(flags.grid)
     folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
     cells, impossible = plan(grid, COMMANDS, flags.cells, flags.device, flags.data_path)

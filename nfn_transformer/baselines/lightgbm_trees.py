@@ -8,8 +8,7 @@ import lightgbm
 import numpy as np
 from numpy import ndarray
 
-from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
-from nfn_transformer.baselines.tree_fitting import Observer, Sides
+from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048
@@ -81,47 +80,33 @@ def _device_type(device: str) -> str:
     return "cpu"
 
 
-def fit(
-    config: TreeConfig,
-    boosting: BoostingConfig,
-    sides: Sides,
-    seed: int,
-    threads: int,
-    device: str,
-    observer: Observer,
-) -> LightGBMTrees:
-    """Train round after round; returns the trees of the best round.
-
-    Args:
-        config: parameters as LightGBM names them.
-        boosting: how many rounds.
-        sides: training and validation side.
-        seed: in [0, 2**31), of the draws of rows and columns.
-        threads: of the CPU.
-        device: cpu, cuda or cuda:N.
-        observer: told of each round.
-    """
+def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
+    """Train round after round, telling `observer`; returns the trees of the best round."""
     parameters = {
-        **config.parameters,
-        "seed": seed,
-        "num_threads": threads,
+        **settings.config.parameters,
+        "seed": settings.seed,
+        "num_threads": settings.threads,
         # The choice between the two ways of counting is otherwise timed, and their sums are rounded otherwise.
         "deterministic": True,
         "force_col_wise": True,
-        "device_type": _device_type(device),
-        "gpu_device_id": int(device.partition(":")[2] or 0),
+        "device_type": _device_type(settings.device),
+        "gpu_device_id": int(settings.device.partition(":")[2] or 0),
         "verbosity": -1,
     }
     train = _binned(sides.train, sides.train_labels, parameters)
     sides.train = None
     validation = lightgbm.Dataset(sides.validation, sides.validation_labels, reference=train).construct()
     sides.validation = None
-    forest = _Forest(float(np.mean(train.get_label(), dtype=float))) if config.parameters["boosting"] == "rf" else None
+    forest = (
+        _Forest(float(np.mean(train.get_label(), dtype=float)))
+        if settings.config.parameters["boosting"] == "rf"
+        else None
+    )
     follower = _Follower(train, validation, observer, forest)
     booster = lightgbm.train(
         parameters,
         train,
-        boosting.rounds,
+        settings.boosting.rounds,
         valid_sets=[train, validation],
         valid_names=["training", "validation"],
         feval=follower.see_predictions,

@@ -5,6 +5,23 @@ from typing import Protocol
 
 from numpy import ndarray
 
+from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a fit besides its data.
+
+    Fields: config, the library's parameters; boosting, how many rounds; seed, in [0, 2**31), of the draws of rows and
+    columns; threads, of the CPU; device, cpu, cuda or cuda:N.
+    """
+
+    config: TreeConfig
+    boosting: BoostingConfig
+    seed: int
+    threads: int
+    device: str
+
 
 @dataclass
 class Sides:

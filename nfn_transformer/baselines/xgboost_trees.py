@@ -4,8 +4,7 @@ import numpy as np
 import xgboost
 from numpy import ndarray
 
-from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
-from nfn_transformer.baselines.tree_fitting import Observer, Sides
+from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides
 
 # XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
 # statistics of each column, evenly spaced, are sketched instead: twice as many as there are bins.
@@ -45,36 +44,24 @@ def device_for(device: str) -> tuple[str, str | None]:
     return device, None
 
 
-def fit(
-    config: TreeConfig,
-    boosting: BoostingConfig,
-    sides: Sides,
-    seed: int,
-    threads: int,
-    device: str,
-    observer: Observer,
-) -> XGBoostTrees:
-    """Train round after round; returns the trees of the best round as they were then.
-
-    Args:
-        config: parameters as XGBoost names them.
-        boosting: how many rounds.
-        sides: training and validation side.
-        seed: in [0, 2**31), of the draws of rows and columns.
-        threads: of the CPU.
-        device: cpu, cuda or cuda:N.
-        observer: told of each round.
-    """
-    parameters = {**config.parameters, "seed": seed, "nthread": threads, "device": device, "verbosity": 1}
-    train = _quantized(sides.train, sides.train_labels, threads)
+def fit(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:
+    """Train round after round, telling `observer`; returns the trees of the best round as they were then."""
+    parameters = {
+        **settings.config.parameters,
+        "seed": settings.seed,
+        "nthread": settings.threads,
+        "device": settings.device,
+        "verbosity": 1,
+    }
+    train = _quantized(sides.train, sides.train_labels, settings.threads)
     sides.train = None
-    validation = xgboost.QuantileDMatrix(sides.validation, sides.validation_labels, ref=train, nthread=threads)
+    validation = xgboost.QuantileDMatrix(sides.validation, sides.validation_labels, ref=train, nthread=settings.threads)
     sides.validation = None
     follower = _Follower(validation, observer)
     xgboost.train(
         parameters,
         train,
-        boosting.rounds,
+        settings.boosting.rounds,
         evals=[(train, "train"), (validation, "validation")],
         custom_metric=follower.see_predictions,
         callbacks=[follower],

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nfn_transformer import atomic_files
 from nfn_transformer.baselines.flattening import flatten_checkpoints
 from nfn_transformer.baselines.tree_config import BoostingConfig
-from nfn_transformer.baselines.tree_fitting import Sides
+from nfn_transformer.baselines.tree_fitting import Settings, Sides
 from nfn_transformer.baselines.tree_libraries import tree_library
 from nfn_transformer.experiments.config import RunConfig
 from nfn_transformer.experiments.data import RunData
@@ -75,11 +75,10 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
     )
     follower = _Follower(data.zoo.labels[validation], config.training, report)
     seed = stream_seed(config.seed, "trees") % 2**31
+    settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
     try:
         with follower.bar:
-            model = library.fit(
-                config.predictor, config.training, sides, seed, torch.get_num_threads(), config.device, follower
-            )
+            model = library.fit(settings, sides, follower)
     finally:
         if follower.progress.history:
             run.write_metrics([record.row() for record in follower.progress.history])

@@ -20,7 +20,7 @@ from nfn_transformer.training_command import TrainingCommand
 from nfn_transformer.zoo.reading import Zoo
 
 # What the grid itself decides.
-_NOT_IN_A_GRID = ("seed", "out_dir", "resume", "device")
+_NOT_IN_A_GRID = ("seed", "out_dir", "resume", "device", "help")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def plan(
             for row in grid.rows:
                 flags = {**row.flags, **column.flags, **({} if data_path is None else {"data_path": data_path})}
                 where = f"{grid.path}: row '{row.name}', column '{column.name}'"
-                command, parsed = _parse(row, flags, seed, device, commands, where)
+                command, parsed = _parse(row, flags, seed, commands, where)
                 config = command.run_config(parsed)
                 try:
                     digest = _digest(config, parsed, zoos, digests)
@@ -139,7 +139,7 @@ class _NoSplit(Exception):
 
 
 def _parse(
-    row: Row, flags: Mapping[str, str], seed: int, device: str, commands: Mapping[str, TrainingCommand], where: str
+    row: Row, flags: Mapping[str, str], seed: int, commands: Mapping[str, TrainingCommand], where: str
 ) -> tuple[TrainingCommand, argparse.Namespace]:
     if row.command not in commands:
         raise GridError(f"{where}: no command '{row.command}'; expected one of {', '.join(commands)}")
@@ -152,7 +152,8 @@ def _parse(
 
     parser = commands[row.command].build_parser()
     parser.error = refuse  # argparse would end the program without a word on the grid
-    return commands[row.command], parser.parse_args([*_words(flags), "--seed", str(seed), "--device", device])
+    # The device decides nothing here, and that of the cells may be on another machine than this one.
+    return commands[row.command], parser.parse_args([*_words(flags), "--seed", str(seed), "--device", "cpu"])
 
 
 def _words(flags: Mapping[str, str]) -> list[str]:

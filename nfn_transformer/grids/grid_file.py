@@ -122,10 +122,20 @@ def read_grid(path: Path) -> Grid:
     )
 
 
+class _Loader(yaml.BaseLoader):
+    """Builds nothing but text, lists and mappings; of a key that is there twice it does not take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{twice[0]}' stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict:
     try:
-        # BaseLoader builds nothing but text, lists and mappings.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise GridError(f"{path}: no such file; expected a grid, see scripts/tables/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

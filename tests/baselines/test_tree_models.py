@@ -19,7 +19,7 @@ from nfn_transformer.baselines.tree_config import (
     lightgbm_config,
     xgboost_config,
 )
-from nfn_transformer.baselines.tree_fitting import Sides
+from nfn_transformer.baselines.tree_fitting import Settings, Sides
 from nfn_transformer.baselines.tree_libraries import tree_library
 
 CONFIGS = {model: xgboost_config(model) for model in XGBOOST_MODELS}
@@ -69,7 +69,7 @@ def fit(config, whole, observer=None, rounds=LAST, seed=3):
     parts = sides(*whole)
     validation = parts.validation
     observer = observer or Observer(rounds, rounds)
-    model = tree_library(config.library).fit(config, BoostingConfig(rounds), parts, seed, 1, "cpu", observer)
+    model = tree_library(config.library).fit(Settings(config, BoostingConfig(rounds), seed, 1, "cpu"), parts, observer)
     assert (parts.train, parts.validation) == (None, None)
     return model, model.predict(validation)
 
@@ -125,7 +125,7 @@ def test_losses_are_those_of_the_training_side_and_rounds_are_as_many_as_asked_f
     assert len(observer.losses) == 5
     parts, again = sides(*whole), Observer(5, 5)
     swapped = Sides(parts.train, parts.train_labels, parts.train, parts.train_labels)
-    tree_library(CONFIGS[model].library).fit(CONFIGS[model], BoostingConfig(5), swapped, 3, 1, "cpu", again)
+    tree_library(CONFIGS[model].library).fit(Settings(CONFIGS[model], BoostingConfig(5), 3, 1, "cpu"), swapped, again)
     expected = [np.sqrt(np.mean((shown - parts.train_labels) ** 2)) for shown in again.shown]
     assert observer.losses == pytest.approx(expected, rel=1e-5)
     assert observer.losses[-1] < 0.9 * parts.train_labels.std()

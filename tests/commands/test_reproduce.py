@@ -339,7 +339,8 @@ def test_jobs_take_gpus_in_turn(monkeypatch):
 
     assert given(3) == given(3, "cuda") == ["0", "1", "0"]
     assert given(1) == ["0"]
-    assert given(2, "cpu") == given(2, "cuda:1") == [None, None]
+    assert given(2, "cpu") == [None, None]
+    assert given(2, "cuda:1") == ["0,1", "0,1"]  # submitit would hide them all
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
     assert given(3) == ["5", "GPU-abc", "5"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -115,6 +115,11 @@ def test_what_may_be_left_out(tmp_path):
         ("seeds: [3, 1, 02]", "seeds: [1, 2.5]", "grid.yaml: seeds: expected a list of whole numbers"),
         ("seeds: [3, 1, 02]", "seeds: [1, -2]", "grid.yaml: seeds: expected a list of whole numbers"),
         ("seeds: [3, 1, 02]", "seeds: [1, [2]]", "grid.yaml: seeds: expected a list of whole numbers"),
+        (
+            "seeds: [3, 1, 02]",
+            "seeds: [4]\nseeds: [5]",
+            "grid.yaml: cannot be read as YAML: key 'seeds' stands there twice",
+        ),
         ("seeds: [3, 1, 02]", "seeds: [4, 4]", "grid.yaml: seeds: '4' stands there twice"),
         ("seeds: [3, 1, 02]", "seeds: [2, 02]", "grid.yaml: seeds: '2' stands there twice"),
         ("about:", "abuot:", "grid.yaml: unknown key 'abuot'; expected some of about, columns, compare, "),
