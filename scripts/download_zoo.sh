@@ -2,6 +2,7 @@
 # Download the released zoos into data/ as zips, which the commands read in place; a broken download is resumed.
 # Usage: bash scripts/download_zoo.sh [mnist] [ag_news]    (both if none is named)
 # The variable ZOO_URL names a mirror: the address in front of /MNIST-Transformers.zip.
+# Needs bash 4 or newer, curl, sha256sum and python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/released_zoos.sh
@@ -36,23 +37,32 @@ bytes_of() {
 }
 
 # fetch URL FILE: complete FILE. Each attempt goes on where the one before broke off, which curl's --retry does not.
+# It gives up after five attempts in a row that brought nothing new.
 fetch() {
-  local attempt status code progress=(--silent --show-error)
+  local idle=0 most found status code progress=(--silent --show-error)
   if [ -t 2 ]; then progress=(--progress-bar); fi
-  for attempt in 1 2 3 4 5; do
+  most=$(bytes_of "$2")
+  while [ "$idle" -lt 5 ]; do
     if [ "$size" != - ] && [ "$(bytes_of "$2")" -ge "$size" ]; then return; fi
     status=0
     code=$(curl --fail --location --continue-at - --connect-timeout 30 --speed-limit 1 --speed-time 60 \
       "${progress[@]}" --write-out '%{http_code}' --output "$2" "$1") || status=$?
     # 416: the server has nothing beyond what is here already.
     if [ "$status" = 0 ] || [ "$code" = 416 ]; then return; fi
+    case $code in
+      408 | 429) ;; # too slow, too often: these pass
+      4??) fail "$1: expected a zip, found HTTP status $code" ;;
+    esac
     case $status in
       23) fail "$2: cannot be written; is the disk full?" ;;
       33) rm -f "$2" ;; # this server cannot send a part of a file
     esac
-    if [ "$attempt" != 5 ]; then sleep "$attempt"; fi
+    # Compared with the most there ever was: a file begun anew brings nothing new until it is longer than that.
+    found=$(bytes_of "$2")
+    if [ "$found" -gt "$most" ]; then most=$found idle=0; else idle=$((idle + 1)); fi
+    if [ "$idle" -lt 5 ]; then sleep "$((idle > 0 ? idle : 1))"; fi
   done
-  fail "$1: broke off 5 times; the same command goes on from $2 ($(bytes_of "$2") bytes)"
+  fail "$1: 5 attempts in a row brought nothing new; the same command goes on from $2 ($(bytes_of "$2") bytes)"
 }
 
 # reject FILE EXPECTED FOUND

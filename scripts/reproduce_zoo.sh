@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What reproduce_mnist.sh and reproduce_ag_news.sh do: the published tables on one released zoo, one after another.
 # Usage: bash scripts/reproduce_zoo.sh {mnist|ag_news} [ARGUMENTS OF nfn_transformer/reproduce.py]
-# The exit status is 1 if some cells failed.
+# The exit status is 1 if some cells failed. Paths among the arguments are relative to the checkout.
+# Needs bash 4 or newer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/released_zoos.sh
@@ -17,7 +18,18 @@ esac
 dataset=$1
 shift
 
-if ! [ -e "data/${dataset}_transformer" ] && ! [ -e "data/${dataset}_transformer.zip" ] &&
+own_data=""
+for argument in "$@"; do
+  case $argument in
+    --data_path | --data_path=*) own_data=1 ;;
+    --out_dir | --out_dir=*)
+      echo "error: each table has a folder of its own; give --out_dir to nfn_transformer/reproduce.py" >&2
+      exit 2
+      ;;
+  esac
+done
+
+if [ -z "$own_data" ] && ! [ -e "data/${dataset}_transformer" ] && ! [ -e "data/${dataset}_transformer.zip" ] &&
   ! [ -e "data/${dataset}_transformers.zip" ]; then
   cat >&2 <<MESSAGE
 error: no $dataset zoo: looked for data/${dataset}_transformer, data/${dataset}_transformer.zip, data/${dataset}_transformers.zip

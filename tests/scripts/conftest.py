@@ -28,7 +28,8 @@ class ScriptsCopy:
         path.chmod(0o755)
 
     def environment(self, **variables) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "ZOO_URL")}
+        heeded = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "ZOO_URL")
+        kept = {name: value for name, value in os.environ.items() if name not in heeded}
         # Neither a proxy nor the user's settings of curl stand between a test and its server.
         own = {"NO_PROXY": "*", "CURL_HOME": str(self.root), "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}"}
         return {**kept, **own, **variables}

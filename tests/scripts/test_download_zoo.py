@@ -28,7 +28,8 @@ class Hub(ThreadingHTTPServer):
         self.content = content
         self.sha256: str | None = hashlib.sha256(content).hexdigest()
         self.tells_size = self.knows_ranges = self.answers_head = True
-        self.cut_after: int | None = None  # the connection breaks once after so many bytes
+        self.cuts: list[int] = []  # after how many bytes the connection of each of the next answers breaks
+        self.refusals: list[int] = []  # the status of each of the next answers
         self.ranges: list[str | None] = []
         self.sent = 0
         super().__init__(("127.0.0.1", 0), HubHandler)
@@ -56,6 +57,8 @@ class HubHandler(BaseHTTPRequestHandler):
             return self.redirect()
         hub, wanted = self.server, self.headers["Range"]
         hub.ranges.append(wanted)
+        if hub.refusals:
+            return self.send_error(hub.refusals.pop(0))
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and hub.knows_ranges else 0
         if start >= len(hub.content):
             self.send_response(416)
@@ -67,8 +70,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if hub.tells_size:
             self.send_header("Content-Length", str(len(hub.content) - start))
         self.end_headers()
-        part = hub.content[start:][: hub.cut_after]
-        hub.cut_after = None
+        part = hub.content[start:][: hub.cuts.pop(0) if hub.cuts else None]
         self.wfile.write(part)
         hub.sent += len(part)
         return None
@@ -97,6 +99,7 @@ def hub():
 
 @pytest.fixture
 def download(scripts, hub):
+    scripts.add_program("sleep", "")
     return lambda *names: scripts.run("download_zoo.sh", *names, ZOO_URL=hub.url)
 
 
@@ -135,11 +138,66 @@ def test_a_cut_part_is_completed(download, zoo, part, hub):
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(download, zoo, hub):
-    hub.cut_after = 30_000
+    hub.cuts = [30_000]
     result = download("mnist")
     assert result.returncode == 0, result.stderr
     assert zoo.read_bytes() == hub.content
     assert hub.ranges == [None, "bytes=30000-"]
+
+
+def test_attempts_that_bring_something_are_not_counted(download, zoo, hub):
+    hub.cuts = [10_000] * 8
+    result = download("mnist")
+    assert result.returncode == 0, result.stderr
+    assert zoo.read_bytes() == hub.content
+    assert hub.ranges == [None, *(f"bytes={taken}0000-" for taken in range(1, 9))]
+
+
+def test_attempts_that_bring_nothing_are_counted_anew_after_one_that_does(download, zoo, hub):
+    hub.cuts = [0, 0, 0, 0, 10_000, 0, 0, 0, 0]
+    result = download("mnist")
+    assert result.returncode == 0, result.stderr
+    assert zoo.read_bytes() == hub.content
+    assert len(hub.ranges) == 10
+
+
+def test_five_attempts_that_bring_nothing_are_an_error(download, zoo, part, hub):
+    part.write_bytes(hub.content[:70_000])
+    hub.cuts = [10_000, 0, 0, 0, 0, 0]
+    result = download("mnist")
+    assert result.returncode == 1
+    message = "5 attempts in a row brought nothing new; the same command goes on from"
+    assert f"{hub.url}/MNIST-Transformers.zip: {message} data/{part.name} (80000 bytes)" in result.stderr
+    assert len(hub.ranges) == 6
+    assert_complete(download("mnist"), zoo, hub)
+
+
+def test_a_server_that_cannot_resume_and_always_breaks_off_is_an_error(download, hub):
+    hub.knows_ranges = False
+    hub.cuts = [10_000] * 100
+    result = download("mnist")
+    assert result.returncode == 1
+    assert "5 attempts in a row brought nothing new" in result.stderr
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_an_error_at_once(download, part, hub, status):
+    part.write_bytes(hub.content[:70_000])
+    hub.refusals = [status] * 5
+    result = download("mnist")
+    assert result.returncode == 1
+    assert f"error: {hub.url}/MNIST-Transformers.zip: expected a zip, found HTTP status {status}\n" in result.stderr
+    assert hub.ranges == ["bytes=70000-"]
+    assert part.read_bytes() == hub.content[:70_000]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_refusal_that_may_pass_is_asked_again(download, zoo, hub, status):
+    hub.refusals = [status] * 4
+    result = download("mnist")
+    assert result.returncode == 0, result.stderr
+    assert zoo.read_bytes() == hub.content
+    assert len(hub.ranges) == 5
 
 
 def test_a_complete_part_is_not_asked_for(download, zoo, part, hub):

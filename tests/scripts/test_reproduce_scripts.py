@@ -64,9 +64,27 @@ def test_a_missing_zoo_says_what_to_download_to_where(checkout, zoo):
 def test_every_table_in_order_with_the_arguments(checkout, zoo, place):
     (checkout.root / "data").mkdir()
     (checkout.root / f"data/{zoo}_{place}").touch()
-    result = checkout.run(f"reproduce_{zoo}.sh", "--out_dir", "a folder", "--epochs=1")
+    result = checkout.run(f"reproduce_{zoo}.sh", "--cells", "a folder", "--jobs=2")
     assert (result.returncode, result.stderr) == (0, "")
-    assert calls(checkout) == [[path, "--out_dir", "a folder", "--epochs=1"] for path in paths(TABLES[zoo])]
+    assert calls(checkout) == [[path, "--cells", "a folder", "--jobs=2"] for path in paths(TABLES[zoo])]
+
+
+@zoos
+@pytest.mark.parametrize("given", [["--data_path", "a zoo.zip"], ["--data_path=a zoo.zip"]])
+def test_a_zoo_elsewhere_needs_none_in_data(checkout, zoo, given):
+    result = checkout.run(f"reproduce_{zoo}.sh", "--jobs=2", *given)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert calls(checkout) == [[path, "--jobs=2", *given] for path in paths(TABLES[zoo])]
+
+
+@zoos
+@pytest.mark.parametrize("given", [["--out_dir", "a folder"], ["--out_dir=a folder"]])
+def test_one_folder_for_all_tables_is_refused(checkout, zoo, given):
+    add_zoo(checkout, zoo)
+    result = checkout.run(f"reproduce_{zoo}.sh", "--jobs=2", *given)
+    expected = "error: each table has a folder of its own; give --out_dir to nfn_transformer/reproduce.py\n"
+    assert (result.returncode, result.stderr) == (2, expected)
+    assert calls(checkout) == []
 
 
 @zoos

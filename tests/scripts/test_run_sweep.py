@@ -34,6 +34,10 @@ while True:
 """
 
 
+# What nvidia-smi does where it is installed and no driver runs.
+NO_DRIVER = "print('NVIDIA-SMI has failed because ...'); raise SystemExit(9)"
+
+
 @pytest.fixture
 def sweeper(scripts):
     scripts.add_program("wandb", AGENT)
@@ -54,6 +58,13 @@ def start(scripts, *arguments, **variables) -> dict[str, dict]:
     return notes(scripts)
 
 
+def only_these_programs(scripts) -> str:
+    """A PATH with the stand-ins and what the script needs before it starts an agent, and nothing else."""
+    for name in ("bash", "dirname", "grep", "sort", "uniq"):
+        (scripts.programs / name).symlink_to(shutil.which(name))
+    return str(scripts.programs)
+
+
 def test_a_count_of_gpus(sweeper):
     found = start(sweeper, 1, 3)
     assert {name: note["CUDA_VISIBLE_DEVICES"] for name, note in found.items()} == {
@@ -62,7 +73,70 @@ def test_a_count_of_gpus(sweeper):
         "gpu2-agent1": "2",
     }
     assert all(note["arguments"] == ["agent", "abc123"] for note in found.values())
-    assert all(note["OMP_NUM_THREADS"] is None for note in found.values())
+
+
+def test_a_count_takes_the_first_of_the_devices_that_are_visible_already(sweeper):
+    found = start(sweeper, 1, 2, CUDA_VISIBLE_DEVICES="3,1,2")
+    assert {name: note["CUDA_VISIBLE_DEVICES"] for name, note in found.items()} == {
+        "gpu1-agent1": "1",
+        "gpu3-agent1": "3",
+    }
+
+
+def test_a_list_names_some_of_the_devices_that_are_visible_already(sweeper):
+    (found,) = start(sweeper, 1, "1,", CUDA_VISIBLE_DEVICES="3, 1").values()
+    assert found["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_visible_devices_by_their_uuids(sweeper):
+    found = start(sweeper, 1, 2, CUDA_VISIBLE_DEVICES="GPU-89ab,MIG-GPU-89ab/1/0")
+    assert {name: note["CUDA_VISIBLE_DEVICES"] for name, note in found.items()} == {
+        "GPU-89ab-agent1": "GPU-89ab",
+        "MIG-GPU-89ab-1-0-agent1": "MIG-GPU-89ab/1/0",
+    }
+
+
+def test_visible_devices_need_no_nvidia_smi(sweeper):
+    sweeper.add_program("nvidia-smi", NO_DRIVER)
+    found = start(sweeper, 1, 1, CUDA_VISIBLE_DEVICES="6,7")
+    assert {name: note["CUDA_VISIBLE_DEVICES"] for name, note in found.items()} == {"gpu6-agent1": "6"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "message"),
+    [
+        ("3", "2,3", "there are fewer than 3; CUDA_VISIBLE_DEVICES='2,3' lists 2"),
+        ("1", "", "there are fewer than 1; CUDA_VISIBLE_DEVICES='' lists 0"),
+        ("1", "NoDevFiles", "there are fewer than 1; CUDA_VISIBLE_DEVICES='NoDevFiles' lists 0"),  # SLURM: no GPU
+        ("2", "0,-1,1", "there are fewer than 2; CUDA_VISIBLE_DEVICES='0,-1,1' lists 1"),
+        ("0,2", "2,3", "there is no GPU 0; CUDA_VISIBLE_DEVICES='2,3' lists 2"),
+        ("2", "0,9", "there is no GPU 9; nvidia-smi lists 4, counted from 0"),
+    ],
+)
+def test_gpus_that_are_not_visible(sweeper, gpus, visible, message):
+    result = sweeper.run("run_sweep.sh", "abc123", 1, gpus, CUDA_VISIBLE_DEVICES=visible)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: GPUS: {message}\nusage: ")
+    assert not (sweeper.root / "runs").exists()
+
+
+@pytest.mark.parametrize("gpus", ["1", "0,"])
+def test_gpus_where_nvidia_smi_lists_none(sweeper, gpus):
+    sweeper.add_program("nvidia-smi", NO_DRIVER)
+    result = sweeper.run("run_sweep.sh", "abc123", 1, gpus)
+    assert result.returncode == 2
+    assert "; nvidia-smi lists 0, counted from 0\nusage: " in result.stderr
+    assert not (sweeper.root / "runs").exists()
+
+
+@pytest.mark.parametrize("gpus", ["1", "0,"])
+def test_gpus_without_nvidia_smi(sweeper, gpus):
+    (sweeper.programs / "nvidia-smi").unlink()
+    path = only_these_programs(sweeper)
+    result = sweeper.run("run_sweep.sh", "abc123", 1, gpus, PATH=path)
+    assert result.returncode == 2
+    assert "; nvidia-smi is not installed, and CUDA_VISIBLE_DEVICES is not set\nusage: " in result.stderr
+    assert not (sweeper.root / "runs").exists()
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [("0,2", ["0", "2"]), ("3,", ["3"]), ("1,0,", ["0", "1"])])
@@ -76,7 +150,17 @@ def test_several_agents_on_a_gpu_share_the_cores(sweeper):
     assert all(note["OMP_NUM_THREADS"] == "2" for note in found.values())
 
 
+def test_agents_on_gpus_of_their_own_share_the_cores(sweeper):
+    assert [note["OMP_NUM_THREADS"] for note in start(sweeper, 1, 4).values()] == ["2"] * 4
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_single_agent_has_all_cores(sweeper, gpus):
+    assert [note["OMP_NUM_THREADS"] for note in start(sweeper, 1, gpus).values()] == [None]
+
+
 def test_no_gpu(sweeper):
+    sweeper.add_program("nvidia-smi", NO_DRIVER)
     found = start(sweeper, 3, 0)
     assert list(found) == ["cpu-agent1", "cpu-agent2", "cpu-agent3"]
     assert all((note["CUDA_VISIBLE_DEVICES"], note["OMP_NUM_THREADS"]) == ("", "2") for note in found.values())
@@ -88,7 +172,7 @@ def test_more_agents_than_cores(sweeper):
 
 
 def test_the_users_number_of_threads_is_kept(sweeper):
-    (found,) = start(sweeper, 1, 0, OMP_NUM_THREADS="5").values()
+    found, _ = start(sweeper, 2, "3,", OMP_NUM_THREADS="5").values()
     assert found["OMP_NUM_THREADS"] == "5"
 
 
@@ -113,6 +197,7 @@ def test_a_full_sweep_id(sweeper):
         (["abc123", "1", ","], "GPUS: expected a count such as 2, or a list such as '0,2' or '3,', got ','"),
         (["abc123", "1", "2,2"], "GPUS: '2,2' names a GPU twice"),
         (["abc123", "1", "0,4"], "GPUS: there is no GPU 4; nvidia-smi lists 4, counted from 0"),
+        (["abc123", "1", "5"], "GPUS: there are fewer than 5; nvidia-smi lists 4, counted from 0"),
     ],
 )
 def test_bad_arguments(sweeper, arguments, message):
@@ -173,8 +258,6 @@ def test_a_signal_stops_every_agent(sweeper, sent, interrupts, status):
 
 def test_without_wandb(sweeper):
     (sweeper.programs / "wandb").unlink()
-    for name in ("bash", "dirname", "grep", "sort", "uniq"):
-        (sweeper.programs / name).symlink_to(shutil.which(name))
-    result = sweeper.run("run_sweep.sh", "abc123", 1, 1, PATH=str(sweeper.programs))
+    result = sweeper.run("run_sweep.sh", "abc123", 1, 1, PATH=only_these_programs(sweeper))
     assert result.returncode == 2
     assert result.stderr == "error: wandb is not installed; expected it from: pip install -r requirement.txt\n"
