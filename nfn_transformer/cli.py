@@ -82,17 +82,25 @@ def channels(text: str) -> tuple[int, ...]:
     return tuple(count(part) for part in text.split(","))
 
 
+def check_device_name(text: str) -> None:
+    """Raise UserError unless the text is `auto`, `cpu`, `cuda` or `cuda:N`; here or elsewhere."""
+    if text != "auto" and _DEVICE.fullmatch(text) is None:
+        raise UserError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
+
+
+_DEVICE = re.compile(r"cpu|cuda(?::(\d{1,3}))?")
+
+
 def device(text: str) -> torch.device:
     """The device named by `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UserError: it is none of these, or no such device is on this machine.
     """
+    check_device_name(text)
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    match = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
-    if match is None:
-        raise UserError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
+    match = _DEVICE.fullmatch(text)
     if text != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device(text)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
 from nfn_transformer.cli import HelpFormatter, add_boolean, device, number
-from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.zoo.places import default_data_path, existing_zoo
 
 
 def training_parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -90,7 +90,7 @@ def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--augment_scale",
-        type=number(float, 0, above=True),
+        type=number(float, 1e-3, 1e3),
         default=default.augment_scale,
         help="with --augment: the entries of the matrices M and N are uniform in [-SCALE, SCALE]",
     )
@@ -143,23 +143,3 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
         augment_factor=flags.augment_factor,
         augment_scale=flags.augment_scale,
     )
-
-
-def existing_zoo(data_path: str) -> str:
-    """The path, or, where nothing is there, the zip of that name: `data/mnist_transformer` finds
-    `data/mnist_transformer.zip`, so that a downloaded archive need not be unpacked for the published commands."""
-    zipped = f"{data_path}.zip"
-    return zipped if not Path(data_path).exists() and Path(zipped).is_file() else data_path
-
-
-def default_data_path(dataset: str) -> str:
-    """Where a zoo lies by convention.
-
-    Raises:
-        UserError: nowhere of these.
-    """
-    places = [f"data/{dataset}_transformer", f"data/{dataset}_transformer.zip", f"data/{dataset}_transformers.zip"]
-    for place in places:
-        if Path(place).exists():
-            return place
-    raise UserError(f"no zoo for --dataset {dataset}: looked for {', '.join(places)}; name it by --data_path")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer import cli, cli_flags
+from nfn_transformer import cli
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments.bootstrap import tau_interval
 from nfn_transformer.experiments.config import DataConfig, absolute
@@ -24,6 +24,7 @@ from nfn_transformer.experiments.predictions import write_predictions
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
+from nfn_transformer.zoo.places import default_data_path, existing_zoo
 from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.reading import Zoo
 
@@ -73,11 +74,11 @@ def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> tuple[Zoo, Da
     """The zoo to score on, its description, and whether it lies where the run's own zoo lay."""
     own = run.read_config()[0].data
     dataset = flags.dataset or own.dataset
-    data_path = flags.data_path or (own.data_path if dataset == own.dataset else cli_flags.default_data_path(dataset))
+    data_path = flags.data_path or (own.data_path if dataset == own.dataset else default_data_path(dataset))
     wanted = replace(
         own,
         dataset=dataset,
-        data_path=absolute(cli_flags.existing_zoo(data_path)),
+        data_path=absolute(existing_zoo(data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
     )
@@ -92,7 +93,8 @@ def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace
     if flags.split != "all":
         try:
             index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
-            what = "the run's own test split"
+            own = run.read_config()[0].data
+            what = "the run's own test split" + (", without its transformed copies" if own.augment else "")
         except RunError:
             # A zoo that the run does not know has no side that it was trained on.
             if at_its_place or flags.split == "test":

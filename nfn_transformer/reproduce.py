@@ -58,13 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--slurm",
-        nargs="+",
+        action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="parameters of the jobs as submitit names them: timeout_min=600 cpus_per_task=4 gpus_per_node=1 "
-        "slurm_partition=NAME ...",
+        help="a parameter of the jobs as submitit names it, once for each: --slurm timeout_min=600 --slurm "
+        "cpus_per_task=4 --slurm gpus_per_node=1 --slurm slurm_partition=NAME (default: 24 hours)",
     )
-    cli.add_boolean(parser, "--report", False, "run nothing; write the table of what is finished")
+    cli.add_boolean(
+        parser, "--report", False, "run nothing; write the table of what is finished (the zoo is read to know it)"
+    )
     return parser
 
 
@@ -73,7 +75,7 @@ def _environments(jobs: int, device: str) -> list[dict[str, str]]:
     threads = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         # Threads of several processes on one core wait for each other, which can take many times longer.
-        threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+        threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))}
     if device == "cpu" or not torch.cuda.is_available():
         return [threads] * jobs
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -107,8 +109,7 @@ def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) ->
 def _problems(
     impossible: Sequence[Impossible], failures: Sequence[Failure], unusable: Sequence[str], unfinished: int
 ) -> list[str]:
-    columns = dict.fromkeys((cell.column, cell.reason) for cell in impossible)
-    found = [f"column '{column}' cannot be run: {reason}" for column, reason in columns]
+    found = [f"column '{cells.column}' cannot be run: {cells.reason}" for cells in impossible]
     failed = [f"{failure.name}: failed, see {failure.log}: {failure.last_words}" for failure in failures]
     failed += [problem for problem in unusable if not any(problem.startswith(f"{f.name}: ") for f in failures)]
     rest = unfinished - len(failed)
@@ -122,7 +123,10 @@ def _interrupt(*_) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # or the cells would be left running
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # or the cells would be left running
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(ending, _interrupt)
+    cli.check_device_name(flags.device)
     if flags.launcher != "slurm":
         cli.device(flags.device)
     grid = read_grid(flags.grid)

@@ -34,6 +34,11 @@ class TrainingCommand:
     build_parser: Callable[[], argparse.ArgumentParser]
     run_config: Callable[[argparse.Namespace], RunConfig]
 
+    @property
+    def path(self) -> Path:
+        """Where its file is."""
+        return Path(__file__).with_name(self.program)
+
     def run(self, arguments: Sequence[str]) -> int:
         """Train, or go on; test once; report. Returns the exit status."""
         flags = self.build_parser().parse_args(arguments)

@@ -1,7 +1,12 @@
 """LightGBM on flattened weights: boosted trees and random forests, trained once, memory bounded."""
 
+import functools
 import logging
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import lightgbm
@@ -65,19 +70,39 @@ def device_for(device: str) -> tuple[str, str | None]:
     return "cpu", "this build of LightGBM has neither CUDA nor OpenCL on this machine"
 
 
+@functools.cache
 def _device_type(device: str) -> str:
     """LightGBM's word for the device. Its builds cannot be asked, only tried."""
     if device == "cpu":
         return "cpu"
     inputs = np.arange(8, dtype=np.float32)[:, None]
     for kind in ("cuda", "gpu"):  # gpu is OpenCL
+        parameters = {"device_type": kind, "gpu_device_id": _number(device), "min_data_in_leaf": 1, "verbosity": -1}
         try:
-            data = lightgbm.Dataset(inputs, inputs[:, 0])
-            lightgbm.train({"device_type": kind, "min_data_in_leaf": 1, "verbosity": -1}, data, 1)
+            with _unheard():
+                lightgbm.train(parameters, lightgbm.Dataset(inputs, inputs[:, 0]), 1)
         except lightgbm.basic.LightGBMError:
             continue
         return kind
     return "cpu"
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What LightGBM's library itself prints goes nowhere: it calls fatal what is only tried."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
@@ -90,7 +115,7 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
         "deterministic": True,
         "force_col_wise": True,
         "device_type": _device_type(settings.device),
-        "gpu_device_id": int(settings.device.partition(":")[2] or 0),
+        "gpu_device_id": _number(settings.device),
         "verbosity": -1,
     }
     train = _binned(sides.train, sides.train_labels, parameters)

@@ -1,5 +1,9 @@
 """XGBoost on flattened weights: rounds trained once, the best kept as it was, memory bounded."""
 
+import functools
+import json
+import warnings
+
 import numpy as np
 import xgboost
 from numpy import ndarray
@@ -34,14 +38,24 @@ class XGBoostTrees:
 
     def predict(self, inputs: ndarray) -> ndarray:
         """Predicted accuracies [n] of flattened networks [n, numbers]."""
-        return self._booster.predict(xgboost.DMatrix(inputs))
+        return self._booster.inplace_predict(inputs)
 
 
+@functools.cache
 def device_for(device: str) -> tuple[str, str | None]:
-    """The device that this build of XGBoost can train on, and, where it is not `device`, why."""
-    if device != "cpu" and not xgboost.build_info()["USE_CUDA"]:
-        return "cpu", "this build of XGBoost has no CUDA"
-    return device, None
+    """The device that XGBoost trains on where `device` is wanted, and, where it is another, why."""
+    if device == "cpu":
+        return device, None
+    inputs = np.arange(8, dtype=np.float32)[:, None]
+    data = xgboost.DMatrix(inputs, inputs[:, 0])
+    try:
+        # It may have CUDA and yet find no GPU that it can use; then it warns, and goes on without.
+        with warnings.catch_warnings(action="ignore"):
+            booster = xgboost.train({"device": device, "verbosity": 0}, data, 1)
+        used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    except xgboost.core.XGBoostError:
+        used = "cpu"
+    return ("cpu", "XGBoost finds no GPU that it can use") if used == "cpu" else (device, None)
 
 
 def fit(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:

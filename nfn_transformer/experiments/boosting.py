@@ -23,6 +23,8 @@ from nfn_transformer.seeding import stream_seed
 
 # Of more rounds than these not every one is worth a line on the screen.
 _LINES = 100
+# metrics.csv is written whole each time.
+_ROUNDS_BETWEEN_WRITING = 25
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,14 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
         validation=flatten_checkpoints(data.zoo, validation).numpy(),
         validation_labels=data.zoo.labels[validation].numpy(),
     )
-    follower = _Follower(data.zoo.labels[validation], config.training, report)
+    follower = _Follower(data.zoo.labels[validation], config.training, run, report)
     seed = stream_seed(config.seed, "trees") % 2**31
     settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
     try:
         with follower.bar:
             model = library.fit(settings, sides, follower)
     finally:
-        if follower.progress.history:
-            run.write_metrics([record.row() for record in follower.progress.history])
+        follower.write()
     with atomic_files.replacing(run.path / library.file_name) as temporary:
         temporary.write_bytes(model.content)
     return follower.progress
@@ -90,10 +91,12 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
 class _Follower:
     """Measures each round, knows the best one, and says when to stop (`baselines.tree_fitting.Observer`)."""
 
-    def __init__(self, labels: Tensor, config: BoostingConfig, report: Callable[[RoundRecord], None]):
+    def __init__(
+        self, labels: Tensor, config: BoostingConfig, run: RunDirectory, report: Callable[[RoundRecord], None]
+    ):
         self.progress = Progress.by_rounds()
         self.bar = tqdm(total=config.rounds, unit=" rounds", leave=False, disable=None)
-        self._labels, self._config, self._report = labels, config, report
+        self._labels, self._config, self._run, self._report = labels, config, run, report
         self._best, self._start = None, time.perf_counter()
 
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
@@ -108,5 +111,12 @@ class _Follower:
             self._best = record
         self.bar.update()
         self._report(record)
+        if record.round % _ROUNDS_BETWEEN_WRITING == 0:
+            self.write()
         patience = self._config.early_stopping
         return is_best, patience is not None and record.round - self._best.round >= patience
+
+    def write(self) -> None:
+        """Write metrics.csv, where a round is done."""
+        if self.progress.history:
+            self._run.write_metrics([record.row() for record in self.progress.history])

@@ -69,6 +69,7 @@ def reopen(
         raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
     if device is not None:
         config = replace(config, device=str(device))
+    _check_device(config.device)
     _restore_threads(config)
     zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
@@ -77,6 +78,11 @@ def reopen(
     learner = build_learner(config, spec)
     data = prepare(zoo, split, learner.data_device, config.data, config.seed)
     return Experiment(run, config, data, learner)
+
+
+def _check_device(device: str) -> None:
+    if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise RunError(f"the run began on {device}, which is not on this machine; name another by --device")
 
 
 def _restore_threads(config: RunConfig) -> None:

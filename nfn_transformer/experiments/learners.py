@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -104,7 +105,7 @@ class TreeLearner:
         self.device, reason = tree_library(config.predictor.library).device_for(config.device)
         if reason:
             print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
-        self.config = config
+        self.config = replace(config, device=self.device)
 
     def describe(self) -> str:
         """Its library and kind."""

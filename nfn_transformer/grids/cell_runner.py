@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
@@ -20,7 +20,7 @@ class CellTask:
     """What running a cell takes; all of it text, so that it can be sent to another machine.
 
     Fields: directory, of the run; log, file that the command's words go to; lock, file that one process at a time
-    holds; begin and resume, the words of the command, program first; environment, variables to be set.
+    holds; begin and resume, the words of the command, program first.
     """
 
     directory: str
@@ -28,7 +28,6 @@ class CellTask:
     lock: str
     begin: tuple[str, ...]
     resume: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> list[str]:
@@ -49,19 +48,15 @@ def run(task: CellTask) -> int:
     try:
         # Held by every process that has inherited it: also by a command whose driver was killed.
         fcntl.flock(lock, fcntl.LOCK_EX)
-    except InterruptedError:
-        raise
     except OSError:
         print("warning: this file system has no locks; do not run one cell twice at once", file=sys.stderr)
     if task.finished:
         return 0
     os.set_inheritable(lock, True)
     words = task.resume if (Path(task.directory) / "config.json").is_file() else task.begin
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.write(log, f"$ {' '.join(words)}\n".encode())
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.execve(sys.executable, [sys.executable, *words], {**os.environ, **task.environment})
+    print(f"$ {' '.join(words)}", flush=True)
+    # Unbuffered, so that the log is in order, and can be watched.
+    os.execve(sys.executable, [sys.executable, *words], {**os.environ, "PYTHONUNBUFFERED": "1"})
     raise AssertionError("unreachable")
 
 

@@ -4,23 +4,32 @@ import argparse
 import hashlib
 import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from nfn_transformer.cli_flags import existing_zoo
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.experiments.config import DataConfig, RunConfig, absolute
+from nfn_transformer.experiments.config import DataConfig, RunConfig
 from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.grids.cell_runner import CellTask
 from nfn_transformer.grids.grid_file import Grid, GridError, Row
-from nfn_transformer.training_command import TrainingCommand
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.zoo.reading import Zoo
 
 # What the grid itself decides.
 _NOT_IN_A_GRID = ("seed", "out_dir", "resume", "device", "help")
+# What a cell that has begun may be given again: nothing that decides its numbers.
+_GIVEN_AGAIN = ("n_workers", "load_cache", "wandb", "project", "entity")
+
+
+class Command(Protocol):
+    """A command that trains a predictor: `path` of its program, its parser, and what its flags ask for."""
+
+    path: Path
+    build_parser: Callable[[], argparse.ArgumentParser]
+    run_config: Callable[[argparse.Namespace], RunConfig]
 
 
 @dataclass(frozen=True)
@@ -84,21 +93,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Impossible:
-    """A cell that cannot be run, and why."""
+    """Cells that cannot be run: their column, and why."""
 
-    row: str
     column: str
-    seed: int
     reason: str
-
-    @property
-    def name(self) -> str:
-        """For the screen."""
-        return f"{self.row} | {self.column} | seed {self.seed}"
 
 
 def plan(
-    grid: Grid, commands: Mapping[str, TrainingCommand], folder: Path, device: str, data_path: str | None
+    grid: Grid, commands: Mapping[str, Command], folder: Path, device: str, data_path: str | None
 ) -> tuple[list[Cell], list[Impossible]]:
     """All cells of a grid, seed after seed, so that a first seed of the whole table is there early.
 
@@ -127,11 +129,12 @@ def plan(
                 try:
                     digest = _digest(config, parsed, zoos, digests)
                 except _NoSplit as error:
-                    impossible.append(Impossible(row.name, column.name, seed, str(error)))
+                    impossible.append(Impossible(column.name, str(error)))
                     continue
+                _check_model(config, zoos, where)
                 task = _task(command, flags, config, digest, device, folder)
                 cells.append(Cell(row.name, column.name, seed, config, digest, task))
-    return cells, impossible
+    return cells, list(dict.fromkeys(impossible))
 
 
 class _NoSplit(Exception):
@@ -139,8 +142,8 @@ class _NoSplit(Exception):
 
 
 def _parse(
-    row: Row, flags: Mapping[str, str], seed: int, commands: Mapping[str, TrainingCommand], where: str
-) -> tuple[TrainingCommand, argparse.Namespace]:
+    row: Row, flags: Mapping[str, str], seed: int, commands: Mapping[str, Command], where: str
+) -> tuple[Command, argparse.Namespace]:
     if row.command not in commands:
         raise GridError(f"{where}: no command '{row.command}'; expected one of {', '.join(commands)}")
     for name in _NOT_IN_A_GRID:
@@ -161,8 +164,8 @@ def _words(flags: Mapping[str, str]) -> list[str]:
 
 
 def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: dict) -> str:
-    source = replace(config.data, cut_off=0.0, augment=False)
-    split = replace(config.data, augment=False)
+    source = _source(config.data)
+    split = replace(source, cut_off=config.data.cut_off)
     if (split, config.seed) not in digests:
         if source not in zoos:
             zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)
@@ -172,6 +175,23 @@ def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: d
             raise _NoSplit(str(error)) from None
         digests[split, config.seed] = split_record(zoos[source], drawn)["digest"]
     return digests[split, config.seed]
+
+
+def _source(data: DataConfig) -> DataConfig:
+    """What decides which zoo is read."""
+    return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _READING})
+
+
+_READING = ("ckpt_epoch", "n_heads", "allow_faulty")
+
+
+def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo], where: str) -> None:
+    """What would else be found only when the cell runs."""
+    if isinstance(config.predictor, ModelConfig):
+        try:
+            config.predictor.check(zoos[_source(config.data)].spec, config.data.dataset)
+        except UserError as error:
+            raise GridError(f"{where}: {error}") from None
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:
@@ -186,15 +206,17 @@ def _identity(config: RunConfig, digest: str | None) -> str:
 
 
 def _task(
-    command: TrainingCommand, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path
+    command: Command, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path
 ) -> CellTask:
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
     place = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
-    program = str(Path(sys.modules[TrainingCommand.__module__].__file__).with_name(command.program))
-    data_path = absolute(existing_zoo(config.data.data_path))
-    given = {**flags, "data_path": data_path}
-    begin = (program, *_words(given), "--seed", str(config.seed), "--device", device, "--out_dir", str(place))
-    resume = (program, "--resume", str(place), "--data_path", data_path)
+    program, data_path = str(command.path), config.data.data_path
+    words = _words({**flags, "data_path": data_path})
+    begin = (program, *words, "--seed", str(config.seed), "--device", device, "--out_dir", str(place))
+    again = {name: flags[name] for name in _GIVEN_AGAIN if name in flags}
+    if device != "auto":
+        again["device"] = device
+    resume = (program, "--resume", str(place), "--data_path", data_path, *_words(again))
     return CellTask(str(place), f"{place}.log", f"{place}.lock", begin, resume)
 
 

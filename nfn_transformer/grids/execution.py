@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cells import Cell
-from nfn_transformer.grids.launchers import Launcher, RunningCell
+from nfn_transformer.grids.launchers import Launcher, Refused, RunningCell
 
 _POLL_SECONDS = 0.2
 _LINES_OF_LOG = 5
@@ -38,52 +39,84 @@ def run_cells(cells: Sequence[Cell], launcher: Launcher) -> list[Failure]:
 
     Raises:
         Interrupted: on Ctrl-C, after the cells were stopped; what they have is kept.
+        UserError: the launcher takes no cell at all.
     """
-    waiting = [cell for cell in cells if not cell.task.finished]
-    clock = _Clock(cells, launcher.slots)
-    running: dict[int, tuple[Cell, RunningCell, float]] = {}
-    failures: list[Failure] = []
-    total = len(cells)
-    with tqdm(total=total, initial=total - len(waiting), unit=" cells", disable=None, leave=False) as bar:
-        try:
-            while waiting or running:
-                while waiting and len(running) < min(launcher.slots, len(cells)):
-                    cell, slot = waiting.pop(0), _free_slot(running)
-                    running[slot] = (cell, launcher.start(cell.task, slot), time.monotonic())
-                ended = [slot for slot, (_, started, _) in running.items() if started.done()]
-                for slot in ended:
-                    cell, _, start = running.pop(slot)
-                    seconds = time.monotonic() - start
-                    failure, line = _ending(cell, seconds)
-                    failures.extend([failure] if failure else [])
-                    clock.note(cell, seconds)
-                    bar.update()
-                    left = clock.left(waiting, [(other, begun) for other, _, begun in running.values()])
-                    bar.set_postfix_str(f"{len(failures)} failed, {left}")
-                    tqdm.write(f"[{total - len(waiting) - len(running)}/{total}] {line}; {left}")
-                    sys.stdout.flush()  # it may be a file that somebody watches
-                if not ended:
-                    time.sleep(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            advice = launcher.stop([started for _, started, _ in running.values()])
-            raise Interrupted(advice) from None
-    return failures
+    return _Execution(cells, launcher).run()
 
 
-def _free_slot(running: dict) -> int:
-    return next(slot for slot in range(len(running) + 1) if slot not in running)
+class _Execution:
+    """What waits, what runs in which slot, and what has failed."""
+
+    def __init__(self, cells: Sequence[Cell], launcher: Launcher):
+        self.launcher, self.total = launcher, len(cells)
+        self.waiting = deque(cell for cell in cells if not cell.task.finished)
+        self.running: dict[int, tuple[Cell, RunningCell, float]] = {}
+        self.failures: list[Failure] = []
+        self.clock = _Clock(cells, launcher.slots)
+
+    def run(self) -> list[Failure]:
+        done = self.total - len(self.waiting)
+        with tqdm(total=self.total, initial=done, unit=" cells", disable=None, leave=False) as bar:
+            try:
+                while self.waiting or self.running:
+                    self._start()
+                    ended = [slot for slot, (_, started, _) in self.running.items() if started.done()]
+                    for slot in ended:
+                        self._end(slot)
+                        bar.update()
+                    bar.set_postfix_str(f"{len(self.failures)} failed, {self._left()}")
+                    if not ended:
+                        time.sleep(_POLL_SECONDS)
+            except BaseException as error:
+                advice = self.launcher.stop([started for _, started, _ in self.running.values()])
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(advice) from None
+                raise
+        return self.failures
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < min(self.launcher.slots, self.total):
+            cell = self.waiting[0]
+            slot = next(slot for slot in range(len(self.running) + 1) if slot not in self.running)
+            try:
+                started = self.launcher.start(cell.task, slot)
+            except Refused as error:
+                if not self.running:
+                    raise UserError(f"{error}; --jobs N sends fewer at once") from None
+                return  # when one of them has ended there may be room
+            self.waiting.popleft()
+            self.running[slot] = (cell, started, time.monotonic())
+            _say(f"{cell.name}: started, log {cell.task.log}")
+
+    def _end(self, slot: int) -> None:
+        cell, started, start = self.running.pop(slot)
+        seconds = time.monotonic() - start
+        failure, line = _ending(cell, started.log, seconds)
+        if failure:
+            self.failures.append(failure)
+        else:
+            self.clock.note(cell, seconds)
+        _say(f"[{self.total - len(self.waiting) - len(self.running)}/{self.total}] {line}; {self._left()}")
+
+    def _left(self) -> str:
+        return self.clock.left(self.waiting, [(cell, start) for cell, _, start in self.running.values()])
 
 
-def _ending(cell: Cell, seconds: float) -> tuple[Failure | None, str]:
+def _say(line: str) -> None:
+    tqdm.write(line)
+    sys.stdout.flush()  # it may be a file that somebody watches
+
+
+def _ending(cell: Cell, launchers_log: Path | None, seconds: float) -> tuple[Failure | None, str]:
     try:
         result = cell.result()
     except UserError as error:
         return Failure(cell.name, cell.task.log, str(error)), f"{cell.name}: failed: {error}"
     if result is None:
-        return (
-            Failure(cell.name, cell.task.log, last_lines(Path(cell.task.log))),
-            f"{cell.name}: failed, see {cell.task.log}",
-        )
+        log = Path(cell.task.log)
+        if not log.is_file() and launchers_log is not None:
+            log = launchers_log  # it has not come so far as to have a log of its own
+        return Failure(cell.name, str(log), last_lines(log)), f"{cell.name}: failed, see {log}"
     return None, f"{cell.name}: tau {result.tau:.4f} ({duration(seconds)})"
 
 
@@ -122,6 +155,8 @@ class _Clock:
         if not waiting and not running:
             return "done"
         everything = [seconds for row in self._seconds.values() for seconds in row]
+        if not everything:
+            return f"{len(waiting) + len(running)} to go"
 
         def expected(cell: Cell) -> float:
             known = self._seconds.get(cell.row, everything)

@@ -1,5 +1,7 @@
 """Where cells run: as processes of this machine, or as jobs of submitit, here or in a SLURM cluster."""
 
+import getpass
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from tqdm import tqdm
+
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cell_runner import CellTask
@@ -19,10 +23,17 @@ LAUNCHERS = ("processes", "local", "slurm")
 # A cluster should not be asked more often how its jobs are.
 _SLURM_SECONDS = 5.0
 _STOPPING_SECONDS = 60.0
+_LATE_FILES_SECONDS = 60.0
+
+
+class Refused(UserError):
+    """A launcher takes no further cell now."""
 
 
 class RunningCell(Protocol):
-    """A cell that was started."""
+    """A cell that was started. `log` is where its launcher speaks of it, or None where only the cell does."""
+
+    log: Path | None
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""
@@ -37,7 +48,11 @@ class Launcher(Protocol):
     slots: int
 
     def start(self, task: CellTask, slot: int) -> RunningCell:
-        """Start a cell in a slot, a number below `slots`, that no running cell has."""
+        """Start a cell in a slot, a number below `slots`, that no running cell has.
+
+        Raises:
+            Refused: it cannot be started now.
+        """
 
     def stop(self, running: list[RunningCell]) -> str:
         """Stop what is running, where it should stop with the driver; returns what to tell the user."""
@@ -82,7 +97,7 @@ class ProcessCell:
     """A cell as a process of this machine."""
 
     def __init__(self, task: CellTask, environment: dict[str, str]):
-        self._process = _start(task, environment, subprocess.DEVNULL)
+        self._process, self.log = _start(task, environment), None
 
     def done(self) -> bool:
         """Whether the process has ended."""
@@ -93,16 +108,17 @@ class ProcessCell:
         _interrupt(self._process)
 
 
-def _start(task: CellTask, environment: dict[str, str], output: int | None) -> subprocess.Popen:
-    # In a session of its own: Ctrl-C on a terminal reaches whoever started it, who then interrupts the cell once.
-    return subprocess.Popen(
-        task.words,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        env={**os.environ, **environment},
-    )
+def _start(task: CellTask, environment: dict[str, str]) -> subprocess.Popen:
+    with open(task.log, "ab") as log:
+        # In a session of its own: Ctrl-C on a terminal reaches whoever started it, who then interrupts the cell once.
+        return subprocess.Popen(
+            task.words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
 
 
 def _interrupt(process: subprocess.Popen) -> None:
@@ -118,7 +134,10 @@ class CellJob:
 
     def __call__(self) -> int:
         """Run the cell; returns its exit status. An interrupt is passed on to it, once."""
-        process = _start(self.task, self.environment, None)
+        environment = dict(self.environment)
+        if "SLURM_CPUS_PER_TASK" in os.environ and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = os.environ["SLURM_CPUS_PER_TASK"]
+        process = _start(self.task, environment)
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -143,27 +162,28 @@ class SubmititLauncher:
         except ImportError:
             raise UserError(f"--launcher {cluster} needs the package submitit: pip install submitit") from None
         self.cluster, self.slots, self.environments, self.folder = cluster, slots, environments, folder
-        self._queue = SlurmQueue()
+        self._queue = SlurmQueue() if cluster == "slurm" else None
         # submitit logs what this program reports itself.
         submitit.core.core.logger.get_logger().setLevel("ERROR")
+        # A job that reaches its time limit goes on in another one, as often as it takes.
+        again = {"slurm_max_num_timeout": 1000} if cluster == "slurm" else {}
         try:
-            self._executor = submitit.AutoExecutor(folder, cluster=cluster)
+            self._executor = submitit.AutoExecutor(folder, cluster=cluster, **again)
             self._executor.update_parameters(**{"timeout_min": 24 * 60, **_typed(parameters)})
         except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
             raise UserError(f"--launcher {cluster}: {error}") from None
 
     def start(self, task: CellTask, slot: int) -> "SubmittedCell":
         """Submit a job, unless the cluster still has one for this cell from an earlier command."""
+        environment = {} if self._queue else self.environments[slot % len(self.environments)]
         note = Path(f"{task.directory}.job")
-        if self.cluster == "slurm":
-            known = note.read_text().strip() if note.is_file() else ""
-            if known and self._queue.has(known, fresh=True):
-                return SubmittedCell(known, task, None, self._queue)
-            job = self._submit(CellJob(task, {}))
+        known = note.read_text().strip() if self._queue and note.is_file() else ""
+        if known and known in self._queue.at_first():
+            return SubmittedCell(known, task, self.folder, None, self._queue)
+        job = self._submit(CellJob(task, environment))
+        if self._queue:
             atomic_files.write_text(note, f"{job.job_id}\n")
-            return SubmittedCell(job.job_id, task, job, self._queue)
-        job = self._submit(CellJob(task, self.environments[slot % len(self.environments)]))
-        return SubmittedCell(job.job_id, task, job, None)
+        return SubmittedCell(job.job_id, task, self.folder, job, self._queue)
 
     def _submit(self, job: CellJob):
         from submitit.core.utils import FailedJobError
@@ -171,7 +191,7 @@ class SubmititLauncher:
         try:
             return self._executor.submit(job)
         except FailedJobError as error:
-            raise UserError(f"--launcher {self.cluster}: the job was refused: {error}") from None
+            raise Refused(f"--launcher {self.cluster}: the job was refused: {error}") from None
 
     def stop(self, running: list["SubmittedCell"]) -> str:
         """Interrupt processes of this machine; jobs in a cluster go on, and are found again."""
@@ -184,21 +204,28 @@ class SubmititLauncher:
 class SubmittedCell:
     """A cell as a job of submitit; `queue` is SLURM's, or None on this machine."""
 
-    def __init__(self, job_id: str, task: CellTask, job, queue: "SlurmQueue | None"):
+    def __init__(self, job_id: str, task: CellTask, folder: Path, job, queue: "SlurmQueue | None"):
         self.job_id, self._task, self._job, self._queue = job_id, task, job, queue
-        self._missed = 0
+        self.log = folder / f"{job_id}_0_log.err"
+        self._returned = folder / f"{job_id}_0_result.pkl"  # never opened
+        self._answer, self._missed, self._gone = -math.inf, 0, None
 
     def done(self) -> bool:
         """Whether the job has ended. Its result is the run directory; submitit's own pickle is not read."""
         if self._queue is None:
             return self._job.done()
-        if self._task.finished:
+        if self._task.finished or self._returned.exists():
             return True
-        # A job is not in the queue for a moment after it was submitted; one that stays away has ended.
-        present = self._queue.has(self.job_id)
-        if present is not None:
-            self._missed = 0 if present else self._missed + 1
-        return self._missed >= 2
+        answered, jobs = self._queue.look()
+        if answered > self._answer:
+            # A job may be missing for a moment after it was submitted; one that stays away has ended.
+            self._answer, self._missed = answered, 0 if self.job_id in jobs else self._missed + 1
+        if self._missed < 2:
+            self._gone = None
+            return False
+        self._gone = self._gone or time.monotonic()
+        os.listdir(Path(self._task.directory).parent)  # a shared file system may show new files late
+        return time.monotonic() - self._gone > _LATE_FILES_SECONDS
 
     def interrupt(self) -> None:
         """Send SIGINT to the job, which passes it on."""
@@ -209,27 +236,42 @@ class SlurmQueue:
     """Which jobs of this user SLURM still has; needs no accounting database."""
 
     def __init__(self):
-        self._jobs: set[str] = set()
-        self._asked = -_SLURM_SECONDS
-        self._seen: dict[str, float] = {}
+        self._jobs: frozenset[str] = frozenset()
+        self._tried = self._answered = -math.inf
+        self._first: frozenset[str] | None = None
 
-    def has(self, job_id: str, fresh: bool = False) -> bool | None:
-        """Whether the job waits or runs; None where nothing new was learnt since this was last asked of it."""
-        now = time.monotonic()
-        if fresh or now - self._asked >= _SLURM_SECONDS:
+    def look(self) -> tuple[float, frozenset[str]]:
+        """The jobs, and when SLURM said so (-inf: not yet). It is asked every few seconds."""
+        if time.monotonic() - self._tried >= _SLURM_SECONDS:
             self._ask()
-        if not fresh and self._seen.get(job_id) == self._asked:
-            return None
-        self._seen[job_id] = self._asked
-        return job_id in self._jobs
+        return self._answered, self._jobs
+
+    def at_first(self) -> frozenset[str]:
+        """The jobs when this was first called.
+
+        Raises:
+            UserError: SLURM does not answer, so that nobody knows which cells are at work.
+        """
+        if self._first is None:
+            end = time.monotonic() + _LATE_FILES_SECONDS
+            while self.look()[0] == -math.inf:
+                if time.monotonic() > end:
+                    raise UserError("--launcher slurm: squeue does not answer; jobs of an earlier command may be there")
+                time.sleep(_SLURM_SECONDS)
+            self._first = self._jobs
+        return self._first
 
     def _ask(self) -> None:
-        words = ["squeue", "--me", "--noheader", "--format", "%A"]
-        found = subprocess.run(words, capture_output=True, text=True, check=False)
-        if found.returncode == 0:  # a controller that is away for a moment says nothing on the jobs
-            self._jobs, self._asked = set(found.stdout.split()), time.monotonic()
+        self._tried = time.monotonic()
+        words = ["squeue", "--user", getpass.getuser(), "--noheader", "--format", "%A"]
+        try:
+            found = subprocess.run(words, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise UserError(f"--launcher slurm: squeue cannot be run ({error.strerror})") from None
+        if found.returncode == 0:
+            self._jobs, self._answered = frozenset(found.stdout.split()), self._tried
         else:
-            print(f"warning: squeue: {found.stderr.strip()}", file=sys.stderr)
+            tqdm.write(f"warning: squeue: {found.stderr.strip()}", file=sys.stderr)
 
 
 def _interrupt_all(running: list) -> str:

@@ -25,7 +25,8 @@ def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
 
 _COMPARED = (
     "Difference of Kendall's tau on the same splits, with its 95 % interval and p by the corrected resampled t-test "
-    "(Nadeau and Bengio 2003), which allows for the networks that splits share."
+    "(Nadeau and Bengio 2003), which allows for the networks that splits share; p is not corrected "
+    "for the number of comparisons."
 )
 
 

@@ -1,9 +1,8 @@
 """From the results of cells to a table: mean and standard error over seeds, and paired comparisons."""
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t as student
@@ -71,8 +70,8 @@ def build_table(grid: Grid, results: Results) -> Table:
             # A mean over fewer seeds is no rival of one over all.
             full = found.seeds == len(grid.seeds) and not found.undefined
             best = full and len(of_column) > 1 and f"{found.mean:.3f}" == f"{max(complete):.3f}"
-            summaries[row, column.name] = Summary(**{**vars(found), "best": best})
-    return Table(grid, results, summaries, [*_compare_rows(grid, results), *_compare_columns(grid, results)])
+            summaries[row, column.name] = replace(found, best=best)
+    return Table(grid, results, summaries, list(_comparisons(grid, results)))
 
 
 def _summary(grid: Grid, results: Results, row: str, column: str) -> Summary:
@@ -88,28 +87,25 @@ def _summary(grid: Grid, results: Results, row: str, column: str) -> Summary:
     )
 
 
-def _compare_rows(grid: Grid, results: Results) -> list[Comparison]:
-    reference = grid.reference_row
-    if reference is None:
-        return []
-    others = [row.name for row in grid.rows if row.name != reference]
-    found = []
-    for column, name in itertools.product([column.name for column in grid.columns], others):
-        pairs = [(results.get((name, column, s)), results.get((reference, column, s))) for s in grid.seeds]
-        found.append(_compare(column, name, reference, pairs))
-    return [comparison for comparison in found if comparison]
-
-
-def _compare_columns(grid: Grid, results: Results) -> list[Comparison]:
-    reference = grid.reference_column
-    if reference is None:
-        return []
-    others = [column.name for column in grid.columns if column.name != reference]
-    found = []
-    for row, name in itertools.product([row.name for row in grid.rows], others):
-        pairs = [(results.get((row, name, s)), results.get((row, reference, s))) for s in grid.seeds]
-        found.append(_compare(row, name, reference, pairs))
-    return [comparison for comparison in found if comparison]
+def _comparisons(grid: Grid, results: Results) -> Iterator[Comparison]:
+    """Rows with the reference row in each column, then columns with the reference column in each row."""
+    rows, columns = ([entry.name for entry in entries] for entries in (grid.rows, grid.columns))
+    places = [
+        (column, row, grid.reference_row, (row, column), (grid.reference_row, column))
+        for column in columns
+        for row in rows
+        if grid.reference_row not in (None, row)
+    ]
+    places += [
+        (row, column, grid.reference_column, (row, column), (row, grid.reference_column))
+        for row in rows
+        for column in columns
+        if grid.reference_column not in (None, column)
+    ]
+    for place, name, reference, one, other in places:
+        pairs = [(results.get((*one, seed)), results.get((*other, seed))) for seed in grid.seeds]
+        if comparison := _compare(place, name, reference, pairs):
+            yield comparison
 
 
 def _compare(
@@ -138,7 +134,7 @@ def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[floa
         test_share: test networks divided by training networks.
 
     Returns:
-        low, high, p: nan where there are fewer than two splits; p is 1 or 0 where all differences are equal.
+        low, high, p: nan where there are fewer than two splits, or all differences are equal.
     """
     n = len(differences)
     if n < 2:
@@ -146,6 +142,6 @@ def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[floa
     mean = float(differences.mean())
     error = math.sqrt((1 / n + test_share) * float(differences.var(ddof=1)))
     if error == 0:
-        return mean, mean, float(mean == 0)
+        return math.nan, math.nan, math.nan
     margin = float(student.ppf(0.975, n - 1)) * error
     return mean - margin, mean + margin, float(2 * student.sf(abs(mean) / error, n - 1))

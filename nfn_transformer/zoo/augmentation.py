@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from nfn_transformer.errors import ZooError
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.checkpoint_format import state_dict_from_weights
 from nfn_transformer.weights.random_transformations import transform_each
@@ -26,6 +27,9 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         factor: at least 1; 1 changes nothing.
         scale: entries of M and N are uniform in [-scale, scale], see `weights.random_transformations`.
         seed: of the draws; each side and each round of copies has a stream of its own.
+
+    Raises:
+        ZooError: a copy does not fit float32.
     """
     members = sum(len(getattr(split, side.name)) for side in fields(split))
     rows = zoo.rows.new_empty(len(zoo) + (factor - 1) * members, zoo.rows.shape[1])
@@ -52,3 +56,7 @@ def _transform(zoo: Zoo, index: Tensor, scale: float, generator: torch.Generator
     for part, out in zip(index.split(_BATCH), rows.split(_BATCH), strict=True):
         state = state_dict_from_weights(transform_each(zoo.weights(part), zoo.spec, scale, generator))
         out.copy_(torch.cat([state[key].flatten(1) for key in zoo.shapes], dim=1))
+        finite = torch.isfinite(out).all(1)
+        if not finite.all():
+            name = zoo.names[int(part[~finite][0])]
+            raise ZooError(f"{name}: a transformed copy is beyond float32; its weights are too large to be enlarged")

@@ -81,8 +81,8 @@ def test_the_scale_reaches_the_copies(small_zoo, tmp_path):
     ("flags", "message"),
     [
         (("--augment_factor", "1"), "argument --augment_factor: must be at least 2 and at most 1000, got 1"),
-        (("--augment_scale", "0"), "argument --augment_scale: must be above 0, got 0"),
-        (("--augment_scale", "nan"), "argument --augment_scale: must be above 0, got nan"),
+        (("--augment_scale", "0"), "argument --augment_scale: must be at least 0.001 and at most 1000.0, got 0"),
+        (("--augment_scale", "nan"), "argument --augment_scale: must be at least 0.001 and at most 1000.0, got nan"),
     ],
 )
 def test_numbers_out_of_range_are_refused(flags, message, capsys):
@@ -124,7 +124,7 @@ def test_a_run_written_before_there_was_augmentation_is_read(plain, tmp_path, ca
         assert predict.main(["--run", str(run), "--dataset", "digits"]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
-    assert "the run's own test split: 9 networks" in printed[0]
+    assert "the run's own test split, without its transformed copies: 9 networks" in printed[0]
     del config["data"]["cut_off"]
     (older / "config.json").write_text(json.dumps(config))
     assert "not one of this version: 'cut_off'" in fail(predict.main, capsys, "--run", older, "--dataset", "digits")
@@ -132,4 +132,4 @@ def test_a_run_written_before_there_was_augmentation_is_read(plain, tmp_path, ca
 
 def test_a_run_with_copies_is_scored_on_the_originals(augmented, capsys):
     assert predict.main(["--run", str(augmented), "--dataset", "digits"]) == 0
-    assert "the run's own test split: 9 networks" in capsys.readouterr().out
+    assert "the run's own test split, without its transformed copies: 9 networks" in capsys.readouterr().out

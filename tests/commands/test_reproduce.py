@@ -298,7 +298,7 @@ def test_submitit_on_this_machine(grid):
     [
         (("absent.yaml",), "absent.yaml: no such file; expected a grid, see scripts/tables/"),
         (("GRID", "--slurm", "x"), "--slurm x: expected NAME=VALUE, as in timeout_min=600"),
-        (("GRID", "--slurm", "a=1", "=2"), "--slurm =2: expected NAME=VALUE"),
+        (("GRID", "--slurm", "a=1", "--slurm", "=2"), "--slurm =2: expected NAME=VALUE"),
         (("GRID", "--launcher", "local", "--slurm", "memory=3"), "--launcher local: Parameter 'memory' need to be"),
         (("GRID", "--launcher", "local", "--slurm", "timeout_min=long"), '--launcher local: Parameter "timeout_min"'),
         (("GRID", "--launcher", "pbs"), "argument --launcher: invalid choice: 'pbs'"),
@@ -350,7 +350,7 @@ def test_jobs_take_gpus_in_turn(monkeypatch):
 def test_jobs_share_the_cores(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert reproduce._environments(1, "auto") == [{}]  # as many threads as without this command
     assert reproduce._environments(3, "auto") == [{"OMP_NUM_THREADS": "2"}] * 3
     assert reproduce._environments(9, "cpu") == [{"OMP_NUM_THREADS": "1"}] * 9
@@ -408,7 +408,7 @@ def cluster(tmp_path, monkeypatch) -> Path:
 
 
 def test_jobs_in_slurm_outlive_the_command_and_are_found_again(cluster, grid, monkeypatch, capsys):
-    words = (*grid(QUICK), "--launcher", "slurm", "--slurm", "cpus_per_task=3", "slurm_partition=short")
+    words = (*grid(QUICK), "--launcher", "slurm", "--slurm", "cpus_per_task=3", "--slurm", "slurm_partition=short")
     variables = {name: os.environ[name] for name in ("PATH", "STAND_IN_QUEUE")}
     process = started(*words, **variables)
     until(lambda: list(Path("cells").glob("*.job")), process)

@@ -51,7 +51,7 @@ def test_markdown():
     assert "Test networks: x 15, y 15. " in text
     assert "In parentheses: published (a paper); --: no published number is at hand." in text
     assert lines_of(text, "| x |") == [
-        "| x | B minus A | -0.400 | [-0.400, -0.400] | 0.000 | 0 of 2 |",
+        "| x | B minus A | -0.400 | -- | -- | 0 of 2 |",
         "| x | C minus A | -0.550 | [-2.069, +0.969] | 0.136 | 0 of 2 |",
     ]
     assert "Nadeau and Bengio" in text

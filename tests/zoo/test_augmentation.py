@@ -1,6 +1,6 @@
 """Transformed copies: the same functions, elements as they are announced, and where a zoo's copies go."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, relative_error
 
+from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.networks.forward import image_logits
@@ -182,3 +183,9 @@ def test_factor_one_changes_nothing(small):
     assert torch.equal(zoo.rows, small.rows)
     assert zoo.names == small.names
     assert all(torch.equal(getattr(same, side), getattr(split, side)) for side in SIDES)
+
+
+def test_a_copy_beyond_float32_is_refused(small):
+    huge = replace(small, rows=small.rows * 1e38)
+    with pytest.raises(ZooError, match=r"\.pt: a transformed copy is beyond float32"):
+        enlarge(huge, split_runs(small.runs, 1), 2, 1.0, seed=1)
