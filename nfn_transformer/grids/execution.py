@@ -1,5 +1,6 @@
 """Running the cells that are not finished yet, a few at once, and telling how far they are."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -14,6 +15,8 @@ from nfn_transformer.grids.cells import Cell
 from nfn_transformer.grids.launchers import Launcher, Refused, RunningCell
 
 _POLL_SECONDS = 0.2
+_RETRY_SECONDS = 5.0
+_ROOM_SECONDS = 60.0
 _LINES_OF_LOG = 5
 
 
@@ -53,6 +56,7 @@ class _Execution:
         self.running: dict[int, tuple[Cell, RunningCell, float]] = {}
         self.failures: list[Failure] = []
         self.clock = _Clock(cells, launcher.slots)
+        self.last_end = self.retry = -math.inf
 
     def run(self) -> list[Failure]:
         done = self.total - len(self.waiting)
@@ -75,22 +79,26 @@ class _Execution:
         return self.failures
 
     def _start(self) -> None:
-        while self.waiting and len(self.running) < min(self.launcher.slots, self.total):
+        while self.waiting and len(self.running) < self.launcher.slots and time.monotonic() >= self.retry:
             cell = self.waiting[0]
             slot = next(slot for slot in range(len(self.running) + 1) if slot not in self.running)
             try:
                 started = self.launcher.start(cell.task, slot)
             except Refused as error:
-                if not self.running:
+                now = time.monotonic()
+                if not self.running and now - self.last_end > _ROOM_SECONDS:
                     raise UserError(f"{error}; --jobs N sends fewer at once") from None
-                return  # when one of them has ended there may be room
+                # When one of them has ended, which takes a moment after its cell has, there may be room.
+                self.retry = now + _RETRY_SECONDS
+                return
             self.waiting.popleft()
             self.running[slot] = (cell, started, time.monotonic())
             _say(f"{cell.name}: started, log {cell.task.log}")
 
     def _end(self, slot: int) -> None:
         cell, started, start = self.running.pop(slot)
-        seconds = time.monotonic() - start
+        self.last_end = time.monotonic()
+        seconds = self.last_end - start
         failure, line = _ending(cell, started.log, seconds)
         if failure:
             self.failures.append(failure)

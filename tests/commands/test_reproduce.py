@@ -17,6 +17,7 @@ from running import ENVIRONMENT, command, fail, run
 
 from nfn_transformer import main as network
 from nfn_transformer import reproduce
+from nfn_transformer.grids import execution, launchers
 
 QUICK = {"name": "quick", "command": "main", "flags": {"enc_mode": "no", "epochs": 2}}
 # 30 epochs of 42 steps each: seconds in which it can be stopped.
@@ -32,11 +33,11 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def _signals():
     """Ctrl-C is heard also where a shell has started the tests in its background; what was set before comes back."""
-    terminate = signal.getsignal(signal.SIGTERM)
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, terminate)
-    signal.signal(signal.SIGINT, interrupt)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -364,9 +365,12 @@ import os, pathlib, subprocess, sys
 queue = pathlib.Path(os.environ["STAND_IN_QUEUE"])
 if (queue / "refuse").exists():
     sys.exit("sbatch: error: invalid partition specified: none")
+if (queue / "one").exists() and list(queue.glob("*.live")):
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 job = str(1 + len(list(queue.glob("*.script"))))
 (queue / f"{job}.script").write_text(pathlib.Path(sys.argv[-1]).read_text())
-(queue / f"{job}.live").touch()
+if not (queue / "lost").exists():  # a job that has ended before it began
+    (queue / f"{job}.live").touch()
 body = f"while [ ! -e {queue}/go ]; do sleep 0.05; done; bash {queue}/{job}.script; rm {queue}/{job}.live"
 environment = {**os.environ, "SLURM_JOB_ID": job, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
 subprocess.Popen(["bash", "-c", body], env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
@@ -381,8 +385,10 @@ while words[0].startswith("--"):
 os.execvp(words[0], words)
 """
 SQUEUE = """
-import os, pathlib
+import os, pathlib, sys
 queue = pathlib.Path(os.environ["STAND_IN_QUEUE"])
+if (queue / "silent").exists():
+    sys.exit("slurm_load_jobs error: Unable to contact slurm controller")
 live = [path.stem for path in queue.glob("*.live")]
 print("\\n".join(live))
 if os.environ.get("STAND_IN_GO"):
@@ -436,6 +442,39 @@ def test_a_job_that_slurm_refuses(cluster, grid, capsys):
     errors = fail(reproduce.main, capsys, *grid(QUICK), "--launcher", "slurm")
     assert "--launcher slurm: the job was refused: " in errors
     assert "invalid partition specified" in errors
+
+
+def test_more_cells_than_slurm_takes_at_once(cluster, grid, monkeypatch):
+    monkeypatch.setattr(execution, "_RETRY_SECONDS", 0.3)
+    for name in ("one", "go"):
+        (cluster / name).touch()
+    second = {**QUICK, "name": "second", "flags": {**QUICK["flags"], "lr": 0.01}}
+    assert here(*grid(QUICK, second), "--launcher", "slurm") == 0
+    assert len(list(cluster.glob("*.script"))) == 2
+    assert [line["seeds"] for line in table().values()] == ["1", "1"]
+
+
+def test_a_slurm_that_is_silent_is_not_taken_for_an_empty_queue(cluster, grid, monkeypatch, capsys):
+    cells, _ = reproduce.plan(reproduce.read_grid(grid(QUICK)[0]), reproduce.COMMANDS, Path("cells"), "cpu", None)
+    Path("cells").mkdir()
+    Path(f"{cells[0].task.directory}.job").write_text("1\n")
+    (cluster / "silent").touch()
+    monkeypatch.setattr(launchers, "_LATE_FILES_SECONDS", 0.1)
+    monkeypatch.setattr(launchers, "_SLURM_SECONDS", 0.05)
+    errors = fail(reproduce.main, capsys, *grid(QUICK), "--launcher", "slurm")
+    assert "warning: squeue: slurm_load_jobs error: Unable to contact slurm controller" in errors
+    assert "error: --launcher slurm: squeue does not answer; jobs of an earlier command may be there" in errors
+    assert not list(cluster.glob("*.script"))
+
+
+def test_a_job_that_slurm_has_ended_is_a_failure_with_its_log(cluster, grid, monkeypatch, capsys):
+    monkeypatch.setattr(launchers, "_LATE_FILES_SECONDS", 0.1)
+    monkeypatch.setattr(launchers, "_SLURM_SECONDS", 0.05)
+    (cluster / "lost").touch()
+    assert here(*grid(QUICK), "--launcher", "slurm") == 1
+    out = capsys.readouterr().out
+    assert f"quick | all | seed 1: failed, see {Path('cells').resolve() / 'submitit/1_0_log.err'}" in out
+    assert table()["quick"]["seeds"] == "0"
 
 
 def test_slurm_is_not_there(grid, tmp_path, monkeypatch, capsys):
