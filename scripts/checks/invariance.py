@@ -1,0 +1,66 @@
+"""What a change of weights that changes no function does to trained predictors.
+
+Takes finished runs, transforms the networks of each run's test side by random elements of the symmetry group, and
+prints Kendall's tau on the originals, on the copies, and how far predictions move; then the means of each kind of run.
+
+    python scripts/checks/invariance.py runs/cells/*-seed1-*/ [--scale 1.0] [--seed 0]
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from nfn_transformer.experiments.data import load_zoo, recorded_split
+from nfn_transformer.experiments.learners import load_fitted
+from nfn_transformer.experiments.metrics import kendall_tau
+from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.seeding import stream
+from nfn_transformer.weights.random_transformations import transform_each
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories; unfinished and enlarged ones are left out")
+    parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="entries of M and N (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the transformations (default: %(default)s)")
+    options = parser.parse_args()
+    found = defaultdict(list)
+    for path in options.runs:
+        run = RunDirectory(path)
+        if not run.results_file.is_file():
+            continue
+        config, _ = run.read_config()
+        if config.data.augment or config.data.cut_off != options.cut_off:
+            continue
+        kind = f"{config.data.dataset}, {config.predictor.name}"
+        found[kind].append(_measure(run, options.scale, options.seed))
+        print(f"{kind}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
+    for kind, of_kind in found.items():
+        print(f"{kind}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
+    return 0
+
+
+def _line(numbers: list[float]) -> str:
+    original, copies, mean, most = numbers
+    return f"tau {original:.3f}, on copies {copies:.3f}; predictions move by {mean:.1e}, at most {most:.1e}"
+
+
+def _measure(run: RunDirectory, scale: float, seed: int) -> list[float]:
+    config, _ = run.read_config()
+    zoo = load_zoo(config.data)
+    test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
+    originals = zoo.weights(test)
+    copies = transform_each(originals, zoo.spec, scale, stream(seed, "invariance", config.seed))
+    fitted = load_fitted(run, torch.device("cpu"))
+    before, after = (fitted.accuracies(fitted.outputs_of(weights)) for weights in (originals, copies))
+    moved = (after - before).abs()
+    labels = zoo.labels[test]
+    return [kendall_tau(before, labels), kendall_tau(after, labels), moved.mean().item(), moved.max().item()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""scripts/checks/invariance.py on real runs: it tells an invariant predictor from one that is not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from running import ENVIRONMENT, run
+
+SCRIPT = Path(__file__).parents[2] / "scripts/checks/invariance.py"
+
+
+def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
+    for name, flags in (("inv", ()), ("statnn", ("--enc_mode", "statnn"))):
+        words = ("--dataset", "digits", "--data_path", small_zoo, "--epochs", 5, "--lr", 0.01, *flags)
+        assert run("main.py", *words, "--out_dir", tmp_path / name).returncode == 0
+    (tmp_path / "unfinished").mkdir()
+    words = [sys.executable, "-W", "error", SCRIPT, *sorted(tmp_path.iterdir())]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    moved = dict(re.findall(r"digits, (\w+)-mlp-mlp, mean of 1: .+ move by (\S+),", done.stdout))
+    assert float(moved["inv"]) < 1e-5
+    assert float(moved["statnn"]) > 1e-3
