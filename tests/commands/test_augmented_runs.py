@@ -124,7 +124,7 @@ def test_a_run_written_before_there_was_augmentation_is_read(plain, tmp_path, ca
         assert predict.main(["--run", str(run), "--dataset", "digits"]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
-    assert "the run's own test split, without its transformed copies: 9 networks" in printed[0]
+    assert "the run's own test split: 9 networks" in printed[0]
     del config["data"]["cut_off"]
     (older / "config.json").write_text(json.dumps(config))
     assert "not one of this version: 'cut_off'" in fail(predict.main, capsys, "--run", older, "--dataset", "digits")
