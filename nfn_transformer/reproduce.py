@@ -18,7 +18,7 @@ from nfn_transformer import main as network
 from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.run_directory import write_csv
 from nfn_transformer.grids import rendering
-from nfn_transformer.grids.cells import Impossible, plan, results_of
+from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
@@ -120,42 +120,39 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
-    flags = build_parser().parse_args(arguments)
+def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure], int]:
+    """Run what is not finished; the cells that failed, and 130 where this was interrupted."""
     for ending in (signal.SIGTERM, signal.SIGHUP):  # or the cells would be left running
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(ending, _interrupt)
+    flags.cells.mkdir(parents=True, exist_ok=True)
+    environments = _environments(flags.jobs or 1, flags.device)
+    folder = flags.cells.resolve() / "submitit"
+    launcher = build_launcher(flags.launcher, flags.jobs, environments, folder, _parameters(flags.slurm))
+    done = sum(cell.task.finished for cell in cells)
+    print(f"{len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
+    try:
+        return run_cells(cells, launcher), 0
+    except Interrupted as error:
+        advice = "; ".join(["the same command goes on from here", *filter(None, [error.advice])])
+        print(f"\ninterrupted; {advice}", file=sys.stderr)
+        return [], cli.EXIT_INTERRUPTED
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
+    flags = build_parser().parse_args(arguments)
     cli.check_device_name(flags.device)
     if flags.launcher != "slurm":
         cli.device(flags.device)
     grid = read_grid(flags.grid)
-    folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
     cells, impossible = plan(grid, COMMANDS, flags.cells, flags.device, flags.data_path)
-    command = f"python nfn_transformer/reproduce.py {shlex.join(arguments)}"
-    failures, status = [], 0
-    if not flags.report:
-        flags.cells.mkdir(parents=True, exist_ok=True)
-        jobs = 1 if flags.jobs is None else flags.jobs
-        launcher = build_launcher(
-            flags.launcher,
-            flags.jobs,
-            _environments(jobs, flags.device),
-            flags.cells.resolve() / "submitit",
-            _parameters(flags.slurm),
-        )
-        done = sum(cell.task.finished for cell in cells)
-        print(f"{grid.title}: {len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
-        try:
-            failures = run_cells(cells, launcher)
-        except Interrupted as error:
-            print(
-                f"\ninterrupted; the same command goes on from here{'; ' * bool(error.advice)}{error.advice}",
-                file=sys.stderr,
-            )
-            status = cli.EXIT_INTERRUPTED
+    print(grid.title)
+    failures, status = ([], 0) if flags.report else _run(cells, flags)
     results, unusable = results_of(cells)
     problems = _problems(impossible, failures, unusable, len(cells) - len(results))
+    folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
+    command = f"python nfn_transformer/reproduce.py {shlex.join(arguments)}"
     text = _write(build_table(grid, results), folder, command, problems)
     print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
     return status or (cli.EXIT_FAILURE if problems else 0)

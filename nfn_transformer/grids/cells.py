@@ -20,6 +20,8 @@ from nfn_transformer.zoo.reading import Zoo
 
 # What the grid itself decides.
 _NOT_IN_A_GRID = ("seed", "out_dir", "resume", "device", "help")
+# What decides which checkpoints are read of a zoo.
+_READING = ("ckpt_epoch", "n_heads", "allow_faulty")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "wandb", "project", "entity")
 
@@ -180,9 +182,6 @@ def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: d
 def _source(data: DataConfig) -> DataConfig:
     """What decides which zoo is read."""
     return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _READING})
-
-
-_READING = ("ckpt_epoch", "n_heads", "allow_faulty")
 
 
 def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo], where: str) -> None:

@@ -145,7 +145,7 @@ def test_a_killed_command_goes_on(grid, direct, capsys):
     assert not Path("table").exists()
 
     assert here(*words) == 0
-    assert "A cut: 2 cells, 1 of them finished" in capsys.readouterr().out
+    assert "2 cells, 1 of them finished" in capsys.readouterr().out
     assert state_of(quick) == before
     assert len(starts(quick)) == 1
     assert len(starts(long)) == 1  # what the killed command had started was waited for
@@ -160,7 +160,7 @@ def test_a_killed_command_goes_on(grid, direct, capsys):
     cells = state_of(quick) | state_of(long)
     assert here(*words) == 0
     said = capsys.readouterr().out
-    assert "A cut: 2 cells, 2 of them finished" in said
+    assert "2 cells, 2 of them finished" in said
     assert "[2/2]" not in said
     assert state_of(quick) | state_of(long) == cells
 
