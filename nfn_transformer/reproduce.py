@@ -59,10 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm",
         action="append",
-        default=[],
         metavar="NAME=VALUE",
         help="a parameter of the jobs as submitit names it, once for each: --slurm timeout_min=600 --slurm "
-        "cpus_per_task=4 --slurm gpus_per_node=1 --slurm slurm_partition=NAME (default: 24 hours)",
+        "cpus_per_task=4 --slurm gpus_per_node=1 --slurm slurm_partition=NAME (timeout_min: 24 hours "
+        "unless given)",
     )
     cli.add_boolean(
         parser, "--report", False, "run nothing; write the table of what is finished (the zoo is read to know it)"
@@ -85,8 +85,10 @@ def _environments(jobs: int, device: str) -> list[dict[str, str]]:
     return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
 
 
-def _parameters(words: Sequence[str]) -> dict[str, str]:
-    parameters = {}
+def _parameters(flags: argparse.Namespace) -> dict[str, str]:
+    words, parameters = flags.slurm or [], {}
+    if words and flags.launcher == "processes":
+        raise UserError(f"--slurm {words[0]}: needs --launcher slurm (or local)")
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals and value):
@@ -128,7 +130,7 @@ def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure
     flags.cells.mkdir(parents=True, exist_ok=True)
     environments = _environments(flags.jobs or 1, flags.device)
     folder = flags.cells.resolve() / "submitit"
-    launcher = build_launcher(flags.launcher, flags.jobs, environments, folder, _parameters(flags.slurm))
+    launcher = build_launcher(flags.launcher, flags.jobs, environments, folder, _parameters(flags))
     done = sum(cell.task.finished for cell in cells)
     print(f"{len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
     try:
@@ -143,6 +145,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
     cli.check_device_name(flags.device)
+    _parameters(flags)
     if flags.launcher != "slurm":
         cli.device(flags.device)
     grid = read_grid(flags.grid)
@@ -152,7 +155,9 @@ def main(arguments: Sequence[str]) -> int:
     results, unusable = results_of(cells)
     problems = _problems(impossible, failures, unusable, len(cells) - len(results))
     folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
-    command = f"python nfn_transformer/reproduce.py {shlex.join(arguments)}"
+    # How the cells were run, and that they were not, is no part of what reproduces the table.
+    place = [] if flags.data_path is None else ["--data_path", flags.data_path]
+    command = f"python nfn_transformer/reproduce.py {shlex.join([str(flags.grid), *place])}"
     text = _write(build_table(grid, results), folder, command, problems)
     print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
     return status or (cli.EXIT_FAILURE if problems else 0)

@@ -89,6 +89,12 @@ def _restore_threads(config: RunConfig) -> None:
     """Sums on a CPU are rounded by how they are shared out, so the same bits need as many threads."""
     threads = config.versions.get("threads", "")
     if threads.isdecimal() and 0 < int(threads) <= 1024:
+        if int(threads) > torch.get_num_threads():
+            print(
+                f"warning: the run began with {threads} threads and goes on with as many, where there would be "
+                f"{torch.get_num_threads()}; it may be slow",
+                file=sys.stderr,
+            )
         torch.set_num_threads(int(threads))
     now = installed_versions()
     for name, version in config.versions.items():

@@ -36,7 +36,10 @@ class Command(Protocol):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a finished cell's run has found; tau is nan where it is undefined, the interval where it was not taken."""
+    """What a finished cell's run has found; tau is nan where it is undefined, the interval where it was not taken.
+
+    `machine` is what may change the last digits: device and number of CPU threads.
+    """
 
     tau: float
     low: float
@@ -47,6 +50,7 @@ class CellResult:
     train: int
     test: int
     status: str
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,11 @@ class Cell:
         if not self.task.finished:
             return None
         run = RunDirectory.open(Path(self.task.directory))
-        if _identity(run.read_config()[0], read_json(run.split_file).get("digest")) != _identity(
-            self.config, self.digest
-        ):
+        config, _ = run.read_config()
+        if _identity(config, read_json(run.split_file).get("digest")) != _identity(self.config, self.digest):
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
-        return _result(read_json(run.results_file), run.results_file)
+        machine = f"{config.device} with {config.versions.get('threads', '?')} threads"
+        return replace(_result(read_json(run.results_file), run.results_file), machine=machine)
 
     def seconds(self) -> float | None:
         """How long the training took by its own count; None where it has not begun."""
@@ -127,13 +131,15 @@ def plan(
                 flags = {**row.flags, **column.flags, **({} if data_path is None else {"data_path": data_path})}
                 where = f"{grid.path}: row '{row.name}', column '{column.name}'"
                 command, parsed = _parse(row, flags, seed, commands, where)
-                config = command.run_config(parsed)
                 try:
+                    config = command.run_config(parsed)
                     digest = _digest(config, parsed, zoos, digests)
+                    _check_model(config, zoos)
                 except _NoSplit as error:
                     impossible.append(Impossible(column.name, str(error)))
                     continue
-                _check_model(config, zoos, where)
+                except UserError as error:
+                    raise GridError(f"{where}: {error}") from None
                 task = _task(command, flags, config, digest, device, folder)
                 cells.append(Cell(row.name, column.name, seed, config, digest, task))
     return cells, list(dict.fromkeys(impossible))
@@ -153,7 +159,8 @@ def _parse(
             raise GridError(f"{where}: the flag '{name}' is set by reproduce.py; leave it out")
 
     def refuse(message: str):
-        raise GridError(f"{where}: {message}")
+        hint = "; flags that only one command has go under flags_of" if "unrecognized" in message else ""
+        raise GridError(f"{where}: {message}{hint}")
 
     parser = commands[row.command].build_parser()
     parser.error = refuse  # argparse would end the program without a word on the grid
@@ -184,13 +191,10 @@ def _source(data: DataConfig) -> DataConfig:
     return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _READING})
 
 
-def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo], where: str) -> None:
+def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo]) -> None:
     """What would else be found only when the cell runs."""
     if isinstance(config.predictor, ModelConfig):
-        try:
-            config.predictor.check(zoos[_source(config.data)].spec, config.data.dataset)
-        except UserError as error:
-            raise GridError(f"{where}: {error}") from None
+        config.predictor.check(zoos[_source(config.data)].spec, config.data.dataset)
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:

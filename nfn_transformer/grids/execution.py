@@ -17,7 +17,6 @@ from nfn_transformer.grids.launchers import Launcher, Refused, RunningCell
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
 _ROOM_SECONDS = 60.0
-_LINES_OF_LOG = 5
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,17 @@ class _Execution:
                 return
             self.waiting.popleft()
             self.running[slot] = (cell, started, time.monotonic())
-            _say(f"{cell.name}: started, log {cell.task.log}")
+            _say(f"{cell.name}: {started.said}, log {cell.task.log}")
 
     def _end(self, slot: int) -> None:
         cell, started, start = self.running.pop(slot)
         self.last_end = time.monotonic()
         seconds = self.last_end - start
-        failure, line = _ending(cell, started.log, seconds)
+        failure, line = _ending(cell, started, seconds)
         if failure:
             self.failures.append(failure)
         else:
-            self.clock.note(cell, seconds)
+            self.clock.end(cell, seconds)
         _say(f"[{self.total - len(self.waiting) - len(self.running)}/{self.total}] {line}; {self._left()}")
 
     def _left(self) -> str:
@@ -115,26 +114,27 @@ def _say(line: str) -> None:
     sys.stdout.flush()  # it may be a file that somebody watches
 
 
-def _ending(cell: Cell, launchers_log: Path | None, seconds: float) -> tuple[Failure | None, str]:
+def _ending(cell: Cell, started: RunningCell, seconds: float) -> tuple[Failure | None, str]:
     try:
         result = cell.result()
     except UserError as error:
         return Failure(cell.name, cell.task.log, str(error)), f"{cell.name}: failed: {error}"
     if result is None:
         log = Path(cell.task.log)
-        if not log.is_file() and launchers_log is not None:
-            log = launchers_log  # it has not come so far as to have a log of its own
-        return Failure(cell.name, str(log), last_lines(log)), f"{cell.name}: failed, see {log}"
+        if not log.is_file() and started.log is not None:
+            log = started.log  # it has not come so far as to have a log of its own
+        words = "; ".join(filter(None, [started.ending, last_line(log)]))
+        return Failure(cell.name, str(log), words), f"{cell.name}: failed, see {log}"
     return None, f"{cell.name}: tau {result.tau:.4f} ({duration(seconds)})"
 
 
-def last_lines(log: Path) -> str:
-    """The end of a log."""
+def last_line(log: Path) -> str:
+    """The end of a log: of an error its message."""
     try:
         text = log.read_text(errors="replace").replace("\r", "\n")
     except OSError:
         return "(there is no log)"
-    return "\n".join([line for line in text.splitlines() if line.strip()][-_LINES_OF_LOG:])
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "(the log is empty)")
 
 
 def duration(seconds: float) -> str:
@@ -145,17 +145,26 @@ def duration(seconds: float) -> str:
 
 
 class _Clock:
-    """Guesses the time left from how long finished cells of the same row have taken, else any."""
+    """Guesses the time left from how long finished cells of the same row have taken, else any.
+
+    Where all cells are sent off at once, nobody here knows which of them only wait: then from how often one ends.
+    """
 
     def __init__(self, cells: Sequence[Cell], slots: int):
-        self._slots = slots
+        self._slots, self._queued = slots, slots >= len(cells) > 1
+        self._start, self._ended = time.monotonic(), 0
         self._seconds: dict[str, list[float]] = {}
         for cell in cells:
             if cell.task.finished and (seconds := cell.seconds()) is not None:
                 self.note(cell, seconds)
 
+    def end(self, cell: Cell, seconds: float) -> None:
+        """A cell has ended well, and has taken so long."""
+        self._ended += 1
+        self.note(cell, seconds)
+
     def note(self, cell: Cell, seconds: float) -> None:
-        """A cell has taken so long."""
+        """A cell takes so long."""
         self._seconds.setdefault(cell.row, []).append(seconds)
 
     def left(self, waiting: Sequence[Cell], running: Sequence[tuple[Cell, float]]) -> str:
@@ -171,6 +180,9 @@ class _Clock:
             return sum(known) / len(known)
 
         now = time.monotonic()
+        if self._queued and self._ended:
+            count = len(waiting) + len(running)
+            return f"{count} to go, about {duration(count * (now - self._start) / self._ended)} left"
         rest = [expected(cell) for cell in waiting] + [max(0.0, expected(c) - (now - begun)) for c, begun in running]
         parallel = max(1, min(self._slots, len(rest)))
         return f"{len(rest)} to go, about {duration(max(sum(rest) / parallel, max(rest)))} left"

@@ -39,7 +39,8 @@ def save_figure(table: Table, path: Path) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_xlabel("Kendall's tau on the test side" + (" (diamonds: published)" if grid.published else ""))
+    seeds = f"mean and standard error over {len(grid.seeds)} seeds"
+    axes.set_xlabel(f"Kendall's tau on the test side, {seeds}" + ("; diamonds: published" if grid.published else ""))
     axes.set_title(_plain(grid.title), fontsize="medium")
     if len(columns) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -137,7 +137,7 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise GridError(f"{path}: no such file; expected a grid, see scripts/tables/") from None
+        raise GridError(f"{path}: no such file; for examples see scripts/tables/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise GridError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     return _mapping(values, str(path))

@@ -31,9 +31,15 @@ class Refused(UserError):
 
 
 class RunningCell(Protocol):
-    """A cell that was started. `log` is where its launcher speaks of it, or None where only the cell does."""
+    """A cell that was started.
+
+    Attributes: log, where its launcher speaks of it, or None where only the cell does; said, how it was started;
+    ending, what its launcher knows of its end, if anything.
+    """
 
     log: Path | None
+    said: str
+    ending: str
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""
@@ -98,6 +104,7 @@ class ProcessCell:
 
     def __init__(self, task: CellTask, environment: dict[str, str]):
         self._process, self.log = _start(task, environment), None
+        self.said, self.ending = "started", ""
 
     def done(self) -> bool:
         """Whether the process has ended."""
@@ -180,6 +187,8 @@ class SubmititLauncher:
         known = note.read_text().strip() if self._queue and note.is_file() else ""
         if known and known in self._queue.at_first():
             return SubmittedCell(known, task, self.folder, None, self._queue)
+        if self._queue:
+            self._executor.update_parameters(slurm_job_name=Path(task.directory).name)
         job = self._submit(CellJob(task, environment))
         if self._queue:
             atomic_files.write_text(note, f"{job.job_id}\n")
@@ -206,7 +215,8 @@ class SubmittedCell:
 
     def __init__(self, job_id: str, task: CellTask, folder: Path, job, queue: "SlurmQueue | None"):
         self.job_id, self._task, self._job, self._queue = job_id, task, job, queue
-        self.log = folder / f"{job_id}_0_log.err"
+        self.log, self.ending = folder / f"{job_id}_0_log.err", ""
+        self.said = f"submitted as job {job_id}" if job else f"found again as job {job_id}"
         self._returned = folder / f"{job_id}_0_result.pkl"  # never opened
         self._answer, self._missed, self._gone = -math.inf, 0, None
 
@@ -221,9 +231,10 @@ class SubmittedCell:
             # A job may be missing for a moment after it was submitted; one that stays away has ended.
             self._answer, self._missed = answered, 0 if self.job_id in jobs else self._missed + 1
         if self._missed < 2:
-            self._gone = None
+            self._gone, self.ending = None, ""
             return False
         self._gone = self._gone or time.monotonic()
+        self.ending = f"SLURM has ended job {self.job_id} (sacct -j {self.job_id} may say why)"
         os.listdir(Path(self._task.directory).parent)  # a shared file system may show new files late
         return time.monotonic() - self._gone > _LATE_FILES_SECONDS
 

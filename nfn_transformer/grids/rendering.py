@@ -73,6 +73,7 @@ def _markdown_cell(table: Table, summary: Summary) -> str:
 def _legend(table: Table) -> list[str]:
     grid = table.grid
     seeds = ", ".join(map(str, grid.seeds))
+    machines = ", ".join(sorted({result.machine for result in table.results.values() if result.machine}))
     networks = []
     for column in grid.columns:
         tests = sorted({result.test for (_, name, _), result in table.results.items() if name == column.name})
@@ -84,8 +85,8 @@ def _legend(table: Table) -> list[str]:
     if grid.published:
         text += f"In parentheses: published ({grid.source}); {ABSENT}: no published number is at hand."
     else:
-        text += "No published numbers: these settings are in no paper at hand."
-    return [text]
+        text += "No published numbers are at hand."
+    return [text + (f" Run on {machines}." if machines else "")]
 
 
 def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
@@ -110,6 +111,7 @@ def latex(table: Table) -> str:
     body = [" & ".join([_latex_text(row[0]), *row[1:]]) + r" \\" for row in _body(table, _latex_cell)]
     lines = [
         f"% {grid.title}: Kendall's tau, mean and standard error over {len(grid.seeds)} seeds",
+        r"% Needs \usepackage{booktabs}.",
         rf"\begin{{tabular}}{{l{'c' * len(grid.columns)}}}",
         r"\toprule",
         header + r" \\",

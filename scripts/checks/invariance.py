@@ -36,11 +36,12 @@ def main() -> int:
         config, _ = run.read_config()
         if config.data.augment or config.data.cut_off != options.cut_off:
             continue
-        kind = f"{config.data.dataset}, {config.predictor.name}"
+        name = f"{config.data.dataset}, {config.predictor.name}"
+        kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
         found[kind].append(_measure(run, options.scale, options.seed))
-        print(f"{kind}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
-    for kind, of_kind in found.items():
-        print(f"{kind}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
+        print(f"{name}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
+    for (name, _), of_kind in found.items():
+        print(f"{name}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
     return 0
 
 

@@ -297,9 +297,10 @@ def test_submitit_on_this_machine(grid):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("absent.yaml",), "absent.yaml: no such file; expected a grid, see scripts/tables/"),
-        (("GRID", "--slurm", "x"), "--slurm x: expected NAME=VALUE, as in timeout_min=600"),
-        (("GRID", "--slurm", "a=1", "--slurm", "=2"), "--slurm =2: expected NAME=VALUE"),
+        (("absent.yaml",), "absent.yaml: no such file; for examples see scripts/tables/"),
+        (("GRID", "--slurm", "a=1"), "--slurm a=1: needs --launcher slurm (or local)"),
+        (("GRID", "--launcher", "local", "--slurm", "x"), "--slurm x: expected NAME=VALUE, as in timeout_min=600"),
+        (("GRID", "--launcher", "local", "--slurm", "a=1", "--slurm", "=2"), "--slurm =2: expected NAME=VALUE"),
         (("GRID", "--launcher", "local", "--slurm", "memory=3"), "--launcher local: Parameter 'memory' need to be"),
         (("GRID", "--launcher", "local", "--slurm", "timeout_min=long"), '--launcher local: Parameter "timeout_min"'),
         (("GRID", "--launcher", "pbs"), "argument --launcher: invalid choice: 'pbs'"),

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,9 +128,11 @@ def test_a_finished_cell(finished, planned):
     assert (result.train, result.test) == (42, 9)
     assert results_of([finished]) == ({("net", "all", 1): result}, [])
     assert finished.seconds() > 0
+    threads = json.loads((run / "config.json").read_text())["versions"]["threads"]
+    assert result.machine == f"cpu with {threads} threads"
     # It is found from another place and device, too.
     edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/elsewhere")
-    assert only(planned()).result() == result
+    assert only(planned()).result() == replace(result, machine="cuda:1 with ? threads")
     edit(finished, "results.json", test__tau=None)
     assert math.isnan(only(planned()).result().tau)
 

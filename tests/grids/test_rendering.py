@@ -82,6 +82,7 @@ def test_one_seed_has_no_interval():
 def test_latex():
     assert rendering.latex(table(published=PUBLISHED)).splitlines() == [
         "% A table: Kendall's tau, mean and standard error over 3 seeds",
+        r"% Needs \usepackage{booktabs}.",
         r"\begin{tabular}{lcc}",
         r"\toprule",
         r" & x & y \\",
@@ -97,8 +98,8 @@ def test_latex():
 def test_latex_escapes_names():
     made = build_table(grid(rows=r"a_b&c 50%|$x$ ~^\{}#", columns="e_f", seeds=(1,)), {})
     found = rendering.latex(made).splitlines()
-    assert found[3] == r" & e\_f \\"
-    assert [line.split(" & ")[0] for line in found[5:8]] == [
+    assert found[4] == r" & e\_f \\"
+    assert [line.split(" & ")[0] for line in found[6:9]] == [
         r"a\_b\&c",
         r"50\%|\$x\$",
         r"\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}\#",
