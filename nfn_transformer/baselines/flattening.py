@@ -30,7 +30,13 @@ def flatten_networks(weights: TransformerWeights) -> Tensor:
 
 
 def flatten_checkpoints(zoo: Zoo, index: Tensor) -> Tensor:
-    """The same for the checkpoints that `index` [n] selects; no more is ever in memory twice than a few of them."""
+    """All trained numbers of the checkpoints that `index` [n] selects: [n, numbers], on the zoo's device.
+
+    No more than a few of them are ever in memory twice.
+
+    Raises:
+        ValueError: `index` is empty.
+    """
     flat = None
     for start in range(0, len(index), _BATCH):
         part = flatten_networks(zoo.weights(index[start : start + _BATCH].to(zoo.rows.device)))

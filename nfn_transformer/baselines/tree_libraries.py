@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nfn_transformer.baselines.tree_fitting import TreeModel
+from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides, TreeModel
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TreeLibrary:
     """
 
     file_name: str
-    fit: Callable[..., TreeModel]
+    fit: Callable[[Settings, Sides, Observer], TreeModel]
     parse: Callable[[bytes], TreeModel]
     device_for: Callable[[str], tuple[str, str | None]]
 

@@ -97,7 +97,7 @@ class _Follower:
         self.progress = Progress.by_rounds()
         self.bar = tqdm(total=config.rounds, unit=" rounds", leave=False, disable=None)
         self._labels, self._config, self._run, self._report = labels, config, run, report
-        self._best, self._start = None, time.perf_counter()
+        self._start = time.perf_counter()
 
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
         """Record a round; returns whether it is the best so far, and whether it shall be the last."""
@@ -106,15 +106,13 @@ class _Follower:
         record = RoundRecord(len(self.progress.history) + 1, train_loss, validation, now - self._start)
         self._start = now
         self.progress.history.append(record)
-        is_best = self._best is None or self.progress.better(validation, self._best.validation)
-        if is_best:
-            self._best = record
+        best = self.progress.best
         self.bar.update()
         self._report(record)
         if record.round % _ROUNDS_BETWEEN_WRITING == 0:
             self.write()
         patience = self._config.early_stopping
-        return is_best, patience is not None and record.round - self._best.round >= patience
+        return best is record, patience is not None and record.round - best.round >= patience
 
     def write(self) -> None:
         """Write metrics.csv, where a round is done."""

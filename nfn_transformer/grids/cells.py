@@ -1,4 +1,4 @@
-"""The cells of a grid: one run each, known by everything that decides its numbers, data included."""
+"""The cells of a grid: one run each, known by its configuration, seed and data."""
 
 import argparse
 import hashlib

@@ -1,10 +1,11 @@
 """A table as one picture: a line of points for each row, a colour for each column."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from nfn_transformer import atomic_files
-from nfn_transformer.grids.results_table import Table
+from nfn_transformer.grids.results_table import Summary, Table
 
 
 def save_figure(table: Table, path: Path) -> None:
@@ -17,24 +18,11 @@ def save_figure(table: Table, path: Path) -> None:
     rows = sorted((row.name for row in grid.rows), key=lambda name: _height(table, name))
     figure = Figure(figsize=(7, 1.2 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    colours = colormaps["viridis"]
     for place, column in enumerate(columns):
         # Columns lie a little above each other, the first one on top, so that no error bar hides another.
         offset = 0.5 * (0.5 - (place + 0.5) / len(columns)) if len(columns) > 1 else 0.0
-        colour = colours(0.85 * place / max(1, len(columns) - 1))
-        heights, means, errors = [], [], []
-        for line, row in enumerate(rows):
-            summary = table.summaries[row, column]
-            if summary.published is not None:
-                error = summary.published.standard_error
-                axes.errorbar(
-                    summary.published.mean, line + offset, xerr=error, fmt="D", mfc="white", color=colour, capsize=2
-                )
-            if not math.isnan(summary.mean):
-                heights.append(line + offset)
-                means.append(summary.mean)
-                errors.append(0.0 if math.isnan(summary.standard_error) else summary.standard_error)
-        axes.errorbar(means, heights, xerr=errors, fmt="o", color=colour, capsize=2, label=_plain(column))
+        colour = colormaps["viridis"](0.85 * place / max(1, len(columns) - 1))
+        _draw_column(axes, [table.summaries[row, column] for row in rows], column, offset, colour)
     axes.set_yticks(range(len(rows)), [_plain(row) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", color="0.9")
@@ -46,6 +34,24 @@ def save_figure(table: Table, path: Path) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     with atomic_files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+
+
+def _draw_column(axes, summaries: Sequence[Summary], name: str, offset: float, colour) -> None:
+    """Points and error bars of one column, a line of the picture for each of its rows."""
+    style = {"color": colour, "capsize": 2}
+    measured = [(line + offset, s) for line, s in enumerate(summaries) if not math.isnan(s.mean)]
+    axes.errorbar(
+        [s.mean for _, s in measured],
+        [height for height, _ in measured],
+        xerr=[0.0 if math.isnan(s.standard_error) else s.standard_error for _, s in measured],
+        fmt="o",
+        label=_plain(name),
+        **style,
+    )
+    for line, published in enumerate(s.published for s in summaries):
+        if published is not None:
+            error = published.standard_error
+            axes.errorbar(published.mean, line + offset, xerr=error, fmt="D", markerfacecolor="white", **style)
 
 
 def _plain(text: str) -> str:

@@ -17,6 +17,11 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 ZOO = ("--dataset", "digits", "--data_path", "ZOO")
 
 
+def quick_flags(zoo) -> list[str]:
+    """A run of seconds."""
+    return ["--dataset", "digits", "--data_path", str(zoo), "--epochs", "2", "--enc_mode", "no", "--device", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,27 +89,14 @@ def test_the_faulty_are_listed_and_allowed_only_when_asked(small_zoo, tmp_path, 
 
 
 def test_resume_goes_by_the_runs_own_configuration(small_zoo, tmp_path, capsys):
-    flags = [
-        "--dataset",
-        "digits",
-        "--data_path",
-        str(small_zoo),
-        "--epochs",
-        "1",
-        "--enc_mode",
-        "no",
-        "--device",
-        "cpu",
-    ]
-    main.main([*flags, "--out_dir", "run"])
+    main.main([*quick_flags(small_zoo), "--out_dir", "run"])
     assert "leave out --epochs, --lr" in fail(main.main, capsys, "--resume", "run", "--lr", "0.1", "--epochs", "2")
 
 
 def test_damaged_run_directories_are_named(small_zoo, tmp_path, capsys):
     zoo = tmp_path / "zoo"
     shutil.copytree(small_zoo, zoo, ignore=shutil.ignore_patterns(".zoo_cache"))
-    flags = ["--dataset", "digits", "--data_path", str(zoo), "--epochs", "1", "--enc_mode", "no", "--device", "cpu"]
-    main.main([*flags, "--out_dir", "run"])
+    main.main([*quick_flags(zoo), "--out_dir", "run"])
     run = tmp_path / "run"
     (run / "results.json").write_text("{}")
     assert "results.json: is not what a finished run writes" in fail(main.main, capsys, "--resume", "run")
@@ -125,19 +117,7 @@ def test_damaged_run_directories_are_named(small_zoo, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def trained(small_zoo, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "trained"
-    flags = [
-        "--dataset",
-        "digits",
-        "--data_path",
-        str(small_zoo),
-        "--epochs",
-        "2",
-        "--enc_mode",
-        "no",
-        "--device",
-        "cpu",
-    ]
-    assert main.main([*flags, "--out_dir", str(path)]) == 0
+    assert main.main([*quick_flags(small_zoo), "--out_dir", str(path)]) == 0
     return path
 
 

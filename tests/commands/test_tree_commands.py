@@ -1,6 +1,5 @@
 """xgb.py and gbm.py as users run them, on the bundled zoo's best networks: fast, and the last round is not the best."""
 
-import csv
 import json
 import math
 import shutil
@@ -9,42 +8,13 @@ from pathlib import Path
 
 import lightgbm
 import pytest
-import torch
 import tqdm
 import xgboost
 from running import fail, run, run_program
 from scipy.stats import kendalltau
+from tree_runs import COMMANDS, CONFIGS, MODELS, PROGRAMS, SETTINGS, TREES, outcome, read, rows
 
 from nfn_transformer import gbm, main, predict, xgb
-from nfn_transformer.baselines.tree_config import lightgbm_config, xgboost_config
-
-COMMANDS = {"gbtree": xgb, "dart": xgb, "gbdt": gbm, "rf": gbm}
-PROGRAMS = {"gbtree": "xgb.py", "dart": "xgb.py", "gbdt": "gbm.py", "rf": "gbm.py"}
-CONFIGS = {model: xgboost_config(model) for model in ("gbtree", "dart")}
-CONFIGS |= {model: lightgbm_config(model) for model in ("gbdt", "rf")}
-TREES = {"xgb.py": "best.xgboost.json", "gbm.py": "best.lightgbm.txt"}
-MODELS = pytest.mark.parametrize("model", PROGRAMS)
-SETTINGS = ("--dataset", "digits", "--cut_off", 0.75, "--seed", 1, "--device", "cpu", "--wandb", "False")
-
-
-def rows(path: Path, without: str = "") -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return [{name: value for name, value in row.items() if name != without} for row in csv.DictReader(file)]
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def outcome(run_directory: Path, model: str) -> tuple:
-    """Everything that must be equal between two runs with one seed: all but seconds and places."""
-    return (
-        rows(run_directory / "metrics.csv", without="seconds"),
-        (run_directory / TREES[PROGRAMS[model]]).read_bytes(),
-        read(run_directory / "results.json"),
-        rows(run_directory / "test_predictions.csv"),
-        read(run_directory / "split.json"),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -271,87 +241,3 @@ def test_damaged_trees_are_named(model, runs, bundled_zoo, tmp_path, capsys):
     trees.unlink()
     errors = fail(predict.main, capsys, "--run", path, bundled_zoo)
     assert f"error: {trees}: no such file; a run writes it after its last round" in errors
-
-
-@pytest.fixture(scope="module")
-def few(small_zoo, tmp_path_factory) -> Path:
-    """14 networks, of which 9 are to train on: too few for any split."""
-    folder = tmp_path_factory.mktemp("few") / "zoo"
-    shutil.copytree(small_zoo, folder, ignore=shutil.ignore_patterns(".zoo_cache"))
-    table = folder / "metadata/digits.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[:15]) + "\n")
-    return folder
-
-
-@MODELS
-def test_a_constant_prediction_has_no_tau_but_is_the_mean(model, few, tmp_path, capsys):
-    path = tmp_path / "run"
-    flags = ["--dataset", "digits", "--data_path", str(few), "--device", "cpu", "--out_dir", str(path)]
-    assert COMMANDS[model].main([*flags, "--model", model]) == 0
-    printed = capsys.readouterr()
-    assert "split by seed 3: 9 train, 2 validation, 3 test" in printed.out
-    assert "test tau nan  R2" in printed.out
-    assert "warning: tau is undefined where all predictions, or all accuracies, are equal" in printed.out
-    results = read(path / "results.json")
-    assert (results["status"], results["best_round"], results["trees"]) == ("complete", 1, 1)
-    assert results["test"]["tau"] is results["validation"]["tau"] is None
-    assert results["test_tau_interval"] == {"low": None, "high": None, "level": 0.95, "draws": 1000, "undefined": 1000}
-    accuracies = [int(name[:-3].rsplit("_")[-1]) / 1e4 for name in read(path / "split.json")["train"]]
-    for row in rows(path / "test_predictions.csv"):
-        assert float(row["predicted"]) == pytest.approx(sum(accuracies) / 9, abs=1e-3)
-    assert COMMANDS[model].main(["--resume", str(path)]) == 0
-    assert "test tau nan" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "model"), [("xgb.py", "dart"), ("gbm.py", "gbdt")])
-def test_the_published_flags_run(name, model, few, tmp_path):
-    """The words of the publication's commands, as they stand there."""
-    published = f"--model {model} --wandb False --dataset digits --data_path {few} --cut_off 0".split()
-    done = run(name, *published, "--out_dir", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert read(tmp_path / "run/config.json")["data"]["cut_off"] == 0
-    assert (tmp_path / "run/results.json").exists()
-
-
-@pytest.mark.parametrize("command", [xgb, gbm], ids=["xgb.py", "gbm.py"])
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--device", "cuda:99"), "error: --device cuda:99: this machine has "),
-        (("--device", "tpu"), "error: --device tpu: expected auto, cpu, cuda or cuda:N"),
-        (("--model", "forest"), "argument --model: invalid choice: 'forest'"),
-        (("--epochs", "5"), "unrecognized arguments: --epochs 5"),
-        (("--augment_factor", "1"), "argument --augment_factor: must be at least 2"),
-    ],
-)
-def test_bad_input(command, flags, message, few, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert message in fail(command.main, capsys, "--dataset", "digits", "--data_path", few, *flags)
-    assert not list(tmp_path.iterdir())
-
-
-def test_devices(few, tmp_path, capsys):
-    """`auto` finds a GPU where there is one, and says it where the library cannot use it; `cpu` stays the CPU."""
-    for name, command in (("xgb", xgb), ("gbm", gbm)):
-        path = tmp_path / name
-        flags = ["--dataset", "digits", "--data_path", str(few), "--out_dir", str(path)]
-        assert command.main(flags) == 0
-        printed = capsys.readouterr()
-        device = read(path / "config.json")["device"]
-        assert f"; device {device}\n" in printed.out
-        if torch.cuda.is_available():
-            assert (device == "cpu") == ("training on the CPU" in printed.err)
-        else:
-            assert (device, printed.err) == ("cpu", "")
-
-
-@pytest.mark.parametrize("model", ["gbtree", "gbdt"])
-def test_copies_of_networks_enlarge_what_trees_learn_from(model, few, tmp_path, capsys):
-    """30 times 9 networks are enough for splits."""
-    path = tmp_path / "run"
-    flags = ["--dataset", "digits", "--data_path", str(few), "--device", "cpu", "--out_dir", str(path)]
-    assert COMMANDS[model].main([*flags, "--model", model, "--augment", "--augment_factor", "30"]) == 0
-    results = read(path / "results.json")
-    assert results["networks"] == {"train": 270, "validation": 60, "test": 90}
-    assert results["test"]["tau"] is not None
-    assert len(read(path / "split.json")["train"]) == 9

@@ -1,0 +1,38 @@
+"""The four tree models by name, and what their runs leave."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from nfn_transformer import gbm, xgb
+from nfn_transformer.baselines.tree_config import lightgbm_config, xgboost_config
+
+COMMANDS = {"gbtree": xgb, "dart": xgb, "gbdt": gbm, "rf": gbm}
+PROGRAMS = {"gbtree": "xgb.py", "dart": "xgb.py", "gbdt": "gbm.py", "rf": "gbm.py"}
+CONFIGS = {model: xgboost_config(model) for model in ("gbtree", "dart")}
+CONFIGS |= {model: lightgbm_config(model) for model in ("gbdt", "rf")}
+TREES = {"xgb.py": "best.xgboost.json", "gbm.py": "best.lightgbm.txt"}
+MODELS = pytest.mark.parametrize("model", PROGRAMS)
+SETTINGS = ("--dataset", "digits", "--cut_off", 0.75, "--seed", 1, "--device", "cpu", "--wandb", "False")
+
+
+def rows(path: Path, without: str = "") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if name != without} for row in csv.DictReader(file)]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def outcome(run_directory: Path, model: str) -> tuple:
+    """Everything that must be equal between two runs with one seed: all but seconds and places."""
+    return (
+        rows(run_directory / "metrics.csv", without="seconds"),
+        (run_directory / TREES[PROGRAMS[model]]).read_bytes(),
+        read(run_directory / "results.json"),
+        rows(run_directory / "test_predictions.csv"),
+        read(run_directory / "split.json"),
+    )
