@@ -15,25 +15,26 @@ The published initialisation squares the scale of all terms but E(Q), E(K), E(V)
 the phi b^A[k] of E(A) and E(b^A); the Phi[k] b^A[j] of E(B) is squared (`layers.initialization`).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.layers.features import BlockFeatures, read_block
 from nfn_transformer.layers.initialization import Fan, initialize_term
-from nfn_transformer.layers.terms import (
-    TermTable,
-    check_block,
-    column_features,
-    column_terms,
-    head_sums,
-    row_features,
-    row_terms,
-    scalar_features,
-    scalar_terms,
-)
-from nfn_transformer.weights.containers import BlockWeights
+from nfn_transformer.layers.terms import TermTable, check_block, column_terms, row_terms, scalar_terms
+from nfn_transformer.weights.containers import BlockWeights, TensorFields
 from nfn_transformer.weights.spec import BlockSpec
+
+
+@dataclass(frozen=True)
+class FeedForwardPart(TensorFields):
+    """The part of a block that ReLU acts on: W_A [b, d, D, D_A], b_A [b, d, D_A], W_B [b, d, D_A, D], b_B [b, d, D]."""
+
+    W_A: Tensor
+    b_A: Tensor
+    W_B: Tensor
+    b_B: Tensor
 
 
 class EquivariantBlockLayer(nn.Module):
@@ -85,21 +86,44 @@ class EquivariantBlockLayer(nn.Module):
         Raises:
             SpecError: the weights do not have the sizes or channels that the layer was built for.
         """
-        check_block(weights, self.spec, self.in_channels)
-        sums = head_sums(weights)
-        scalars = self.scalars(scalar_features(weights, sums))
-        columns = self.columns(column_features(weights))  # A, b_A: [b, D_A, e]; B: [b, D_A, e, D]
-        rows = self.rows(row_features(weights, sums))["A"].transpose(1, 2)  # [b, e, D]
-        columns_A, columns_b_A = columns["A"].transpose(1, 2), columns["b_A"].transpose(1, 2)  # [b, e, D_A]
-        row_part = rows + (scalars["A"] + self.constant_A).unsqueeze(-1)
+        self.check(weights)
+        part = self.feed_forward(read_block(weights))
         return BlockWeights(
             W_Q=_mix_inputs(self.Phi_Q, weights.W_Q),
             W_K=_mix_inputs(self.Phi_K, weights.W_K),
             W_V=_mix_inputs(self.Phi_V, weights.W_V),
             W_O=_mix_channels(self.phi_O1, weights.W_O.sum(-1, keepdim=True)) + _mix_channels(self.phi_O2, weights.W_O),
-            W_A=_mix_channels(self.phi_A, weights.W_A) + row_part.unsqueeze(-1) + columns_A.unsqueeze(-2),
+            W_A=part.W_A,
+            b_A=part.b_A,
+            W_B=part.W_B,
+            b_B=part.b_B,
+        )
+
+    def check(self, weights: BlockWeights) -> None:
+        """Raise SpecError unless the weights have the sizes and channels that the layer was built for."""
+        check_block(weights, self.spec, self.in_channels)
+
+    def feed_forward(self, features: BlockFeatures) -> FeedForwardPart:
+        """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels."""
+        rows = self.rows(features.rows)["A"].transpose(1, 2)  # [b, e, D]
+        return self.assemble(self.scalars(features.scalars), rows, features.columns, features.W_A)
+
+    def assemble(self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor) -> FeedForwardPart:
+        """The same from what its terms give.
+
+        Args:
+            scalars: outputs of the table `scalars`.
+            rows: outputs of the table `rows`, [b, e, D].
+            columns: column features of the input, [b, d, D_A, D + 2].
+            W_A: of the input, [b, d, D, D_A].
+        """
+        mixed = self.columns(columns)  # A, b_A: [b, D_A, e]; B: [b, D_A, e, D]
+        columns_A, columns_b_A = mixed["A"].transpose(1, 2), mixed["b_A"].transpose(1, 2)  # [b, e, D_A]
+        rows = rows + (scalars["A"] + self.constant_A).unsqueeze(-1)
+        return FeedForwardPart(
+            W_A=_mix_channels(self.phi_A, W_A) + (rows.unsqueeze(-1) + columns_A.unsqueeze(-2)),
             b_A=columns_b_A + (scalars["b_A"] + self.constant_b_A).unsqueeze(-1),
-            W_B=columns["B"].transpose(1, 2) + (scalars["B"] + self.constant_B).unsqueeze(-2),
+            W_B=mixed["B"].transpose(1, 2) + (scalars["B"] + self.constant_B).unsqueeze(-2),
             b_B=scalars["b_B"] + self.constant_b_B,
         )
 

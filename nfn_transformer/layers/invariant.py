@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.layers.features import read_block
 from nfn_transformer.layers.initialization import Fan, initialize_term
-from nfn_transformer.layers.terms import TermTable, check_block, head_sums, scalar_features, scalar_terms
+from nfn_transformer.layers.terms import TermTable, check_block, scalar_terms
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
 
@@ -43,4 +44,4 @@ class InvariantBlockLayer(nn.Module):
             SpecError: the weights do not have the sizes or channels that the layer was built for.
         """
         check_block(weights, self.spec, self.in_channels)
-        return self.scalars(scalar_features(weights, head_sums(weights)))["I"] + self.constant
+        return self.scalars(read_block(weights).scalars)["I"] + self.constant

@@ -8,7 +8,6 @@ inputs of one kind are kept in one parameter, so that a layer is a few large pro
 - rows: numbers that belong to a residual coordinate j, moved by pi_O, D + 1 per channel.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -67,53 +66,6 @@ def row_terms(spec: BlockSpec) -> tuple[Term, ...]:
     return (Term("row_VO", (spec.width,), spec.heads * spec.width), Term("row_A", (), spec.hidden))
 
 
-@dataclass(frozen=True)
-class HeadSums:
-    """The degree-2 invariants of the GL parts, summed over heads.
-
-    QK = sum_s W^Q_s (W^K_s)^T and VO = sum_s W^V_s W^O_s, both [b, d, D, D].
-    """
-
-    QK: Tensor
-    VO: Tensor
-
-
-def head_sums(weights: BlockWeights) -> HeadSums:
-    """Both sums as one product each; the matrices of single heads are never made."""
-    Q, K, V = (_heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
-    O = weights.W_O.flatten(2, 3)  # [b, d, h D_v, D]  # noqa: E741 - the symbol of the paper
-    return HeadSums(QK=Q @ K.transpose(-1, -2), VO=V @ O)
-
-
-def _heads_side_by_side(per_head: Tensor) -> Tensor:
-    return per_head.transpose(2, 3).flatten(3)  # [b, d, D, h D_k]
-
-
-def scalar_features(weights: BlockWeights, sums: HeadSums) -> Tensor:
-    """What the terms of `scalar_terms` read, in their order: [b, d, S]."""
-    return torch.cat(
-        [
-            sums.QK.flatten(2),
-            sums.VO.sum(-1),
-            weights.W_A.sum((-2, -1), keepdim=True).squeeze(-1),
-            weights.W_B.sum(-2),
-            weights.b_A.sum(-1, keepdim=True),
-            weights.b_B,
-        ],
-        dim=-1,
-    )
-
-
-def column_features(weights: BlockWeights) -> Tensor:
-    """What the terms of `column_terms` read for each hidden neuron: [b, d, D_A, D + 2]."""
-    return torch.cat([weights.W_A.sum(-2).unsqueeze(-1), weights.W_B, weights.b_A.unsqueeze(-1)], dim=-1)
-
-
-def row_features(weights: BlockWeights, sums: HeadSums) -> Tensor:
-    """What the terms of `row_terms` read for each residual coordinate: [b, d, D, D + 1]."""
-    return torch.cat([sums.VO.transpose(-1, -2), weights.W_A.sum(-1, keepdim=True)], dim=-1)
-
-
 class TermTable(nn.Module):
     """A linear map from the numbers that a list of terms reads to a list of outputs, one product.
 
@@ -153,11 +105,19 @@ class TermTable(nn.Module):
         """Map features [b, d, S] to outputs [b, *shape], or [b, d, n, S] to [b, n, *shape]."""
         if features.ndim == 4:
             features = features.transpose(1, 2)  # [b, n, d, S]
-        mixed = features.flatten(-2) @ self.Phi.flatten(1).T  # [b, (n,) R]
+        return self.named(features.flatten(-2) @ self.Phi.flatten(1).T)
+
+    def named(self, mixed: Tensor) -> dict[str, Tensor]:
+        """Output numbers [..., R] by name: [..., *shape]."""
         pieces = mixed.split(list(self._rows.values()), dim=-1)
         return {
             name: piece.unflatten(-1, shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)
         }
+
+    @property
+    def rows(self) -> int:
+        """The number R of output numbers."""
+        return self.Phi.shape[0]
 
 
 def check_block(weights: BlockWeights, spec: BlockSpec, channels: int) -> None:

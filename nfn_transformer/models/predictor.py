@@ -1,14 +1,26 @@
 """The predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.layers.features import BlockFeatures
 from nfn_transformer.models.branches import FEATURES, EquivariantEncoder, FeatureBranch, HNPSBranch, LinearBranch
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes, weights_from_state_dict
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
+
+
+@dataclass(frozen=True)
+class Features(TensorFields):
+    """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch."""
+
+    encoder: tuple[BlockFeatures, ...] | Tensor | None
+    classifier: FeedForwardWeights | Tensor | None
+    embedding: Tensor | None
 
 
 class AccuracyPredictor(nn.Module):
@@ -35,21 +47,36 @@ class AccuracyPredictor(nn.Module):
             outputs += config.num_out_embedding
         self.output = nn.Linear(outputs, 1)
 
+    def read(self, weights: TransformerWeights) -> Features:
+        """What the branches see of the weights, made by no parameter: once for a network, not in every epoch.
+
+        Raises:
+            SpecError: the weights do not have the sizes of `spec`.
+        """
+        weights.check(self.spec)
+        return Features(
+            encoder=None if self.encoder is None else self.encoder.read(weights.blocks),
+            classifier=None if self.classifier is None else self.classifier.read((weights.classifier,)),
+            embedding=None if self.embedding is None else self.embedding.read((weights.embedding,)),
+        )
+
+    def from_features(self, features: Features) -> Tensor:
+        """The logit of the predicted accuracy, [b], from what `read` gave for b networks."""
+        branches = (
+            (self.encoder, features.encoder),
+            (self.classifier, features.classifier),
+            (self.embedding, features.embedding),
+        )
+        parts = [branch.from_features(seen) for branch, seen in branches if branch is not None]
+        return self.output(torch.cat(parts, dim=1)).squeeze(1)
+
     def forward(self, weights: TransformerWeights) -> Tensor:
         """The logit of the predicted accuracy, [b].
 
         Raises:
             SpecError: the weights do not have the sizes of `spec`.
         """
-        weights.check(self.spec)
-        parts = []
-        if self.encoder is not None:
-            parts.append(self.encoder(weights.blocks))
-        if self.classifier is not None:
-            parts.append(self.classifier((weights.classifier,)))
-        if self.embedding is not None:
-            parts.append(self.embedding((weights.embedding,)))
-        return self.output(torch.cat(parts, dim=1)).squeeze(1)
+        return self.from_features(self.read(weights))
 
     def predict(self, weights: TransformerWeights) -> Tensor:
         """The predicted accuracy in (0, 1), [b].

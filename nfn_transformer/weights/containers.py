@@ -23,7 +23,7 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         raise SpecError(f"'{name}' has shape {tuple(tensor.shape)}, expected ({wanted})")
 
 
-class _TensorFields:
+class TensorFields:
     """What all containers share: mapping a function over their tensors."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -54,7 +54,7 @@ def _map(value, function):
 
 
 @dataclass(frozen=True)
-class BlockWeights(_TensorFields):
+class BlockWeights(TensorFields):
     """Weights of one encoder block.
 
     Shapes: W_Q, W_K [b, d, h, D, D_k]; W_V [b, d, h, D, D_v]; W_O [b, d, h, D_v, D];
@@ -97,7 +97,7 @@ def block_shapes(spec: BlockSpec) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class FeedForwardWeights(_TensorFields):
+class FeedForwardWeights(TensorFields):
     """Weights of a feed-forward network: weights[s] [b, d, n_(s+1), n_s], biases[s] [b, d, n_(s+1)]."""
 
     weights: tuple[Tensor, ...]
@@ -118,7 +118,7 @@ class FeedForwardWeights(_TensorFields):
 
 
 @dataclass(frozen=True)
-class EmbeddingWeights(_TensorFields):
+class EmbeddingWeights(TensorFields):
     """Weights of a patch embedding.
 
     Shapes: conv_weight [b, d, D, channels, patch height, patch width]; conv_bias [b, d, D];
@@ -137,7 +137,7 @@ class EmbeddingWeights(_TensorFields):
 
 
 @dataclass(frozen=True)
-class TransformerWeights(_TensorFields):
+class TransformerWeights(TensorFields):
     """Weights of b whole networks of one shape; `embedding` is None where checkpoints have none."""
 
     blocks: tuple[BlockWeights, ...]
