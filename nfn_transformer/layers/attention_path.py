@@ -38,16 +38,18 @@ class AttentionLayer(Protocol):
 class AttentionSums:
     """Sums over heads for every pair of the a input channels of a stack.
 
-    Shapes: QK [b, a D, a D]; VO [b, a, a D, D], where the first a is the channel of W^O.
+    Shapes: QK [b, a D, a D]; VO [b, a, a D, D], where the first a is the channel of W^O; VO_1 [b, a, a D], VO times
+    the vector of ones.
     """
 
     QK: Tensor
     VO: Tensor
+    VO_1: Tensor
 
     @classmethod
     def of_features(cls, features: BlockFeatures) -> Self:
         """Of features with one channel, which hold its only pair."""
-        return cls(features.QK.squeeze(1), features.VO)
+        return cls(features.QK.squeeze(1), features.VO, features.VO_1)
 
     @classmethod
     def of_weights(cls, weights: BlockWeights) -> Self:
@@ -55,7 +57,8 @@ class AttentionSums:
         Q, K, V = (per_head.transpose(2, 3).flatten(3) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
         O = weights.W_O.flatten(2, 3)  # [b, a, h D_v, D]  # noqa: E741 - the symbol of the paper
         QK = Q.flatten(1, 2) @ K.flatten(1, 2).transpose(1, 2)
-        return cls(QK, V.flatten(1, 2).unsqueeze(1) @ O)
+        VO = V.flatten(1, 2).unsqueeze(1) @ O
+        return cls(QK, VO, VO.sum(-1))
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class AttentionPath:
 
     def VO_1(self) -> Tensor:
         """VO^(l) times the vector of ones, of each channel: [b, d, D]."""
-        mixed = self._row_sums @ self.sums.VO.sum(-1)  # [b, d, a D]
+        mixed = self._row_sums @ self.sums.VO_1  # [b, d, a D]
         return (self.Psi_V @ mixed.permute(1, 2, 0)).permute(2, 0, 1)
 
     def VO_rows(self, Phi: Tensor) -> Tensor:
@@ -118,5 +121,5 @@ class AttentionPath:
         pulled = (Phi.transpose(0, 1) @ self.Psi_V).transpose(0, 1)  # [r, d, a D]
         each = (self.psi_O2.T @ pulled).transpose(0, 1)  # [a, r, a D]
         summed = (self.psi_O1.T @ pulled).transpose(0, 1)
-        ones = (summed @ self.sums.VO.sum(-1, keepdim=True)).sum(1)  # [b, r, 1]
+        ones = (summed @ self.sums.VO_1.unsqueeze(-1)).sum(1)  # [b, r, 1]
         return (each @ self.sums.VO).sum(1) + ones

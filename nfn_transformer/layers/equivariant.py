@@ -105,26 +105,36 @@ class EquivariantBlockLayer(nn.Module):
 
     def feed_forward(self, features: BlockFeatures) -> FeedForwardPart:
         """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels."""
-        rows = self.rows(features.rows)["A"].transpose(1, 2)  # [b, e, D]
-        return self.assemble(self.scalars(features.scalars), rows, features.columns, features.W_A)
+        scalars = self.scalars(features.scalars, self.constants)
+        (rows,) = self.rows.at_places(features.rows, ("A",))  # [b, D, e]
+        return self.assemble(scalars, rows, features.columns, features.W_A)
+
+    @property
+    def constants(self) -> Tensor:
+        """The four constant terms, in the order of the outputs of the table `scalars`."""
+        constants = (self.constant_A, self.constant_b_A, self.constant_B, self.constant_b_B)
+        return torch.cat([constant.flatten() for constant in constants])
 
     def assemble(self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor) -> FeedForwardPart:
         """The same from what its terms give.
 
         Args:
-            scalars: outputs of the table `scalars`.
-            rows: outputs of the table `rows`, [b, e, D].
+            scalars: outputs of the table `scalars`, with the constants added.
+            rows: outputs of the table `rows`, [b, D, e].
             columns: column features of the input, [b, d, D_A, D + 2].
             W_A: of the input, [b, d, D, D_A].
         """
-        mixed = self.columns(columns)  # A, b_A: [b, D_A, e]; B: [b, D_A, e, D]
-        columns_A, columns_b_A = mixed["A"].transpose(1, 2), mixed["b_A"].transpose(1, 2)  # [b, e, D_A]
-        rows = rows + (scalars["A"] + self.constant_A).unsqueeze(-1)
+        # The large ones in the layouts that products leave, so that all the rest can be done in place.
+        columns_A, B = self.columns.at_places(columns, ("A", "b_A"), ("B",))  # [b, D_A, 2 e], [b, D_A, e D]
+        columns_A, columns_b_A = columns_A.transpose(1, 2).chunk(2, dim=1)  # [b, e, D_A]
+        A = self.phi_A.expand(*rows.shape[:2], -1, -1) @ W_A.transpose(1, 2)  # [b, D, e, D_A]
+        A = A.add_((rows + scalars["A"].unsqueeze(1)).unsqueeze(-1)).add_(columns_A.unsqueeze(1))
+        B = B.add_(scalars["B"].flatten(1).unsqueeze(1))
         return FeedForwardPart(
-            W_A=_mix_channels(self.phi_A, W_A) + (rows.unsqueeze(-1) + columns_A.unsqueeze(-2)),
-            b_A=columns_b_A + (scalars["b_A"] + self.constant_b_A).unsqueeze(-1),
-            W_B=mixed["B"].transpose(1, 2) + (scalars["B"] + self.constant_B).unsqueeze(-2),
-            b_B=scalars["b_B"] + self.constant_b_B,
+            W_A=A.transpose(1, 2),
+            b_A=columns_b_A + scalars["b_A"].unsqueeze(-1),
+            W_B=B.unflatten(2, (self.out_channels, -1)).transpose(1, 2),
+            b_B=scalars["b_B"],
         )
 
 

@@ -40,6 +40,11 @@ class BlockFeatures(TensorFields):
         """sum_s W^V_s W^O_s of each channel: [b, d, D, D]."""
         return self.rows[..., : self.width].transpose(-1, -2)
 
+    @property
+    def VO_1(self) -> Tensor:
+        """VO times the vector of ones: [b, d, D]."""
+        return self.scalars[..., self.width**2 : self.width**2 + self.width]
+
 
 def read_block(weights: BlockWeights) -> BlockFeatures:
     """The features of a block's weights; sums over heads are one product, those of single heads are never made."""

@@ -44,4 +44,4 @@ class InvariantBlockLayer(nn.Module):
             SpecError: the weights do not have the sizes or channels that the layer was built for.
         """
         check_block(weights, self.spec, self.in_channels)
-        return self.scalars(read_block(weights).scalars)["I"] + self.constant
+        return self.scalars(read_block(weights).scalars, self.constant)["I"]

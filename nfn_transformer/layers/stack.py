@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from nfn_transformer.layers.attention_path import AttentionPath, AttentionSums
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer, FeedForwardPart
@@ -50,22 +51,27 @@ def _invariants(
     part = first.feed_forward(features).map(torch.relu)
     for layer in others:
         part, path = _next(layer, path, part).map(torch.relu), path.through(layer)
-    return _scalars(invariant.scalars, path, part)["I"] + invariant.constant
+    return _scalars(invariant.scalars, path, part, invariant.constant)["I"]
 
 
 def _next(layer: EquivariantBlockLayer, path: AttentionPath, part: FeedForwardPart) -> FeedForwardPart:
     """What a layer that is not the first makes of the feed-forward part."""
     rows = path.VO_rows(layer.rows.term("A", "row_VO")) + layer.rows.term("A", "row_A") @ part.W_A.sum(-1)
     columns = column_features(part.W_A, part.b_A, part.W_B)
-    return layer.assemble(_scalars(layer.scalars, path, part), rows, columns, part.W_A)
+    scalars = _scalars(layer.scalars, path, part, layer.constants)
+    return layer.assemble(scalars, rows.transpose(1, 2), columns, part.W_A)
 
 
-def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart) -> dict[str, Tensor]:
-    """Outputs of a table of scalar terms, either by its Phi pulled back to the input, which costs as much for each of
-    its rows, or by QK pushed forward to the layer, which costs as much for each network."""
+def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart, constants: Tensor) -> dict[str, Tensor]:
+    """Outputs of a table of scalar terms, with its constants added.
+
+    Either its Phi is pulled back to the input, which costs as much for each of its rows, or QK is pushed forward to
+    the layer, which costs as much for each network.
+    """
     sums = scalar_sums(path.VO_1(), part.W_A, part.b_A, part.W_B, part.b_B)
     if table.rows > len(sums):
-        return table(torch.cat([path.QK().flatten(2), sums], dim=-1))
+        return table(torch.cat([path.QK().flatten(2), sums], dim=-1), constants)
     Phi_QK, Phi = table.Phi.split([table.Phi.shape[-1] - sums.shape[-1], sums.shape[-1]], dim=-1)
     width = path.Psi_Q.shape[1]
-    return table.named(path.QK_scalars(Phi_QK.unflatten(-1, (width, width))) + sums.flatten(1) @ Phi.flatten(1).T)
+    from_QK = path.QK_scalars(Phi_QK.unflatten(-1, (width, width)))
+    return table.named(linear(sums.flatten(1), Phi.flatten(1), constants) + from_QK)

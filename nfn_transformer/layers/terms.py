@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.initialization import Fan, initialize_term
@@ -101,14 +102,21 @@ class TermTable(nn.Module):
         size = self.terms[terms.index(name)].size
         return self.Phi[start : start + self._rows[output], :, column : column + size]
 
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Map features [b, d, S] to outputs [b, *shape], or [b, d, n, S] to [b, n, *shape]."""
-        if features.ndim == 4:
-            features = features.transpose(1, 2)  # [b, n, d, S]
-        return self.named(features.flatten(-2) @ self.Phi.flatten(1).T)
+    def forward(self, features: Tensor, bias: Tensor | None = None) -> dict[str, Tensor]:
+        """Map features [b, d, S] to outputs [b, *shape] by one product, with `bias` [R] added."""
+        return self.named(linear(features.flatten(1), self.Phi.flatten(1), bias))
+
+    def at_places(self, features: Tensor, *groups: tuple[str, ...]) -> list[Tensor]:
+        """Map features [b, d, n, S] of n places to [b, n, numbers] for each group of outputs that follow each other.
+
+        One product for each group: they are large, and taking one product apart would copy them.
+        """
+        features = features.transpose(1, 2).flatten(2)  # [b, n, d S]
+        sizes = [sum(self._rows[name] for name in group) for group in groups]
+        return [linear(features, Phi) for Phi in self.Phi.flatten(1).split(sizes)]
 
     def named(self, mixed: Tensor) -> dict[str, Tensor]:
-        """Output numbers [..., R] by name: [..., *shape]."""
+        """Output numbers [b, R] by name: [b, *shape]."""
         pieces = mixed.split(list(self._rows.values()), dim=-1)
         return {
             name: piece.unflatten(-1, shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)
