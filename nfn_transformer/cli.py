@@ -77,9 +77,21 @@ count = number(int, 1, 2**31 - 1)
 """An argparse type: how many of something, at least one."""
 
 
+seed = number(int, 0, 2**63 - 1)
+"""An argparse type: the seed of a run."""
+
+
 def channels(text: str) -> tuple[int, ...]:
     """An argparse type: channel counts separated by commas, as in `10,10`."""
     return tuple(count(part) for part in text.split(","))
+
+
+def seeds(text: str) -> list[int]:
+    """An argparse type: different seeds separated by commas, as in `1,2,3`."""
+    found = [seed(part) for part in text.split(",")]
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"names a seed twice: {text}")
+    return found
 
 
 def check_device_name(text: str) -> None:

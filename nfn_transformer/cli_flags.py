@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
-from nfn_transformer.cli import HelpFormatter, add_boolean, device, number
+from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
@@ -69,7 +69,11 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_boolean(group, "--allow_faulty", False, "go on although more than 5 %% of the checkpoints are faulty")
     add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
     group.add_argument(
-        "--n_workers", type=number(int, 0), default=0, help="processes that read checkpoints; 0: this one alone"
+        "--n_workers",
+        type=number(int, 0),
+        default=0,
+        help="processes that read checkpoints, and threads that "
+        "read batches ahead where a zoo is streamed; 0: this one alone",
     )
 
 
@@ -99,16 +103,19 @@ def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Seed, device and run directory."""
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=3, help="of split, parameters and batches")
+    group.add_argument("--seed", type=seed, default=3, help="of split, parameters and batches")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
     group.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
     group.add_argument(
         "--resume",
         type=Path,
+        nargs="+",
         metavar="RUN",
         help="continue the run in this directory by its own configuration, device and number of threads; --device and "
-        "--data_path may name another device and another place of the same zoo",
+        "--data_path may name another device and another place of the same zoo; several runs that differ by their "
+        "seeds go on at once",
     )
+    parser.set_defaults(seeds=None, stream=None)  # where a command has no such flags
 
 
 def add_tracking_flags(parser: argparse.ArgumentParser) -> None:

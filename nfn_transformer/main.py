@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_model_flags(parser)
     _add_training_flags(parser)
+    _add_speed_flags(parser)
     return parser
 
 
@@ -79,6 +80,31 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--wd", type=cli.number(float, 0), default=default.wd, help="weight decay (L2)")
 
 
+def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
+    group, default = parser.add_argument_group("speed"), TrainingConfig()
+    group.add_argument(
+        "--seeds",
+        type=cli.seeds,
+        help="in place of --seed: several, as in 1,2,3, trained at once; each has its own split and run directory, "
+        "seedN in --out_dir where that is given",
+    )
+    cli.add_boolean(
+        group,
+        "--stream",
+        None,
+        "read every batch from the zoo's mapped cache (default: only where the zoo does not fit into half of the "
+        "device's free memory)",
+    )
+    cli.add_boolean(group, "--compile", default.compile, "compile the training step by torch.compile")
+    cli.add_boolean(
+        group,
+        "--cuda_graphs",
+        default.cuda_graphs,
+        "launch the training step's kernels together, which helps small batches on a GPU",
+    )
+    cli.add_boolean(group, "--amp", default.amp, "train in bfloat16 where PyTorch's autocast thinks it safe")
+
+
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
 
@@ -88,7 +114,7 @@ def run_config(flags: argparse.Namespace) -> RunConfig:
     return cli_flags.run_config(flags, part(ModelConfig), part(TrainingConfig))
 
 
-COMMAND = TrainingCommand("main.py", build_parser, run_config)
+COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,9 +4,10 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from nfn_transformer import cli, cli_flags
@@ -15,24 +16,28 @@ from nfn_transformer.experiments import tracking
 from nfn_transformer.experiments.config import RunConfig
 from nfn_transformer.experiments.experiment import Experiment, begin, reopen
 from nfn_transformer.experiments.final_report import COMPLETE, evaluate_best, read_summary
-from nfn_transformer.experiments.learners import load_fitted
-from nfn_transformer.experiments.progress import Record
+from nfn_transformer.experiments.learners import Job, load_fitted, train_learners
+from nfn_transformer.experiments.processes import Processes
+from nfn_transformer.experiments.progress import Progress, Record
 from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.experiments.training import Feeding
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
-_FREE_ON_RESUME = {"resume", "device", "data_path", "n_workers", "load_cache", "wandb", "project", "entity"}
+_FREE_ON_RESUME = {"resume", "device", "data_path", "n_workers", "load_cache", "stream", "wandb", "project", "entity"}
 
 
 @dataclass(frozen=True)
 class TrainingCommand:
     """A command that trains a predictor.
 
-    Fields: program, its file; build_parser, its flags, among them those of `cli_flags`; run_config, what they ask for.
+    Fields: program, its file; build_parser, its flags, among them those of `cli_flags`; run_config, what they ask for;
+    shares_a_run, whether processes that torchrun started can share a run.
     """
 
     program: str
     build_parser: Callable[[], argparse.ArgumentParser]
     run_config: Callable[[argparse.Namespace], RunConfig]
+    shares_a_run: bool = False
 
     @property
     def path(self) -> Path:
@@ -42,83 +47,142 @@ class TrainingCommand:
     def run(self, arguments: Sequence[str]) -> int:
         """Train, or go on; test once; report. Returns the exit status."""
         flags = self.build_parser().parse_args(arguments)
-        if flags.resume is None:
-            experiment = begin(self.run_config(flags), flags.out_dir, flags.load_cache, flags.n_workers)
-        else:
-            given = self._resume_flags(flags.resume, arguments)
-            finished = RunDirectory.open(flags.resume)
-            if finished.results_file.is_file():
-                print("this run is finished")
-                return _report_results(finished)
-            experiment = _reopen(flags, given)
-        _describe(experiment)
-        return self._work(experiment, flags)
-
-    def _resume_flags(self, run: Path, arguments: Sequence[str]) -> dict[str, object]:
-        """The flags on the command line, none of which may decide the run's numbers."""
+        processes = Processes.of_environment()
         given = cli_flags.explicit_flags(self.build_parser(), arguments)
-        fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
-        if fixed:
-            raise RunError(f"--resume {run} goes on by the run's own configuration; leave out {fixed}")
-        return given
+        self._check(flags, given, processes)
+        statuses = []
+        if flags.resume is not None:
+            unfinished = [path for path in flags.resume if not RunDirectory.open(path).results_file.is_file()]
+            for path in flags.resume:
+                if path not in unfinished:
+                    print("this run is finished")
+                    statuses.append(_report_results(RunDirectory.open(path)))
+            if not unfinished:
+                return max(statuses)
+            flags.resume = unfinished
+        with processes.joined(_device(flags, given)):
+            statuses.append(self._work(self._experiments(flags, given, processes), flags, processes))
+        return max(statuses)
 
-    def _work(self, experiment: Experiment, flags: argparse.Namespace) -> int:
-        tracker, status = tracking.NoTracker(), cli.EXIT_FAILURE
+    def _check(self, flags: argparse.Namespace, given: dict[str, object], processes: Processes) -> None:
+        """Raise UserError where flags contradict each other."""
+        if flags.resume is not None:
+            fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
+            if fixed:
+                runs = " ".join(map(str, flags.resume))
+                raise RunError(f"--resume {runs} goes on by the run's own configuration; leave out {fixed}")
+        if flags.seeds is not None and "seed" in given:
+            raise UserError("--seed and --seeds contradict each other; give one of them")
+        runs = len(flags.resume or flags.seeds or [flags.seed])
+        if processes.count > 1 and (runs > 1 or not self.shares_a_run):
+            what = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
+            raise UserError(f"torchrun shares one network's training among processes, not {what}; start it by python")
+
+    def _experiments(
+        self, flags: argparse.Namespace, given: dict[str, object], processes: Processes
+    ) -> list[Experiment]:
+        if flags.resume is None:
+            config = self.run_config(flags)
+            configs = [replace(config, seed=seed) for seed in flags.seeds or [flags.seed]]
+            out_dirs = [flags.out_dir]
+            if flags.seeds is not None:
+                place = flags.out_dir
+                out_dirs = [None if place is None else place / f"seed{seed}" for seed in flags.seeds]
+            return begin(configs, out_dirs, flags.load_cache, flags.n_workers, processes)
+        device = cli.device(flags.device) if "device" in given else None
+        return reopen(flags.resume, device, flags.data_path, flags.load_cache, flags.n_workers, processes)
+
+    def _work(self, experiments: list[Experiment], flags: argparse.Namespace, processes: Processes) -> int:
+        if processes.is_first:
+            _describe(experiments)
+        trackers: list[tracking.Tracker] = []
+        status = cli.EXIT_FAILURE
         try:
-            tracker = _tracker(flags, experiment)
-            status = _train_and_test(experiment, flags.resume is not None, tracker)
+            if processes.is_first:
+                _open_trackers(trackers, flags, experiments)
+            status = _train_and_test(experiments, flags, trackers, processes)
         except KeyboardInterrupt:
-            place = experiment.run.path
-            print(f"\ninterrupted; go on by: python nfn_transformer/{self.program} --resume {place}", file=sys.stderr)
+            if processes.is_first:
+                places = " ".join(str(experiment.run.path) for experiment in experiments)
+                words = f"python nfn_transformer/{self.program} --resume {places}"
+                print(f"\ninterrupted; go on by: {words}", file=sys.stderr)
             status = cli.EXIT_INTERRUPTED
         finally:
-            tracker.finish(status)
+            for tracker in trackers:
+                tracker.finish(status)
         return status
 
 
-def _reopen(flags: argparse.Namespace, given: dict[str, object]) -> Experiment:
-    """The run of --resume; `given` are the flags on the command line."""
-    device = cli.device(flags.device) if "device" in given else None
-    return reopen(flags.resume, device, flags.data_path, flags.load_cache, flags.n_workers)
+def _device(flags: argparse.Namespace, given: dict[str, object]) -> str:
+    """The device that is wanted, as far as it is known before anything else is read."""
+    if flags.resume is None or "device" in given:
+        return str(cli.device(flags.device))
+    config, _ = RunDirectory.open(flags.resume[0]).read_config()
+    return config.device
 
 
-def _describe(experiment: Experiment) -> None:
-    data, config = experiment.data, experiment.config
-    sides = ", ".join(f"{len(getattr(data.split, side))} {side}" for side in ("train", "validation", "test"))
-    print(data.zoo.report.summary())
-    print(f"split by seed {config.seed}: {sides}")
-    if config.data.augment:
-        print(f"each side is {config.data.augment_factor} times its size, by transformed copies of its own members")
-    print(f"model: {experiment.learner.describe()}; device {config.device}")
-    print(f"run directory: {experiment.run.path}", flush=True)
+def _describe(experiments: list[Experiment]) -> None:
+    first = experiments[0]
+    print(first.data.zoo.report.summary())
+    for experiment in experiments:
+        data, seed = experiment.data, experiment.config.seed
+        sides = ", ".join(f"{len(getattr(data.split, side))} {side}" for side in ("train", "validation", "test"))
+        print(f"split by seed {seed}: {sides}")
+    if first.config.data.augment:
+        factor = first.config.data.augment_factor
+        print(f"each side is {factor} times its size, by transformed copies of its own members")
+    print(f"model: {first.learner.describe()}; device {first.config.device}")
+    for experiment in experiments:
+        print(f"run directory: {experiment.run.path}", flush=True)
 
 
-def _tracker(flags: argparse.Namespace, experiment: Experiment) -> tracking.Tracker:
+def _open_trackers(trackers: list[tracking.Tracker], flags: argparse.Namespace, experiments: list[Experiment]) -> None:
+    """Append a tracker for each experiment."""
     if not tracking.wanted(flags.wandb):
-        return tracking.NoTracker()
+        trackers.extend(tracking.NoTracker() for _ in experiments)
+        return
+    for experiment in experiments:
+        run, config = experiment.run, experiment.config
+        try:
+            trackers.append(
+                tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path, len(experiments) > 1)
+            )
+        except UserError:
+            if flags.resume is None:
+                for begun in experiments:
+                    shutil.rmtree(begun.run.path)  # they hold nothing but their own description yet
+            raise
+
+
+def _train_and_test(
+    experiments: list[Experiment], flags: argparse.Namespace, trackers: list[tracking.Tracker], processes: Processes
+) -> int:
+    many = len(experiments) > 1
+
+    def job(place: int, experiment: Experiment) -> Job:
+        total, seed = experiment.config.training.length, experiment.config.seed
+
+        def report(record: Record) -> None:
+            if line := record.line(total):
+                tqdm.write(f"seed {seed}  {line}" if many else line)
+            trackers[place].log(record.row())
+
+        return Job(experiment.learner, experiment.run, experiment.data, flags.resume is not None, report)
+
+    jobs = [job(place, experiment) for place, experiment in enumerate(experiments)]
+    progresses = train_learners(jobs, Feeding(flags.stream, flags.n_workers), processes)
+    if not processes.is_first:
+        return 0
+    return max(_test(*parts) for parts in zip(experiments, progresses, trackers, strict=True))
+
+
+def _test(experiment: Experiment, progress: Progress, tracker: tracking.Tracker) -> int:
     run, config = experiment.run, experiment.config
-    try:
-        return tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path)
-    except UserError:
-        if flags.resume is None:
-            shutil.rmtree(run.path)  # it holds nothing but its own description yet
-        raise
-
-
-def _train_and_test(experiment: Experiment, resume: bool, tracker: tracking.Tracker) -> int:
-    run, config, data = experiment.run, experiment.config, experiment.data
-    total = config.training.length
-
-    def report(record: Record) -> None:
-        if line := record.line(total):
-            tqdm.write(line)
-        tracker.log(record.row())
-
-    progress = experiment.learner.train(run, data, resume, report)
     if progress.diverged and progress.best is None:
-        print(f"stopped: {progress.diverged}; no epoch was finished", file=sys.stderr)
+        print(f"stopped: {progress.diverged}; no epoch was finished ({run.path})", file=sys.stderr)
         return cli.EXIT_FAILURE
-    test = evaluate_best(data, progress, load_fitted(run, experiment.learner.data_device), run, config.seed)
+    fitted = load_fitted(run, torch.device(experiment.learner.device))
+    test = evaluate_best(experiment.data, progress, fitted, run, config.seed)
     best = {f"best_validation_{name}": value for name, value in asdict(progress.best.validation).items()}
     tracker.summarize({**best, **{f"test_{name}": value for name, value in asdict(test).items()}})
     return _report_results(run)

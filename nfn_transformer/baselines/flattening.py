@@ -30,7 +30,7 @@ def flatten_networks(weights: TransformerWeights) -> Tensor:
 
 
 def flatten_checkpoints(zoo: Zoo, index: Tensor) -> Tensor:
-    """All trained numbers of the checkpoints that `index` [n] selects: [n, numbers], on the zoo's device.
+    """All trained numbers of the checkpoints that `index` [n] selects: [n, numbers].
 
     No more than a few of them are ever in memory twice.
 
@@ -39,7 +39,7 @@ def flatten_checkpoints(zoo: Zoo, index: Tensor) -> Tensor:
     """
     flat = None
     for start in range(0, len(index), _BATCH):
-        part = flatten_networks(zoo.weights(index[start : start + _BATCH].to(zoo.rows.device)))
+        part = flatten_networks(zoo.weights(index[start : start + _BATCH]))
         if flat is None:
             flat = part.new_empty(len(index), part.shape[1])
         flat[start : start + len(part)] = part

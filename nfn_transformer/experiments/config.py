@@ -19,7 +19,7 @@ NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = ("augment", "augment_factor", "augment_scale")
+_LATER = ("augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a predictor is trained; the defaults are the published ones (arXiv 2410.04209, appendix)."""
+    """How a predictor is trained; the defaults are the published ones (arXiv 2410.04209, appendix).
+
+    `compile` and `cuda_graphs` change the numbers by rounding alone, `amp` trains in bfloat16.
+    """
 
     epochs: int = 100
     warmup_epochs: int = 10
@@ -48,6 +51,9 @@ class TrainingConfig:
     optimizer: str = "adam"
     lr: float = 1e-3
     wd: float = 0.0
+    compile: bool = False
+    cuda_graphs: bool = False
+    amp: bool = False
 
     @property
     def length(self) -> int:

@@ -1,10 +1,8 @@
-"""A run's data: the kept checkpoints of a zoo on a device, and who is on which side of the split."""
+"""A run's data: the kept checkpoints of a zoo, and who is on which side of the split."""
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from nfn_transformer.errors import RunError, ZooError
 from nfn_transformer.experiments.config import DataConfig
@@ -19,7 +17,7 @@ _DIGEST_CHUNK = 1024
 class RunData:
     """What a run learns from and is tested on.
 
-    Fields: zoo, whose tensors are on the run's device; split, indices into it, transformed copies included; record,
+    Fields: zoo, whose tensors are on the CPU; split, indices into it, transformed copies included; record,
     what split.json holds: the file names on each side, and a digest of their data.
     """
 
@@ -62,13 +60,12 @@ def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
         ) from None
 
 
-def prepare(zoo: Zoo, split: Split, device: torch.device, config: DataConfig | None = None, seed: int = 0) -> RunData:
-    """Enlarge the split where `config` says so, drawing from `seed`, and put the zoo's tensors on the device."""
+def prepare(zoo: Zoo, split: Split, config: DataConfig | None = None, seed: int = 0) -> RunData:
+    """Enlarge the split where `config` says so, drawing from `seed`."""
     record = split_record(zoo, split)
     if config is not None and config.augment:
         zoo, split = enlarge(zoo, split, config.augment_factor, config.augment_scale, seed)
-    moved = replace(zoo, rows=zoo.rows.to(device), labels=zoo.labels.to(device))
-    return RunData(moved, split, record)
+    return RunData(zoo, split, record)
 
 
 def split_record(zoo: Zoo, split: Split) -> dict:

@@ -1,6 +1,7 @@
 """An experiment: a run directory, its configuration, data and learner; begun, or taken up again."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import RunConfig, absolute, installed_versions
 from nfn_transformer.experiments.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.experiments.learners import Learner, build_learner
+from nfn_transformer.experiments.processes import ALONE, Processes
 from nfn_transformer.experiments.run_directory import RunDirectory, check_free, read_json
+from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.reading import Zoo
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a run consists of; data and model are on the run's device."""
+    """Everything that a run consists of; the model is on the run's device."""
 
     run: RunDirectory
     config: RunConfig
@@ -23,61 +27,108 @@ class Experiment:
     learner: Learner
 
 
-def begin(config: RunConfig, out_dir: Path | None, load_cache: bool, n_workers: int) -> Experiment:
-    """A new run. Its directory appears when the zoo, the split and the model are sound.
+def begin(
+    configs: Sequence[RunConfig],
+    out_dirs: Sequence[Path | None],
+    load_cache: bool = True,
+    n_workers: int = 0,
+    processes: Processes = ALONE,
+) -> list[Experiment]:
+    """New runs on one zoo. Their directories appear when the zoo, the splits and the models are sound.
 
     Args:
-        config: `device` names the device that is wanted.
-        out_dir: where the run goes; a new directory under runs/ where None.
+        configs: they differ by their seeds; `device` names the device that is wanted.
+        out_dirs: where the runs go; a new directory under runs/ where None.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
+        processes: those that share one run; the first makes its directory.
 
     Raises:
-        UserError: anything in the configuration, the zoo or the directory is not as it must be.
+        UserError: anything in the configuration, the zoo or the directories is not as it must be.
     """
-    if out_dir is not None:
-        check_free(out_dir)
-    zoo = load_zoo(config.data, load_cache, n_workers)
+    for out_dir in out_dirs:
+        if out_dir is not None and processes.is_first:
+            check_free(out_dir)
+    with processes.first_goes_first():
+        zoo = load_zoo(configs[0].data, load_cache, n_workers)
+    prepared = [_prepare(config, zoo, processes) for config in configs]
+    return [_with_directory(*parts, out_dir, processes) for parts, out_dir in zip(prepared, out_dirs, strict=True)]
+
+
+def _prepare(config: RunConfig, zoo: Zoo, processes: Processes) -> tuple[RunConfig, RunData, Learner]:
     split = draw_split(zoo, config.data, config.seed)
-    learner = build_learner(config, zoo.spec)
-    config = replace(config, device=learner.device)
-    data = prepare(zoo, split, learner.data_device, config.data, config.seed)
-    name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}"
-    run = RunDirectory.create(out_dir, name, config, zoo.spec, data.record, zoo.report.csv())
-    return Experiment(run, config, data, learner)
+    learner = build_learner(replace(config, device=processes.device(config.device)), zoo.spec)
+    config = replace(config, device=learner.device, versions={**config.versions, **_shared_by(processes)})
+    return config, prepare(zoo, split, config.data, config.seed), learner
+
+
+def _with_directory(
+    config: RunConfig, data: RunData, learner: Learner, out_dir: Path | None, processes: Processes
+) -> Experiment:
+    path = None
+    if processes.is_first:
+        name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}"
+        path = RunDirectory.create(out_dir, name, config, data.zoo.spec, data.record, data.zoo.report.csv()).path
+    return Experiment(RunDirectory(processes.from_first(path)), config, data, learner)
+
+
+def _shared_by(processes: Processes) -> dict[str, str]:
+    """Where several processes share a run, their number; it may change the last digits, as that of threads."""
+    return {"processes": str(processes.count)} if processes.count > 1 else {}
 
 
 def reopen(
-    path: Path, device: torch.device | None, data_path: str | None, load_cache: bool, n_workers: int
-) -> Experiment:
-    """A run that has begun, with its own configuration, split, device and number of threads.
+    paths: Sequence[Path],
+    device: torch.device | None = None,
+    data_path: str | None = None,
+    load_cache: bool = True,
+    n_workers: int = 0,
+    processes: Processes = ALONE,
+) -> list[Experiment]:
+    """Runs that have begun, with their own configuration, splits, device and number of threads.
 
     Args:
-        path: its directory.
-        device, data_path: another device or another place of the same zoo; the run's own where None.
+        paths: their directories; of several runs, all of one configuration but for the seed.
+        device, data_path: another device or another place of the same zoo; the runs' own where None.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
+        processes: those that share one run.
 
     Raises:
-        RunError: the directory is damaged, or the zoo is not the one that the run began with.
+        RunError: a directory is damaged, the zoo is not the one that a run began with, or the runs differ.
         ZooError: the zoo cannot be read.
     """
-    run = RunDirectory.open(path)
-    run.remove_leftovers()
+    runs = [RunDirectory.open(path) for path in paths]
+    described = [_described(run, device, data_path) for run in runs]
+    (config, spec), *others = described
+    for path, (other, _) in zip(paths[1:], others, strict=True):
+        if replace(other, seed=config.seed, versions=config.versions) != config:
+            raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
+    if not Path(config.data.data_path).exists():
+        raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
+    _check_device(config.device)
+    if processes.is_first:
+        for run in runs:
+            run.remove_leftovers()
+    _restore_threads(config, processes)
+    with processes.first_goes_first():
+        zoo = load_zoo(config.data, load_cache, n_workers)
+    if zoo.spec != spec:
+        raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
+    return [_taken_up(run, config, zoo, processes) for run, (config, _) in zip(runs, described, strict=True)]
+
+
+def _described(
+    run: RunDirectory, device: torch.device | None, data_path: str | None
+) -> tuple[RunConfig, TransformerSpec]:
     config, spec = run.read_config()
     if data_path is not None:
         config = replace(config, data=replace(config.data, data_path=absolute(data_path)))
-    if not Path(config.data.data_path).exists():
-        raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
-    if device is not None:
-        config = replace(config, device=str(device))
-    _check_device(config.device)
-    _restore_threads(config)
-    zoo = load_zoo(config.data, load_cache, n_workers)
-    if zoo.spec != spec:
-        raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
+    return config if device is None else replace(config, device=str(device)), spec
+
+
+def _taken_up(run: RunDirectory, config: RunConfig, zoo: Zoo, processes: Processes) -> Experiment:
     split = recorded_split(zoo, read_json(run.split_file), run.split_file)
-    learner = build_learner(config, spec)
-    data = prepare(zoo, split, learner.data_device, config.data, config.seed)
-    return Experiment(run, config, data, learner)
+    learner = build_learner(replace(config, device=processes.device(config.device)), zoo.spec)
+    return Experiment(run, config, prepare(zoo, split, config.data, config.seed), learner)
 
 
 def _check_device(device: str) -> None:
@@ -85,7 +136,7 @@ def _check_device(device: str) -> None:
         raise RunError(f"the run began on {device}, which is not on this machine; name another by --device")
 
 
-def _restore_threads(config: RunConfig) -> None:
+def _restore_threads(config: RunConfig, processes: Processes) -> None:
     """Sums on a CPU are rounded by how they are shared out, so the same bits need as many threads."""
     threads = config.versions.get("threads", "")
     if threads.isdecimal() and 0 < int(threads) <= 1024:
@@ -96,9 +147,9 @@ def _restore_threads(config: RunConfig) -> None:
                 file=sys.stderr,
             )
         torch.set_num_threads(int(threads))
-    now = installed_versions()
-    for name, version in config.versions.items():
-        if now.get(name) != version:
+    now = {"processes": "1", **installed_versions(), **_shared_by(processes)}
+    for name, version in {"processes": "1", **config.versions}.items():
+        if now.get(name) != version and processes.is_first:
             print(
                 f"warning: the run began with {name} {version}, this is {now.get(name)}; its numbers may differ",
                 file=sys.stderr,

@@ -1,8 +1,8 @@
 """The two kinds of predictors as an experiment sees them: something to describe, to train, and to read back."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,10 +13,12 @@ from nfn_transformer.experiments.boosting import train_trees
 from nfn_transformer.experiments.config import NETWORK, RunConfig
 from nfn_transformer.experiments.data import RunData
 from nfn_transformer.experiments.fitted import FittedNetwork, FittedPredictor, FittedTrees
+from nfn_transformer.experiments.processes import ALONE, Processes
 from nfn_transformer.experiments.progress import Progress, Record
 from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.saved_predictor import load_predictor
-from nfn_transformer.experiments.training import Trainer
+from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.experiments.training import IN_MEMORY_IF_IT_FITS, Feeding, train
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.spec import TransformerSpec
 
@@ -26,17 +28,40 @@ Report = Callable[[Record], None]
 class Learner(Protocol):
     """A predictor that is not trained yet.
 
-    Attributes: device, that it is trained on, as a run's configuration names it; data_device, where it wants the zoo.
+    `device` is what it is trained on, as a run's configuration names it.
     """
 
     device: str
-    data_device: torch.device
 
     def describe(self) -> str:
         """What it is, for the screen."""
 
-    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
-        """Train it, with `resume` from where an earlier command was stopped."""
+
+@dataclass(frozen=True)
+class Job:
+    """A learner and what its training takes: run, where it writes; data; resume, whether to go on from where an
+    earlier command was stopped; report, called with each finished epoch or round."""
+
+    learner: Learner
+    run: RunDirectory
+    data: RunData
+    resume: bool
+    report: Report
+
+
+def train_learners(
+    jobs: Sequence[Job], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Processes = ALONE
+) -> list[Progress]:
+    """Train networks all at once, tree models one after another; see `training.train`.
+
+    Raises:
+        RunError: the state of a run to resume is damaged.
+        UserError: the configuration wants what this machine cannot do.
+    """
+    if not all(isinstance(job.learner, NetworkLearner) for job in jobs):
+        return [job.learner.train(job) for job in jobs]
+    trainers = [job.learner.trainer(job, processes) for job in jobs]
+    return train(trainers, feeding, processes)
 
 
 def build_learner(config: RunConfig, spec: TransformerSpec) -> Learner:
@@ -73,9 +98,9 @@ class NetworkLearner:
 
     def __init__(self, config: RunConfig, spec: TransformerSpec):
         config.predictor.check(spec, config.data.dataset)
-        self.config, self.device, self.data_device = config, config.device, torch.device(config.device)
+        self.config, self.device = config, config.device
         try:
-            self.model = build_predictor(spec, config.predictor, config.seed).to(self.data_device)
+            self.model = build_predictor(spec, config.predictor, config.seed).to(config.device)
         except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
             reason = str(error).splitlines()[0]
             raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
@@ -88,18 +113,18 @@ class NetworkLearner:
             f"{parameters:,} parameters"
         )
 
-    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
-        """Train the epochs that are left."""
-        trainer = Trainer(self.model, data, self.config.training, self.config.seed, run, report)
-        if resume:
+    def trainer(self, job: Job, processes: Processes) -> Trainer:
+        """Its training, taken up where it was stopped if the job says so."""
+        trainer = Trainer(
+            self.model, job.data, self.config.training, self.config.seed, job.run, job.report, processes.is_first
+        )
+        if job.resume:
             trainer.resume()
-        return trainer.train()
+        return trainer
 
 
 class TreeLearner:
     """A tree model, trained by rounds; it reads the zoo on the CPU, also where its library trains on a GPU."""
-
-    data_device = torch.device("cpu")
 
     def __init__(self, config: RunConfig):
         self.device, reason = tree_library(config.predictor.library).device_for(config.device)
@@ -111,6 +136,6 @@ class TreeLearner:
         """Its library and kind."""
         return f"{self.config.predictor.name} on flattened weights"
 
-    def train(self, run: RunDirectory, data: RunData, resume: bool, report: Report) -> Progress:
+    def train(self, job: Job) -> Progress:
         """Train all rounds; an interrupted model is trained anew, as neither library goes on to the same bits."""
-        return train_trees(self.config, data, run, report)
+        return train_trees(self.config, job.data, job.run, job.report)

@@ -1,13 +1,13 @@
 """Predictions for a zoo's networks, and the table that they are written to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nfn_transformer.experiments.run_directory import write_csv
-from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.models.predictor import AccuracyPredictor, Features
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo
 
@@ -15,10 +15,19 @@ EVALUATION_BATCH = 256
 
 
 def predict_logits(model: AccuracyPredictor, zoo: Zoo, index: Tensor) -> Tensor:
-    """Logits [n] on the CPU for the checkpoints that `index` [n] selects; the zoo is on the model's device."""
+    """Logits [n] on the CPU for the checkpoints that `index` [n] selects in a zoo on the CPU."""
+    model.eval()
+    device = model.output.weight.device
+    with torch.inference_mode():
+        parts = [model(zoo.weights(batch).to(device)) for batch in index.split(EVALUATION_BATCH)]
+    return torch.cat(parts).cpu()
+
+
+def predict_logits_of_features(model: AccuracyPredictor, batches: Iterable[Features]) -> Tensor:
+    """Logits [n] on the CPU for n networks, whose features come in batches on the model's device."""
     model.eval()
     with torch.inference_mode():
-        parts = [model(zoo.weights(batch.to(zoo.rows.device))) for batch in index.split(EVALUATION_BATCH)]
+        parts = [model.from_features(features) for features in batches]
     return torch.cat(parts).cpu()
 
 

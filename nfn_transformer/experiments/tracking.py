@@ -31,9 +31,12 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Weights & Biases; `WANDB_MODE=offline` keeps everything on this machine."""
+    """Weights & Biases; `WANDB_MODE=offline` keeps everything on this machine.
 
-    def __init__(self, project: str, entity: str | None, config: dict, folder: Path):
+    With `beside_others` further runs of this process may be logged at the same time.
+    """
+
+    def __init__(self, project: str, entity: str | None, config: dict, folder: Path, beside_others: bool = False):
         try:
             import wandb
         except ImportError:
@@ -49,6 +52,7 @@ class WandbTracker:
                 dir=str(folder),
                 id=run_id,
                 resume="allow",
+                reinit="create_new" if beside_others else None,
             )
         except wandb.errors.Error as error:
             raise UserError(f"--wandb True: {error} (WANDB_MODE=offline needs no account)") from None

@@ -1,178 +1,145 @@
-"""The training loop: published schedule, validation every epoch, resumable after every epoch."""
+"""The training loop: published schedule, validation every epoch, one run or several of one configuration at once."""
 
-import math
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.data import RunData
+from nfn_transformer.experiments.feature_store import FeatureStore, fits, union
+from nfn_transformer.experiments.host_memory import keep_freed_memory
 from nfn_transformer.experiments.metrics import Metrics, measure_logits
-from nfn_transformer.experiments.optimization import build_optimizer, learning_rate
-from nfn_transformer.experiments.predictions import predict_logits
-from nfn_transformer.experiments.progress import Progress, validation_columns, validation_line
-from nfn_transformer.experiments.run_directory import RunDirectory
-from nfn_transformer.experiments.saved_predictor import save_predictor
-from nfn_transformer.models.predictor import AccuracyPredictor
-from nfn_transformer.seeding import stream
+from nfn_transformer.experiments.predictions import EVALUATION_BATCH, predict_logits_of_features
+from nfn_transformer.experiments.processes import ALONE, Processes
+from nfn_transformer.experiments.progress import Progress
+from nfn_transformer.experiments.streaming import StreamedZoo
+from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.experiments.training_step import Step, build_step
+from nfn_transformer.models.predictor import Features
+from nfn_transformer.zoo.reading import Zoo
+
+Source = FeatureStore | StreamedZoo
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """One epoch: training loss, validation metrics, learning rate, seconds."""
+class Feeding:
+    """How batches come: stream, whether from the mapped zoo rather than from the device's memory (where None, if it
+    does not fit there); n_workers, threads that read ahead then."""
 
-    epoch: int
-    train_loss: float
-    validation: Metrics
-    lr: float
-    seconds: float
-
-    @property
-    def number(self) -> int:
-        """The epoch, counted from 1."""
-        return self.epoch
-
-    def row(self) -> dict[str, float]:
-        """The record as a flat row of metrics.csv."""
-        return {
-            "epoch": self.epoch,
-            "train_loss": self.train_loss,
-            **validation_columns(self.validation),
-            "lr": self.lr,
-            "seconds": self.seconds,
-        }
-
-    @classmethod
-    def from_row(cls, row: dict[str, float]) -> "EpochRecord":
-        """The record that `row` gave."""
-        prefix = "validation_"
-        validation = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-        return cls(row["epoch"], row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
-
-    def line(self, total: int) -> str:
-        """The record as one line for the screen."""
-        return (
-            f"epoch {self.epoch:>{len(str(total))}}/{total}  train loss {self.train_loss:.4f}  "
-            f"{validation_line(self.validation)}  lr {self.lr:.2e}  {self.seconds:.1f} s"
-        )
+    stream: bool | None = None
+    n_workers: int = 0
 
 
-class Trainer:
-    """Trains a predictor and leaves a run directory from which it can go on after any interruption.
+IN_MEMORY_IF_IT_FITS = Feeding()
+
+
+def train(
+    trainers: Sequence[Trainer], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Processes = ALONE
+) -> list[Progress]:
+    """Train the epochs that are left of one run, or of several with one configuration but other seeds.
+
+    Several runs are computed at once, each with its own batches, and end as they would alone, up to rounding; one whose
+    loss is not finite stops and leaves the others alone. Those whose training sides are not of one size take turns.
 
     Args:
-        model: on the device of the data.
-        data: the zoo and its split; the test side is never read here.
-        config: the training's hyperparameters.
-        seed: of the order of the batches.
-        run: where metrics, best weights and state go.
-        report: called with each finished epoch.
+        trainers: of models of one shape on one device.
+        feeding: see there.
+        processes: that share each batch of a single run among them.
+
+    Raises:
+        UserError: the configuration wants what this machine cannot do.
     """
+    keep_freed_memory()
+    sources = _sources(trainers, feeding)
+    config = trainers[0].config
+    total = sum(trainer.batches * config.epochs for trainer in trainers)
+    initial = sum(trainer.batches * trainer.finished_epochs for trainer in trainers)
+    hidden = None if processes.is_first else True  # None: only on a terminal
+    with tqdm(total=total, initial=initial, unit=" batches", leave=False, disable=hidden) as bar:
+        for _, group in itertools.groupby(sorted(trainers, key=_train_size), _train_size):
+            _train_together(list(group), sources, config, processes, bar)
+    return [trainer.progress for trainer in trainers]
 
-    def __init__(
-        self,
-        model: AccuracyPredictor,
-        data: RunData,
-        config: TrainingConfig,
-        seed: int,
-        run: RunDirectory,
-        report: Callable[[EpochRecord], None],
-    ):
-        self.model, self.data, self.config, self.seed, self.run, self.report = model, data, config, seed, run, report
-        self.optimizer = build_optimizer(config.optimizer, model.parameters(), config.lr, config.wd)
-        self.progress = Progress()
-        self.best_weights: dict[str, Tensor] = {}
 
-    def resume(self) -> None:
-        """Take up the state after the last finished epoch, if there is one.
+def _train_size(trainer: Trainer) -> int:
+    return len(trainer.data.split.train)
 
-        Raises:
-            RunError: the state is damaged.
-        """
-        state = self.run.read_state()
-        if state is None:
-            return
-        try:
-            self.model.load_state_dict(state["best"])
-            self.best_weights = self._copy_of_weights()
-            self.progress = Progress([EpochRecord.from_row(row) for row in state["history"]])
-            # A kill may have come between the files of an epoch: those beside the state follow it again.
-            save_predictor(self.run.best_file, self.model, self.progress.best.epoch)
-            self.run.write_metrics([entry.row() for entry in self.progress.history])
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise RunError(f"{self.run.state_file}: is not the state of this run: {error}") from None
 
-    def train(self) -> Progress:
-        """Train the epochs that are left; stop after one whose loss is not finite."""
-        batches = math.ceil(len(self.data.split.train) / self.config.batch_size)
-        done = len(self.progress.history)
-        total, initial = self.config.epochs * batches, done * batches
-        with tqdm(total=total, initial=initial, unit=" batches", leave=False, disable=None) as bar:
-            for epoch in range(done + 1, self.config.epochs + 1):
-                bar.set_description(f"epoch {epoch}/{self.config.epochs}")
-                record = self._epoch(epoch, bar)
-                if not (math.isfinite(record.train_loss) and math.isfinite(record.validation.loss)):
-                    self.progress.diverged = (
-                        f"epoch {epoch}: the loss is not finite (training {record.train_loss}, "
-                        f"validation {record.validation.loss}); a lower --lr may help"
-                    )
-                    break
-                self._keep(record)
-        return self.progress
+def _sources(trainers: Sequence[Trainer], feeding: Feeding) -> dict[int, Source]:
+    """By the id of a zoo: the features of its training and validation sides, whosever they are."""
+    zoos = {id(trainer.data.zoo): trainer.data.zoo for trainer in trainers}
+    return {key: _source(zoo, [t for t in trainers if t.data.zoo is zoo], feeding) for key, zoo in zoos.items()}
 
-    def _epoch(self, epoch: int, bar: tqdm) -> EpochRecord:
+
+def _source(zoo: Zoo, trainers: Sequence[Trainer], feeding: Feeding) -> Source:
+    index = union([side for t in trainers for side in (t.data.split.train, t.data.split.validation)])
+    read, device = trainers[0].model.read, trainers[0].device
+    stream = not fits(read, zoo, len(index), device) if feeding.stream is None else feeding.stream
+    return StreamedZoo(read, zoo, device, feeding.n_workers) if stream else FeatureStore(read, zoo, index, device)
+
+
+def _train_together(
+    trainers: list[Trainer], sources: dict[int, Source], config: TrainingConfig, processes: Processes, bar: tqdm
+) -> None:
+    step, stepping = None, []
+    while active := [trainer for trainer in trainers if not trainer.is_over]:
+        if active != stepping:
+            stepping, step = active, build_step([trainer.model for trainer in active], config, processes)
+        bar.set_description(f"epoch {active[0].finished_epochs + 1}/{config.epochs}")
+        own = [sources[id(trainer.data.zoo)] for trainer in active]
         start = time.perf_counter()
-        config = self.config
-        rate = learning_rate(epoch, config.lr, config.epochs, config.warmup_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = self._train_epoch(epoch, bar)
-        logits = predict_logits(self.model, self.data.zoo, self.data.split.validation)
-        validation = measure_logits(logits, self.data.zoo.labels[self.data.split.validation])
-        return EpochRecord(epoch, loss, validation, rate, time.perf_counter() - start)
+        losses = _train_epoch(active, own, step, processes, bar)
+        validations = [
+            _validate(trainer, source) if processes.is_first else None
+            for trainer, source in zip(active, own, strict=True)
+        ]
+        seconds = time.perf_counter() - start
+        found = processes.from_first(list(zip(losses, validations, strict=True)))
+        for trainer, (loss, validation) in zip(active, found, strict=True):
+            trainer.finish_epoch(loss, validation, seconds)
 
-    def _train_epoch(self, epoch: int, bar: tqdm) -> float:
-        """One pass over the training side in an order drawn from seed and epoch; the mean loss."""
-        self.model.train()
-        zoo, train = self.data.zoo, self.data.split.train
-        order = train[torch.randperm(len(train), generator=stream(self.seed, "batches", epoch))]
-        total = torch.zeros((), dtype=torch.float64, device=zoo.rows.device)
-        for batch in order.split(self.config.batch_size):
-            index = batch.to(zoo.rows.device)
-            loss = binary_cross_entropy_with_logits(self.model(zoo.weights(index)), zoo.labels[index])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach() * len(batch)
-            bar.update()
-        return total.item() / len(train)
 
-    def _keep(self, record: EpochRecord) -> None:
-        """Write the epoch down. The state goes first: everything else can be written from it again."""
-        self.progress.history.append(record)
-        is_best = self.progress.best is record
-        if is_best:
-            self.best_weights = self._copy_of_weights()
-        self.run.write_state(
-            {
-                "model": self.model.state_dict(),
-                "best": self.best_weights,
-                "optimizer": self.optimizer.state_dict(),
-                "history": [entry.row() for entry in self.progress.history],
-            }
-        )
-        if is_best:
-            save_predictor(self.run.best_file, self.model, record.epoch)
-        self.run.write_metrics([entry.row() for entry in self.progress.history])
-        self.report(record)
+def _train_epoch(
+    trainers: list[Trainer], sources: list[Source], step: Step, processes: Processes, bar: tqdm
+) -> list[float]:
+    """One pass over each training side, in an order of its own; the mean losses."""
+    for trainer in trainers:
+        trainer.begin_epoch()
+    batch_size, size = trainers[0].config.batch_size, _train_size(trainers[0])
+    total = torch.zeros(len(trainers), dtype=torch.float64, device=trainers[0].device)
+    starts = range(0, size, batch_size)
+    for start, (features, labels) in zip(starts, _batches(trainers, sources, batch_size, processes), strict=True):
+        batch = min(batch_size, size - start)
+        total += step(features, labels, batch) * batch
+        for trainer in trainers:
+            trainer.optimizer.step()
+        bar.update(len(trainers))
+    return (processes.sum(total) / size).tolist()
 
-    def _copy_of_weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+def _batches(
+    trainers: list[Trainer], sources: list[Source], batch_size: int, processes: Processes
+) -> Iterator[tuple[Features, Tensor]]:
+    """Features and labels [b, ...] of one trainer's batches, or [m, b, ...] of m trainers'."""
+    orders = [trainer.order() for trainer in trainers]
+    if len(trainers) == 1:
+        return sources[0].batches(orders[0], batch_size, processes.share)
+    if all(source is sources[0] for source in sources):
+        return sources[0].batches(torch.stack(orders), batch_size, processes.share)
+    own = (source.batches(order, batch_size, processes.share) for source, order in zip(sources, orders, strict=True))
+    return (_stacked(batches) for batches in zip(*own, strict=True))
+
+
+def _stacked(batches: Sequence[tuple[Features, Tensor]]) -> tuple[Features, Tensor]:
+    columns = zip(*(features.tensors() for features, _ in batches), strict=True)
+    return batches[0][0].map(lambda _: torch.stack(next(columns))), torch.stack([labels for _, labels in batches])
+
+
+def _validate(trainer: Trainer, source: Source) -> Metrics:
+    index = trainer.data.split.validation
+    batches = (features for features, _ in source.batches(index, EVALUATION_BATCH))
+    return measure_logits(predict_logits_of_features(trainer.model, batches), trainer.data.zoo.labels[index])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.experiments.config import DataConfig, RunConfig
+from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.grids.cell_runner import CellTask
@@ -205,6 +205,11 @@ def _identity(config: RunConfig, digest: str | None) -> str:
     del values["data"]["data_path"]
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
+    if isinstance(config.training, TrainingConfig):
+        # As device and versions these two change the last digits only; the third was not there for earlier cells.
+        del values["training"]["compile"], values["training"]["cuda_graphs"]
+        if not config.training.amp:
+            del values["training"]["amp"]
     return json.dumps([values, digest], sort_keys=True)
 
 

@@ -52,7 +52,11 @@ class Zoo:
 
     def weights(self, index: Tensor) -> TransformerWeights:
         """The weights [b, 1, ...] of the checkpoints that `index` [b] selects, as views of one copy of their rows."""
-        return weights_from_state_dict(unflatten_rows(self.rows[index], self.shapes), self.spec)
+        return self.weights_of(self.rows[index])
+
+    def weights_of(self, rows: Tensor) -> TransformerWeights:
+        """The weights [b, 1, ...] in rows [b, row length] of this zoo, as views of them."""
+        return weights_from_state_dict(unflatten_rows(rows, self.shapes), self.spec)
 
 
 def read_zoo(

@@ -61,7 +61,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     from nfn_transformer.baselines.tree_libraries import tree_library
     from nfn_transformer.experiments.experiment import begin
     from nfn_transformer.experiments.final_report import evaluate_best
-    from nfn_transformer.experiments.learners import load_fitted
+    from nfn_transformer.experiments.learners import Job, load_fitted, train_learners
 
     if model in LIGHTGBM_MODELS:
         from nfn_transformer import gbm as command
@@ -72,9 +72,9 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     config = replace(config, training=replace(config.training, rounds=rounds))
     tree_library(config.predictor.library)
     imports = memory("VmRSS")
-    experiment = begin(config, archive.with_name(f"run-{model}"), load_cache=True, n_workers=0)
+    (experiment,) = begin([config], [archive.with_name(f"run-{model}")])
     run, data = experiment.run, experiment.data
-    progress = experiment.learner.train(run, data, False, lambda record: None)
+    (progress,) = train_learners([Job(experiment.learner, run, data, False, lambda record: None)])
     evaluate_best(data, progress, load_fitted(run, torch.device("cpu")), run, config.seed)
     peak = memory("VmHWM") - imports
     numbers = flatten_checkpoints(data.zoo, torch.arange(1)).shape[1]

@@ -17,7 +17,8 @@ from nfn_transformer.experiments.metrics import measure_logits
 from nfn_transformer.experiments.predictions import predict_logits
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.experiments.saved_predictor import load_predictor
-from nfn_transformer.experiments.training import Trainer
+from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.experiments.training import train
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.group import GroupElement
@@ -29,7 +30,7 @@ RECORD = Path("split.json")
 
 @pytest.fixture
 def data(small):
-    return prepare(small, split_runs(small.runs, 1), CPU)
+    return prepare(small, split_runs(small.runs, 1))
 
 
 def empty_run(path):
@@ -53,7 +54,7 @@ def trainer(data, run, report=lambda record: None, model_config=None, **settings
 
 def test_training_lowers_the_loss_and_predictions_stay_invariant(data, run, generator):
     training = trainer(data, run, epochs=15, model_config=ModelConfig(cls_mode="hnps"))
-    history = training.train().history
+    history = train([training])[0].history
     assert history[-1].train_loss < history[0].train_loss - 0.02
     weights = data.zoo.weights(torch.arange(20))
     g = GroupElement.sample(data.zoo.spec, generator, 1e3, classifier=True)
@@ -70,7 +71,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):
                 training.model.output.bias.fill_(math.nan)
 
     training = trainer(data, run, poison_after_two)
-    progress = training.train()
+    progress = train([training])[0]
     assert [record.epoch for record in progress.history] == [1, 2]
     assert progress.diverged.startswith("epoch 3: the loss is not finite (training nan")
     test = evaluate_best(data, progress, best_of(run), run, seed=1)
@@ -94,9 +95,9 @@ def test_the_best_epoch_by_validation_is_kept_and_tested(data, run):
     training.model.output.bias.requires_grad_(False)
     # Made good before it starts, so that the second epoch is the best for certain.
     warm = trainer(data, empty_run(run.path.parent / "warm"), epochs=12)
-    warm.train()
+    train([warm])
     training.model.load_state_dict(warm.model.state_dict())
-    progress = training.train()
+    progress = train([training])[0]
     assert progress.best.epoch <= 2
     test = evaluate_best(data, progress, best_of(run), run, seed=1)
     model, epoch = load_predictor(run.best_file)
@@ -119,7 +120,7 @@ def test_the_schedule_reaches_the_optimizer(data, run):
         before = weight.item()
 
     training.report = note
-    training.train()
+    train([training])
     assert [lr for lr, _, _ in steps] == pytest.approx([5e-3, 1e-2, 1e-5])
     for lr, moved, gradient in steps:
         assert moved == pytest.approx(lr * gradient, rel=1e-3, abs=1e-8)
@@ -129,13 +130,14 @@ def test_the_test_side_is_never_read_while_training(data, run):
     poisoned = data.zoo.rows.clone()
     poisoned[data.split.test] = math.nan
     blind = replace(data, zoo=replace(data.zoo, rows=poisoned))
-    seen, expected = trainer(blind, run).train(), trainer(data, empty_run(run.path.parent / "other")).train()
+    (seen,) = train([trainer(blind, run)])
+    (expected,) = train([trainer(data, empty_run(run.path.parent / "other"))])
     assert [r.validation for r in seen.history] == [r.validation for r in expected.history]
 
 
 def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
     whole = trainer(data, run)
-    whole.train()
+    train([whole])
 
     class Stop(Exception):
         pass
@@ -148,10 +150,10 @@ def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
         part = trainer(data, broken, stop)
         part.resume()
         with pytest.raises(Stop):
-            part.train()
+            train([part])
     last = trainer(data, broken)
     last.resume()
-    last.train()
+    train([last])
     assert broken.best_file.read_bytes() == run.best_file.read_bytes()
     for a, b in zip(last.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -159,7 +161,7 @@ def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
 
 def test_files_that_a_kill_left_behind_the_state_follow_it_again(data, run):
     training = trainer(data, run)
-    training.train()
+    train([training])
     best, metrics = run.best_file.read_bytes(), run.metrics_file.read_text()
     run.best_file.unlink()
     run.metrics_file.write_text("".join(metrics.splitlines(keepends=True)[:-1]))
@@ -171,7 +173,7 @@ def test_files_that_a_kill_left_behind_the_state_follow_it_again(data, run):
 
 
 def test_damaged_state_and_weights_are_named(data, run):
-    trainer(data, run, epochs=1).train()
+    train([trainer(data, run, epochs=1)])
     torch.save({"model": {}}, run.state_file.with_name("other"))
     whole = run.state_file.read_bytes()
     run.state_file.write_bytes(run.state_file.with_name("other").read_bytes())
@@ -189,7 +191,7 @@ def test_damaged_state_and_weights_are_named(data, run):
 
 def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
     training = trainer(data, run, model_config=ModelConfig(cls_mode="hnps", transformers_nfn_channels=(3, 4)), epochs=1)
-    training.train()
+    train([training])
     model, epoch = load_predictor(run.best_file)
     weights = data.zoo.weights(torch.arange(9))
     assert epoch == 1

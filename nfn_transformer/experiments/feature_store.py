@@ -1,0 +1,96 @@
+"""The features of a zoo's checkpoints on the device that trains: a batch is an index into a few tensors."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.models.predictor import Features
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.zoo.reading import Zoo
+
+_CHUNK = 256
+
+Read = Callable[[TransformerWeights], Features]
+"""From weights [b, 1, ...] to what a predictor sees of them, as `AccuracyPredictor.read`."""
+
+
+Share = Callable[[Tensor], Tensor]
+"""From the indices of a batch, along the last dimension, to some of them."""
+
+
+def whole(batch: Tensor) -> Tensor:
+    """All of a batch."""
+    return batch
+
+
+class FeatureStore:
+    """Features and labels of chosen checkpoints, read once.
+
+    Args:
+        read: see `Read`.
+        zoo: the zoo, on the CPU.
+        index: the checkpoints that are wanted, int64 [n], each once.
+        device: where the features go.
+    """
+
+    def __init__(self, read: Read, zoo: Zoo, index: Tensor, device: torch.device):
+        chunks = index.split(_CHUNK)
+        first = _features(read, zoo, chunks[0], device)
+        self._features = first.map(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
+        start = 0
+        for chunk in chunks:
+            part = first if start == 0 else _features(read, zoo, chunk, device)
+            for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
+                stored[start : start + len(chunk)] = tensor
+            start += len(chunk)
+        self._labels = zoo.labels[index].to(device)
+        place = torch.full((len(zoo),), -1)
+        place[index] = torch.arange(len(index))
+        self._place = place.to(device)
+
+    def batch(self, index: Tensor) -> tuple[Features, Tensor]:
+        """Features [*shape, ...] and labels [*shape] of the checkpoints that `index` selects in the zoo.
+
+        Args:
+            index: int64 of any shape, on the store's device.
+        """
+        place = self._place[index.flatten()]
+        features = self._features.map(lambda tensor: tensor.index_select(0, place).unflatten(0, index.shape))
+        return features, self._labels.index_select(0, place).view(index.shape)
+
+    def batches(self, order: Tensor, batch_size: int, share: Share = whole) -> Iterator[tuple[Features, Tensor]]:
+        """Batches of the checkpoints in `order`, int64 [n] or, side by side for m models, [m, n]; along the last.
+
+        `share` picks this process' part of each batch.
+        """
+        for index in order.to(self._place.device).split(batch_size, dim=-1):
+            yield self.batch(share(index))
+
+
+def _features(read: Read, zoo: Zoo, index: Tensor, device: torch.device) -> Features:
+    with torch.no_grad():
+        return read(zoo.weights(index).to(device))
+
+
+def fits(read: Read, zoo: Zoo, count: int, device: torch.device) -> bool:
+    """Whether the features of `count` checkpoints take no more than half of the memory that the device has free."""
+    one = _features(read, zoo, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in one.tensors())
+    return count * size <= _free_bytes(device) / 2
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def union(indices: Sequence[Tensor]) -> Tensor:
+    """The checkpoints in any of the indices, ascending."""
+    return torch.cat(list(indices)).unique()

@@ -1,0 +1,189 @@
+"""Several runs at once, several processes, streamed batches, compiled steps: each gives what the plain way gives."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from symmetry import relative_error
+
+from nfn_transformer.errors import UserError
+from nfn_transformer.experiments.config import TrainingConfig
+from nfn_transformer.experiments.data import prepare
+from nfn_transformer.experiments.optimization import OPTIMIZERS
+from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.zoo.split import Split, split_runs
+
+
+PUBLISHED = ModelConfig()
+
+
+@pytest.fixture(scope="module")
+def double(small):
+    """The small zoo in double precision, where rounding cannot grow to anything in a few epochs."""
+    return replace(small, rows=small.rows.double(), labels=small.labels.double())
+
+
+@pytest.fixture
+def new_trainer(double, tmp_path):
+    """Makes trainers in double precision, each in a new directory."""
+    made = iter(range(100))
+
+    def make(seed=1, zoo=double, split=None, model_config=PUBLISHED, report=lambda record: None, **settings):
+        run = RunDirectory(tmp_path / str(next(made)))
+        run.path.mkdir()
+        data = prepare(zoo, split_runs(zoo.runs, seed) if split is None else split)
+        model = build_predictor(zoo.spec, model_config, seed).double()
+        config = TrainingConfig(**{"epochs": 3, "warmup_epochs": 1, "lr": 1e-2, **settings})
+        return Trainer(model, data, config, seed, run, report)
+
+    return make
+
+
+def assert_equal(found, expected, tolerance=1e-9):
+    assert [entry.epoch for entry in found.progress.history] == [entry.epoch for entry in expected.progress.history]
+    for a, b in zip(found.progress.history, expected.progress.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=tolerance)
+        assert a.validation.loss == pytest.approx(b.validation.loss, rel=tolerance)
+        assert a.validation.tau == b.validation.tau
+    for (name, a), b in zip(found.model.state_dict().items(), expected.model.state_dict().values(), strict=True):
+        assert relative_error(a, b) < tolerance, name
+
+
+MODES = [
+    ModelConfig(transformers_nfn_channels=(3, 2)),
+    ModelConfig(cls_mode="hnps"),
+    ModelConfig(enc_mode="statnn", cls_mode="statnn"),
+    ModelConfig(enc_mode="mlp", emb_mode="no"),
+]
+
+
+@pytest.mark.parametrize("model_config", MODES, ids=lambda config: config.name)
+def test_seeds_at_once_are_what_each_is_alone(new_trainer, model_config):
+    together = [new_trainer(seed, model_config=model_config) for seed in (1, 2, 3)]
+    train(together)
+    for seed, found in zip((1, 2, 3), together, strict=True):
+        alone = new_trainer(seed, model_config=model_config)
+        train([alone])
+        assert_equal(found, alone)
+    assert relative_error(together[0].model.output.weight, together[1].model.output.weight) > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_seeds_at_once_with_every_optimizer(new_trainer, optimizer):
+    together = [new_trainer(seed, optimizer=optimizer, wd=1e-2, epochs=2) for seed in (4, 5)]
+    train(together)
+    alone = new_trainer(5, optimizer=optimizer, wd=1e-2, epochs=2)
+    train([alone])
+    assert_equal(together[1], alone)
+
+
+def test_seeds_at_once_on_zoos_of_their_own(new_trainer, double):
+    """Enlarged zoos differ from seed to seed."""
+    zoos = [replace(double, rows=double.rows * scale) for scale in (1.0, 1.1)]
+    together = [new_trainer(seed, zoo) for seed, zoo in enumerate(zoos)]
+    train(together)
+    for seed, zoo in enumerate(zoos):
+        alone = new_trainer(seed, zoo)
+        train([alone])
+        assert_equal(together[seed], alone)
+
+
+def test_training_sides_of_different_sizes_take_turns(new_trainer, double):
+    whole = split_runs(double.runs, 1)
+    smaller = Split(whole.train[:-5], whole.validation, whole.test)
+    together = [new_trainer(1, split=split) for split in (whole, smaller, whole)]
+    train(together)
+    for found, split in zip(together, (whole, smaller, whole), strict=True):
+        alone = new_trainer(1, split=split)
+        train([alone])
+        assert_equal(found, alone)
+
+
+def test_a_seed_that_diverges_leaves_the_others_alone(new_trainer):
+    def poison(record):
+        if record.epoch == 1:
+            with torch.no_grad():
+                together[1].model.output.bias.fill_(math.nan)
+
+    together = [new_trainer(seed, report=poison if seed == 2 else lambda record: None) for seed in (1, 2, 3)]
+    train(together)
+    assert together[1].progress.diverged.startswith("epoch 2: the loss is not finite")
+    for seed in (1, 3):
+        alone = new_trainer(seed)
+        train([alone])
+        assert_equal(together[seed - 1], alone)
+
+
+def test_seeds_at_once_go_on_where_they_stopped_each_by_itself(new_trainer):
+    """One of them has an epoch more than the other, as after a kill between their files."""
+    alone = [new_trainer(seed) for seed in (1, 2)]
+    for one in alone:
+        train([one])
+    broken = [new_trainer(seed) for seed in (1, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        _stop_after(broken[0], 2)
+    with pytest.raises(KeyboardInterrupt):
+        _stop_after(broken[1], 1)
+    again = [new_trainer(seed) for seed in (1, 2)]
+    for one, before in zip(again, broken, strict=True):
+        one.run = before.run
+        one.resume()
+    assert [one.finished_epochs for one in again] == [2, 1]
+    train(again)
+    for found, expected in zip(again, alone, strict=True):
+        assert_equal(found, expected)
+
+
+def _stop_after(trainer, epochs):
+    def report(record):
+        if record.epoch == epochs:
+            raise KeyboardInterrupt
+
+    trainer.report = report
+    train([trainer])
+
+
+@pytest.mark.parametrize("n_workers", [0, 3])
+def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
+    streamed, in_memory = new_trainer(), new_trainer()
+    train([streamed], Feeding(stream=True, n_workers=n_workers))
+    train([in_memory], Feeding(stream=False))
+    assert_equal(streamed, in_memory)
+    together = [new_trainer(seed) for seed in (1, 2)]
+    train(together, Feeding(stream=True, n_workers=n_workers))
+    assert_equal(together[0], in_memory)
+
+
+# PyTorch's compiler warns of PyTorch's own older compiler.
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_compiled_step_gives_the_numbers_of_a_plain_one(new_trainer):
+    # One channel and few outputs, as compiling takes a while.
+    small = ModelConfig(transformers_nfn_channels=(1,), cls_mode="no", emb_mode="no")
+    compiled, plain = (new_trainer(model_config=small, compile=flag, epochs=2) for flag in (True, False))
+    for one in (compiled, plain):
+        one.model.float()
+        one.data = replace(one.data, zoo=replace(one.data.zoo, rows=one.data.zoo.rows.float()))
+        train([one])
+    assert_equal(compiled, plain, tolerance=1e-4)
+
+
+def test_bfloat16_rounds_and_still_learns(new_trainer):
+    rough, exact = (new_trainer(amp=flag, epochs=15) for flag in (True, False))
+    for one in (rough, exact):
+        one.model.float()
+        one.data = replace(one.data, zoo=replace(one.data.zoo, rows=one.data.zoo.rows.float()))
+        train([one])
+    losses = [[entry.train_loss for entry in one.progress.history] for one in (rough, exact)]
+    assert 1e-7 < abs(losses[0][0] - losses[1][0]) < 1e-2
+    assert losses[0][-1] < losses[0][0] - 0.02
+    assert all(parameter.dtype == torch.float32 for parameter in rough.model.parameters())
+
+
+def test_cuda_graphs_need_a_gpu(new_trainer):
+    with pytest.raises(UserError, match="--cuda_graphs True: the device is cpu; CUDA graphs need a GPU"):
+        train([new_trainer(cuda_graphs=True)])
