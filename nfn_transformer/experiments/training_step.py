@@ -39,19 +39,29 @@ def build_step(models: Sequence[AccuracyPredictor], config: TrainingConfig, proc
     """
     if len(models) > 1:
         stack = StackedModels(models)
-        forward, parameters = stack, list(stack.parameters.values())
-    elif processes.count > 1:
-        parallel = DistributedDataParallel(_OfFeatures(models[0]))
-        forward, parameters = parallel, list(models[0].parameters())
-    else:
-        stack, forward, parameters = None, models[0].from_features, list(models[0].parameters())
+        return stack.hand_out(_prepared(stack, list(stack.parameters.values()), config, processes))
+    model = models[0]
+    forward = model.from_features if processes.count == 1 else DistributedDataParallel(_OfFeatures(model))
+    return _prepared(forward, list(model.parameters()), config, processes)
+
+
+def _prepared(forward: Forward, parameters: list[nn.Parameter], config: TrainingConfig, processes: Processes) -> Step:
+    """A step in the way that the configuration asks for; what is prepared fits whole batches only."""
+    device, size = parameters[0].device, len(processes.share(torch.arange(config.batch_size)))
+    plain = whole = Losses(forward, parameters, config.amp, processes.count)
     if config.compile:
-        _check_compiler(parameters[0].device)
-        forward = torch.compile(forward, dynamic=False)
-    losses = Losses(forward, parameters, config.amp, processes.count)
+        _check_compiler(device)
+        whole = Losses(torch.compile(forward, dynamic=False), parameters, config.amp, processes.count)
     if config.cuda_graphs:
-        losses = GraphedStep(losses, config.batch_size)
-    return stack.hand_out(losses) if len(models) > 1 else losses
+        if device.type != "cuda" or processes.count > 1:
+            place = f"the device is {device}" if device.type != "cuda" else "torchrun started several processes"
+            raise UserError(f"--cuda_graphs True: {place}; CUDA graphs need one process with a GPU")
+        whole = GraphedLosses(whole)
+
+    def step(features: Features, labels: Tensor, batch: int) -> Tensor:
+        return (whole if labels.shape[-1] == size else plain)(features, labels, batch)
+
+    return step
 
 
 class Losses:
@@ -121,26 +131,20 @@ class StackedModels:
         return handed_out
 
 
-class GraphedStep:
-    """A step whose kernels are recorded once as a CUDA graph and launched together from then on.
+class GraphedLosses:
+    """Losses of batches of one size: the kernels are recorded once as a CUDA graph and from then on launched together.
 
-    Small batches leave a GPU waiting for launches. Batches of another size than the recorded one, as an epoch's last,
-    are computed without the graph.
+    Small batches leave a GPU waiting for launches.
     """
 
     _WARM_UP = 3
 
-    def __init__(self, losses: Losses, batch_size: int):
-        device = losses.parameters[0].device
-        if device.type != "cuda":
-            raise UserError(f"--cuda_graphs True: the device is {device}; CUDA graphs need a GPU")
-        self._losses, self._batch_size = losses, batch_size
+    def __init__(self, losses: Losses):
+        self._losses = losses
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, features: Features, labels: Tensor, batch: int) -> Tensor:
         """See `Step`."""
-        if labels.shape[-1] != self._batch_size:
-            return self._losses(features, labels, batch)
         if self._graph is None:
             self._record(features, labels, batch)
         for fixed, tensor in zip(self._features.tensors(), features.tensors(), strict=True):

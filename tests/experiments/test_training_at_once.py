@@ -18,7 +18,6 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.split import Split, split_runs
 
-
 PUBLISHED = ModelConfig()
 
 
@@ -162,8 +161,7 @@ def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
 # PyTorch's compiler warns of PyTorch's own older compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_compiled_step_gives_the_numbers_of_a_plain_one(new_trainer):
-    # One channel and few outputs, as compiling takes a while.
-    small = ModelConfig(transformers_nfn_channels=(1,), cls_mode="no", emb_mode="no")
+    small = ModelConfig(transformers_nfn_channels=(3,), cls_mode="no", emb_mode="no")  # compiling takes a while
     compiled, plain = (new_trainer(model_config=small, compile=flag, epochs=2) for flag in (True, False))
     for one in (compiled, plain):
         one.model.float()
@@ -185,5 +183,7 @@ def test_bfloat16_rounds_and_still_learns(new_trainer):
 
 
 def test_cuda_graphs_need_a_gpu(new_trainer):
-    with pytest.raises(UserError, match="--cuda_graphs True: the device is cpu; CUDA graphs need a GPU"):
+    with pytest.raises(
+        UserError, match="--cuda_graphs True: the device is cpu; CUDA graphs need one process with a GPU"
+    ):
         train([new_trainer(cuda_graphs=True)])
