@@ -1,11 +1,11 @@
 """The features of a zoo's checkpoints on the device that trains: a batch is an index into a few tensors."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo
@@ -78,17 +78,7 @@ def fits(read: Read, zoo: Zoo, count: int, device: torch.device) -> bool:
     """Whether the features of `count` checkpoints take no more than half of the memory that the device has free."""
     one = _features(read, zoo, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
     size = sum(tensor.numel() * tensor.element_size() for tensor in one.tensors())
-    return count * size <= _free_bytes(device) / 2
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return count * size <= free_bytes(device) / 2
 
 
 def union(indices: Sequence[Tensor]) -> Tensor:

@@ -45,8 +45,23 @@ class ZooCache:
         self.paths = _paths(release, epoch, heads)
 
     def load(self) -> Collection | None:
-        """What was read before; None where no cache is there, or it is of other files or damaged."""
+        """What was read before; None where no cache is there, or it is of other files or damaged.
+
+        The rows are those of the file, mapped into memory: read when they are touched, and forgotten when memory is
+        short.
+        """
         return next((found for path in self.paths if (found := _load(path, self._key)) is not None), None)
+
+    def folder(self) -> Path | None:
+        """The first folder that the cache can be written to; None where there is none."""
+        for path in self.paths:
+            try:
+                _make_folder(path.parent)
+            except OSError:
+                continue
+            if os.access(path.parent, os.W_OK):
+                return path.parent
+        return None
 
     def save(self, collection: Collection) -> None:
         """Write the cache beside the zoo, or else in the user's cache folder; where neither works, say so on stderr."""

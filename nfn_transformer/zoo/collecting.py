@@ -9,7 +9,7 @@ from torch import Tensor
 from nfn_transformer.weights.checkpoint_format import row_length
 from nfn_transformer.zoo.checkpoint import Outcome, Shapes
 from nfn_transformer.zoo.faults import Fault, Reason
-from nfn_transformer.zoo.row_matrix import RowMatrix
+from nfn_transformer.zoo.row_matrix import RowMatrix, Scratch, no_scratch
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,16 @@ class _Group:
     matrix: RowMatrix
 
 
-def collect(names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome]) -> Collection:
+def collect(
+    names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome], scratch: Scratch = no_scratch
+) -> Collection:
     """Gather checkpoints as they come.
 
     Args:
         names: their file names, sorted.
         heads: their numbers of heads.
         outcomes: what reading them gave, in the same order.
+        scratch: see `row_matrix.RowMatrix`.
     """
     groups: dict[Signature, _Group] = {}
     faults: list[Fault] = []
@@ -61,7 +64,7 @@ def collect(names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outco
             continue
         signature = Signature(outcome.shapes, head_count)
         if signature not in groups:
-            groups[signature] = _Group([], RowMatrix(row_length(dict(signature.shapes)), len(names)))
+            groups[signature] = _Group([], RowMatrix(row_length(dict(signature.shapes)), len(names), scratch))
         groups[signature].names.append(name)
         groups[signature].matrix.append(outcome.row)
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.

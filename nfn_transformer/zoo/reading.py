@@ -26,6 +26,7 @@ from nfn_transformer.zoo.metadata import Entry, Selection, canonical_epoch, read
 from nfn_transformer.zoo.parallel import read_outcomes
 from nfn_transformer.zoo.printing import printable, quoted
 from nfn_transformer.zoo.release import Release, open_release
+from nfn_transformer.zoo.row_matrix import Scratch
 
 DEFAULT_HEADS = 2
 
@@ -95,7 +96,7 @@ def read_zoo(
         told = all(entry.heads is not None for entry in chosen.entries)
         cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if told else default)
         cached = cache.load() if load_cache else None
-        collection = cached or _read(release, chosen.entries, default, n_workers, progress)
+        collection = cached or _read(release, chosen.entries, default, n_workers, progress, cache.folder)
         unlisted = sorted(release.checkpoints.keys() - {row.name for row in rows})
         report = _report(chosen, collection, unlisted)
         check_acceptable(report, collection.signatures, f"{data_path}, data set {quoted(dataset)}", allow_faulty)
@@ -115,7 +116,9 @@ def check_heads(entries: Sequence[Entry], n_heads: int | None, where: str) -> No
         )
 
 
-def _read(release: Release, entries: Sequence[Entry], heads: int, n_workers: int, progress: bool) -> Collection:
+def _read(
+    release: Release, entries: Sequence[Entry], heads: int, n_workers: int, progress: bool, scratch: Scratch
+) -> Collection:
     present = [entry for entry in entries if entry.name in release.checkpoints]
     files = [(entry.name, release.checkpoints[entry.name]) for entry in present]
     outcomes = tqdm(
@@ -125,7 +128,7 @@ def _read(release: Release, entries: Sequence[Entry], heads: int, n_workers: int
         unit=" checkpoints",
         disable=None if progress else True,  # None: only on a terminal
     )
-    collection = collect([name for name, _ in files], [entry.heads or heads for entry in present], outcomes)
+    collection = collect([name for name, _ in files], [entry.heads or heads for entry in present], outcomes, scratch)
     folder = release.metadata_name.removesuffix(f"metadata/{release.dataset}.csv") + release.dataset
     collection.faults.extend(
         Fault(entry.name, Reason.MISSING, f"no such file under '{folder}/'")

@@ -95,8 +95,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of_one(call: Callable[[], object], repetitions: int, device: torch.device) -> float:
-    """Seconds of one call in a row of them, the first of which does not count."""
-    call()
+    """Mean seconds of calls in a row, after one that does not count where a single one is short."""
+    if repetitions > 1:
+        call()
     synchronize(device)
     start = time.perf_counter()
     for _ in range(repetitions):

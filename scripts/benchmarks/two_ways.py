@@ -60,6 +60,7 @@ class Way:
     def repetitions(self, operation: str, seconds: float) -> int:
         """How often an operation of the prepared case must be repeated to take so many seconds; warms it up."""
         call = getattr(self, operation)
+        call()
         return max(1, round(seconds / seconds_of_one(call, 1, self.device)))
 
     def seconds(self, operation: str, repetitions: int) -> float:

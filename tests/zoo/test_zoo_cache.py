@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_zoo import QUERIES_BIAS, SmallZoo, assert_same, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo import cache, reading
+from nfn_transformer.zoo import cache, reading, row_matrix
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 
 
@@ -48,6 +49,40 @@ def test_a_cached_zoo_is_the_zoo_that_was_read(zoo, reads):
     assert len(reads) == 1
     assert_same(fresh, read(zoo, load_cache=False))
     assert len(reads) == 2
+
+
+def test_a_zoo_larger_than_the_memory_is_read_into_a_file_and_used_from_the_cache(zoo, monkeypatch):
+    expected = read(zoo)
+    cache_file(zoo).unlink()
+    monkeypatch.setattr(row_matrix, "_COMMON", 2)
+    monkeypatch.setattr(row_matrix, "free_bytes", lambda device: 1)
+    maps = []
+    original = row_matrix.np.memmap
+
+    def spy(file, *arguments, **settings):
+        maps.append(os.fstat(file.fileno()))
+        return original(file, *arguments, **settings)
+
+    monkeypatch.setattr(row_matrix.np, "memmap", spy)
+    assert_same(read(zoo), expected)
+    assert maps[-1].st_size == expected.rows.numel() * 4
+    assert all(seen.st_nlink == 0 for seen in maps), "a kill would leave the file behind"
+    assert cache_file(zoo).is_file()
+    count = len(maps)
+    cached = read(zoo)
+    assert len(maps) == count
+    assert_same(cached, expected)
+
+
+def test_cached_rows_are_mapped_and_not_copied(zoo):
+    """What was touched is still there when the file is gone, and changing it does not change the file."""
+    read(zoo)
+    content = cache_file(zoo).read_bytes()
+    rows = read(zoo).rows
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(cache_file(zoo).resolve()) in mapped
+    rows += 1
+    assert cache_file(zoo).read_bytes() == content
 
 
 def test_the_cache_is_one_whole_safetensors_file(zoo):
