@@ -4,7 +4,7 @@ Trains Transformer-NFN for some epochs on the bundled zoo: on the CPU, on the GP
 with several seeds at once; prints by how much the losses of each way differ from the CPU's, and seconds per epoch.
 Ends with status 1 where a difference is larger than the tolerance.
 
-    python scripts/checks/cuda.py [--epochs 5] [--tolerance 1e-3]
+    python scripts/checks/gpu_equality.py [--epochs 5] [--tolerance 1e-3]
 """
 
 import argparse
