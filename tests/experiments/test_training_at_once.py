@@ -11,9 +11,11 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare
 from nfn_transformer.experiments.optimization import OPTIMIZERS
+from nfn_transformer.experiments.processes import ALONE
 from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.experiments.training_step import build_step
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.split import Split, split_runs
@@ -160,14 +162,17 @@ def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
 
 # PyTorch's compiler warns of PyTorch's own older compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_a_compiled_step_gives_the_numbers_of_a_plain_one(new_trainer):
-    small = ModelConfig(transformers_nfn_channels=(3,), cls_mode="no", emb_mode="no")  # compiling takes a while
-    compiled, plain = (new_trainer(model_config=small, compile=flag, epochs=2) for flag in (True, False))
-    for one in (compiled, plain):
-        one.model.float()
-        one.data = replace(one.data, zoo=replace(one.data.zoo, rows=one.data.zoo.rows.float()))
-        train([one])
-    assert_equal(compiled, plain, tolerance=1e-4)
+def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small):
+    model = build_predictor(small.spec, ModelConfig(cls_mode="no", emb_mode="no"), seed=1)
+    compiled, plain = (
+        build_step([model], TrainingConfig(compile=flag, batch_size=16), ALONE) for flag in (True, False)
+    )
+    for size in (16, 10):  # a whole batch, and an epoch's last
+        features, labels = model.read(small.weights(torch.arange(size))), small.labels[:size]
+        found = compiled(features, labels, size), [parameter.grad for parameter in model.parameters()]
+        expected = plain(features, labels, size), [parameter.grad for parameter in model.parameters()]
+        assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-5)
+        assert max(relative_error(*pair) for pair in zip(found[1], expected[1], strict=True)) < 1e-4
 
 
 def test_bfloat16_rounds_and_still_learns(new_trainer):
