@@ -6,8 +6,8 @@ networks, by whole epochs. Ways take turns in processes of their own. A list wit
 
     python scripts/benchmarks/training_scaling.py [--widths 32 64 128] [--plot FILE.png] [--out FILE]
 
-The Phi of s_QK in E(B) and E(b^B) hold e d D^3 numbers each: at D = 128, two blocks have 84 million parameters, and
-both ways together take about 8 GiB.
+The Phi of s_QK in E(B) and E(b^B) hold e d D^3 numbers each: at D = 128, two blocks have 86 million parameters, and
+both ways together take 6 GiB.
 """
 
 import argparse
@@ -57,8 +57,10 @@ def main(arguments: Sequence[str]) -> int:
             measurements.append(_measure(list(running.values()), part, flags))
     steps = [measurement for measurement in measurements if measurement["what"] != ZOO]
     epochs = [measurement for measurement in measurements if measurement["what"] == ZOO]
-    print(_table("Milliseconds of a training step: median (range) over the rounds.", steps, "ms", 1000))
-    print(_table("Seconds of an epoch: median (range) over the rounds.", epochs, "s", 1))
+    if steps:
+        print(_table("Milliseconds of a training step: median (range) over the rounds.", steps, "ms", 1000))
+    if epochs:
+        print(_table("Seconds of an epoch: median (range) over the rounds.", epochs, "s", 1))
     if flags.plot is not None:
         _plot(flags, measurements)
     write_measurements(flags, device, measurements)

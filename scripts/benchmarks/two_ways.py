@@ -84,9 +84,10 @@ class PublishedWay(Way):
         """Make the model and one batch."""
         self.model = self.optimizer = None  # a large one of the case before must make room
         self._make_model(case)
-        zoo = random_zoo(case.spec, case.batch_size)
-        self.stored = PublishedDataset(zoo, torch.arange(case.batch_size))
-        self.batch = default_collate(list(self.stored))
+        zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
+        loader = published_loader(zoo, index, case.batch_size, workers=0, generator=stream(SEED, "published batches"))
+        self.stored: PublishedDataset = loader.dataset
+        (self.batch,) = loader  # pinned, where there is a GPU
         self.weights = collated_weights(self.batch[0]).to(self.device)
 
     def _make_model(self, case: Case) -> None:
