@@ -18,7 +18,7 @@ from nfn_transformer.experiments.processes import ALONE, Processes
 from nfn_transformer.experiments.progress import Progress
 from nfn_transformer.experiments.streaming import StreamedZoo
 from nfn_transformer.experiments.trainer import Trainer
-from nfn_transformer.experiments.training_step import Step, build_step
+from nfn_transformer.experiments.update import Update
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.zoo.reading import Zoo
 
@@ -85,14 +85,17 @@ def _source(zoo: Zoo, trainers: Sequence[Trainer], feeding: Feeding) -> Source:
 def _train_together(
     trainers: list[Trainer], sources: dict[int, Source], config: TrainingConfig, processes: Processes, bar: tqdm
 ) -> None:
-    step, stepping = None, []
-    while active := [trainer for trainer in trainers if not trainer.is_over]:
-        if active != stepping:
-            stepping, step = active, build_step([trainer.model for trainer in active], config, processes)
-        bar.set_description(f"epoch {active[0].finished_epochs + 1}/{config.epochs}")
+    learning, update = [], None
+    while left := [trainer for trainer in trainers if not trainer.is_over]:
+        # A kill may have come when some had written an epoch down and others had not: those catch up first.
+        last = min(trainer.finished_epochs for trainer in left)
+        active = [trainer for trainer in left if trainer.finished_epochs == last]
+        if active != learning:
+            learning, update = active, Update(active, processes)
+        bar.set_description(f"epoch {last + 1}/{config.epochs}")
         own = [sources[id(trainer.data.zoo)] for trainer in active]
         start = time.perf_counter()
-        losses = _train_epoch(active, own, step, processes, bar)
+        losses = _train_epoch(active, own, update, processes, bar)
         validations = [
             _validate(trainer, source) if processes.is_first else None
             for trainer, source in zip(active, own, strict=True)
@@ -104,20 +107,20 @@ def _train_together(
 
 
 def _train_epoch(
-    trainers: list[Trainer], sources: list[Source], step: Step, processes: Processes, bar: tqdm
+    trainers: list[Trainer], sources: list[Source], update: Update, processes: Processes, bar: tqdm
 ) -> list[float]:
     """One pass over each training side, in an order of its own; the mean losses."""
     for trainer in trainers:
         trainer.begin_epoch()
+    update.begin_epoch()
     batch_size, size = trainers[0].config.batch_size, _train_size(trainers[0])
     total = torch.zeros(len(trainers), dtype=torch.float64, device=trainers[0].device)
     starts = range(0, size, batch_size)
     for start, (features, labels) in zip(starts, _batches(trainers, sources, batch_size, processes), strict=True):
         batch = min(batch_size, size - start)
-        total += step(features, labels, batch) * batch
-        for trainer in trainers:
-            trainer.optimizer.step()
+        total += update.step(features, labels, batch) * batch
         bar.update(len(trainers))
+    update.end_epoch()
     return (processes.sum(total) / size).tolist()
 
 

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.processes import Processes
+from nfn_transformer.experiments.processes import ALONE, Processes
+from nfn_transformer.experiments.stacked_models import OfFeatures, StackedModels
 from nfn_transformer.models.predictor import AccuracyPredictor, Features
 
 Forward = Callable[[Features], Tensor]
@@ -31,23 +31,17 @@ class Step(Protocol):
         """
 
 
-def build_step(models: Sequence[AccuracyPredictor], config: TrainingConfig, processes: Processes) -> Step:
-    """The step that a configuration asks for; several models are stacked, see `StackedModels`.
+def build_step(model: AccuracyPredictor | StackedModels, config: TrainingConfig, processes: Processes = ALONE) -> Step:
+    """The step that a configuration asks for; what is prepared, compiled or recorded, fits whole batches only.
 
     Raises:
         UserError: the configuration wants what this machine cannot do.
     """
-    if len(models) > 1:
-        stack = StackedModels(models)
-        return stack.hand_out(_prepared(stack, list(stack.parameters.values()), config, processes))
-    model = models[0]
-    forward = model.from_features if processes.count == 1 else DistributedDataParallel(_OfFeatures(model))
-    return _prepared(forward, list(model.parameters()), config, processes)
-
-
-def _prepared(forward: Forward, parameters: list[nn.Parameter], config: TrainingConfig, processes: Processes) -> Step:
-    """A step in the way that the configuration asks for; what is prepared fits whole batches only."""
+    forward = model if isinstance(model, StackedModels) else OfFeatures(model)
+    parameters = list(model.parameters())
     device, size = parameters[0].device, len(processes.share(torch.arange(config.batch_size)))
+    if processes.count > 1:
+        forward = DistributedDataParallel(forward)
     plain = whole = Losses(forward, parameters, config.amp, processes.count)
     if config.compile:
         _check_compiler(device)
@@ -90,47 +84,6 @@ class Losses:
         return sums.detach() / batch
 
 
-class StackedModels:
-    """Models of one shape with their parameters side by side, so that one product serves all.
-
-    Each model's own parameters become views of the stack, so that it can still be used, saved and loaded by itself.
-    """
-
-    def __init__(self, models: Sequence[AccuracyPredictor]):
-        self.models = list(models)
-        self.parameters = {
-            name: nn.Parameter(torch.stack([dict(model.named_parameters())[name].detach() for model in models]))
-            for name, _ in models[0].named_parameters()
-        }
-        with torch.no_grad():
-            for place, model in enumerate(models):
-                for name, parameter in model.named_parameters():
-                    parameter.data = self.parameters[name].data[place]
-        self._one = _OfFeatures(models[0])
-
-    def __call__(self, features: Features) -> Tensor:
-        """Logits [m, b] from features [m, b, ...]."""
-        tensors = features.tensors()
-
-        def one(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
-            own = iter(tensors)
-            return functional_call(self._one, parameters, (features.map(lambda _: next(own)),))
-
-        return vmap(one)({f"model.{name}": stacked for name, stacked in self.parameters.items()}, *tensors)
-
-    def hand_out(self, step: Step) -> Step:
-        """The step, after which each model's parameters have their part of the stack's gradients."""
-
-        def handed_out(features: Features, labels: Tensor, batch: int) -> Tensor:
-            losses = step(features, labels, batch)
-            for place, model in enumerate(self.models):
-                for name, parameter in model.named_parameters():
-                    parameter.grad = self.parameters[name].grad[place]
-            return losses
-
-        return handed_out
-
-
 class GraphedLosses:
     """Losses of batches of one size: the kernels are recorded once as a CUDA graph and from then on launched together.
 
@@ -168,17 +121,6 @@ class GraphedLosses:
         with torch.cuda.graph(self._graph):
             self._result = self._losses(self._features, self._labels, batch)
         self._gradients = [parameter.grad for parameter in self._losses.parameters]
-
-
-class _OfFeatures(nn.Module):
-    """A predictor whose call maps features to logits."""
-
-    def __init__(self, model: AccuracyPredictor):
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Features) -> Tensor:
-        return self.model.from_features(features)
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -156,7 +156,7 @@ class OurWay(Way):
         config = TrainingConfig(batch_size=case.batch_size, **self.settings)
         self.model = build_predictor(case.spec, case.model, SEED).to(self.device)
         self.optimizer = build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd)
-        self.step = build_step([self.model], config, ALONE)
+        self.step = build_step(self.model, config, ALONE)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
         self.stored, self.index = FeatureStore(self.model.read, zoo, index, self.device), index.to(self.device)
         self.features, _ = self.stored.batch(self.index)

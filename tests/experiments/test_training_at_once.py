@@ -11,7 +11,6 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare
 from nfn_transformer.experiments.optimization import OPTIMIZERS
-from nfn_transformer.experiments.processes import ALONE
 from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import Feeding, train
@@ -164,9 +163,7 @@ def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small):
     model = build_predictor(small.spec, ModelConfig(cls_mode="no", emb_mode="no"), seed=1)
-    compiled, plain = (
-        build_step([model], TrainingConfig(compile=flag, batch_size=16), ALONE) for flag in (True, False)
-    )
+    compiled, plain = (build_step(model, TrainingConfig(compile=flag, batch_size=16)) for flag in (True, False))
     for size in (16, 10):  # a whole batch, and an epoch's last
         features, labels = model.read(small.weights(torch.arange(size))), small.labels[:size]
         found = compiled(features, labels, size), [parameter.grad for parameter in model.parameters()]
