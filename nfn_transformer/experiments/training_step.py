@@ -3,8 +3,9 @@
 Every way gives the same numbers up to rounding; `amp` alone rounds to bfloat16.
 """
 
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +20,9 @@ from nfn_transformer.experiments.stacked_models import OfFeatures, StackedModels
 from nfn_transformer.models.predictor import AccuracyPredictor, Features
 
 Forward = Callable[[Features], Tensor]
+
+NETWORKS_AT_ONCE = 128
+"""On a CPU larger batches are computed in pieces of so many: they stay nearer to the processor, and need less memory."""
 
 
 class Step(Protocol):
@@ -75,13 +79,33 @@ class Losses:
         """See `Step`."""
         for parameter in self.parameters:
             parameter.grad = None
+        sums = [self._backward(*piece, batch) for piece in self._pieces(features, labels)]
+        return sums[0] / batch if len(sums) == 1 else torch.stack(sums).sum(0) / batch
+
+    def _pieces(self, features: Features, labels: Tensor) -> Iterator[tuple[Features, Tensor]]:
+        """The batch, on the CPU in pieces whose gradients are added up; several processes add theirs up only once."""
+        count = math.ceil(labels.numel() / NETWORKS_AT_ONCE)
+        if count <= 1 or labels.device.type != "cpu" or self.processes > 1:
+            yield features, labels
+            return
+        along, size = labels.ndim - 1, math.ceil(labels.shape[-1] / count)
+        for start in range(0, labels.shape[-1], size):
+            length = min(size, labels.shape[-1] - start)
+
+            def piece(tensor: Tensor, start: int = start, length: int = length) -> Tensor:
+                return tensor.narrow(along, start, length)
+
+            yield features.map(piece), piece(labels)
+
+    def _backward(self, features: Features, labels: Tensor, batch: int) -> Tensor:
+        """Add the gradients of some of a batch's networks to those that are there; the sums of their losses."""
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.amp):
             logits = self.forward(features)
         logits = logits.float() if self.amp else logits
         sums = binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(-1)
         # Averaging over processes divides once more, by their number.
         (sums.sum() * (self.processes / batch)).backward()
-        return sums.detach() / batch
+        return sums.detach()
 
 
 class GraphedLosses:

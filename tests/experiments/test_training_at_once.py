@@ -8,6 +8,7 @@ import torch
 from symmetry import relative_error
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.experiments import training_step
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare
 from nfn_transformer.experiments.optimization import OPTIMIZERS
@@ -157,6 +158,17 @@ def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
     together = [new_trainer(seed) for seed in (1, 2)]
     train(together, Feeding(stream=True, n_workers=n_workers))
     assert_equal(together[0], in_memory)
+
+
+def test_a_large_batch_in_pieces_is_the_batch(new_trainer, monkeypatch):
+    whole, together = new_trainer(batch_size=42), [new_trainer(seed, batch_size=42) for seed in (1, 2)]
+    train([whole])
+    monkeypatch.setattr(training_step, "NETWORKS_AT_ONCE", 20)
+    in_pieces = new_trainer(batch_size=42)
+    train([in_pieces])
+    assert_equal(in_pieces, whole)
+    train(together)
+    assert_equal(together[0], whole)
 
 
 # PyTorch's compiler warns of PyTorch's own older compiler.
