@@ -96,8 +96,8 @@ def _serve(connection: Connection, make: Callable[[], Way], threads: int, start_
             method, arguments = connection.recv()
             arguments = (*arguments, turn) if method == "epochs" else arguments
             connection.send(getattr(way, method)(*arguments))
-    except (EOFError, KeyboardInterrupt):
-        return
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return  # the benchmark has ended, well or not
     except Exception:
         connection.send(_Failed(traceback.format_exc()))
 
