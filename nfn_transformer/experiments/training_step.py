@@ -22,7 +22,7 @@ from nfn_transformer.models.predictor import AccuracyPredictor, Features
 Forward = Callable[[Features], Tensor]
 
 NETWORKS_AT_ONCE = 128
-"""On a CPU larger batches are computed in pieces of so many: they stay nearer to the processor, and need less memory."""
+"""On a CPU larger batches are computed in pieces of so many: they stay in its caches and need less memory."""
 
 
 class Step(Protocol):

@@ -5,7 +5,8 @@ Both begin with the same parameters and see the same networks. A way is prepared
 - forward: predictions for one batch, from what the way keeps of it between epochs; ours keeps features;
 - forward_from_weights: the same from raw weights, features included;
 - training_step: the published one from a batch that its workers have collated; ours from the indices of a batch;
-- epochs: whole ones, a pass over the training side and the validation after it, as each way's loop does them.
+- epochs: whole ones, a pass over the training side and the validation after it, as each way's loop does them; the
+  published one validates in the batches that its loaders make, ours in large ones.
 """
 
 import tempfile
@@ -31,7 +32,6 @@ from nfn_transformer.experiments.feature_store import FeatureStore, union
 from nfn_transformer.experiments.host_memory import keep_freed_memory
 from nfn_transformer.experiments.metrics import measure_logits
 from nfn_transformer.experiments.optimization import build_optimizer
-from nfn_transformer.experiments.predictions import EVALUATION_BATCH
 from nfn_transformer.experiments.processes import ALONE
 from nfn_transformer.experiments.training import Feeding, train
 from nfn_transformer.experiments.training_step import build_step
@@ -115,7 +115,7 @@ class PublishedWay(Way):
         split, generator = split_runs(zoo.runs, SEED), stream(SEED, "published batches")
         start = time.perf_counter()
         training = published_loader(zoo, split.train, case.batch_size, self.workers, generator)
-        validation = published_loader(zoo, split.validation, EVALUATION_BATCH, self.workers, generator)
+        validation = published_loader(zoo, split.validation, case.batch_size, self.workers, generator)
         turn(time.perf_counter() - start)
         self._make_model(case)
         for _ in range(count):
