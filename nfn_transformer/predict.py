@@ -99,7 +99,7 @@ def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace
             # A zoo that the run does not know has no side that it was trained on.
             if at_its_place or flags.split == "test":
                 raise
-    outputs = fitted.outputs(replace(zoo, rows=zoo.rows.to(fitted.device)), index)
+    outputs = fitted.outputs(zoo, index)
     labels, predicted, runs = zoo.labels[index], fitted.accuracies(outputs), [zoo.runs[i] for i in index.tolist()]
     print(f"{data.dataset} ({data.data_path}), {what}: {len(index)} networks")
     interval = tau_interval(predicted, labels, runs, run.read_config()[0].seed)

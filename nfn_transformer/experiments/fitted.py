@@ -18,18 +18,17 @@ from nfn_transformer.zoo.reading import Zoo
 class FittedPredictor(Protocol):
     """A trained predictor of networks with the sizes of `spec`.
 
-    `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attributes: device, where the
-    zoo's tensors have to be; size, what is counted of it -> how many.
+    `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attribute: size, what is
+    counted of it -> how many.
     """
 
     spec: TransformerSpec
-    device: torch.device
 
     @property
     def size(self) -> dict[str, int]: ...
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
-        """For the checkpoints that `index` [n] selects."""
+        """For the checkpoints that `index` [n] selects in a zoo on the CPU."""
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
         """For n networks on the CPU."""
@@ -73,7 +72,7 @@ class FittedTrees:
     """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
 
     def __init__(self, model: TreeModel, spec: TransformerSpec):
-        self.model, self.spec, self.device = model, spec, torch.device("cpu")
+        self.model, self.spec = model, spec
 
     @property
     def size(self) -> dict[str, int]:

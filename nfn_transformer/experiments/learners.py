@@ -19,6 +19,7 @@ from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import IN_MEMORY_IF_IT_FITS, Feeding, train
+from nfn_transformer.experiments.training_step import check_preparations
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.spec import TransformerSpec
 
@@ -98,6 +99,7 @@ class NetworkLearner:
 
     def __init__(self, config: RunConfig, spec: TransformerSpec):
         config.predictor.check(spec, config.data.dataset)
+        check_preparations(config.training, torch.device(config.device))
         self.config, self.device = config, config.device
         try:
             self.model = build_predictor(spec, config.predictor, config.seed).to(config.device)

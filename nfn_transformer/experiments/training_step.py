@@ -47,13 +47,12 @@ def build_step(model: AccuracyPredictor | StackedModels, config: TrainingConfig,
     if processes.count > 1:
         forward = DistributedDataParallel(forward)
     plain = whole = Losses(forward, parameters, config.amp, processes.count)
+    check_preparations(config, device)
     if config.compile:
-        _check_compiler(device)
         whole = Losses(torch.compile(forward, dynamic=False), parameters, config.amp, processes.count)
     if config.cuda_graphs:
-        if device.type != "cuda" or processes.count > 1:
-            place = f"the device is {device}" if device.type != "cuda" else "torchrun started several processes"
-            raise UserError(f"--cuda_graphs True: {place}; CUDA graphs need one process with a GPU")
+        if processes.count > 1:
+            raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
         whole = GraphedLosses(whole)
 
     def step(features: Features, labels: Tensor, batch: int) -> Tensor:
@@ -147,6 +146,9 @@ class GraphedLosses:
         self._gradients = [parameter.grad for parameter in self._losses.parameters]
 
 
-def _check_compiler(device: torch.device) -> None:
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+def check_preparations(config: TrainingConfig, device: torch.device) -> None:
+    """Raise UserError where the configuration wants a step prepared that this machine cannot prepare."""
+    if config.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise UserError("--compile True: on the CPU it needs a C++ compiler (g++ or clang++), which is not here")
+    if config.cuda_graphs and device.type != "cuda":
+        raise UserError(f"--cuda_graphs True: the device is {device}; CUDA graphs need a GPU")

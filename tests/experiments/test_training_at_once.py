@@ -7,7 +7,6 @@ import pytest
 import torch
 from symmetry import relative_error
 
-from nfn_transformer.errors import UserError
 from nfn_transformer.experiments import training_step
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare
@@ -194,10 +193,3 @@ def test_bfloat16_rounds_and_still_learns(new_trainer):
     assert 1e-7 < abs(losses[0][0] - losses[1][0]) < 1e-2
     assert losses[0][-1] < losses[0][0] - 0.02
     assert all(parameter.dtype == torch.float32 for parameter in rough.model.parameters())
-
-
-def test_cuda_graphs_need_a_gpu(new_trainer):
-    with pytest.raises(
-        UserError, match="--cuda_graphs True: the device is cpu; CUDA graphs need one process with a GPU"
-    ):
-        train([new_trainer(cuda_graphs=True)])
