@@ -141,9 +141,7 @@ def test_predict(trained, small_zoo, tmp_path, capsys):
     assert "not a run directory" in fail(predict.main, capsys, "--run", small_zoo, a_checkpoint)
 
 
-def test_a_step_that_cannot_be_prepared_is_refused_before_a_run_begins(
-    small_zoo, tmp_path, capsys, monkeypatch
-):
+def test_a_step_that_cannot_be_prepared_is_refused_before_a_run_begins(small_zoo, tmp_path, capsys, monkeypatch):
     words = ("--dataset", "digits", "--data_path", small_zoo, "--device", "cpu", "--out_dir", tmp_path / "none")
     errors = fail(main.main, capsys, *words, "--cuda_graphs")
     assert "--cuda_graphs True: the device is cpu; CUDA graphs need a GPU" in errors

@@ -7,11 +7,13 @@ import pytest
 import torch
 from symmetry import relative_error
 
-from nfn_transformer.experiments import training_step
+from nfn_transformer.experiments import feature_store, training, training_step
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.data import prepare
+from nfn_transformer.experiments.feature_store import FeatureStore
 from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.experiments.streaming import StreamedZoo
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import Feeding, train
 from nfn_transformer.experiments.training_step import build_step
@@ -157,6 +159,16 @@ def test_streamed_batches_are_those_in_memory(new_trainer, n_workers):
     together = [new_trainer(seed) for seed in (1, 2)]
     train(together, Feeding(stream=True, n_workers=n_workers))
     assert_equal(together[0], in_memory)
+
+
+@pytest.mark.parametrize(("free", "kind"), [(1 << 40, FeatureStore), (1, StreamedZoo)])
+def test_a_zoo_is_streamed_where_its_features_do_not_fit(new_trainer, monkeypatch, free, kind):
+    made = []
+    monkeypatch.setattr(feature_store, "free_bytes", lambda device: free)
+    for source in (FeatureStore, StreamedZoo):
+        monkeypatch.setattr(training, source.__name__, lambda *words, own=source: made.append(own) or own(*words))
+    train([new_trainer(epochs=1)])
+    assert made == [kind]
 
 
 def test_a_large_batch_in_pieces_is_the_batch(new_trainer, monkeypatch):
