@@ -122,7 +122,8 @@ class GraphedLosses:
     def __call__(self, features: Features, labels: Tensor, batch: int) -> Tensor:
         """See `Step`."""
         if self._graph is None:
-            self._record(features, labels, batch)
+            with torch.cuda.device(labels.device):
+                self._record(features, labels, batch)
         for fixed, tensor in zip(self._features.tensors(), features.tensors(), strict=True):
             fixed.copy_(tensor)
         self._labels.copy_(labels)

@@ -164,7 +164,7 @@ def test_damaged_results_are_reported(finished):
     assert "results.json: is not what a finished run writes" in problem
 
 
-@pytest.mark.parametrize("name", ["seed", "out_dir", "resume", "device"])
+@pytest.mark.parametrize("name", ["seed", "seeds", "out_dir", "resume", "device"])
 def test_flags_that_reproduce_sets_are_refused(name, planned):
     with pytest.raises(GridError, match=f"row 'net', column 'all': the flag '{name}' is set by reproduce.py"):
         planned(rows=[row(**{name: "1"})])
