@@ -11,8 +11,8 @@ _LARGEST_THRESHOLD = 32 << 20
 def keep_freed_memory() -> None:
     """Tell the C library to keep freed memory instead of handing it back to the system.
 
-    PyTorch has no cache of its own for the CPU, and glibc maps large tensors anew in every step: at 128 networks a
-    batch, touching fresh pages takes a third of a training step. Where the C library is another, nothing happens.
+    PyTorch has no cache of its own for the CPU, and glibc maps large tensors anew in every step: at large
+    batches touching fresh pages takes a good part of a training step. Where the C library is another, nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

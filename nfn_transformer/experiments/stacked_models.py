@@ -75,10 +75,8 @@ class StackedOptimizer:
         self._optimizers = optimizers
         self._optimizer = build(self._stacked)
         for stacked, *own in zip(self._stacked, *self._own, strict=True):
-            states = [
-                optimizer.state[p] for optimizer, p in zip(optimizers, own, strict=True) if optimizer.state.get(p)
-            ]
-            if states:
+            states = [optimizer.state[parameter] for optimizer, parameter in zip(optimizers, own, strict=True)]
+            if all(states):
                 self._optimizer.state[stacked] = {
                     # The number of steps is one number for all.
                     name: torch.stack([state[name] for state in states]) if first.ndim == own[0].ndim else first.clone()

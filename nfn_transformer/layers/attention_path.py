@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 from torch import Tensor, nn
 
-from nfn_transformer.layers.features import BlockFeatures
+from nfn_transformer.layers.features import BlockFeatures, heads_side_by_side
 from nfn_transformer.weights.containers import BlockWeights
 
 
@@ -54,7 +54,7 @@ class AttentionSums:
     @classmethod
     def of_weights(cls, weights: BlockWeights) -> Self:
         """Of block weights with any number of channels."""
-        Q, K, V = (per_head.transpose(2, 3).flatten(3) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
+        Q, K, V = (heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
         O = weights.W_O.flatten(2, 3)  # [b, a, h D_v, D]  # noqa: E741 - the symbol of the paper
         QK = Q.flatten(1, 2) @ K.flatten(1, 2).transpose(1, 2)
         VO = V.flatten(1, 2).unsqueeze(1) @ O

@@ -48,13 +48,14 @@ class BlockFeatures(TensorFields):
 
 def read_block(weights: BlockWeights) -> BlockFeatures:
     """The features of a block's weights; sums over heads are one product, those of single heads are never made."""
-    Q, K, V = (_heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
+    Q, K, V = (heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
     O = weights.W_O.flatten(2, 3)  # [b, d, h D_v, D]  # noqa: E741 - the symbol of the paper
     return block_features(Q @ K.transpose(-1, -2), V @ O, weights.W_A, weights.b_A, weights.W_B, weights.b_B)
 
 
-def _heads_side_by_side(per_head: Tensor) -> Tensor:
-    return per_head.transpose(2, 3).flatten(3)  # [b, d, D, h D_k]
+def heads_side_by_side(per_head: Tensor) -> Tensor:
+    """W^Q, W^K or W^V [b, d, h, D, c] as one matrix of all heads: [b, d, D, h c]."""
+    return per_head.transpose(2, 3).flatten(3)
 
 
 def block_features(QK: Tensor, VO: Tensor, W_A: Tensor, b_A: Tensor, W_B: Tensor, b_B: Tensor) -> BlockFeatures:
