@@ -1,16 +1,40 @@
 """How much memory is free, for deciding what to keep in it."""
 
+import math
 import os
+from pathlib import Path
 
 import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be taken on a device; on the CPU without swapping anything out."""
+    """Bytes that can still be taken on a device; on the CPU without swapping out, and within what the job may have."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return int(min(_free_in_machine(), _free_in_group()))
+
+
+def _free_in_machine() -> float:
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Other systems than Linux do not tell what is free.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+
+def _free_in_group() -> float:
+    """What the control groups (version 2) of a container or a cluster's job leave; infinity without a limit."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    root = Path("/sys/fs/cgroup")
+    group = next((root / line[3:].lstrip("/") for line in own if line.startswith("0::")), root)
+    free = math.inf
+    for folder in (group, *group.parents):
+        try:
+            free = min(free, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+        except (OSError, ValueError):  # no such group, or no limit ("max")
+            continue
+    return max(0.0, free)

@@ -14,7 +14,7 @@ from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments import tracking
 from nfn_transformer.experiments.config import RunConfig
-from nfn_transformer.experiments.experiment import Experiment, begin, reopen
+from nfn_transformer.experiments.experiment import Elsewhere, Experiment, begin, reopen
 from nfn_transformer.experiments.final_report import COMPLETE, evaluate_best, read_summary
 from nfn_transformer.experiments.learners import Job, load_fitted, train_learners
 from nfn_transformer.experiments.processes import Processes
@@ -23,7 +23,10 @@ from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.training import Feeding
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
-_FREE_ON_RESUME = {"resume", "device", "data_path", "n_workers", "load_cache", "stream", "wandb", "project", "entity"}
+_FREE_ON_RESUME = {
+    *("resume", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
+    *("wandb", "project", "entity"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class TrainingCommand:
                 raise RunError(f"--resume {runs} goes on by the run's own configuration; leave out {fixed}")
         if flags.seeds is not None and "seed" in given:
             raise UserError("--seed and --seeds contradict each other; give one of them")
+        if processes.count > 1 and given.get("cuda_graphs"):
+            raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
         runs = len(flags.resume or flags.seeds or [flags.seed])
         if processes.count > 1 and (runs > 1 or not self.shares_a_run):
             what = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
@@ -89,8 +94,13 @@ class TrainingCommand:
                 place = flags.out_dir
                 out_dirs = [None if place is None else place / f"seed{seed}" for seed in flags.seeds]
             return begin(configs, out_dirs, flags.load_cache, flags.n_workers, processes)
-        device = cli.device(flags.device) if "device" in given else None
-        return reopen(flags.resume, device, flags.data_path, flags.load_cache, flags.n_workers, processes)
+        elsewhere = Elsewhere(
+            device=cli.device(flags.device) if "device" in given else None,
+            data_path=flags.data_path,
+            compile=given.get("compile"),
+            cuda_graphs=given.get("cuda_graphs"),
+        )
+        return reopen(flags.resume, elsewhere, flags.load_cache, flags.n_workers, processes)
 
     def _work(self, experiments: list[Experiment], flags: argparse.Namespace, processes: Processes) -> int:
         if processes.is_first:

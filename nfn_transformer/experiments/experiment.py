@@ -76,10 +76,35 @@ def _shared_by(processes: Processes) -> dict[str, str]:
     return {"processes": str(processes.count)} if processes.count > 1 else {}
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a run that goes on has in place of its own, which decides no numbers beyond rounding; its own where None.
+
+    Fields: device; data_path, another place of the same zoo; compile and cuda_graphs, see `TrainingConfig`.
+    """
+
+    device: torch.device | None = None
+    data_path: str | None = None
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
+
+    def applied(self, config: RunConfig) -> RunConfig:
+        """A run's configuration with these."""
+        if self.data_path is not None:
+            config = replace(config, data=replace(config.data, data_path=absolute(self.data_path)))
+        if self.device is not None:
+            config = replace(config, device=str(self.device))
+        wanted = {"compile": self.compile, "cuda_graphs": self.cuda_graphs}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        return replace(config, training=replace(config.training, **wanted)) if wanted else config
+
+
+AS_IT_BEGAN = Elsewhere()
+
+
 def reopen(
     paths: Sequence[Path],
-    device: torch.device | None = None,
-    data_path: str | None = None,
+    elsewhere: Elsewhere = AS_IT_BEGAN,
     load_cache: bool = True,
     n_workers: int = 0,
     processes: Processes = ALONE,
@@ -88,7 +113,7 @@ def reopen(
 
     Args:
         paths: their directories; of several runs, all of one configuration but for the seed.
-        device, data_path: another device or another place of the same zoo; the runs' own where None.
+        elsewhere: see there.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
         processes: those that share one run.
 
@@ -97,7 +122,7 @@ def reopen(
         ZooError: the zoo cannot be read.
     """
     runs = [RunDirectory.open(path) for path in paths]
-    described = [_described(run, device, data_path) for run in runs]
+    described = [_described(run, elsewhere) for run in runs]
     (config, spec), *others = described
     for path, (other, _) in zip(paths[1:], others, strict=True):
         if replace(other, seed=config.seed, versions=config.versions) != config:
@@ -116,13 +141,9 @@ def reopen(
     return [_taken_up(run, config, zoo, processes) for run, (config, _) in zip(runs, described, strict=True)]
 
 
-def _described(
-    run: RunDirectory, device: torch.device | None, data_path: str | None
-) -> tuple[RunConfig, TransformerSpec]:
+def _described(run: RunDirectory, elsewhere: Elsewhere) -> tuple[RunConfig, TransformerSpec]:
     config, spec = run.read_config()
-    if data_path is not None:
-        config = replace(config, data=replace(config.data, data_path=absolute(data_path)))
-    return config if device is None else replace(config, device=str(device)), spec
+    return elsewhere.applied(config), spec
 
 
 def _taken_up(run: RunDirectory, config: RunConfig, zoo: Zoo, processes: Processes) -> Experiment:

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor
 
 from nfn_transformer.errors import UserError
+
+_PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Processes:
             return
         if device != "cpu":
             torch.cuda.set_device(self.device(device))
-        distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+        # The others wait while the first process reads the zoo, which may take hours.
+        distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_PATIENCE)
         try:
             yield
         finally:

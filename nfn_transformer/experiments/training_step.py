@@ -4,7 +4,9 @@ Every way gives the same numbers up to rounding; `amp` alone rounds to bfloat16.
 """
 
 import math
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -142,14 +144,18 @@ class GraphedLosses:
                 self._losses(self._features, self._labels, batch)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # thread_local: threads that read ahead pin memory at the same time.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._result = self._losses(self._features, self._labels, batch)
         self._gradients = [parameter.grad for parameter in self._losses.parameters]
 
 
 def check_preparations(config: TrainingConfig, device: torch.device) -> None:
     """Raise UserError where the configuration wants a step prepared that this machine cannot prepare."""
-    if config.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        raise UserError("--compile True: on the CPU it needs a C++ compiler (g++ or clang++), which is not here")
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
+    if config.compile and device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(
+            f"--compile True: on the CPU it needs a C++ compiler, and {compiler} is not here (CXX names one)"
+        )
     if config.cuda_graphs and device.type != "cuda":
         raise UserError(f"--cuda_graphs True: the device is {device}; CUDA graphs need a GPU")

@@ -1,5 +1,6 @@
 """A matrix that grows row by row and stands in memory once, or in a file where memory is too small."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ class RowMatrix:
             return torch.empty(shape)
         with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives its name and its handle
             file.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, later it would be a crash
             return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
     def rows(self) -> Tensor:

@@ -136,6 +136,20 @@ def test_ctrl_c_leaves_a_usable_run(small_zoo, unbroken, tmp_path):
     assert outcome(path) == outcome(unbroken)
 
 
+def test_a_run_goes_on_where_there_are_no_cuda_graphs(unbroken, small_zoo, tmp_path):
+    path = tmp_path / "run"
+    run_until("epoch 2/4", signal.SIGINT, "main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", path)
+    config = json.loads((path / "config.json").read_text())
+    config["training"]["cuda_graphs"] = True
+    (path / "config.json").write_text(json.dumps(config))
+    refused = run("main.py", "--resume", path)
+    assert refused.returncode == 2
+    assert "--cuda_graphs True: the device is cpu" in refused.stderr
+    resumed = run("main.py", "--resume", path, "--cuda_graphs", "False", "--compile", "False")
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(path / "metrics.csv", "seconds") == rows(unbroken / "metrics.csv", "seconds")
+
+
 def test_wandb_logs_offline_and_is_not_imported_unasked(small_zoo, tmp_path):
     settings = (*SETTINGS[:2], "--epochs", 1, "--data_path", small_zoo, "--enc_mode", "no")
     logged = run(
