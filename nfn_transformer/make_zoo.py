@@ -1,6 +1,7 @@
-"""Make a zoo: train a population of small vision transformers and write it in the release's layout.
+"""Make a zoo: train populations of small transformers and write them in the release's layout.
 
     python nfn_transformer/make_zoo.py --out data/my_zoo.zip --runs 200
+    python nfn_transformer/make_zoo.py --out data/mails.zip --dataset mails --texts mails/ --runs 100
 
 The same command goes on where an interrupted one has stopped.
 """
@@ -8,60 +9,113 @@ The same command goes on where an interrupted one has stopped.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from nfn_transformer.cli import EXIT_INTERRUPTED, HelpFormatter, add_boolean, device, number, run_command
+import torch
+
+from nfn_transformer.atomic_files import write_text
+from nfn_transformer.cli import EXIT_INTERRUPTED, HelpFormatter, add_boolean, count, device, number, run_command, seed
 from nfn_transformer.errors import UserError
+from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
+from nfn_transformer.grids.launchers import build_launcher
+from nfn_transformer.making.arrays import npz_file
+from nfn_transformer.making.estimate import estimate, population_size
 from nfn_transformer.making.histogram import save_histogram
-from nfn_transformer.making.images import ImageData, digits, idx_folder
-from nfn_transformer.making.population import SNAPSHOT_LABELS, TrainingPlan
-from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, make_zoo
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.making.images import digits, idx_folder
+from nfn_transformer.making.parts import WorkFolder
+from nfn_transformer.making.population import SNAPSHOT_LABELS
+from nfn_transformer.making.recipe import Recipe, read_recipe
+from nfn_transformer.making.samples import TaskData
+from nfn_transformer.making.texts import frequent_words, read_texts, text_data
+from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
+from nfn_transformer.making.workers import run_workers, worker_is_done
+from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, unfinished, write_zoo
+
+AUTO = "auto"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train a population of small vision transformers and write them as a zoo. "
+        description="Train populations of small transformers, many networks at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
         formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
-    count = number(int, 1)
+    _add_zoo_flags(parser.add_argument_group("the zoo"))
+    _add_data_flags(parser.add_argument_group("images or texts"))
+    _add_network_flags(parser.add_argument_group("the networks"))
+    group = parser.add_argument_group("where it runs")
+    group.add_argument(
+        "--population",
+        type=_population,
+        default=AUTO,
+        help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_launcher_flags(group, "processes that train, each its share of the populations,")
+    group.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # what the launcher starts
+    return parser
 
-    group = parser.add_argument_group("the zoo")
+
+def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", type=Path, required=True, help="where it goes: a new folder, or a zip if it ends so")
     group.add_argument("--dataset", default="digits", help="its name: metadata/NAME.csv and NAME/*.pt")
     group.add_argument("--runs", type=count, default=1600, help="networks to train, each with drawn hyperparameters")
-    group.add_argument("--seed", type=number(int, 0), default=1, help="what all random choices depend on")
     group.add_argument(
-        "--snapshots", default="75", help="checkpoints of a run, in percent of its training (1: epoch 1)"
+        "--recipe", type=Path, help="file with the values that runs draw or combine, as those in scripts/zoos/"
+    )
+    group.add_argument("--seed", type=seed, default=1, help="what all random choices depend on")
+    group.add_argument(
+        "--snapshots",
+        default="75",
+        help="checkpoints of a run: 1 (after epoch 1), 50, 75, 100 (percent of its training), and best (after the "
+        "epoch with the highest test accuracy, as in the released zoo)",
     )
     add_boolean(group, "--half", False, "store weights in half precision; accuracies are those of the stored weights")
+    add_boolean(group, "--dry_run", False, "list the runs and estimate time and size, but train nothing")
 
-    group = parser.add_argument_group("images")
-    group.add_argument("--images", type=Path, help="a folder with MNIST's idx files; without it scikit-learn's digits")
-    group.add_argument("--train_images", type=count, help="train on the first so many only")
+
+def _add_data_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
+    )
+    group.add_argument("--train_images", type=count, help="train on the first so many images, or texts, only")
     group.add_argument("--test_images", type=count, help="measure accuracy on the first so many only")
     group.add_argument(
         "--crop_padding", type=number(int, 0), default=0, help="pad train images by this, crop at random"
     )
+    group.add_argument(
+        "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
+    )
+    group.add_argument("--tokens", type=count, default=32, help="words of a text that networks see")
+    group.add_argument("--vocabulary", type=count, default=10_000, help="words with a vector: the most frequent ones")
+    group.add_argument(
+        "--word_vectors",
+        type=Path,
+        help="a word2vec file (text, or binary if it ends in .bin), reduced to --embed_dim by PCA; without it vectors "
+        "of the train texts themselves, by SVD of their words' contexts",
+    )
 
-    group = parser.add_argument_group("the networks")
+
+def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--embed_dim", type=count, default=16, help="width D of the tokens")
     group.add_argument("--n_attention_heads", type=count, default=2, help="heads of each block; they divide D")
     group.add_argument("--n_layers", type=count, default=2, help="encoder blocks")
     group.add_argument("--hidden", type=count, default=32, help="hidden width D_A of each block's MLP")
     group.add_argument("--patch", type=count, default=2, help="patch size; it divides the image's sides")
-
-    group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=count, default=48, help="length of the training; it ends at the last snapshot")
-    group.add_argument("--batch_size", type=count, default=32, help="images in a batch of each network")
-    group.add_argument("--population", type=count, default=32, help="networks trained at once")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    return parser
+    group.add_argument("--batch_size", type=count, default=32, help="images or texts in a batch of each network")
 
 
-def _images(options: argparse.Namespace) -> ImageData:
-    data = digits() if options.images is None else idx_folder(options.images)
+def _population(text: str) -> int | str:
+    return text if text == AUTO else count(text)
+
+
+def _data(options: argparse.Namespace) -> TaskData:
+    if options.images is not None and options.texts is not None:
+        raise UserError("--images and --texts: a zoo is of one or the other")
+    data = _texts(options) if options.texts is not None else _images(options.images)
     for flag, part in (("--train_images", data.train), ("--test_images", data.test)):
         wanted = getattr(options, flag[2:])
         if wanted is not None and wanted > len(part.labels):
@@ -69,20 +123,28 @@ def _images(options: argparse.Namespace) -> ImageData:
     return data.limited(options.train_images, options.test_images)
 
 
-def _spec(options: argparse.Namespace, data: ImageData) -> TransformerSpec:
-    channels, height, width = data.train.images.shape[1:]
-    if height % options.patch or width % options.patch:
-        raise UserError(f"--patch {options.patch}: does not divide the images' {height} x {width} pixels")
-    heads, dimension = options.n_attention_heads, options.embed_dim
-    if dimension % heads:
-        raise UserError(f"--n_attention_heads {heads}: does not divide --embed_dim {dimension}")
-    tokens = (height // options.patch) * (width // options.patch)
-    block = BlockSpec(heads, dimension, dimension // heads, dimension // heads, options.hidden)
-    return TransformerSpec(
-        blocks=(block,) * options.n_layers,
-        classifier=FeedForwardSpec((dimension, dimension, data.classes)),
-        embedding=EmbeddingSpec(channels, dimension, (options.patch, options.patch), tokens),
-    )
+def _images(place: Path | None) -> TaskData:
+    if place is None:
+        return digits()
+    return npz_file(place) if place.suffix == ".npz" else idx_folder(place)
+
+
+def _texts(options: argparse.Namespace) -> TaskData:
+    if options.crop_padding:
+        raise UserError(f"--crop_padding {options.crop_padding}: texts have no pixels")
+    train, test = read_texts(options.texts)
+    words = frequent_words(train.words, options.vocabulary)
+    if options.word_vectors is None:
+        vectors = corpus_vectors(train.words, words, options.embed_dim, options.seed)
+    else:
+        words, vectors = word2vec_vectors(options.word_vectors, words, options.embed_dim)
+    return text_data(train, test, words, vectors, options.tokens)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    defaults = {"runs": options.runs, "hidden": options.hidden, "epochs": (options.epochs,)}
+    defaults |= {name: (getattr(options, name),) for name in ("embed_dim", "n_attention_heads", "n_layers")}
+    return Recipe(**defaults) if options.recipe is None else read_recipe(options.recipe, defaults)
 
 
 def _snapshots(text: str) -> tuple[str, ...]:
@@ -92,27 +154,51 @@ def _snapshots(text: str) -> tuple[str, ...]:
     return labels
 
 
-def _plan(options: argparse.Namespace, data: ImageData) -> ZooPlan:
+def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> ZooPlan:
     name = options.dataset
     if name in ("", ".", "..", "metadata") or any(character in name for character in "/\\"):
         raise UserError(f"--dataset '{name}': expected a name that a folder beside metadata/ can have")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: no folder {options.out.parent}")
-    training = TrainingPlan(
-        spec=_spec(options, data),
+    plan = ZooPlan(
+        out=options.out,
+        dataset=name,
+        runs=_recipe(options).draw(options.seed),
+        population=1 if options.population == AUTO else options.population,
+        patch=options.patch,
         seed=options.seed,
-        epochs=options.epochs,
         batch_size=options.batch_size,
         crop_padding=options.crop_padding,
         snapshots=_snapshots(options.snapshots),
         half=options.half,
     )
-    return ZooPlan(options.out, name, options.runs, options.population, training)
+    for run in {run.architecture: run for run in plan.runs}.values():
+        plan.training(run, data)
+    if options.population == AUTO:
+        begun = WorkFolder(plan.out).population
+        plan = replace(plan, population=begun or population_size(plan, data, chosen))
+    return plan
+
+
+def _announce(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace) -> None:
+    expected = estimate(plan, data, chosen)
+    jobs = options.jobs or 1
+    minutes = expected.seconds / 60 / jobs
+    print(
+        f"{len(plan.runs)} runs in {len(plan.populations())} populations of at most {plan.population}, "
+        f"{len(data.train.labels)} train and {len(data.test.labels)} test samples, {data.classes} classes: "
+        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB and {minutes:.0f} min of training"
+        + (f" on {jobs} devices" if jobs > 1 else ""),
+        flush=True,
+    )
 
 
 def _report(made: MadeZoo, plan: ZooPlan) -> None:
     if made.diverged:
-        print(f"{made.diverged} checkpoints are left out: their weights are not finite")
+        listed = plan.out.with_name(f"{plan.out.stem}_diverged.csv")
+        runs, epochs = [one.run for one in made.diverged], [one.epoch for one in made.diverged]
+        write_text(listed, runs_table(runs, epochs))
+        print(f"{len(made.diverged)} runs have diverged, and are left out from then on: {listed}")
     if not len(made.accuracies):
         print(f"{plan.out}: no network is left")
         return
@@ -120,23 +206,53 @@ def _report(made: MadeZoo, plan: ZooPlan) -> None:
     save_histogram(made.accuracies, f"{len(made.accuracies)} networks of {plan.out.name}", picture)
     low, median, high = (made.accuracies.quantile(q).item() for q in (0, 0.5, 1))
     print(
-        f"{plan.out}: {len(made.accuracies)} checkpoints of {plan.runs} runs, "
-        f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}, {made.seconds:.0f} s; histogram in {picture}"
+        f"{plan.out}: {len(made.accuracies)} checkpoints of {len(plan.runs)} runs, "
+        f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}; histogram in {picture}"
     )
+
+
+def _make(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace, words: list[str]) -> None:
+    """All that is left, in this process or in those that the launcher starts; then the zoo."""
+    with making(plan, data) as work:
+        if (options.jobs or 1) == 1 and options.launcher == "processes":
+            train_share(plan, data, chosen, work)
+        else:
+            slots = environments(options.jobs or 1, options.device)
+            folder = (work.path / "submitit").resolve()
+            launcher = build_launcher(options.launcher, options.jobs, slots, folder, launcher_parameters(options))
+            command = [str(Path(__file__).resolve()), *words, "--population", str(plan.population)]
+            run_workers(command, options.jobs or 1, launcher, work, plan)
+        if left := unfinished(plan, work):
+            raise UserError(f"{work.path}: {left} populations are not finished; the same command goes on from there")
+        made = write_zoo(plan, data, work)
+    _report(made, plan)
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command: 0 when the zoo is written, 130 when it was interrupted."""
     options = _parser().parse_args(arguments)
+    launcher_parameters(options)
     chosen = device(options.device)
-    data = _images(options)
-    plan = _plan(options, data)
+    data = _data(options)
+    plan = _plan(options, data, chosen)
     try:
-        made = make_zoo(plan, data, chosen)
+        if options.worker is not None:
+            work = WorkFolder(plan.out)
+            work.check(plan.configuration(data))
+            train_share(plan, data, chosen, work)
+            worker_is_done(options.worker)
+            return 0
+        if options.dry_run:
+            _announce(plan, data, chosen, options)
+            print(runs_table(plan.runs), end="")
+            return 0
+        if plan.out.exists():
+            raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
+        _announce(plan, data, chosen, options)
+        _make(plan, data, chosen, options, list(arguments))
     except KeyboardInterrupt:
         print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED
-    _report(made, plan)
     return 0
 
 

@@ -4,25 +4,22 @@ python nfn_transformer/reproduce.py scripts/tables/smoke.yaml
 """
 
 import argparse
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from nfn_transformer import atomic_files, cli, gbm, xgb
 from nfn_transformer import main as network
-from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.run_directory import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
-from nfn_transformer.grids.launchers import LAUNCHERS, build_launcher
+from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
+from nfn_transformer.grids.launchers import build_launcher
 from nfn_transformer.grids.results_table import Table, build_table
 
 COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
@@ -44,57 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_path", help="zoo of all cells, in place of the grid's own")
     parser.add_argument("--device", default="auto", help="device of the cells: auto, cpu, cuda, ...")
-    parser.add_argument(
-        "--jobs",
-        type=cli.count,
-        help="cells at once: on this machine 1 by default, on its GPUs in turn; with --launcher slurm as many as there "
-        "are by default",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=LAUNCHERS,
-        default="processes",
-        help="processes of this machine, or jobs of submitit, on this machine (local) or in a cluster (slurm)",
-    )
-    parser.add_argument(
-        "--slurm",
-        action="append",
-        metavar="NAME=VALUE",
-        help="a parameter of the jobs as submitit names it, once for each: --slurm timeout_min=600 --slurm "
-        "cpus_per_task=4 --slurm gpus_per_node=1 --slurm slurm_partition=NAME (timeout_min: 24 hours "
-        "unless given)",
-    )
+    add_launcher_flags(parser, "cells")
     cli.add_boolean(
         parser, "--report", False, "run nothing; write the table of what is finished (the zoo is read to know it)"
     )
     return parser
-
-
-def _environments(jobs: int, device: str) -> list[dict[str, str]]:
-    """What each of the cells that run at once on this machine adds to its environment: a GPU, and its cores."""
-    threads = {}
-    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        # Threads of several processes on one core wait for each other, which can take many times longer.
-        threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))}
-    if device == "cpu" or not torch.cuda.is_available():
-        return [threads] * jobs
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    if device not in ("auto", "cuda"):  # one GPU by its number, which counts those that are visible
-        return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}] * jobs
-    return [{**threads, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
-
-
-def _parameters(flags: argparse.Namespace) -> dict[str, str]:
-    words, parameters = flags.slurm or [], {}
-    if words and flags.launcher == "processes":
-        raise UserError(f"--slurm {words[0]}: needs --launcher slurm (or local)")
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise UserError(f"--slurm {word}: expected NAME=VALUE, as in timeout_min=600")
-        parameters[name] = value
-    return parameters
 
 
 def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) -> str:
@@ -128,9 +79,9 @@ def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(ending, _interrupt)
     flags.cells.mkdir(parents=True, exist_ok=True)
-    environments = _environments(flags.jobs or 1, flags.device)
+    slots = environments(flags.jobs or 1, flags.device)
     folder = flags.cells.resolve() / "submitit"
-    launcher = build_launcher(flags.launcher, flags.jobs, environments, folder, _parameters(flags))
+    launcher = build_launcher(flags.launcher, flags.jobs, slots, folder, launcher_parameters(flags))
     done = sum(cell.task.finished for cell in cells)
     print(f"{len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
     try:
@@ -145,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
     cli.check_device_name(flags.device)
-    _parameters(flags)
+    launcher_parameters(flags)
     if flags.launcher != "slurm":
         cli.device(flags.device)
     grid = read_grid(flags.grid)

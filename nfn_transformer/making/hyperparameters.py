@@ -1,23 +1,9 @@
-"""The hyperparameters that runs of a zoo differ in, and their seeded draw from grids."""
+"""What the runs of a zoo differ in: hyperparameters of the training, and sizes of the network."""
 
 from dataclasses import dataclass
 
-import torch
-
-from nfn_transformer.seeding import stream
-
-LEARNING_RATES: dict[str, tuple[float, ...]] = {
-    "sgd": (0.03, 0.05, 0.07, 0.1, 0.2, 0.3),
-    "sgd_momentum": (0.003, 0.005, 0.007, 0.01, 0.02, 0.03),
-    "adam": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
-    "rmsprop": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
-}
-"""Optimizer -> the learning rates that it is drawn with."""
-
-W_INIT_STDS = (0.15, 0.2, 0.3, 0.4, 0.5)
-L2_REGULARIZERS = (1e-8, 1e-7, 1e-6, 1e-4, 1e-3)
-TRAIN_FRACTIONS = (0.7, 0.8, 0.9, 1.0)
-DROPOUTS = (0.0, 0.05, 0.1, 0.15, 0.2)
+from nfn_transformer.making.samples import TaskData
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 
 @dataclass(frozen=True)
@@ -32,19 +18,37 @@ class Hyperparameters:
     lr: float
 
 
-def draw_hyperparameters(seed: int, run: int) -> Hyperparameters:
-    """The hyperparameters of a run, each uniform over its grid; they depend on the seed and the run alone."""
-    generator = stream(seed, "run", run, "hyperparameters")
+@dataclass(frozen=True)
+class Architecture:
+    """One run's sizes: D, heads, blocks and the hidden width D_A of each block's MLP."""
 
-    def choose(grid: tuple):
-        return grid[int(torch.randint(len(grid), (), generator=generator))]
+    embed_dim: int
+    n_attention_heads: int
+    n_layers: int
+    hidden: int
 
-    optimizer = choose(tuple(LEARNING_RATES))
-    return Hyperparameters(
-        optimizer=optimizer,
-        w_init_std=choose(W_INIT_STDS),
-        l2_regularize=choose(L2_REGULARIZERS),
-        train_fraction=choose(TRAIN_FRACTIONS),
-        dropout=choose(DROPOUTS),
-        lr=choose(LEARNING_RATES[optimizer]),
-    )
+    def spec(self, classes: int, embedding: EmbeddingSpec | None) -> TransformerSpec:
+        """The network's spec; the classifier's hidden width is D, as in the release."""
+        D, head = self.embed_dim, self.embed_dim // self.n_attention_heads
+        block = BlockSpec(self.n_attention_heads, D, head, head, self.hidden)
+        return TransformerSpec((block,) * self.n_layers, FeedForwardSpec((D, D, classes)), embedding)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train: its number in the zoo, hyperparameters, sizes, and the epochs of its training."""
+
+    number: int
+    settings: Hyperparameters
+    architecture: Architecture
+    epochs: int
+
+    @property
+    def kind(self) -> tuple:
+        """What runs must have in common to be trained together: sizes, and equally many steps of one optimizer."""
+        return (self.architecture, self.epochs, self.settings.optimizer, self.settings.train_fraction)
+
+
+def run_spec(architecture: Architecture, data: TaskData, patch: int) -> TransformerSpec:
+    """The spec of networks of these sizes on this data; images are cut into patches of `patch` pixels a side."""
+    return architecture.spec(data.classes, data.embedding(architecture.embed_dim, patch))

@@ -1,7 +1,7 @@
 """Labelled images that populations are trained and tested on: scikit-learn's digits, or a folder of idx files."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,51 +10,39 @@ from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.making.idx_files import find_idx, read_idx
+from nfn_transformer.making.samples import LabelledSamples, TaskData
+from nfn_transformer.networks.forward import Dropout, image_logits, no_dropout
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import EmbeddingSpec
 
 DIGITS_TRAIN = 1000
 """Of the 1,797 digits, those that networks are trained on; the other 797 are the test images."""
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Images [n, channels, height, width], float32 in [-1, 1], and their classes [n], int64."""
+class ImageData(TaskData):
+    """Images [n, channels, height, width], float32 in [-1, 1], and their classes."""
 
-    images: Tensor
-    labels: Tensor
+    @property
+    def label_column(self) -> str:
+        """See `TaskData`."""
+        return "test_top1_accuracy"
 
-    def first(self, count: int | None) -> "LabelledImages":
-        """The first `count` images; all of them with None."""
-        return self if count is None else LabelledImages(self.images[:count], self.labels[:count])
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `TaskData`."""
+        return self.train.inputs.dtype
 
-    def to(self, device: torch.device) -> "LabelledImages":
-        """The same images on another device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
+    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
+        """See `TaskData`."""
+        return image_logits(inputs, weights, dropout)
 
-
-@dataclass(frozen=True)
-class ImageData:
-    """Train and test images of one data set, and its number of classes."""
-
-    train: LabelledImages
-    test: LabelledImages
-    classes: int
-
-    def limited(self, train: int | None, test: int | None) -> "ImageData":
-        """The first images of each part, or all of them with None; the classes stay."""
-        return replace(self, train=self.train.first(train), test=self.test.first(test))
-
-    def to(self, device: torch.device) -> "ImageData":
-        """The same data on another device."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
-
-    def digest(self) -> str:
-        """A fingerprint of all pixels and labels."""
-        parts = (self.train.images, self.train.labels, self.test.images, self.test.labels)
-        found = hashlib.sha256()
-        for part in parts:
-            found.update(f"{tuple(part.shape)}".encode())
-            found.update(part.contiguous().numpy())
-        return found.hexdigest()
+    def embedding(self, width: int, patch: int) -> EmbeddingSpec:
+        """See `TaskData`; a token is a patch of `patch` pixels a side."""
+        channels, rows, columns = self.train.inputs.shape[1:]
+        if rows % patch or columns % patch:
+            raise UserError(f"--patch {patch}: does not divide the images' {rows} x {columns} pixels")
+        return EmbeddingSpec(channels, width, (patch, patch), (rows // patch) * (columns // patch))
 
 
 def digits() -> ImageData:
@@ -66,8 +54,8 @@ def digits() -> ImageData:
     found = load_digits()
     order = sorted(range(len(found.target)), key=lambda i: hashlib.sha256(f"digits/{i}".encode()).digest())
     images = torch.as_tensor(found.images[order], dtype=torch.float32)[:, None]  # [1797, 1, 8, 8]
-    both = LabelledImages((images / 16 - 0.5) / 0.5, torch.as_tensor(found.target[order], dtype=torch.int64))
-    rest = LabelledImages(both.images[DIGITS_TRAIN:], both.labels[DIGITS_TRAIN:])
+    both = LabelledSamples((images / 16 - 0.5) / 0.5, torch.as_tensor(found.target[order], dtype=torch.int64))
+    rest = LabelledSamples(both.inputs[DIGITS_TRAIN:], both.labels[DIGITS_TRAIN:])
     return ImageData(both.first(DIGITS_TRAIN), rest, classes=10)
 
 
@@ -83,17 +71,17 @@ def idx_folder(folder: Path) -> ImageData:
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     train, test = _labelled(folder, "train"), _labelled(folder, "t10k")
-    sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
+    sizes = [tuple(part.inputs.shape[2:]) for part in (train, test)]
     if sizes[0] != sizes[1]:
         raise ZooError(f"{folder}: train images are {sizes[0]} pixels, test images {sizes[1]}")
     return ImageData(train, test, classes=int(torch.cat([train.labels, test.labels]).max()) + 1)
 
 
-def _labelled(folder: Path, part: str) -> LabelledImages:
+def _labelled(folder: Path, part: str) -> LabelledSamples:
     images_path = find_idx(folder, f"{part}-images-idx3-ubyte")
     labels_path = find_idx(folder, f"{part}-labels-idx1-ubyte")
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise ZooError(f"{labels_path}: {len(labels)} labels, but {images_path.name} has {len(images)} images")
     pixels = images[:, None].to(torch.float32)  # [n, 1, height, width]
-    return LabelledImages((pixels / 255 - 0.5) / 0.5, labels.to(torch.int64))
+    return LabelledSamples((pixels / 255 - 0.5) / 0.5, labels.to(torch.int64))

@@ -58,9 +58,13 @@ class PopulationOptimizer:
         self._step = 0
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, lr_factor: float = 1.0) -> None:
-        """One step along `gradient` [n, P], the gradient of each network's own loss, at `lr_factor` times the lr."""
+    def step(self, gradient: Tensor, lr_factor: float, moving: Tensor) -> None:
+        """One step along `gradient` [n, P], the gradient of each network's own loss, at `lr_factor` times the lr.
+
+        Only networks in `moving` (bool [n]) move; the gradients of others need not be finite.
+        """
         self._step += 1
-        decayed = gradient + self._l2_regularize * self._parameters
+        decayed = torch.addcmul(gradient, self._l2_regularize, self._parameters)
+        decayed.masked_fill_(~moving[:, None], 0.0)
         direction = self._rule(decayed, self._state, self._step)
-        self._parameters.sub_(direction * (self._lr * lr_factor))
+        self._parameters.sub_(direction * (self._lr * lr_factor * moving[:, None]))

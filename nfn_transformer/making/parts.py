@@ -3,40 +3,73 @@
 Every file is whole or not there. The folder knows the configuration that its parts were made from.
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.population import Snapshot
+from nfn_transformer.making.population import Snapshot, TrainedPopulation
+
+
+_LONGEST_VALUE = 60
 
 
 class WorkFolder:
-    """Finished populations of one zoo, each in a file, beside the zoo's place."""
+    """Finished populations of one zoo, each in a file, beside the zoo's place.
 
-    def __init__(self, out: Path, configuration: Mapping[str, object]):
-        """Open the work folder for the zoo at `out`, or begin one.
+    Several processes may train populations of one folder; one, its owner, has made it and writes the zoo.
+    """
+
+    def __init__(self, out: Path):
+        """The work folder for the zoo at `out`, which need not be there yet."""
+        self.path = out.with_name(f"{out.name}.parts")
+        self.scratch = self.path / "scratch"  # an empty folder for drafts, on the file system of `out`
+        self._description = self.path / "configuration.json"
+
+    @contextmanager
+    def owned(self, configuration: Mapping[str, object]) -> Iterator[None]:
+        """While this holds, this process owns the folder, which is begun where it is not there.
 
         Args:
             configuration: all that the networks depend on, as JSON values.
 
         Raises:
-            UserError: the folder holds parts made from another configuration.
+            UserError: the folder holds parts made from another configuration, or another process owns it.
         """
-        self.path = out.with_name(f"{out.name}.parts")
-        self.scratch = self.path / "scratch"  # an empty folder for drafts, on the file system of `out`
         self.path.mkdir(parents=True, exist_ok=True)
-        self._clear()
-        description = self.path / "configuration.json"
-        wanted = json.loads(json.dumps(configuration))
-        if description.exists():
-            _check_same(description, wanted)
-        else:
-            write_text(description, json.dumps(wanted, indent=2) + "\n")
+        lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _locked(lock):
+                raise UserError(f"{self.path}: another process is making this zoo")
+            wanted = json.loads(json.dumps(configuration))
+            if self._description.exists():
+                self.check(wanted)
+            else:
+                write_text(self._description, json.dumps(wanted, indent=2) + "\n")
+            self._clear()
+            yield
+        finally:
+            os.close(lock)
+
+    def check(self, configuration: Mapping[str, object]) -> None:
+        """Raise UserError unless the folder is of this configuration."""
+        _check_same(self._description, json.loads(json.dumps(configuration)))
+
+    @property
+    def population(self) -> int | None:
+        """How many networks at most train together here; None where nothing is begun."""
+        try:
+            return json.loads(self._description.read_text(encoding="utf-8"))["population"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def _clear(self) -> None:
         # A kill in the middle of a write leaves temporary files that nobody else will remove.
@@ -45,6 +78,15 @@ class WorkFolder:
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
 
+    @contextmanager
+    def claim(self, number: int) -> Iterator[bool]:
+        """Whether this process may train a population now: it is not finished, and nobody else is at it."""
+        lock = os.open(self.path / f"population_{number:05d}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            yield _locked(lock) and not self.has(number)
+        finally:
+            os.close(lock)
+
     def _file(self, number: int) -> Path:
         return self.path / f"population_{number:05d}.pt"
 
@@ -52,21 +94,22 @@ class WorkFolder:
         """Whether a population is finished."""
         return self._file(number).exists()
 
-    def save(self, number: int, snapshots: Mapping[str, Snapshot]) -> None:
-        """Keep a finished population: label -> snapshot."""
-        content = {label: {"state": one.state, "correct": one.correct} for label, one in snapshots.items()}
+    def save(self, number: int, trained: TrainedPopulation) -> None:
+        """Keep a finished population."""
+        snapshots = {label: {"state": one.state, "correct": one.correct} for label, one in trained.snapshots.items()}
         with replacing(self._file(number)) as temporary:
-            torch.save(content, temporary)
+            torch.save({"snapshots": snapshots, "diverged": trained.diverged}, temporary)
 
-    def load(self, number: int) -> dict[str, Snapshot]:
-        """A finished population: label -> snapshot.
+    def load(self, number: int) -> TrainedPopulation:
+        """A finished population.
 
         Raises:
             ZooError: its file is damaged.
         """
         try:
             content = torch.load(self._file(number), weights_only=True)
-            return {label: Snapshot(one["state"], one["correct"]) for label, one in content.items()}
+            snapshots = {label: Snapshot(one["state"], one["correct"]) for label, one in content["snapshots"].items()}
+            return TrainedPopulation(snapshots, content["diverged"])
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise ZooError(f"{self._file(number)}: damaged ({reason}); delete it and run the command again") from None
@@ -76,6 +119,16 @@ class WorkFolder:
         shutil.rmtree(self.path)
 
 
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        print("warning: this file system has no locks; do not make one zoo twice at once", file=sys.stderr)
+    return True
+
+
 def _check_same(description: Path, wanted: Mapping[str, object]) -> None:
     try:
         found = json.loads(description.read_text(encoding="utf-8"))
@@ -83,8 +136,14 @@ def _check_same(description: Path, wanted: Mapping[str, object]) -> None:
         raise ZooError(f"{description}: not JSON ({error}); delete {description.parent} to begin anew") from None
     different = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
     if different:
-        changes = ", ".join(f"{key} was {found.get(key)}, is now {wanted.get(key)}" for key in sorted(different))
+        changes = ", ".join(_change(key, found.get(key), wanted.get(key)) for key in sorted(different))
         raise UserError(
             f"{description.parent} holds an unfinished zoo of another configuration ({changes}); "
             "run its command again to finish it, or delete the folder to begin anew"
         )
+
+
+def _change(key: str, before: object, now: object) -> str:
+    if max(len(str(before)), len(str(now))) > _LONGEST_VALUE:
+        return f"{key} have changed"
+    return f"{key} was {before}, is now {now}"

@@ -7,15 +7,15 @@ import csv
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nfn_transformer.making.hyperparameters import Hyperparameters
+from nfn_transformer.making.hyperparameters import Hyperparameters, Run
 
 AddFile = Callable[[str, bytes], None]
 
@@ -24,32 +24,17 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """A row of the metadata under the release's column names: a run's hyperparameters and one of its checkpoints."""
+    """One checkpoint: its run, the file, the name of the snapshot, and the test accuracy in [0, 1]."""
 
-    optimizer: str
-    w_init_std: float
-    l2_regularize: float
-    train_fraction: float
-    dropout: float
-    lr: float
-    seed: int
-    dataset: str
-    embed_dim: int
-    n_attention_heads: int
-    n_layers: int
-    ckpt_epoch: int
+    run: Run
     ckpt_file: str
-    test_top1_accuracy: float
+    ckpt_epoch: str
+    accuracy: float
 
 
 def checkpoint_name(dataset: str, run_id: str, epoch: str, accuracy: float) -> str:
     """The member of a checkpoint: <dataset>/<run id>_<epoch>_<accuracy x 10000>.pt."""
     return f"{dataset}/{run_id}_{epoch}_{round(accuracy * 10_000)}.pt"
-
-
-def metadata_row(settings: Hyperparameters, **others) -> MetadataRow:
-    """A row from a run's hyperparameters and the other columns."""
-    return MetadataRow(**asdict(settings), **others)
 
 
 def checkpoint_bytes(state: dict[str, Tensor]) -> bytes:
@@ -59,12 +44,25 @@ def checkpoint_bytes(state: dict[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
-def metadata_bytes(rows: list[MetadataRow]) -> bytes:
-    """The metadata as CSV."""
+def metadata_bytes(rows: Sequence[MetadataRow], seed: int, dataset: str, label_column: str) -> bytes:
+    """The metadata as CSV under the release's column names.
+
+    The hidden width of the MLPs and the epochs, which the release does not know, are columns where they differ.
+    """
+    runs = [row.run for row in rows]
+    further = {"hidden": [run.architecture.hidden for run in runs], "epochs": [run.epochs for run in runs]}
+    further = {name: values for name, values in further.items() if len(set(values)) > 1}
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(MetadataRow.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    settings = [field.name for field in fields(Hyperparameters)]
+    sizes = ("embed_dim", "n_attention_heads", "n_layers")
+    writer.writerow([*settings, "seed", "dataset", *sizes, *further, "ckpt_epoch", "ckpt_file", label_column])
+    for number, row in enumerate(rows):
+        architecture = row.run.architecture
+        own = (architecture.embed_dim, architecture.n_attention_heads, architecture.n_layers)
+        more = [values[number] for values in further.values()]
+        checkpoint = (row.ckpt_epoch, row.ckpt_file, round(row.accuracy, 6))
+        writer.writerow([*astuple(row.run.settings), seed, dataset, *own, *more, *checkpoint])
     return text.getvalue().encode()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.init import trunc_normal_
 
-from nfn_transformer.making.images import LabelledImages
+from nfn_transformer.making.samples import LabelledSamples
 from nfn_transformer.networks.forward import positional_encoding
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes
@@ -64,18 +64,18 @@ class PopulationDropout:
 
 
 class PopulationBatches:
-    """Batches of n runs that each train on their own part of the images, in their own order."""
+    """Batches of n runs that each train on their own part of the samples, in their own order."""
 
     def __init__(
         self,
-        data: LabelledImages,
+        data: LabelledSamples,
         fraction: float,
         batch_size: int,
         crop_padding: int,
         seed: int,
         runs: Sequence[int],
     ):
-        """Args: train images; the part of them that every run draws for itself; see `epoch` for the rest."""
+        """Args: train samples; the part of them that every run draws for itself; see `epoch` for the rest."""
         count = max(1, int(fraction * len(data.labels) + 1e-9))
         self._data = data
         self._batch_size = min(batch_size, count)
@@ -83,28 +83,32 @@ class PopulationBatches:
         self._orders = run_streams(seed, runs, "order")
         subsets = [torch.randperm(len(data.labels), generator=g)[:count] for g in run_streams(seed, runs, "subset")]
         self._subsets = torch.stack(subsets)  # [n, count]
-        padded = torch.nn.functional.pad(data.images, (crop_padding,) * 4, value=-1.0)
-        # All crops of all images as a view: [images, channels, offsets, offsets, height, width].
-        self._crops = padded.unfold(2, data.images.shape[2], 1).unfold(3, data.images.shape[3], 1)
+        if crop_padding:
+            padded = torch.nn.functional.pad(data.inputs, (crop_padding,) * 4, value=-1.0)
+            # All crops of all images as a view: [images, channels, offsets, offsets, height, width].
+            self._crops = padded.unfold(2, data.inputs.shape[2], 1).unfold(3, data.inputs.shape[3], 1)
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; images that fill no whole batch wait for the next epoch's order."""
+        """Batches in an epoch; samples that fill no whole batch wait for the next epoch's order."""
         return self._subsets.shape[1] // self._batch_size
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in new orders: images [n, batch, channels, height, width] and labels [n, batch]."""
+        """One pass in new orders: inputs [n, batch, ...] and labels [n, batch]."""
         count = self._subsets.shape[1]
         orders = torch.stack([torch.randperm(count, generator=g) for g in self._orders])
-        indices = self._subsets.gather(1, orders)
-        offsets = torch.zeros(2, *indices.shape, dtype=torch.int64)
+        device = self._data.labels.device
+        indices = self._subsets.gather(1, orders).to(device)
         if self._crop_padding:
             choices = 2 * self._crop_padding + 1
             drawn = [torch.randint(choices, (2, count), generator=g) for g in self._orders]
-            offsets = torch.stack(drawn, dim=1)
-        device = self._data.labels.device
-        indices, offsets = indices.to(device), offsets.to(device)
+            rows, columns = torch.stack(drawn, dim=1).to(device)
         for start in range(0, self.steps * self._batch_size, self._batch_size):
             part = slice(start, start + self._batch_size)
             chosen = indices[:, part]
-            yield self._crops[chosen, :, offsets[0, :, part], offsets[1, :, part]], self._data.labels[chosen]
+            inputs = (
+                self._crops[chosen, :, rows[:, part], columns[:, part]]
+                if self._crop_padding
+                else self._data.inputs[chosen]
+            )
+            yield inputs, self._data.labels[chosen]

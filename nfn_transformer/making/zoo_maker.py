@@ -1,9 +1,11 @@
-"""Making a zoo: drawing the runs, training them in populations, and writing the release."""
+"""Making a zoo: training its runs in populations, a share of them in each of several processes, and writing it."""
 
+import csv
+import io
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.hyperparameters import Hyperparameters, draw_hyperparameters
-from nfn_transformer.making.images import ImageData
+from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.making.parts import WorkFolder
 from nfn_transformer.making.population import Snapshot, TrainingPlan, train_population
 from nfn_transformer.making.release import (
@@ -21,139 +23,212 @@ from nfn_transformer.making.release import (
     checkpoint_bytes,
     checkpoint_name,
     metadata_bytes,
-    metadata_row,
     writing_zoo,
 )
+from nfn_transformer.making.samples import TaskData
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same configuration would give other networks, so that parts of both never mix."""
 
 
 @dataclass(frozen=True)
 class ZooPlan:
-    """A whole zoo: where it goes, its name, its runs, how many train at once, and how they train."""
+    """A whole zoo.
+
+    Fields: out, where it goes; dataset, its name; runs, in the order of their numbers; population, how many networks
+    train together at most; patch, pixels of a side of an image's patch; and the rest as in `TrainingPlan`.
+    """
 
     out: Path
     dataset: str
-    runs: int
+    runs: Sequence[Run]
     population: int
-    training: TrainingPlan
+    patch: int
+    seed: int
+    batch_size: int
+    crop_padding: int
+    snapshots: tuple[str, ...]
+    half: bool
 
-    def run_id(self, run: int) -> str:
-        """The run's part of its checkpoints' names."""
-        return f"{self.training.seed:02d}z{run:05d}"
+    def training(self, like: Run, data: TaskData) -> TrainingPlan:
+        """How runs of the same kind as this one are trained.
+
+        Raises:
+            UserError: networks of this size cannot read the data.
+        """
+        return TrainingPlan(
+            spec=run_spec(like.architecture, data, self.patch),
+            seed=self.seed,
+            epochs=like.epochs,
+            batch_size=self.batch_size,
+            crop_padding=self.crop_padding,
+            snapshots=self.snapshots,
+            half=self.half,
+        )
+
+    def populations(self) -> list[list[Run]]:
+        """Runs that train together: at most `population`, all of one kind."""
+        found = []
+        for _, group in groupby(sorted(self.runs, key=_order), key=_order):
+            runs = list(group)
+            # Equal parts rather than full ones and a small rest, which would train slowly.
+            count = -(-len(runs) // self.population)
+            found += [runs[part * len(runs) // count : (part + 1) * len(runs) // count] for part in range(count)]
+        return found
+
+    def configuration(self, data: TaskData) -> dict[str, object]:
+        """All that the networks depend on. The device is not part: a zoo may be finished elsewhere."""
+        own = {name: getattr(self, name) for name in _CONFIGURED}
+        return {"format": FORMAT_VERSION, **own, "runs": [asdict(run) for run in self.runs], "data": data.digest()}
+
+
+_CONFIGURED = ("dataset", "population", "patch", "seed", "batch_size", "crop_padding", "snapshots", "half")
+
+
+def _order(run: Run) -> tuple:
+    architecture, *rest = run.kind
+    return (*astuple(architecture), *rest)
+
+
+@dataclass(frozen=True)
+class DivergedRun:
+    """A run that is not in the zoo: it, and the epoch in which its weights or gradients were no longer finite."""
+
+    run: Run
+    epoch: int
 
 
 @dataclass(frozen=True)
 class MadeZoo:
-    """What was made: accuracies [checkpoints] of what is in the zoo, diverged checkpoints left out, and seconds."""
+    """What was made: accuracies [checkpoints] of what is in the zoo, and what is not."""
 
     accuracies: Tensor
-    diverged: int
-    seconds: float
+    diverged: list[DivergedRun]
 
 
-def populations(settings: Sequence[Hyperparameters], size: int) -> list[list[int]]:
-    """Runs that train together: at most `size`, of one optimizer and train fraction (so with equally many steps)."""
+def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkFolder) -> int:
+    """Train all populations that are not finished and that no other process is at; how many those were."""
+    on_device, trained = data.to(device), 0
+    groups = plan.populations()
+    with Progress(groups, data, plan) as progress:
+        for number, runs in enumerate(groups):
+            with work.claim(number) as is_mine:
+                if not is_mine:
+                    progress.skip(runs)
+                    continue
+                settings = [run.settings for run in runs]
+                training = plan.training(runs[0], data)
+                numbers = [run.number for run in runs]
+                work.save(number, train_population(training, numbers, settings, on_device, progress.after_epoch(runs)))
+                trained += 1
+    return trained
 
-    def kind(run: int) -> tuple[str, float]:
-        return settings[run].optimizer, settings[run].train_fraction
 
-    found = []
-    for _, group in groupby(sorted(range(len(settings)), key=kind), key=kind):
-        runs = list(group)
-        # Equal parts rather than full ones and a small rest, which would train slowly.
-        count = -(-len(runs) // size)
-        found += [runs[part * len(runs) // count : (part + 1) * len(runs) // count] for part in range(count)]
-    return found
+class Progress:
+    """A bar of network-epochs that tells runs, networks per second and the time left."""
+
+    def __init__(self, groups: Sequence[Sequence[Run]], data: TaskData, plan: ZooPlan):
+        self._last_epoch = {runs[0].kind: plan.training(runs[0], data).last_epoch for runs in groups}
+        self._runs, self._done, self._own = sum(map(len, groups)), 0, 0.0
+        total = sum(self._epochs(runs) for runs in groups)
+        self._bar = tqdm(total=total, unit="network-epoch", smoothing=0.05, dynamic_ncols=True, leave=False)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def _epochs(self, runs: Sequence[Run]) -> int:
+        return len(runs) * self._last_epoch[runs[0].kind]
+
+    def skip(self, runs: Sequence[Run]) -> None:
+        """Count work that is finished, or another's, without taking it for speed."""
+        self._done += len(runs)
+        self._bar.initial += self._epochs(runs)
+        self._bar.n += self._epochs(runs)
+        self._tell()
+
+    def after_epoch(self, runs: Sequence[Run]) -> Callable[[], None]:
+        """What a training of these runs calls after each epoch."""
+        share = len(runs) / self._last_epoch[runs[0].kind]
+
+        def advance() -> None:
+            self._own += share
+            self._bar.update(len(runs))
+            self._tell(share)
+
+        return advance
+
+    def _tell(self, done: float = 0.0) -> None:
+        self._done += done
+        rate = self._own / max(time.monotonic() - self._start, 1e-9)
+        self._bar.set_postfix_str(f"{self._done:.0f}/{self._runs} runs, {rate:.2f} networks/s")
 
 
-def make_zoo(plan: ZooPlan, data: ImageData, device: torch.device) -> MadeZoo:
-    """Train all runs, or those that an interrupted call has left, and write the zoo.
+def unfinished(plan: ZooPlan, work: WorkFolder) -> int:
+    """How many populations are not finished."""
+    return sum(not work.has(number) for number in range(len(plan.populations())))
+
+
+def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder) -> MadeZoo:
+    """Write the zoo from a work folder in which all is finished, and delete that folder.
 
     Raises:
-        UserError: something is at `plan.out` already, or an unfinished zoo of another configuration.
+        ZooError: a part is damaged.
+    """
+    rows: list[tuple[int, int, MetadataRow]] = []
+    diverged: list[DivergedRun] = []
+    with writing_zoo(plan.out, work.scratch) as add:
+        for number, runs in enumerate(plan.populations()):
+            trained = work.load(number)
+            diverged += [
+                DivergedRun(run, int(epoch)) for run, epoch in zip(runs, trained.diverged, strict=True) if epoch
+            ]
+            for order, (label, snapshot) in enumerate(trained.snapshots.items()):
+                for place, accuracy in _sound(snapshot, len(data.test.labels)):
+                    name = checkpoint_name(plan.dataset, f"{plan.seed:02d}z{runs[place].number:05d}", label, accuracy)
+                    rows.append((runs[place].number, order, MetadataRow(runs[place], name, label, accuracy)))
+                    add(name, checkpoint_bytes({key: state[place] for key, state in snapshot.state.items()}))
+        ordered = [row for *_, row in sorted(rows, key=lambda found: found[:2])]
+        for name, content in data.shared_files().items():
+            add(f"{plan.dataset}/{name}", content)
+        add(f"metadata/{plan.dataset}.csv", metadata_bytes(ordered, plan.seed, plan.dataset, data.label_column))
+    work.remove()
+    return MadeZoo(torch.tensor([row.accuracy for row in ordered], dtype=torch.float64), diverged)
+
+
+def _sound(snapshot: Snapshot, test_samples: int) -> Iterator[tuple[int, float]]:
+    """Place and accuracy of the networks that had not diverged."""
+    for place, correct in enumerate(snapshot.correct.tolist()):
+        if correct >= 0:
+            yield place, correct / test_samples
+
+
+def runs_table(runs: Sequence[Run], epochs: Sequence[int] | None = None) -> str:
+    """Runs as CSV; with `epochs`, those in which they diverged."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for kind in (Hyperparameters, Architecture) for field in fields(kind)]
+    writer.writerow(["run", *names, "epochs", *(["diverged_in_epoch"] if epochs is not None else [])])
+    for place, run in enumerate(runs):
+        end = [epochs[place]] if epochs is not None else []
+        writer.writerow([run.number, *astuple(run.settings), *astuple(run.architecture), run.epochs, *end])
+    return text.getvalue()
+
+
+@contextmanager
+def making(plan: ZooPlan, data: TaskData) -> Iterator[WorkFolder]:
+    """The work folder of a zoo that is not there yet, owned while this holds; runs are listed in it as `runs.csv`.
+
+    Raises:
+        UserError: something is at `plan.out` already, an unfinished zoo of another configuration is beside it, or
+            another process is making it.
     """
     if plan.out.exists():
         raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
-    begin = time.monotonic()
-    settings = [draw_hyperparameters(plan.training.seed, run) for run in range(plan.runs)]
-    groups = populations(settings, plan.population)
-    work = WorkFolder(plan.out, _configuration(plan, data))
-    on_device = data.to(device)
-    with _progress(plan) as bar:
-        for number, runs in enumerate(groups):
-            if work.has(number):
-                _skip(bar, len(runs) * plan.training.last_epoch)
-                continue
-            chosen = [settings[run] for run in runs]
-            advance = partial(bar.update, len(runs))
-            work.save(number, train_population(plan.training, runs, chosen, on_device, advance))
-    accuracies, diverged = _write(plan, settings, groups, work, len(data.test.labels))
-    work.remove()
-    return MadeZoo(accuracies, diverged, time.monotonic() - begin)
-
-
-def _configuration(plan: ZooPlan, data: ImageData) -> dict[str, object]:
-    """All that the networks depend on. The device is not part: a zoo may be finished elsewhere."""
-    shape = {"dataset": plan.dataset, "runs": plan.runs, "population": plan.population}
-    return {"format": FORMAT_VERSION, **shape, **asdict(plan.training), "images": data.digest()}
-
-
-def _progress(plan: ZooPlan) -> tqdm:
-    total = plan.runs * plan.training.last_epoch
-    return tqdm(total=total, unit="network-epoch", desc=f"{plan.runs} networks", smoothing=0.05, dynamic_ncols=True)
-
-
-def _skip(bar: tqdm, done: int) -> None:
-    """Count finished work without taking it for speed."""
-    bar.initial += done
-    bar.n += done
-    bar.refresh()
-
-
-def _write(
-    plan: ZooPlan,
-    settings: Sequence[Hyperparameters],
-    groups: Sequence[Sequence[int]],
-    work: WorkFolder,
-    test_images: int,
-) -> tuple[Tensor, int]:
-    """Write the zoo from the work folder: accuracies of its checkpoints, and how many diverged ones were left out."""
-    rows: list[tuple[int, MetadataRow]] = []
-    diverged = 0
-    with writing_zoo(plan.out, work.scratch) as add:
-        for number, runs in enumerate(groups):
-            for label, snapshot in work.load(number).items():
-                finite = _finite(snapshot)
-                for place, run in enumerate(runs):
-                    if not finite[place]:
-                        diverged += 1
-                        continue
-                    accuracy = int(snapshot.correct[place]) / test_images
-                    row = _row(plan, settings[run], run, label, accuracy)
-                    rows.append((run, row))
-                    add(row.ckpt_file, checkpoint_bytes({key: state[place] for key, state in snapshot.state.items()}))
-        ordered = [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].ckpt_epoch))]
-        add(f"metadata/{plan.dataset}.csv", metadata_bytes(ordered))
-    return torch.tensor([row.test_top1_accuracy for row in ordered], dtype=torch.float64), diverged
-
-
-def _finite(snapshot: Snapshot) -> list[bool]:
-    found = [tensor.isfinite().flatten(1).all(1) for tensor in snapshot.state.values()]
-    return torch.stack(found).all(0).tolist()
-
-
-def _row(plan: ZooPlan, settings: Hyperparameters, run: int, label: str, accuracy: float) -> MetadataRow:
-    spec = plan.training.spec
-    return metadata_row(
-        settings,
-        seed=plan.training.seed,
-        dataset=plan.dataset,
-        embed_dim=spec.classifier.sizes[0],
-        n_attention_heads=spec.blocks[0].heads,
-        n_layers=len(spec.blocks),
-        ckpt_epoch=int(label),
-        ckpt_file=checkpoint_name(plan.dataset, plan.run_id(run), label, accuracy),
-        test_top1_accuracy=round(accuracy, 6),
-    )
+    work = WorkFolder(plan.out)
+    with work.owned(plan.configuration(data)):
+        write_text(work.path / "runs.csv", runs_table(plan.runs))
+        yield work

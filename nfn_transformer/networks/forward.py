@@ -18,7 +18,8 @@ LAYER_NORM_EPSILON = 1e-5
 Dropout = Callable[[Tensor], Tensor]
 
 
-def _no_dropout(activations: Tensor) -> Tensor:
+def no_dropout(activations: Tensor) -> Tensor:
+    """Activations as they are."""
     return activations
 
 
@@ -80,7 +81,7 @@ def _perceptron(x: Tensor, block: BlockWeights) -> Tensor:
     return torch.baddbmm(block.b_B, hidden, block.W_B.squeeze(1)).unflatten(1, x.shape[1:3])
 
 
-def apply_block(x: Tensor, block: BlockWeights, dropout: Dropout = _no_dropout) -> Tensor:
+def apply_block(x: Tensor, block: BlockWeights, dropout: Dropout = no_dropout) -> Tensor:
     """One encoder block, LayerNorm, attention, LayerNorm, MLP: [b, n, tokens, D] to the same shape."""
     x = dropout(_attention(_normalize(x), block))
     return dropout(_perceptron(_normalize(x), block))
@@ -95,7 +96,7 @@ def classify(x: Tensor, classifier: FeedForwardWeights) -> Tensor:
     return x
 
 
-def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: Dropout = _no_dropout) -> Tensor:
+def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
     """Logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D]."""
     x = dropout(x.expand(weights.batch, *x.shape[1:]))
     for block in weights.blocks:
@@ -103,7 +104,7 @@ def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: Dropout 
     return classify(_normalize(x).mean(dim=2), weights.classifier)
 
 
-def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout = _no_dropout) -> Tensor:
+def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
     """Logits [b, n, classes] of b networks on images.
 
     Args:
@@ -115,3 +116,11 @@ def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout =
     patch = weights.embedding.conv_weight.shape[-2:]
     tokens = embed_patches(patches(images, tuple(patch)), weights.embedding)
     return logits_from_tokens(tokens, weights, dropout)
+
+
+def word_logits(vectors: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
+    """Logits [b, n, classes] of b networks on texts, as frozen word vectors [b or 1, n, tokens, D] (zeros for padding).
+
+    Padded positions take part in attention and in the mean, as in the released zoo.
+    """
+    return logits_from_tokens(embed_words(vectors), weights, dropout)

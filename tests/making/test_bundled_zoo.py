@@ -46,9 +46,9 @@ def test_recorded_accuracies_are_reproduced(rows):
     with zipfile.ZipFile(ZOO) as archive:
         state = _load(archive, sample)
     spec = spec_from_shapes({key: tuple(tensor.shape[1:]) for key, tensor in state.items()}, heads=2)
-    test = digits().test
-    found = count_correct(state, spec, test)
-    recorded = torch.tensor([float(row["test_top1_accuracy"]) * len(test.labels) for row in sample]).round()
+    data = digits()
+    found = count_correct(state, spec, data)
+    recorded = torch.tensor([float(row["test_top1_accuracy"]) * len(data.test.labels) for row in sample]).round()
     # Sums in another order may turn one image whose two best classes are equal to the last bit.
     assert (found - recorded).abs().max() <= 1
     assert (found == recorded).sum() >= SAMPLE - 2

@@ -32,11 +32,11 @@ def _write_folder(folder, **replaced: bytes) -> None:
 
 def test_the_digits_are_split_and_scaled():
     data = digits()
-    assert data.train.images.shape == (1000, 1, 8, 8)
-    assert data.test.images.shape == (797, 1, 8, 8)
+    assert data.train.inputs.shape == (1000, 1, 8, 8)
+    assert data.test.inputs.shape == (797, 1, 8, 8)
     assert data.classes == 10
-    assert data.train.images.min() == -1
-    assert data.train.images.max() == 1
+    assert data.train.inputs.min() == -1
+    assert data.train.inputs.max() == 1
     assert torch.bincount(data.test.labels).min() > 60
 
 
@@ -49,8 +49,8 @@ def test_the_split_of_the_digits_never_changes():
 def test_idx_files_are_read_and_scaled(tmp_path):
     _write_folder(tmp_path)
     data = idx_folder(tmp_path)
-    assert data.train.images.shape == (6, 1, 4, 4)
-    torch.testing.assert_close(data.train.images[0, 0, 0], (torch.arange(4.0) / 255 - 0.5) / 0.5)
+    assert data.train.inputs.shape == (6, 1, 4, 4)
+    torch.testing.assert_close(data.train.inputs[0, 0, 0], (torch.arange(4.0) / 255 - 0.5) / 0.5)
     assert data.test.labels.tolist() == [0, 1, 2]
     assert data.classes == 6
 

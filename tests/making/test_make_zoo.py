@@ -70,7 +70,7 @@ def test_checkpoints_are_small_half_precision_state_dicts_with_true_labels(tmp_p
         assert all(tensor.untyped_storage().nbytes() == 2 * tensor.numel() for tensor in state.values())
         spec = spec_from_shapes({key: tuple(tensor.shape) for key, tensor in state.items()}, heads=2)
         stacked = {key: tensor[None] for key, tensor in state.items()}
-        correct = count_correct(stacked, spec, digits().test.first(60))
+        correct = count_correct(stacked, spec, digits().limited(None, 60))
         assert int(correct) / 60 == pytest.approx(float(row["test_top1_accuracy"]), abs=1e-6)
 
 
@@ -142,7 +142,10 @@ def test_parts_of_another_configuration_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_command(make_zoo.main, flags)
     message = capsys.readouterr().err
-    assert "zoo.zip.parts holds an unfinished zoo of another configuration (seed was 1, is now 2)" in message
+    assert (
+        "zoo.zip.parts holds an unfinished zoo of another configuration (runs have changed, seed was 1, is now 2)"
+        in message
+    )
 
 
 def test_a_damaged_part_is_named(tmp_path, capsys):
@@ -158,31 +161,29 @@ def test_a_damaged_part_is_named(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_diverged_networks_are_left_out(tmp_path, capsys, monkeypatch):
-    original = zoo_maker.train_population
-
-    def diverging(*given):
-        snapshots = original(*given)
-        snapshots["75"].state["classifier.fc1.bias"][0, 0] = float("nan")
-        return snapshots
-
-    monkeypatch.setattr(zoo_maker, "train_population", diverging)
-    _make(tmp_path / "zoo", "--runs", "4", "--population", "4")
-    groups = zoo_maker.populations([zoo_maker.draw_hyperparameters(1, run) for run in range(4)], 4)
-    left = len(list((tmp_path / "zoo/digits").iterdir())) if (tmp_path / "zoo/digits").exists() else 0
-    assert left == 4 - len(groups)
-    assert f"{len(groups)} checkpoints are left out: their weights are not finite" in capsys.readouterr().out
+def test_diverged_networks_are_left_out_and_listed(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("draw: grid\nlr: {sgd: [0.1, 1e30]}\nw_init_std: 0.3\nl2_regularize: 0\ndropout: 0\n")
+    _make(tmp_path / "zoo", "--recipe", str(recipe))
+    kept = _rows((tmp_path / "zoo/metadata/digits.csv").read_text())
+    assert {row["lr"] for row in kept} == {"0.1"}
+    assert len(kept) == 4  # of four train fractions
+    listed = _rows((tmp_path / "zoo_diverged.csv").read_text())
+    assert {row["lr"] for row in listed} == {"1e+30"}
+    assert len(listed) == 4
+    assert all(int(row["diverged_in_epoch"]) >= 1 for row in listed)
+    assert "4 runs have diverged, and are left out from then on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--runs", "0"], "--runs: must be at least 1, got 0"),
+        (["--runs", "0"], "--runs: must be at least 1 and at most"),
         (["--half", "maybe"], "expected True or False, got 'maybe'"),
         (["--patch", "3"], "--patch 3: does not divide the images' 8 x 8 pixels"),
-        (["--n_attention_heads", "4"], "--n_attention_heads 4: does not divide --embed_dim 6"),
+        (["--n_attention_heads", "4"], "--n_attention_heads 4: none divides embed_dim 6"),
         (["--train_images", "1001"], "--train_images 1001: there are only 1000"),
-        (["--snapshots", "75,best"], "--snapshots 75,best: 'best' is none of 1, 50, 75, 100"),
+        (["--snapshots", "75,bad"], "--snapshots 75,bad: 'bad' is none of 1, 50, 75, 100, best"),
         (["--dataset", "a/b"], "--dataset 'a/b': expected a name"),
         (["--images", "/nowhere"], "--images /nowhere: no such folder"),
         (["--device", "tpu9"], "--device tpu9: expected auto, cpu, cuda or cuda:N"),

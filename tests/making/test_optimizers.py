@@ -39,7 +39,7 @@ def test_steps_equal_those_of_torch_optim(name):
     lr = torch.tensor(LEARNING_RATES, dtype=torch.float64)
     optimizer = PopulationOptimizer(name, rows, lr, torch.tensor(L2_REGULARIZERS, dtype=torch.float64))
     for gradient, factor in zip(gradients, factors, strict=True):
-        optimizer.step(gradient, factor)
+        optimizer.step(gradient, factor, torch.ones(3, dtype=torch.bool))
     settings = zip(LEARNING_RATES, L2_REGULARIZERS, strict=True)
     expected = [_reference(name, start[i], gradients[:, i], *pair, factors) for i, pair in enumerate(settings)]
     torch.testing.assert_close(rows, torch.stack(expected), rtol=1e-12, atol=1e-13)
@@ -48,3 +48,14 @@ def test_steps_equal_those_of_torch_optim(name):
 
 def test_every_optimizer_has_a_reference():
     assert set(RULES) == set(REFERENCES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_does_not_move_stays_and_does_not_touch_the_rest(name):
+    rows = torch.ones(2, 5, dtype=torch.float64)
+    optimizer = PopulationOptimizer(name, rows, torch.full((2,), 0.1), torch.zeros(2))
+    gradient = torch.stack([torch.full((5,), 0.5), torch.full((5,), float("nan"))]).double()
+    for _ in range(2):
+        optimizer.step(gradient, 1.0, torch.tensor([True, False]))
+    assert (rows[0] < 1).all()
+    assert torch.equal(rows[1], torch.ones(5, dtype=torch.float64))

@@ -5,16 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nfn_transformer.making.hyperparameters import (
-    LEARNING_RATES,
-    Hyperparameters,
-    draw_hyperparameters,
-)
-from nfn_transformer.making.images import ImageData, LabelledImages, digits
+from nfn_transformer.making.hyperparameters import Hyperparameters
+from nfn_transformer.making.images import ImageData, digits
 from nfn_transformer.making.optimizers import RULES
 from nfn_transformer.making.population import Population, TrainingPlan, count_correct, lr_factor, train_population
+from nfn_transformer.making.recipe import LEARNING_RATES
+from nfn_transformer.making.samples import LabelledSamples
 from nfn_transformer.making.streams import PopulationBatches, PopulationDropout, initial_state, run_streams
-from nfn_transformer.making.zoo_maker import populations
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
@@ -24,8 +21,8 @@ RUNS = [3, 8, 21]
 
 
 def _data(dtype: torch.dtype, train: int = 80) -> ImageData:
-    def cast(part: LabelledImages) -> LabelledImages:
-        return LabelledImages(part.images.to(dtype), part.labels)
+    def cast(part: LabelledSamples) -> LabelledSamples:
+        return LabelledSamples(part.inputs.to(dtype), part.labels)
 
     data = digits().limited(train, 100)
     return replace(data, train=cast(data.train), test=cast(data.test))
@@ -41,7 +38,7 @@ def _settings(optimizer: str) -> list[Hyperparameters]:
 
 
 def _trained(runs, settings, data, epochs=2) -> dict[str, torch.Tensor]:
-    population = Population(PLAN, runs, settings, data.train)
+    population = Population(PLAN, runs, settings, data)
     for _ in range(epochs):
         population.train_epoch()
     return {key: tensor.detach() for key, tensor in population.state().items()}
@@ -73,7 +70,7 @@ def test_training_learns():
     plan = replace(PLAN, epochs=15, crop_padding=0, snapshots=("1", "100"))
     data = _data(torch.float32, train=1000)
     settings = [Hyperparameters("adam", 0.5, 1e-8, 1.0, 0.0, 0.01)] * 4
-    snapshots = train_population(plan, [0, 1, 2, 3], settings, data)
+    snapshots = train_population(plan, [0, 1, 2, 3], settings, data).snapshots
     assert list(snapshots) == ["1", "100"]
     assert (snapshots["1"].correct < 35).all()
     # Without residual connections some networks never leave chance.
@@ -82,9 +79,9 @@ def test_training_learns():
 
 def test_accuracy_is_that_of_the_stored_weights():
     data = _data(torch.float32)
-    snapshot = train_population(replace(PLAN, half=True), RUNS, _settings("adam"), data)["75"]
+    snapshot = train_population(replace(PLAN, half=True), RUNS, _settings("adam"), data).snapshots["75"]
     assert {tensor.dtype for tensor in snapshot.state.values()} == {torch.float16}
-    assert torch.equal(snapshot.correct, count_correct(snapshot.state, SPEC, data.test))
+    assert torch.equal(snapshot.correct, count_correct(snapshot.state, SPEC, data))
 
 
 def test_snapshots_fall_on_the_epochs_of_their_names():
@@ -114,7 +111,7 @@ def test_dropout_drops_each_networks_share_and_keeps_the_mean():
 
 def test_an_epoch_shows_each_image_of_the_subset_once():
     pixels = torch.arange(40.0).view(40, 1, 1, 1).expand(40, 1, 2, 2)
-    batches = PopulationBatches(LabelledImages(pixels, torch.arange(40)), 0.75, 10, 0, 0, [4, 9])
+    batches = PopulationBatches(LabelledSamples(pixels, torch.arange(40)), 0.75, 10, 0, 0, [4, 9])
     assert batches.steps == 3
     epochs = [list(batches.epoch()) for _ in range(2)]
     seen = torch.stack([torch.cat([labels for _, labels in epoch], 1) for epoch in epochs])  # [2, 2, 30]
@@ -127,7 +124,7 @@ def test_an_epoch_shows_each_image_of_the_subset_once():
 
 def test_crops_are_shifted_images():
     pixels = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    batches = PopulationBatches(LabelledImages(pixels, torch.zeros(1, dtype=torch.int64)), 1.0, 1, 1, 0, [0])
+    batches = PopulationBatches(LabelledSamples(pixels, torch.zeros(1, dtype=torch.int64)), 1.0, 1, 1, 0, [0])
     padded = torch.nn.functional.pad(pixels[0, 0], (1, 1, 1, 1), value=-1.0)
     possible = [padded[row : row + 4, column : column + 4] for row in range(3) for column in range(3)]
     crops = [images[0, 0, 0] for _ in range(30) for images, _ in batches.epoch()]
@@ -143,16 +140,29 @@ def test_initial_weights_are_cut_off_normals():
     assert all(not tensor.any() for key, tensor in state.items() if key.endswith(".bias"))
 
 
-def test_populations_are_of_one_kind_and_hold_every_run_once():
-    settings = [draw_hyperparameters(0, run) for run in range(100)]
-    groups = populations(settings, 4)
-    assert sorted(run for group in groups for run in group) == list(range(100))
-    for group in groups:
-        assert 1 <= len(group) <= 4
-        assert len({(settings[run].optimizer, settings[run].train_fraction) for run in group}) == 1
+def test_a_diverged_network_is_recorded_and_its_later_snapshots_are_not_taken():
+    data, settings = _data(torch.float32), _settings("sgd")
+    settings[1] = replace(settings[1], lr=1e30)
+    plan = replace(PLAN, snapshots=("1", "100", "best"))
+    trained = train_population(plan, RUNS, settings, data)
+    assert trained.diverged[1] > 0
+    assert trained.diverged[0] == trained.diverged[2] == 0
+    assert all(snapshot.correct[1] == -1 for snapshot in trained.snapshots.values())
+    assert all((snapshot.correct[[0, 2]] >= 0).all() for snapshot in trained.snapshots.values())
 
 
-def test_hyperparameters_depend_on_seed_and_run_alone():
-    assert draw_hyperparameters(1, 7) == draw_hyperparameters(1, 7)
-    drawn = {draw_hyperparameters(seed, run) for seed in (1, 2) for run in range(20)}
-    assert len(drawn) > 30
+def test_the_best_snapshot_is_each_networks_first_best_epoch():
+    data, settings = _data(torch.float32, 300), _settings("adam")
+    epochs = []
+    population = Population(PLAN, RUNS, settings, data)
+    for _ in range(PLAN.epochs):
+        population.train_epoch()
+        epochs.append(population.snapshot())
+    correct = torch.stack([epoch.correct for epoch in epochs])
+    trained = train_population(replace(PLAN, snapshots=("best", "100")), RUNS, settings, data)
+    best = trained.snapshots["best"]
+    assert torch.equal(best.correct, correct.max(0).values)
+    assert torch.equal(trained.snapshots["100"].correct, correct[-1])
+    for place, epoch in enumerate(correct.argmax(0).tolist()):
+        for key, tensor in best.state.items():
+            assert torch.equal(tensor[place], epochs[epoch].state[key][place])

@@ -1,0 +1,60 @@
+"""Labelled images in a NumPy archive."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.making.images import ImageData
+from nfn_transformer.making.samples import LabelledSamples
+
+_NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
+_CHANNELS_LAST = (1, 3, 4)
+
+
+def npz_file(path: Path) -> ImageData:
+    """Images of an `.npz` with train_images, train_labels, test_images and test_labels (or x_train, y_train, ...).
+
+    Images are [n, height, width], [n, channels, height, width], or [n, height, width, channels] where that has 1, 3 or
+    4 channels; bytes 0..255, or floating point in [0, 1]. They become (x - 0.5) / 0.5 of values in [0, 1].
+
+    Raises:
+        UserError: the file is not there.
+        ZooError: it is no such archive, or an array has another shape or other values.
+    """
+    if not path.is_file():
+        raise UserError(f"--images {path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = next((names for names in _NAMES if set(names) <= set(archive.files)), None)
+            if names is None:
+                raise ZooError(f"{path}: no {', '.join(_NAMES[0])}; there is {', '.join(archive.files) or 'nothing'}")
+            arrays = [archive[name] for name in names]
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ZooError(f"{path}: cannot be read as a NumPy archive ({error})") from None
+    parts = [_samples(path, names[i : i + 2], *arrays[i : i + 2]) for i in (0, 2)]
+    shapes = [tuple(part.inputs.shape[1:]) for part in parts]
+    if shapes[0] != shapes[1]:
+        raise ZooError(f"{path}: train images are {shapes[0]} (channels, height, width), test images {shapes[1]}")
+    return ImageData(*parts, classes=int(torch.cat([part.labels for part in parts]).max()) + 1)
+
+
+def _samples(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> LabelledSamples:
+    if images.ndim not in (3, 4) or not images.size:
+        raise ZooError(f"{path}: {names[0]} has shape {images.shape}, expected [n, height, width] and maybe channels")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ZooError(
+            f"{path}: {names[1]} is {labels.dtype} {labels.shape}, expected {len(images)} whole numbers of at least 0"
+        )
+    scale = 255 if images.dtype == np.uint8 else 1
+    pixels = torch.as_tensor(np.ascontiguousarray(images, dtype=np.float32)) / scale
+    if images.dtype.kind not in "uf" or not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise ZooError(f"{path}: {names[0]} is {images.dtype}, expected bytes, or floating point from 0 to 1")
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[1] not in _CHANNELS_LAST and pixels.shape[3] in _CHANNELS_LAST:
+        pixels = pixels.permute(0, 3, 1, 2).contiguous()
+    return LabelledSamples((pixels - 0.5) / 0.5, torch.as_tensor(labels.astype(np.int64)))

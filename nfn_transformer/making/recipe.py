@@ -1,0 +1,188 @@
+"""A zoo's recipe: which values its runs draw, or combine, as a small readable file.
+
+    draw: random            # each run draws every value by itself; or grid: every combination
+    runs: 600               # of a random draw (--runs, where left out); of each combination in a grid (1)
+    lr:                     # the optimizers, and the learning rates of each
+      sgd: [0.03, 0.1]
+      adam: [0.001, 0.01]
+    w_init_std: [0.15, 0.3]
+    l2_regularize: [1e-8, 1e-4]
+    train_fraction: [0.7, 1.0]
+    dropout: [0.0, 0.1]
+    epochs: [8, 12, 16]
+    embed_dim: [16, 32]
+    n_attention_heads: [2]
+    n_layers: [1, 2]
+    mlp_factor: [2]         # hidden width of the blocks' MLPs in multiples of embed_dim
+
+A key that is left out has the project's own values (training), or those of the command's flags (sizes, epochs).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+import yaml
+
+from nfn_transformer.errors import UserError
+from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.making.optimizers import RULES
+from nfn_transformer.seeding import stream
+
+LEARNING_RATES: dict[str, tuple[float, ...]] = {
+    "sgd": (0.03, 0.05, 0.07, 0.1, 0.2, 0.3),
+    "sgd_momentum": (0.003, 0.005, 0.007, 0.01, 0.02, 0.03),
+    "adam": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
+    "rmsprop": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
+}
+"""Optimizer -> the learning rates that it is drawn with."""
+
+_MOST_RUNS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The values that runs draw or combine; see the file's keys above.
+
+    Fields: is_grid, whether runs combine rather than draw; runs, how many draw, or how many there are of each
+    combination; hidden, the hidden width D_A where `mlp_factor` is empty.
+    """
+
+    runs: int
+    hidden: int
+    epochs: tuple[int, ...]
+    embed_dim: tuple[int, ...]
+    n_attention_heads: tuple[int, ...]
+    n_layers: tuple[int, ...]
+    mlp_factor: tuple[float, ...] = ()
+    is_grid: bool = False
+    lr: Mapping[str, tuple[float, ...]] = field(default_factory=LEARNING_RATES.copy)
+    w_init_std: tuple[float, ...] = (0.15, 0.2, 0.3, 0.4, 0.5)
+    l2_regularize: tuple[float, ...] = (1e-8, 1e-7, 1e-6, 1e-4, 1e-3)
+    train_fraction: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0)
+    dropout: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2)
+
+    def __post_init__(self):
+        for width in self.embed_dim:
+            if not self._heads(width):
+                raise UserError(f"--n_attention_heads {_words(self.n_attention_heads)}: none divides embed_dim {width}")
+
+    def draw(self, seed: int) -> list[Run]:
+        """All runs, in the order of their numbers.
+
+        A run that draws depends on the seed and on its own number alone.
+        """
+        if not self.is_grid:
+            return [self._random(seed, number) for number in range(self.runs)]
+        combined = itertools.product(self._combinations(), range(self.runs))
+        return [_run(number, values) for number, (values, _) in enumerate(combined)]
+
+    def _heads(self, width: int) -> tuple[int, ...]:
+        return tuple(heads for heads in self.n_attention_heads if width % heads == 0)
+
+    def _hidden(self, width: int) -> tuple[int, ...]:
+        return tuple(max(1, round(factor * width)) for factor in self.mlp_factor) or (self.hidden,)
+
+    def _random(self, seed: int, number: int) -> Run:
+        generator = stream(seed, "run", number, "hyperparameters")
+
+        def choose(values: tuple):
+            return values[int(torch.randint(len(values), (), generator=generator))]
+
+        # In this order since the first zoo, with what came later behind.
+        optimizer = choose(tuple(self.lr))
+        trained = [choose(v) for v in (self.w_init_std, self.l2_regularize, self.train_fraction, self.dropout)]
+        lr, width = choose(self.lr[optimizer]), choose(self.embed_dim)
+        sizes = [choose(values) for values in (self._heads(width), self.n_layers, self._hidden(width), self.epochs)]
+        return _run(number, (optimizer, lr, *trained, width, *sizes))
+
+    def _combinations(self) -> Iterator[tuple]:
+        training = (self.w_init_std, self.l2_regularize, self.train_fraction, self.dropout)
+        for optimizer, width in itertools.product(self.lr, self.embed_dim):
+            sizes = ((width,), self._heads(width), self.n_layers, self._hidden(width), self.epochs)
+            for values in itertools.product(self.lr[optimizer], *training, *sizes):
+                yield (optimizer, *values)
+
+
+def _run(number: int, values: tuple) -> Run:
+    optimizer, lr, w_init_std, l2_regularize, train_fraction, dropout, width, heads, layers, hidden, epochs = values
+    settings = Hyperparameters(optimizer, w_init_std, l2_regularize, train_fraction, dropout, lr)
+    return Run(number, settings, Architecture(width, heads, layers, hidden), epochs)
+
+
+def _words(values: tuple) -> str:
+    return ", ".join(map(str, values))
+
+
+_WHOLE = ("epochs", "embed_dim", "n_attention_heads", "n_layers")
+_OPEN_TOP = {"dropout": 1.0}
+_TOP = {"train_fraction": 1.0}
+_ABOVE_ZERO = ("train_fraction", "mlp_factor")
+
+
+def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
+    """The recipe in a file.
+
+    Args:
+        defaults: fields of `Recipe` for keys that the file leaves out.
+
+    Raises:
+        UserError: the file is not there or is no recipe; the message names the key and what is expected.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--recipe {path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--recipe {path}: expected keys with lists of values, as in scripts/zoos/")
+    known = {"draw", *(field.name for field in fields(Recipe))} - {"is_grid", "hidden"}
+    if unknown := [key for key in content if key not in known]:
+        raise UserError(f"--recipe {path}: unknown key '{unknown[0]}', expected {', '.join(sorted(known))}")
+    values = {key: _values(path, key, found) for key, found in content.items() if key not in ("draw", "runs", "lr")}
+    if content.get("draw", "random") not in ("random", "grid"):
+        raise UserError(f"--recipe {path}: draw is '{content['draw']}', expected random or grid")
+    is_grid = content.get("draw") == "grid"
+    if "lr" in content:
+        values["lr"] = _rates(path, content["lr"])
+    if "runs" in content or is_grid:
+        values["runs"] = _number(path, "runs", content.get("runs", 1), whole=True)
+    return Recipe(**{**defaults, **values, "is_grid": is_grid})
+
+
+def _rates(path: Path, found: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(found, dict) or not found or (unknown := [name for name in found if name not in RULES]):
+        wrong = f"'{unknown[0]}'" if isinstance(found, dict) and found else str(found)
+        raise UserError(f"--recipe {path}: lr has {wrong}, expected optimizers of {', '.join(RULES)}, each with a list")
+    return {name: _values(path, f"lr of {name}", rates) for name, rates in found.items()}
+
+
+def _values(path: Path, key: str, found: object) -> tuple:
+    values = found if isinstance(found, list) else [found]
+    if not values:
+        raise UserError(f"--recipe {path}: {key} has no values")
+    return tuple(_number(path, key, value, key in _WHOLE) for value in values)
+
+
+def _number(path: Path, key: str, value: object, whole: bool) -> float:
+    """YAML reads 1e-8 as text: numbers are read again from it."""
+    try:
+        number = float(value) if not isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        number = None
+    low, top = (1.0, _MOST_RUNS) if whole else (0.0, _TOP.get(key, float("inf")))
+    is_open = key in _ABOVE_ZERO or key.startswith("lr")
+    sound = (
+        number is not None
+        and math.isfinite(number)
+        and low <= number <= top
+        and number < _OPEN_TOP.get(key, float("inf"))
+    )
+    if not sound or (whole and number != int(number)) or (is_open and number == 0):
+        expected = "a whole number of at least 1" if whole else f"a number {'above' if is_open else 'of at least'} 0"
+        expected += f" and below {_OPEN_TOP[key]:g}" if key in _OPEN_TOP else ""
+        expected += f" and at most {_TOP[key]:g}" if key in _TOP else ""
+        raise UserError(f"--recipe {path}: {key} has {value!r}, expected {expected}")
+    return int(number) if whole else number

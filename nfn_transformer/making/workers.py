@@ -1,0 +1,60 @@
+"""Processes that train a zoo together, started by a launcher of `grids.launchers`: here, or in a cluster."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nfn_transformer.atomic_files import write_text
+from nfn_transformer.errors import UserError
+from nfn_transformer.grids.cell_runner import CellTask
+from nfn_transformer.grids.execution import last_line
+from nfn_transformer.grids.launchers import Launcher, Refused
+from nfn_transformer.making.parts import WorkFolder
+from nfn_transformer.making.zoo_maker import ZooPlan, unfinished
+
+_POLL_SECONDS = 0.5
+
+
+def worker_is_done(folder: Path) -> None:
+    """Say, in its own folder, that a worker has found nothing left to train."""
+    write_text(folder / "results.json", "{}\n")
+
+
+def run_workers(command: Sequence[str], count: int, launcher: Launcher, work: WorkFolder, plan: ZooPlan) -> None:
+    """Start workers and wait until all have ended.
+
+    Args:
+        command: a worker's words after Python's, without `--worker FOLDER`.
+        count: how many workers; their folders and logs are in the work folder.
+
+    Raises:
+        UserError: the launcher takes none, or a worker has failed; its log is named.
+    """
+    tasks = [_task(command, work.path / f"worker_{number:03d}") for number in range(count)]
+    running: list = []
+    total = len(plan.populations())
+    with tqdm(total=total, initial=total - unfinished(plan, work), unit=" populations", leave=False) as bar:
+        try:
+            running += [launcher.start(task, slot) for slot, task in enumerate(tasks)]
+            while not all(one.done() for one in running):
+                time.sleep(_POLL_SECONDS)
+                bar.update(total - unfinished(plan, work) - bar.n)
+        except BaseException as error:
+            launcher.stop(running)
+            if isinstance(error, Refused) and running:
+                raise UserError(f"{error}; --jobs N sends fewer at once") from None
+            raise
+    for task in tasks:
+        if not task.finished:
+            raise UserError(f"a worker has failed, see {task.log}: {last_line(Path(task.log))}")
+
+
+def _task(command: Sequence[str], folder: Path) -> CellTask:
+    """A worker in a folder of its own, without anything of an earlier one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    words = (*command, "--worker", str(folder.resolve()))
+    return CellTask(str(folder), str(folder / "log"), str(folder / "lock"), words, words)
