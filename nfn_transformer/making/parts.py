@@ -18,7 +18,6 @@ from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.making.population import Snapshot, TrainedPopulation
 
-
 _LONGEST_VALUE = 60
 
 

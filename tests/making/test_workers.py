@@ -1,0 +1,74 @@
+"""Several processes that make one zoo, each its share, and arrays as images."""
+
+import numpy as np
+import pytest
+import torch
+
+from nfn_transformer import make_zoo
+from nfn_transformer.cli import run_command
+from nfn_transformer.errors import ZooError
+from nfn_transformer.making.arrays import npz_file
+from nfn_transformer.making.parts import WorkFolder
+
+FLAGS = [
+    *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2", "--runs", "8", "--population", "2"),
+    *("--train_images", "48", "--test_images", "60"),
+]
+
+
+def test_two_processes_make_the_zoo_that_one_makes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert make_zoo.main(["--out", str(tmp_path / "one/zoo.zip"), *FLAGS]) == 0
+    assert make_zoo.main(["--out", str(tmp_path / "two/zoo.zip"), *FLAGS, "--jobs", "2"]) == 0
+    assert (tmp_path / "two/zoo.zip").read_bytes() == (tmp_path / "one/zoo.zip").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["zoo.zip", "zoo_accuracies.png"]
+
+
+def test_one_zoo_has_one_owner_and_a_population_one_trainer(tmp_path, capsys):
+    out = tmp_path / "zoo.zip"
+    mine, other = WorkFolder(out), WorkFolder(out)
+    with mine.owned({"a": 1}):
+        with pytest.raises(SystemExit, match="2"):
+            run_command(make_zoo.main, ["--out", str(out), *FLAGS])
+        assert "another process is making this zoo" in capsys.readouterr().err
+        with mine.claim(0) as first, other.claim(0) as second, other.claim(1) as third:
+            assert (first, second, third) == (True, False, True)
+        with other.claim(0) as again:
+            assert again
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_arrays_are_images(tmp_path, channels_last, kind):
+    bytes_ = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 6)).astype(np.uint8)
+    images = bytes_ if kind is np.uint8 else bytes_ / 255
+    images = images.transpose(0, 2, 3, 1) if channels_last else images
+    labels = np.array([0, 1, 2, 3, 1])
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    data = npz_file(tmp_path / "a.npz")
+    expected = torch.as_tensor(bytes_).float() / 255 * 2 - 1
+    torch.testing.assert_close(data.train.inputs, expected)
+    assert data.train.labels.tolist() == labels.tolist()
+    assert data.classes == 4
+    assert len(data.test.labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": np.zeros((4, 8))}, "train_images has shape"),
+        ({"train_images": np.full((4, 8, 8), 7.0)}, "expected bytes, or floating point from 0 to 1"),
+        ({"train_labels": np.zeros(3, dtype=int)}, "expected 4 whole numbers"),
+        ({"train_labels": np.zeros(4)}, "expected 4 whole numbers"),
+        ({"test_images": np.zeros((4, 9, 9))}, "test images \\(1, 9, 9\\)"),
+        ({"train_labels": np.array([None] * 4)}, "cannot be read as a NumPy archive"),
+    ],
+)
+def test_faulty_arrays_are_named(tmp_path, change, message):
+    arrays = {f"{part}_images": np.zeros((4, 8, 8)) for part in ("train", "test")}
+    arrays |= {f"{part}_labels": np.zeros(4, dtype=int) for part in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **{**arrays, **change})
+    with pytest.raises(ZooError, match=message):
+        npz_file(tmp_path / "a.npz")
