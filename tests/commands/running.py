@@ -1,6 +1,7 @@
 """Running the commands as users do: in a process of its own, or, for bad input, within this one."""
 
 import os
+import signal as signals
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,20 @@ def run_program(program: str, *arguments) -> int:
     return subprocess.run(words, capture_output=True, env=ENVIRONMENT, timeout=300).returncode
 
 
+def _heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and so would all that these tests start."""
+    signals.signal(signals.SIGINT, signals.SIG_DFL)
+
+
 def run_until(text: str, signal: int, name: str, *arguments) -> tuple[int, str]:
     """Send a command `signal` as soon as it prints `text`; its exit status and the rest of its stderr."""
     process = subprocess.Popen(
-        command(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command(name, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=_heed_interrupts,
     )
     seen = []
     for line in process.stdout:

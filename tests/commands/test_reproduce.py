@@ -12,6 +12,7 @@ from running import fail, run
 
 from nfn_transformer import main as network
 from nfn_transformer import reproduce
+from nfn_transformer.grids.launcher_flags import environments
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
 
@@ -233,7 +234,7 @@ def gpus(monkeypatch):
 @pytest.mark.usefixtures("gpus")
 def test_jobs_take_gpus_in_turn(monkeypatch):
     def given(jobs: int, device: str = "auto") -> list:
-        return [slot.get("CUDA_VISIBLE_DEVICES") for slot in reproduce._environments(jobs, device)]
+        return [slot.get("CUDA_VISIBLE_DEVICES") for slot in environments(jobs, device)]
 
     assert given(3) == given(3, "cuda") == ["0", "1", "0"]
     assert given(1) == ["0"]
@@ -249,8 +250,8 @@ def test_jobs_share_the_cores(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert reproduce._environments(1, "auto") == [{}]  # as many threads as without this command
-    assert reproduce._environments(3, "auto") == [{"OMP_NUM_THREADS": "2"}] * 3
-    assert reproduce._environments(9, "cpu") == [{"OMP_NUM_THREADS": "1"}] * 9
+    assert environments(1, "auto") == [{}]  # as many threads as without this command
+    assert environments(3, "auto") == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert environments(9, "cpu") == [{"OMP_NUM_THREADS": "1"}] * 9
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert reproduce._environments(3, "auto") == [{}] * 3
+    assert environments(3, "auto") == [{}] * 3
