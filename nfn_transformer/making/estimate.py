@@ -26,9 +26,9 @@ _FILE_BYTES = 9000
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds, None where nothing was measured; checkpoints, and their size in bytes before compression."""
+    """seconds of training on one device; checkpoints, and their size in bytes before compression."""
 
-    seconds: float | None
+    seconds: float
     checkpoints: int
     size: int
 
@@ -64,7 +64,7 @@ def _training_bytes(plan: ZooPlan, data: TaskData, run: Run, device: torch.devic
     return _ROWS_OF_PARAMETERS * parameters + _SHARE_OF_ACTIVATIONS * sum(kept.values())
 
 
-def estimate(plan: ZooPlan, data: TaskData, device: torch.device, measure: bool = True) -> Estimate:
+def estimate(plan: ZooPlan, data: TaskData, device: torch.device) -> Estimate:
     """What making the zoo takes; time by training two batches of a population of each size of network and optimizer."""
     size = checkpoints = 0
     seconds = 0.0
@@ -74,9 +74,8 @@ def estimate(plan: ZooPlan, data: TaskData, device: torch.device, measure: bool 
         checkpoints += count
         numbers = row_length(state_dict_shapes(training.spec))
         size += count * (numbers * (2 if plan.half else 4) + _FILE_BYTES)
-        if measure:
-            seconds += _seconds(plan, data.to(device), same, device)
-    return Estimate(seconds if measure else None, checkpoints, size)
+        seconds += _seconds(plan, data.to(device), same, device)
+    return Estimate(seconds, checkpoints, size)
 
 
 def _seconds(plan: ZooPlan, data: TaskData, runs: Sequence[Run], device: torch.device) -> float:

@@ -106,9 +106,9 @@ class MadeZoo:
     diverged: list[DivergedRun]
 
 
-def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkFolder) -> int:
-    """Train all populations that are not finished and that no other process is at; how many those were."""
-    on_device, trained = data.to(device), 0
+def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkFolder) -> None:
+    """Train all populations that are not finished and that no other process is at."""
+    on_device = data.to(device)
     groups = plan.populations()
     with Progress(groups, data, plan) as progress:
         for number, runs in enumerate(groups):
@@ -120,8 +120,6 @@ def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkF
                 training = plan.training(runs[0], data)
                 numbers = [run.number for run in runs]
                 work.save(number, train_population(training, numbers, settings, on_device, progress.after_epoch(runs)))
-                trained += 1
-    return trained
 
 
 class Progress:
