@@ -35,7 +35,8 @@ from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_tabl
 AUTO = "auto"
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
     parser = argparse.ArgumentParser(
         description="Train populations of small transformers, many networks at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
@@ -230,7 +231,7 @@ def _make(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse
 
 def main(arguments: Sequence[str]) -> int:
     """The command: 0 when the zoo is written, 130 when it was interrupted."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     launcher_parameters(options)
     chosen = device(options.device)
     data = _data(options)

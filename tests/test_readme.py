@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nfn_transformer import gbm, main, predict, xgb
+from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
 from nfn_transformer.grids.grid_file import read_grid
 
 COMMANDS = """
@@ -29,6 +29,20 @@ gbm.py --model rf  --wandb False --dataset ag_news --data_path data/ag_news_tran
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PUBLISHED = re.search(r"^## The published commands$(.*?)^##", README, flags=re.MULTILINE | re.DOTALL).group(1)
+PROGRAMS = {
+    "main.py": main,
+    "xgb.py": xgb,
+    "gbm.py": gbm,
+    "predict.py": predict,
+    "make_zoo.py": make_zoo,
+    "reproduce.py": reproduce,
+}
+EVERY_COMMAND = re.findall(
+    r"^ +python nfn_transformer/(\S+\.py .+)$",
+    README.replace("\\\n", " ").replace(" [CHECKPOINT ...]", ""),
+    re.MULTILINE,
+)
 
 
 def test_the_librarys_example(monkeypatch, capsys):
@@ -41,11 +55,11 @@ def test_the_librarys_example(monkeypatch, capsys):
 
 
 def test_it_shows_the_published_commands():
-    assert re.findall(r"^ +python nfn_transformer/main.py (.+)$", README, flags=re.MULTILINE) == COMMANDS
+    assert re.findall(r"^ +python nfn_transformer/main.py (.+)$", PUBLISHED, flags=re.MULTILINE) == COMMANDS
 
 
 def test_it_shows_the_published_commands_of_the_tree_models():
-    shown = re.findall(r"^ +python nfn_transformer/((?:xgb|gbm).py .+)$", README, flags=re.MULTILINE)
+    shown = re.findall(r"^ +python nfn_transformer/((?:xgb|gbm).py .+)$", PUBLISHED, flags=re.MULTILINE)
     assert shown == TREE_COMMANDS
 
 
@@ -76,11 +90,14 @@ def test_its_commands_parse(line):
         assert getattr(flags, name) == given.get(f"--{name}", "mlp"), name
 
 
-def test_its_predict_commands_parse():
-    lines = re.findall(r"^ +python nfn_transformer/predict.py (.+)$", README, flags=re.MULTILINE)
-    assert len(lines) == 2
-    for line in lines:
-        predict.build_parser().parse_args(shlex.split(line.replace("[CHECKPOINT ...]", "")))
+@pytest.mark.parametrize("line", EVERY_COMMAND)
+def test_every_command_parses(line):
+    program, *words = shlex.split(line, comments=True)
+    PROGRAMS[program].build_parser().parse_args(words)
+
+
+def test_it_shows_every_program():
+    assert {line.split()[0] for line in EVERY_COMMAND} == set(PROGRAMS)
 
 
 def test_its_files_exist():
