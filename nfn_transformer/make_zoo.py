@@ -24,10 +24,10 @@ from nfn_transformer.making.estimate import estimate, population_size
 from nfn_transformer.making.histogram import save_histogram
 from nfn_transformer.making.images import digits, idx_folder
 from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.population import SNAPSHOT_LABELS
 from nfn_transformer.making.recipe import Recipe, read_recipe
 from nfn_transformer.making.samples import TaskData
 from nfn_transformer.making.texts import frequent_words, read_texts, text_data
+from nfn_transformer.making.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
 from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.making.workers import run_workers, worker_is_done
 from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, unfinished, write_zoo
@@ -70,8 +70,14 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--snapshots",
         default="75",
-        help="checkpoints of a run: 1 (after epoch 1), 50, 75, 100 (percent of its training), and best (after the "
-        "epoch with the highest test accuracy, as in the released zoo)",
+        help="checkpoints of a run: numbers in --snapshot_unit, and best (after the epoch with the highest test "
+        "accuracy, as in the released zoo); training ends at the last of them",
+    )
+    group.add_argument(
+        "--snapshot_unit",
+        choices=SNAPSHOT_UNITS,
+        default=PERCENT,
+        help="percent of a run's training, where 1 is its first epoch, or epochs; a run has none beyond its own end",
     )
     add_boolean(group, "--half", False, "store weights in half precision; accuracies are those of the stored weights")
     add_boolean(group, "--dry_run", False, "list the runs and estimate time and size, but train nothing")
@@ -148,11 +154,15 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return Recipe(**defaults) if options.recipe is None else read_recipe(options.recipe, defaults)
 
 
-def _snapshots(text: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [label for label in labels if label not in SNAPSHOT_LABELS]:
-        raise UserError(f"--snapshots {text}: '{unknown[0]}' is none of {', '.join(SNAPSHOT_LABELS)}")
-    return labels
+def _snapshots(text: str, unit: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    top = 100 if unit == PERCENT else None
+    for name in names:
+        is_number = name.isascii() and name.isdigit() and not name.startswith("0")
+        if name != BEST and not (is_number and (top is None or int(name) <= top)):
+            range_ = "from 1 to 100" if top else "of at least 1"
+            raise UserError(f"--snapshots {text}: '{name}' is neither a whole number {range_} ({unit}) nor {BEST}")
+    return names
 
 
 def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> ZooPlan:
@@ -170,10 +180,11 @@ def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> 
         seed=options.seed,
         batch_size=options.batch_size,
         crop_padding=options.crop_padding,
-        snapshots=_snapshots(options.snapshots),
+        snapshots=_snapshots(options.snapshots, options.snapshot_unit),
+        snapshot_unit=options.snapshot_unit,
         half=options.half,
     )
-    for run in {run.architecture: run for run in plan.runs}.values():
+    for run in plan.runs:
         plan.training(run, data)
     if options.population == AUTO:
         begun = WorkFolder(plan.out).population
@@ -184,11 +195,12 @@ def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> 
 def _announce(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace) -> None:
     expected = estimate(plan, data, chosen)
     jobs = options.jobs or 1
-    minutes = expected.seconds / 60 / jobs
+    seconds = expected.seconds / jobs
+    duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
     print(
         f"{len(plan.runs)} runs in {len(plan.populations())} populations of at most {plan.population}, "
         f"{len(data.train.labels)} train and {len(data.test.labels)} test samples, {data.classes} classes: "
-        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB and {minutes:.0f} min of training"
+        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB and {duration} of training"
         + (f" on {jobs} devices" if jobs > 1 else ""),
         flush=True,
     )

@@ -43,11 +43,6 @@ class Run:
     architecture: Architecture
     epochs: int
 
-    @property
-    def kind(self) -> tuple:
-        """What runs must have in common to be trained together: sizes, and equally many steps of one optimizer."""
-        return (self.architecture, self.epochs, self.settings.optimizer, self.settings.train_fraction)
-
 
 def run_spec(architecture: Architecture, data: TaskData, patch: int) -> TransformerSpec:
     """The spec of networks of these sizes on this data; images are cut into patches of `patch` pixels a side."""

@@ -16,7 +16,8 @@ import torch
 
 from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.population import Snapshot, TrainedPopulation
+from nfn_transformer.making.population import TrainedPopulation
+from nfn_transformer.making.snapshots import Snapshot
 
 _LONGEST_VALUE = 60
 

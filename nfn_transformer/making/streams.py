@@ -1,10 +1,10 @@
 """The random numbers of n runs trained together, each run's from streams of its own.
 
-A stream is named by the zoo's seed, the run and the purpose, so a run sees the same images, masks
+A stream is named by the zoo's seed, the run and the purpose, so a run sees the same samples
 and initial weights whatever other runs it is trained with.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -37,78 +37,73 @@ def initial_state(spec: TransformerSpec, std: float, generator: Generator) -> di
     return state
 
 
-class PopulationDropout:
-    """Dropout with each network's own probability: activations [n, ...] to the same shape."""
-
-    def __init__(self, probabilities: Tensor, generators: Sequence[Generator]):
-        """Args: probabilities [n] in [0, 1), on the CPU; one generator for each network."""
-        self._probabilities = probabilities
-        self._generators = generators
-
-    def __call__(self, activations: Tensor) -> Tensor:
-        """Drop and rescale; networks with probability 0 draw nothing."""
-        active = [network for network, p in enumerate(self._probabilities.tolist()) if p > 0]
-        if not active:
-            return activations
-        size = activations[0].numel()
-        words = torch.zeros(len(activations), -(-size // 4), dtype=torch.int64)
-        for network in active:
-            words[network].random_(-(2**63), None, generator=self._generators[network])
-        # Sixteen random bits for each number: four numbers from one draw, as drawing is what costs.
-        bits = words.view(torch.int16)[:, :size]
-        threshold = (self._probabilities * 2**16).round()
-        kept = (bits >= (threshold - 2**15).to(torch.int16)[:, None]).to(activations.device)
-        scale = (1 / (1 - threshold / 2**16)).to(activations)
-        factors = kept * scale[:, None]
-        return activations * factors.view_as(activations)
-
-
 class PopulationBatches:
-    """Batches of n runs that each train on their own part of the samples, in their own order."""
+    """Batches of n runs that each train on their own part of the samples, in their own order, epoch after epoch."""
 
     def __init__(
         self,
         data: LabelledSamples,
-        fraction: float,
+        fractions: Sequence[float],
         batch_size: int,
         crop_padding: int,
         seed: int,
         runs: Sequence[int],
     ):
-        """Args: train samples; the part of them that every run draws for itself; see `epoch` for the rest."""
-        count = max(1, int(fraction * len(data.labels) + 1e-9))
+        """Args: train samples; each run's fraction of them, at least a batch, which it draws for itself."""
+        total, device = len(data.labels), data.labels.device
+        counts = [train_samples(fraction, total) for fraction in fractions]
         self._data = data
-        self._batch_size = min(batch_size, count)
-        self._crop_padding = crop_padding
-        self._orders = run_streams(seed, runs, "order")
-        subsets = [torch.randperm(len(data.labels), generator=g)[:count] for g in run_streams(seed, runs, "subset")]
-        self._subsets = torch.stack(subsets)  # [n, count]
+        self._batch_size, self._crop_padding = batch_size, crop_padding
+        self._subsets = [
+            torch.randperm(total, generator=generator)[:count].to(torch.int32)
+            for generator, count in zip(run_streams(seed, runs, "subset"), counts, strict=True)
+        ]
+        self._generators = run_streams(seed, runs, "order")
+        self.steps = torch.tensor([count // batch_size for count in counts])
+        """[n], on the CPU, batches in an epoch; samples that fill no whole batch wait for the next epoch's order."""
+        self._steps_on_device = self.steps.to(device)
+        self._within = torch.arange(batch_size, device=device)
+        size = (len(runs), max(counts))
+        self._orders = torch.zeros(size, dtype=torch.int32, device=device)
         if crop_padding:
+            self._offsets = torch.zeros(2, *size, dtype=torch.uint8, device=device)
             padded = torch.nn.functional.pad(data.inputs, (crop_padding,) * 4, value=-1.0)
             # All crops of all images as a view: [images, channels, offsets, offsets, height, width].
             self._crops = padded.unfold(2, data.inputs.shape[2], 1).unfold(3, data.inputs.shape[3], 1)
 
-    @property
-    def steps(self) -> int:
-        """Batches in an epoch; samples that fill no whole batch wait for the next epoch's order."""
-        return self._subsets.shape[1] // self._batch_size
-
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in new orders: inputs [n, batch, ...] and labels [n, batch]."""
-        count = self._subsets.shape[1]
-        orders = torch.stack([torch.randperm(count, generator=g) for g in self._orders])
-        device = self._data.labels.device
-        indices = self._subsets.gather(1, orders).to(device)
+    def keep(self, places: Tensor) -> None:
+        """Go on with the runs at these places alone."""
+        chosen = places.tolist()
+        self._subsets = [self._subsets[place] for place in chosen]
+        self._generators = [self._generators[place] for place in chosen]
+        self.steps = self.steps[places]
+        on_device = places.to(self._orders.device)
+        self._steps_on_device = self._steps_on_device[on_device]
+        self._orders = self._orders[on_device]
         if self._crop_padding:
-            choices = 2 * self._crop_padding + 1
-            drawn = [torch.randint(choices, (2, count), generator=g) for g in self._orders]
-            rows, columns = torch.stack(drawn, dim=1).to(device)
-        for start in range(0, self.steps * self._batch_size, self._batch_size):
-            part = slice(start, start + self._batch_size)
-            chosen = indices[:, part]
-            inputs = (
-                self._crops[chosen, :, rows[:, part], columns[:, part]]
-                if self._crop_padding
-                else self._data.inputs[chosen]
-            )
-            yield inputs, self._data.labels[chosen]
+            self._offsets = self._offsets[:, on_device]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batches of a step, counted from 0; steps come one after another: inputs [n, b, ...], labels [n, b]."""
+        self._begin_epochs(torch.nonzero(step % self.steps == 0).flatten().tolist())
+        places = (step % self._steps_on_device * self._batch_size)[:, None] + self._within
+        chosen = self._orders.gather(1, places).long()
+        if not self._crop_padding:
+            return self._data.inputs[chosen], self._data.labels[chosen]
+        rows, columns = (offsets.gather(1, places).long() for offsets in self._offsets)
+        return self._crops[chosen, :, rows, columns], self._data.labels[chosen]
+
+    def _begin_epochs(self, places: Sequence[int]) -> None:
+        """New orders, and new crops, for the runs at these places."""
+        for place in places:
+            subset, generator = self._subsets[place], self._generators[place]
+            count = len(subset)
+            self._orders[place, :count] = subset[torch.randperm(count, generator=generator)].to(self._orders.device)
+            if self._crop_padding:
+                drawn = torch.randint(2 * self._crop_padding + 1, (2, count), generator=generator)
+                self._offsets[:, place, :count] = drawn.to(torch.uint8).to(self._offsets.device)
+
+
+def train_samples(fraction: float, total: int) -> int:
+    """How many samples a run trains on that has this fraction of `total`."""
+    return max(1, int(fraction * total + 1e-9))

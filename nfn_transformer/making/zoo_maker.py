@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
@@ -17,7 +17,7 @@ from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.population import Snapshot, TrainingPlan, train_population
+from nfn_transformer.making.population import train_population
 from nfn_transformer.making.release import (
     MetadataRow,
     checkpoint_bytes,
@@ -26,8 +26,11 @@ from nfn_transformer.making.release import (
     writing_zoo,
 )
 from nfn_transformer.making.samples import TaskData
+from nfn_transformer.making.snapshots import NOT_TAKEN, Snapshot
+from nfn_transformer.making.streams import train_samples
+from nfn_transformer.making.training_plan import PERCENT, TrainingPlan
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the same configuration would give other networks, so that parts of both never mix."""
 
 
@@ -49,31 +52,41 @@ class ZooPlan:
     crop_padding: int
     snapshots: tuple[str, ...]
     half: bool
+    snapshot_unit: str = PERCENT
 
     def training(self, like: Run, data: TaskData) -> TrainingPlan:
-        """How runs of the same kind as this one are trained.
+        """How runs of the same sizes as this one are trained.
 
         Raises:
-            UserError: networks of this size cannot read the data.
+            UserError: networks of this size cannot read the data, or this run has less than a batch of it, or no
+                snapshot.
         """
-        return TrainingPlan(
+        plan = TrainingPlan(
             spec=run_spec(like.architecture, data, self.patch),
             seed=self.seed,
-            epochs=like.epochs,
             batch_size=self.batch_size,
             crop_padding=self.crop_padding,
             snapshots=self.snapshots,
             half=self.half,
+            snapshot_unit=self.snapshot_unit,
         )
+        samples = train_samples(like.settings.train_fraction, len(data.train.labels))
+        if samples < self.batch_size:
+            raise UserError(f"--batch_size {self.batch_size}: run {like.number} has only {samples} train samples")
+        if not plan.last_epoch(like.epochs):
+            names = ",".join(self.snapshots)
+            raise UserError(f"--snapshots {names}: run {like.number} has only {like.epochs} epochs, so none of them")
+        return plan
 
     def populations(self) -> list[list[Run]]:
-        """Runs that train together: at most `population`, all of one kind."""
+        """Runs that train together: at most `population`, all of one size, and of trainings about as long."""
         found = []
-        for _, group in groupby(sorted(self.runs, key=_order), key=_order):
-            runs = list(group)
+        for _, same_size in groupby(sorted(self.runs, key=_length_within_size), key=_size):
+            runs = list(same_size)
             # Equal parts rather than full ones and a small rest, which would train slowly.
             count = -(-len(runs) // self.population)
-            found += [runs[part * len(runs) // count : (part + 1) * len(runs) // count] for part in range(count)]
+            parts = (runs[part * len(runs) // count : (part + 1) * len(runs) // count] for part in range(count))
+            found += [sorted(part, key=lambda run: (run.settings.optimizer, run.number)) for part in parts]
         return found
 
     def configuration(self, data: TaskData) -> dict[str, object]:
@@ -82,12 +95,17 @@ class ZooPlan:
         return {"format": FORMAT_VERSION, **own, "runs": [asdict(run) for run in self.runs], "data": data.digest()}
 
 
-_CONFIGURED = ("dataset", "population", "patch", "seed", "batch_size", "crop_padding", "snapshots", "half")
+_CONFIGURED = (
+    *("dataset", "population", "patch", "seed", "batch_size", "crop_padding", "snapshots", "snapshot_unit", "half"),
+)
 
 
-def _order(run: Run) -> tuple:
-    architecture, *rest = run.kind
-    return (*astuple(architecture), *rest)
+def _size(run: Run) -> tuple:
+    return astuple(run.architecture)
+
+
+def _length_within_size(run: Run) -> tuple:
+    return (*_size(run), run.epochs * run.settings.train_fraction, run.number)
 
 
 @dataclass(frozen=True)
@@ -110,25 +128,23 @@ def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkF
     """Train all populations that are not finished and that no other process is at."""
     on_device = data.to(device)
     groups = plan.populations()
-    with Progress(groups, data, plan) as progress:
+    with Progress(plan, data) as progress:
         for number, runs in enumerate(groups):
             with work.claim(number) as is_mine:
                 if not is_mine:
                     progress.skip(runs)
                     continue
-                settings = [run.settings for run in runs]
                 training = plan.training(runs[0], data)
-                numbers = [run.number for run in runs]
-                work.save(number, train_population(training, numbers, settings, on_device, progress.after_epoch(runs)))
+                work.save(number, train_population(training, runs, on_device, progress.after_epoch))
 
 
 class Progress:
     """A bar of network-epochs that tells runs, networks per second and the time left."""
 
-    def __init__(self, groups: Sequence[Sequence[Run]], data: TaskData, plan: ZooPlan):
-        self._last_epoch = {runs[0].kind: plan.training(runs[0], data).last_epoch for runs in groups}
-        self._runs, self._done, self._own = sum(map(len, groups)), 0, 0.0
-        total = sum(self._epochs(runs) for runs in groups)
+    def __init__(self, plan: ZooPlan, data: TaskData):
+        self._last_epoch = {run.number: plan.training(run, data).last_epoch(run.epochs) for run in plan.runs}
+        self._runs, self._done, self._own = len(plan.runs), 0.0, 0.0
+        total = sum(self._last_epoch.values())
         self._bar = tqdm(total=total, unit="network-epoch", smoothing=0.05, dynamic_ncols=True, leave=False)
         self._start = time.monotonic()
 
@@ -138,28 +154,21 @@ class Progress:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def _epochs(self, runs: Sequence[Run]) -> int:
-        return len(runs) * self._last_epoch[runs[0].kind]
-
     def skip(self, runs: Sequence[Run]) -> None:
         """Count work that is finished, or another's, without taking it for speed."""
-        self._done += len(runs)
-        self._bar.initial += self._epochs(runs)
-        self._bar.n += self._epochs(runs)
-        self._tell()
+        epochs = sum(self._last_epoch[run.number] for run in runs)
+        self._bar.initial += epochs
+        self._bar.n += epochs
+        self._tell(len(runs))
 
-    def after_epoch(self, runs: Sequence[Run]) -> Callable[[], None]:
-        """What a training of these runs calls after each epoch."""
-        share = len(runs) / self._last_epoch[runs[0].kind]
+    def after_epoch(self, runs: Sequence[Run]) -> None:
+        """Count an epoch of each of these runs."""
+        share = sum(1 / self._last_epoch[run.number] for run in runs)
+        self._own += share
+        self._bar.update(len(runs))
+        self._tell(share)
 
-        def advance() -> None:
-            self._own += share
-            self._bar.update(len(runs))
-            self._tell(share)
-
-        return advance
-
-    def _tell(self, done: float = 0.0) -> None:
+    def _tell(self, done: float) -> None:
         self._done += done
         rate = self._own / max(time.monotonic() - self._start, 1e-9)
         self._bar.set_postfix_str(f"{self._done:.0f}/{self._runs} runs, {rate:.2f} networks/s")
@@ -198,9 +207,9 @@ def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder) -> MadeZoo:
 
 
 def _sound(snapshot: Snapshot, test_samples: int) -> Iterator[tuple[int, float]]:
-    """Place and accuracy of the networks that had not diverged."""
+    """Place and accuracy of the networks of which there is this snapshot."""
     for place, correct in enumerate(snapshot.correct.tolist()):
-        if correct >= 0:
+        if correct != NOT_TAKEN:
             yield place, correct / test_samples
 
 

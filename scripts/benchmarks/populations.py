@@ -15,10 +15,11 @@ import torch
 from measuring import begin, markdown, parser, progress, ratios, seconds_of_one, spread, write_measurements
 
 from nfn_transformer import cli
-from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, run_spec
+from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.making.images import ImageData
-from nfn_transformer.making.population import Population, TrainingPlan
+from nfn_transformer.making.population import train_population
 from nfn_transformer.making.samples import LabelledSamples
+from nfn_transformer.making.training_plan import TrainingPlan
 from nfn_transformer.seeding import stream
 
 ARCHITECTURE = Architecture(embed_dim=32, n_attention_heads=2, n_layers=2, hidden=64)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     device = begin(flags)
     data = _random_images(flags.samples).to(device)
-    plan = TrainingPlan(run_spec(ARCHITECTURE, data, flags.patch), 1, flags.epochs, BATCH_SIZE, 2, ("100",), False)
+    plan = TrainingPlan(run_spec(ARCHITECTURE, data, flags.patch), 1, BATCH_SIZE, 2, ("100",), half=False)
     sizes = flags.sizes or ([64] if device.type == "cpu" else [64, 512])
     measurements = [_measure(plan, data, size, flags, device) for size in sizes]
     print(_table(measurements, flags))
@@ -70,27 +71,23 @@ def _measure(
 ) -> dict[str, object]:
     """Networks per second of both ways, a figure a round."""
     found: dict[str, list[float]] = {ALONE: [], TOGETHER: []}
-    alone = min(flags.alone, size)
+    runs = [Run(number, SETTINGS, ARCHITECTURE, flags.epochs) for number in range(size)]
+    groups = {ALONE: [[run] for run in runs[: flags.alone]], TOGETHER: [runs]}
     for number in range(flags.rounds + 1):
         progress(f"{size} networks, round {number} of {flags.rounds} ...")
-        rates = {
-            ALONE: alone / _seconds(plan, data, [[run] for run in range(alone)], device),
-            TOGETHER: size / _seconds(plan, data, [list(range(size))], device),
-        }
-        if number:  # the first is there to warm up
-            for way, rate in rates.items():
+        for way, parts in groups.items():
+            rate = sum(map(len, parts)) / _seconds(plan, data, parts, device)
+            if number:  # the first is there to warm up
                 found[way].append(rate)
     return {"what": "training", "networks": size, "networks_per_second": found}
 
 
-def _seconds(plan: TrainingPlan, data: ImageData, groups: Sequence[list[int]], device: torch.device) -> float:
+def _seconds(plan: TrainingPlan, data: ImageData, groups: Sequence[list[Run]], device: torch.device) -> float:
     """Training of groups of networks, one group after another, with all that comes before the first step."""
 
     def train() -> None:
         for runs in groups:
-            population = Population(plan, runs, [SETTINGS] * len(runs), data)
-            for _ in range(plan.epochs):
-                population.train_epoch()
+            train_population(plan, runs, data)
 
     return seconds_of_one(train, 1, device)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nfn_transformer.making.images import digits
-from nfn_transformer.making.population import count_correct
+from nfn_transformer.making.snapshots import count_correct
 from nfn_transformer.weights.checkpoint_format import spec_from_shapes
 
 ZOO = Path(__file__).parents[2] / "data/digits_transformers.zip"

@@ -16,7 +16,7 @@ from nfn_transformer import make_zoo
 from nfn_transformer.cli import EXIT_INTERRUPTED, run_command
 from nfn_transformer.making import zoo_maker
 from nfn_transformer.making.images import digits
-from nfn_transformer.making.population import count_correct
+from nfn_transformer.making.snapshots import count_correct
 from nfn_transformer.weights.checkpoint_format import spec_from_shapes
 
 COLUMNS = [
@@ -175,6 +175,21 @@ def test_diverged_networks_are_left_out_and_listed(tmp_path, capsys):
     assert "4 runs have diverged, and are left out from then on" in capsys.readouterr().out
 
 
+def test_snapshots_after_given_epochs(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("draw: grid\nlr: {adam: [0.01]}\nw_init_std: [0.3]\nl2_regularize: [0]\n")
+    with recipe.open("a") as file:
+        file.write("train_fraction: [0.7, 1.0]\ndropout: [0.1]\nepochs: [2, 3]\n")
+    flags = ("--recipe", str(recipe), "--snapshots", "1,3,best", "--snapshot_unit", "epochs", "--batch_size", "16")
+    assert _make(tmp_path / "zoo", *flags) == 0
+    rows = _rows((tmp_path / "zoo/metadata/digits.csv").read_text())
+    assert [(row["epochs"], row["ckpt_epoch"]) for row in rows] == [
+        *[("2", "1"), ("2", "best"), ("3", "1"), ("3", "3"), ("3", "best")] * 2
+    ]
+    best = {row["ckpt_file"]: row for row in rows if row["ckpt_epoch"] == "best"}
+    assert all((tmp_path / "zoo" / name).is_file() for name in best)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -183,7 +198,11 @@ def test_diverged_networks_are_left_out_and_listed(tmp_path, capsys):
         (["--patch", "3"], "--patch 3: does not divide the images' 8 x 8 pixels"),
         (["--n_attention_heads", "4"], "--n_attention_heads 4: none divides embed_dim 6"),
         (["--train_images", "1001"], "--train_images 1001: there are only 1000"),
-        (["--snapshots", "75,bad"], "--snapshots 75,bad: 'bad' is none of 1, 50, 75, 100, best"),
+        (["--snapshots", "75,bad"], "--snapshots 75,bad: 'bad' is neither a whole number from 1 to 100 (percent)"),
+        (["--snapshots", "75,101"], "'101' is neither a whole number from 1 to 100 (percent) nor best"),
+        (["--snapshots", "0,1", "--snapshot_unit", "epochs"], "'0' is neither a whole number of at least 1 (epochs)"),
+        (["--snapshots", "3,7", "--snapshot_unit", "epochs"], "run 0 has only 2 epochs, so none of them"),
+        (["--batch_size", "49"], "--batch_size 49: run 0 has only"),
         (["--dataset", "a/b"], "--dataset 'a/b': expected a name"),
         (["--images", "/nowhere"], "--images /nowhere: no such folder"),
         (["--device", "tpu9"], "--device tpu9: expected auto, cpu, cuda or cuda:N"),

@@ -12,7 +12,7 @@ import torch
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.population import count_correct
+from nfn_transformer.making.snapshots import count_correct
 from nfn_transformer.making.texts import frequent_words, read_texts, text_data
 from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.zoo.reading import read_zoo

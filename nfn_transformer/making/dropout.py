@@ -1,0 +1,80 @@
+"""Dropout for n networks at once, with random numbers that are computed from what they are for.
+
+Drawn from generators, one a network, they would be made on the CPU, network by network, and hold back a GPU. Here each
+number is a hash of the run, of how often dropout was applied before, and of its place among the activations: the same
+on every device, and whatever other networks are trained with it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.seeding import stream_seed
+
+_LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
+# 2^64 by the golden ratio: its multiples are spread evenly over all 64-bit numbers.
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def random_bits(keys: Tensor, count: int) -> Tensor:
+    """Random 32-bit numbers [n, count] as int32, from keys [n], int64.
+
+    The integer hash "lowbias32" (C. Wellons, Hash Prospector, https://github.com/skeeto/hash-prospector) of the
+    numbers' places, with half of the key before and half within. Products overflow as they should; shifts of negative
+    numbers are made unsigned by masks.
+    """
+    low, high = keys.contiguous().view(torch.int32).unflatten(0, (-1, 2)).unbind(1)
+    bits = torch.arange(count, dtype=torch.int32, device=keys.device) ^ low[:, None]
+    bits ^= (bits >> 16).bitwise_and_(_LOW_16)
+    bits.mul_(0x21F0AAAD).bitwise_xor_(high[:, None])
+    bits ^= (bits >> 15).bitwise_and_(_LOW_17)
+    bits.mul_(0x735A2D97)
+    return bits.bitwise_xor_((bits >> 15).bitwise_and_(_LOW_17))
+
+
+class PopulationDropout:
+    """Dropout with each network's own probability: activations [n, ...] to the same shape."""
+
+    def __init__(self, probabilities: Sequence[float], seed: int, runs: Sequence[int], device: torch.device):
+        """Args: probabilities in [0, 1), one a network; the zoo's seed and the numbers of the runs."""
+        self._any = any(probabilities)
+        self._calls = 0
+        keys = [stream_seed(seed, "run", run, "dropout") for run in runs]
+        self._keys = torch.tensor(keys, dtype=torch.int64, device=device)
+        # In 65536ths, as each number is dropped or kept by 16 bits.
+        self._dropped = (torch.tensor(probabilities, dtype=torch.float64, device=device) * 2**16).round()
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with the networks at these places alone."""
+        self._keys, self._dropped = self._keys[places], self._dropped[places]
+
+    def __call__(self, activations: Tensor) -> Tensor:
+        """Drop and rescale."""
+        if not self._any:
+            return activations
+        self._calls += 1
+        size = activations[0].numel()
+        keys = self._keys + _signed(self._calls * _GOLDEN)
+        # Two numbers from one hash: its bits are as good as each other.
+        bits = random_bits(_mixed(keys), -(-size // 2)).view(torch.int16)[:, :size]
+        kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
+        scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)
+        return activations * (kept * scale[:, None]).view_as(activations)
+
+
+def _mixed(keys: Tensor) -> Tensor:
+    """Neighbouring 64-bit numbers as unlike ones (the finalizer of SplitMix64, Steele et al., OOPSLA 2014)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ _shifted(keys, shift)) * _signed(factor)
+    return keys ^ _shifted(keys, 31)
+
+
+def _signed(number: int) -> int:
+    """The signed 64-bit number with the last 64 bits of this one."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _shifted(numbers: Tensor, bits: int) -> Tensor:
+    """Unsigned shift to the right."""
+    return (numbers >> bits) & ((1 << (64 - bits)) - 1)
