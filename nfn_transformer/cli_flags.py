@@ -8,6 +8,7 @@ from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
 from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
 
 
@@ -65,6 +66,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1),
         help="heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of the "
         "metadata tells, else 2)",
+    )
+    group.add_argument(
+        "--where",
+        default="",
+        metavar="COLUMN=VALUE,...",
+        help="read only the rows of the metadata with these values, as n_layers=2,embed_dim=32 of a zoo with networks "
+        "of several sizes",
     )
     add_boolean(group, "--allow_faulty", False, "go on although more than 5 %% of the checkpoints are faulty")
     add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
@@ -137,7 +145,7 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
     """The data part of a run's configuration.
 
     Raises:
-        UserError: no --data_path is given and none of the default places exists.
+        UserError: no --data_path is given and none of the default places exists, or --where is no condition.
     """
     return DataConfig(
         dataset=flags.dataset,
@@ -146,6 +154,7 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
         cut_off=flags.cut_off,
         n_heads=flags.n_heads,
         allow_faulty=flags.allow_faulty,
+        where=str(Condition.parse(flags.where)),
         augment=flags.augment,
         augment_factor=flags.augment_factor,
         augment_scale=flags.augment_scale,

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add_launcher_flags(group, "processes that train, each its share of the populations,")
+    add_launcher_flags(group, "processes that train, each its share of the populations,", "one for each population")
     group.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # what the launcher starts
     return parser
 
@@ -194,7 +194,7 @@ def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> 
 
 def _announce(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace) -> None:
     expected = estimate(plan, data, chosen)
-    jobs = options.jobs or 1
+    jobs = min(_jobs(plan, options), len(plan.populations()))
     seconds = expected.seconds / jobs
     duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
     print(
@@ -224,17 +224,23 @@ def _report(made: MadeZoo, plan: ZooPlan) -> None:
     )
 
 
+def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
+    """How many processes train at once."""
+    return options.jobs or (len(plan.populations()) if options.launcher == "slurm" else 1)
+
+
 def _make(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace, words: list[str]) -> None:
     """All that is left, in this process or in those that the launcher starts; then the zoo."""
+    jobs = _jobs(plan, options)
     with making(plan, data) as work:
-        if (options.jobs or 1) == 1 and options.launcher == "processes":
+        if jobs == 1 and options.launcher == "processes":
             train_share(plan, data, chosen, work)
-        else:
-            slots = environments(options.jobs or 1, options.device)
+        elif unfinished(plan, work):
+            slots = environments(jobs, options.device)
             folder = (work.path / "submitit").resolve()
-            launcher = build_launcher(options.launcher, options.jobs, slots, folder, launcher_parameters(options))
+            launcher = build_launcher(options.launcher, jobs, slots, folder, launcher_parameters(options))
             command = [str(Path(__file__).resolve()), *words, "--population", str(plan.population)]
-            run_workers(command, options.jobs or 1, launcher, work, plan)
+            run_workers(command, min(jobs, unfinished(plan, work)), launcher, work, plan)
         if left := unfinished(plan, work):
             raise UserError(f"{work.path}: {left} populations are not finished; the same command goes on from there")
         made = write_zoo(plan, data, work)

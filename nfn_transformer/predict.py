@@ -23,12 +23,13 @@ from nfn_transformer.experiments.learners import load_fitted
 from nfn_transformer.experiments.predictions import write_predictions
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
 from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.reading import Zoo
 
-_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty")
+_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="name of a labelled zoo's data set, to score the predictor on")
     parser.add_argument("--data_path", help="folder or zip of that zoo (default: as main.py finds it)")
     parser.add_argument("--ckpt_epoch", metavar="EPOCH", help="epoch of its checkpoints (default: the run's)")
+    parser.add_argument(
+        "--where", metavar="COLUMN=VALUE,...", help="only rows of its metadata with these values (default: the run's)"
+    )
     parser.add_argument(
         "--split",
         choices=("auto", "test", "all"),
@@ -81,6 +85,7 @@ def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> tuple[Zoo, Da
         data_path=absolute(existing_zoo(data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
+        where=own.where if flags.where is None else str(Condition.parse(flags.where)),
     )
     return load_zoo(wanted), wanted, wanted == own
 

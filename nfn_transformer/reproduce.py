@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data_path", help="zoo of all cells, in place of the grid's own")
     parser.add_argument("--device", default="auto", help="device of the cells: auto, cpu, cuda, ...")
-    add_launcher_flags(parser, "cells")
+    add_launcher_flags(parser, "cells", "as many as there are")
     cli.add_boolean(
         parser, "--report", False, "run nothing; write the table of what is finished (the zoo is read to know it)"
     )

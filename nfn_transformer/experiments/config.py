@@ -19,7 +19,7 @@ NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = ("augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
+_LATER = ("where", "augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class DataConfig:
     cut_off: float = 0.0
     n_heads: int | None = None
     allow_faulty: bool = False
+    where: str = ""
     augment: bool = False
     augment_factor: int = 2
     augment_scale: float = 1.0

@@ -40,6 +40,7 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
         allow_faulty=config.allow_faulty,
         load_cache=load_cache,
         n_workers=n_workers,
+        where=config.where,
     )
 
 

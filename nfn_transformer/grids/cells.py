@@ -21,7 +21,7 @@ from nfn_transformer.zoo.reading import Zoo
 # What the grid itself decides.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 # What decides which checkpoints are read of a zoo.
-_READING = ("ckpt_epoch", "n_heads", "allow_faulty")
+_READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 

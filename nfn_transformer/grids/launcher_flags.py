@@ -10,13 +10,14 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.grids.launchers import LAUNCHERS
 
 
-def add_launcher_flags(parser: argparse._ActionsContainer, what: str) -> None:
-    """Declare `--jobs`, `--launcher` and `--slurm`; `what` says in the plural what is started."""
+def add_launcher_flags(parser: argparse._ActionsContainer, what: str, most: str) -> None:
+    """Declare `--jobs`, `--launcher` and `--slurm`; `what` says in the plural what is started, `most` how many of
+    them a cluster starts by default."""
     parser.add_argument(
         "--jobs",
         type=cli.count,
-        help=f"{what} at once: on this machine 1 by default, on its GPUs in turn; with --launcher slurm as many as "
-        "there are by default",
+        help=f"{what} at once: on this machine 1 by default, on its GPUs in turn; with --launcher slurm {most} "
+        "by default",
     )
     parser.add_argument(
         "--launcher",

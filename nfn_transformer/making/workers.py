@@ -1,6 +1,7 @@
 """Processes that train a zoo together, started by a launcher of `grids.launchers`: here, or in a cluster."""
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def run_workers(command: Sequence[str], count: int, launcher: Launcher, work: Wo
                 time.sleep(_POLL_SECONDS)
                 bar.update(total - unfinished(plan, work) - bar.n)
         except BaseException as error:
-            launcher.stop(running)
+            if message := launcher.stop(running):
+                tqdm.write(message, file=sys.stderr)
             if isinstance(error, Refused) and running:
                 raise UserError(f"{error}; --jobs N sends fewer at once") from None
             raise

@@ -36,7 +36,8 @@ def check_acceptable(
             f"another architecture: {_share(len(report.stray_keys), report)} carry unknown keys: "
             f"{', '.join(keys[:_MOST_LISTED])}{more}"
         )
-    if not allow_faulty and len(signatures) > 1 and _too_many(signatures[1][1], report):
+    several = len(signatures) > 1 and _too_many(signatures[1][1], report)
+    if several and not allow_faulty:
         problems.append("\n  ".join(["more than one shape:", *_shape_lines(signatures)]))
     if not allow_faulty and _too_many(len(report.faults), report):
         problems.append(f"{_share(len(report.faults), report)} are faulty")
@@ -44,7 +45,12 @@ def check_acceptable(
         problems.append(f"none of the {report.examined} checkpoints can be used")
     if not problems:
         return
-    hint = "" if _too_many(len(report.stray_keys), report) or not report.used else " (--allow_faulty uses the others)"
+    if _too_many(len(report.stray_keys), report) or not report.used:
+        hint = ""
+    elif several:
+        hint = " (--where, as in --where n_layers=2,embed_dim=32, reads one shape; --allow_faulty the most common one)"
+    else:
+        hint = " (--allow_faulty uses the others)"
     lines = [f"{where}: {'; '.join(problems)}{hint}", *(f"  {line}" for line in report.fault_lines())]
     raise ZooError("\n".join([*lines, *report.summary().splitlines()]))
 

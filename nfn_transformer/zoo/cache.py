@@ -37,12 +37,15 @@ class ZooCache:
         release: the data set; a change in any of its files makes the cache void.
         epoch: the chosen epoch.
         heads: number of heads of checkpoints whose row does not tell, or 0 where all rows do.
+        condition: which rows are read; all where it is empty.
     """
 
-    def __init__(self, release: Release, epoch: str, heads: int):
+    def __init__(self, release: Release, epoch: str, heads: int, condition: str = ""):
         # In ASCII, as the names come from the command line and the file can hold UTF-8 only.
         self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset!a} {epoch!a} {heads}"
-        self.paths = _paths(release, epoch, heads)
+        if condition:
+            self._key += f" {condition!a}"
+        self.paths = _paths(release, epoch, heads, condition)
 
     def load(self) -> Collection | None:
         """What was read before; None where no cache is there, or it is of other files or damaged.
@@ -78,12 +81,13 @@ class ZooCache:
         print(f"warning: the zoo's cache could not be written ({printable('; '.join(problems))})", file=sys.stderr)
 
 
-def _paths(release: Release, epoch: str, heads: int) -> list[Path]:
+def _paths(release: Release, epoch: str, heads: int, condition: str) -> list[Path]:
     source = release.source
     readable = re.sub(r"[^\w.-]", "_", f"{release.dataset}-{epoch}")
     if not source.path.is_dir():
         readable = f"{source.path.name}-{readable}"
-    exact = hashlib.sha256(repr((release.dataset, epoch, heads)).encode()).hexdigest()[:8]
+    chosen = (release.dataset, epoch, heads, condition) if condition else (release.dataset, epoch, heads)
+    exact = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     name = f"{readable}-{exact}.safetensors"
     paths = [source.cache_folder() / name]
     user_folder = _user_cache_folder()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.printing import quoted
 
@@ -18,17 +19,20 @@ LABEL_COLUMNS = ("test_top1_accuracy", "test_accuracy")
 HEADS_COLUMN = "n_attention_heads"
 
 ALL_EPOCHS = "all"
+EVERY_ROW = Condition()
 _BEST_EPOCHS = ("best", "best1")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads."""
+    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads; and its cells in the
+    columns of the condition that it was read with."""
 
     name: str
     epoch: str
     label: str
     heads: str
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ def run_id(name: str) -> str:
     return parts[0] if len(parts) == 3 else name.removesuffix(".pt")
 
 
-def read_rows(content: bytes, where: str) -> list[Row]:
-    """The rows of a metadata table.
+def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> list[Row]:
+    """The rows of a metadata table, whether or not the condition holds.
 
     Args:
         content: the CSV file.
         where: its name, for messages.
+        condition: the columns that it names are read too.
 
     Raises:
         ZooError: it is no UTF-8 text, no CSV, or lacks a column.
@@ -79,12 +84,14 @@ def read_rows(content: bytes, where: str) -> list[Row]:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = [name.strip() for name in next(lines, [])]
         file, epoch, label, heads = _columns(header, where)
+        further = condition.places(header, where)
         return [
             Row(
                 re.split(r"[/\\]", _cell(line, file))[-1],
                 canonical_epoch(_cell(line, epoch)),
                 _cell(line, label),
                 _cell(line, heads),
+                tuple(_cell(line, column) for column in further),
             )
             for line in lines
             if line
@@ -118,18 +125,22 @@ def canonical_epoch(text: str) -> str:
     return str(int(number)) if math.isfinite(number) and number.is_integer() else text.strip().lower()
 
 
-def select_epoch(rows: Iterable[Row], epoch: str, where: str) -> Selection:
-    """The distinct rows of an epoch, by file name.
+def select_epoch(rows: Iterable[Row], epoch: str, where: str, condition: Condition = EVERY_ROW) -> Selection:
+    """The distinct rows of an epoch that meet a condition, by file name.
 
     Args:
         rows: the table's rows.
         epoch: a number as text, `best` (the epochs best and best1), or `all`.
         where: the table's name, for messages.
+        condition: that the rows were read with.
 
     Raises:
-        ZooError: no row has this epoch; the message lists those that are there.
+        ZooError: no row meets the condition, or has this epoch; the message lists what is there.
     """
-    rows = list(rows)
+    every_row = list(rows)
+    rows = [row for row in every_row if condition.holds(row.cells)]
+    if every_row and not rows:
+        raise ZooError(f"{where}: no row where {condition}; {_values_there(every_row, condition)}")
     wanted = canonical_epoch(epoch)
     epochs = _BEST_EPOCHS if wanted == "best" else (wanted,)
     by_name: dict[str, list[Row]] = {}
@@ -144,6 +155,14 @@ def select_epoch(rows: Iterable[Row], epoch: str, where: str) -> Selection:
         (good if isinstance(entry, Entry) else faults).append(entry)
     duplicates = tuple(name for name, same in sorted(by_name.items()) if len(same) > 1)
     return Selection(tuple(good), tuple(faults), duplicates)
+
+
+def _values_there(rows: list[Row], condition: Condition) -> str:
+    lists = []
+    for place, (column, _) in enumerate(condition.wanted):
+        counts = Counter(row.cells[place] for row in rows).most_common(20)
+        lists.append(f"{quoted(column)} is {', '.join(f'{quoted(value)} ({count} rows)' for value, count in counts)}")
+    return "; ".join(lists)
 
 
 def _epochs_there(rows: list[Row]) -> str:

@@ -21,6 +21,7 @@ from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.acceptance import check_acceptable
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import Collection, collect
+from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
 from nfn_transformer.zoo.metadata import Entry, Selection, canonical_epoch, read_rows, run_id, select_epoch
 from nfn_transformer.zoo.parallel import read_outcomes
@@ -69,6 +70,7 @@ def read_zoo(
     load_cache: bool = True,
     n_workers: int = 0,
     progress: bool = True,
+    where: str = "",
 ) -> Zoo:
     """Read the checkpoints of one epoch of a zoo.
 
@@ -81,20 +83,22 @@ def read_zoo(
         load_cache: use what an earlier call read from the same files; the cache is written either way.
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         progress: show a progress bar on stderr, where that is a terminal.
+        where: a condition on the metadata, see `conditions.Condition.parse`: other rows are as if they were not there.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column is not there, heads contradict each other,
             or the zoo is too faulty to be used; the message says what was found.
     """
     data_path = Path(data_path)
+    condition = Condition.parse(where)
     with open_release(data_path, dataset) as release:
         table = f"{data_path}: {printable(release.metadata_name)}"
-        rows = read_rows(release.metadata, table)
-        chosen = select_epoch(rows, str(ckpt_epoch), table)
+        rows = read_rows(release.metadata, table, condition)
+        chosen = select_epoch(rows, str(ckpt_epoch), table, condition)
         check_heads(chosen.entries, n_heads, table)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         told = all(entry.heads is not None for entry in chosen.entries)
-        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if told else default)
+        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if told else default, str(condition))
         cached = cache.load() if load_cache else None
         collection = cached or _read(release, chosen.entries, default, n_workers, progress, cache.folder)
         unlisted = sorted(release.checkpoints.keys() - {row.name for row in rows})
