@@ -3,6 +3,7 @@
 import csv
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import UserError
+from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.making.population import train_population
 from nfn_transformer.making.snapshots import count_correct
 from nfn_transformer.making.texts import frequent_words, read_texts, text_data
+from nfn_transformer.making.training_plan import TrainingPlan
 from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -68,6 +72,28 @@ def test_a_zoo_of_texts_has_the_layout_of_the_release_and_is_read(texts, tmp_pat
         assert not any(key.startswith("embedding") for key in state)
         correct = count_correct({key: tensor[None] for key, tensor in state.items()}, zoo.spec, data)
         assert int(correct) / 30 == pytest.approx(float(row["test_accuracy"]), abs=1e-6)
+
+
+def test_networks_on_texts_do_not_depend_on_their_company(texts):
+    train, test = read_texts(texts)
+    words = frequent_words(train.words, 100)
+    data = text_data(train, test, words, corpus_vectors(train.words, words, 4, 1), 6)
+    data = replace(data, vectors=data.vectors.double())
+    architecture = Architecture(4, 2, 2, 5)
+    plan = TrainingPlan(architecture.spec(3, None), 1, 8, 0, ("1", "100"), half=False)
+    settings = [
+        Hyperparameters("adam", 0.3, 1e-4, 0.5, 0.1, 0.01),
+        Hyperparameters("rmsprop", 0.5, 1e-4, 1.0, 0.2, 0.003),
+        Hyperparameters("sgd", 0.4, 0.0, 0.8, 0.0, 0.3),
+    ]
+    runs = [Run(7 * number, one, architecture, 2 + number) for number, one in enumerate(settings)]
+    together = train_population(plan, runs, data)
+    for place, run in enumerate(runs):
+        alone = train_population(plan, [run], data)
+        for name, snapshot in alone.snapshots.items():
+            assert together.snapshots[name].correct[place] == snapshot.correct[0] >= 0
+            for key, tensor in snapshot.state.items():
+                torch.testing.assert_close(together.snapshots[name].state[key][place], tensor[0])
 
 
 def test_texts_become_rows_of_words_with_zeros_for_the_rest(tmp_path):
