@@ -1,1 +1,1 @@
-"""Training populations of small vision transformers, many networks at once, into a zoo in the release's layout."""
+"""Training populations of small transformers, many networks at once, into a zoo in the release's layout."""
