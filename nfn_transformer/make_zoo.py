@@ -15,7 +15,17 @@ from pathlib import Path
 import torch
 
 from nfn_transformer.atomic_files import write_text
-from nfn_transformer.cli import EXIT_INTERRUPTED, HelpFormatter, add_boolean, count, device, number, run_command, seed
+from nfn_transformer.cli import (
+    EXIT_INTERRUPTED,
+    HelpFormatter,
+    add_boolean,
+    check_device_name,
+    count,
+    device,
+    number,
+    run_command,
+    seed,
+)
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
 from nfn_transformer.grids.launchers import build_launcher
@@ -26,11 +36,11 @@ from nfn_transformer.making.images import digits, idx_folder
 from nfn_transformer.making.parts import WorkFolder
 from nfn_transformer.making.recipe import Recipe, read_recipe
 from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.texts import frequent_words, read_texts, text_data
+from nfn_transformer.making.texts import frequent_words, read_texts, text_data, vectors_source
 from nfn_transformer.making.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
 from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
-from nfn_transformer.making.workers import run_workers, worker_is_done
-from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, unfinished, write_zoo
+from nfn_transformer.making.workers import run_workers, wait_for_others, worker_is_done
+from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
 
 AUTO = "auto"
 
@@ -141,11 +151,13 @@ def _texts(options: argparse.Namespace) -> TaskData:
         raise UserError(f"--crop_padding {options.crop_padding}: texts have no pixels")
     train, test = read_texts(options.texts)
     words = frequent_words(train.words, options.vocabulary)
-    if options.word_vectors is None:
-        vectors = corpus_vectors(train.words, words, options.embed_dim, options.seed)
-    else:
+    source = vectors_source(train, options.embed_dim, options.seed, options.vocabulary, options.word_vectors)
+    kept = WorkFolder(options.out).kept(source)
+    if options.word_vectors is not None:
         words, vectors = word2vec_vectors(options.word_vectors, words, options.embed_dim)
-    return text_data(train, test, words, vectors, options.tokens)
+    elif kept is None:
+        vectors = corpus_vectors(train.words, words, options.embed_dim, options.seed)
+    return text_data(train, test, words, vectors if kept is None else kept[1:].numpy(), options.tokens, source)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -165,7 +177,7 @@ def _snapshots(text: str, unit: str) -> tuple[str, ...]:
     return names
 
 
-def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> ZooPlan:
+def _plan(options: argparse.Namespace, data: TaskData) -> ZooPlan:
     name = options.dataset
     if name in ("", ".", "..", "metadata") or any(character in name for character in "/\\"):
         raise UserError(f"--dataset '{name}': expected a name that a folder beside metadata/ can have")
@@ -186,36 +198,53 @@ def _plan(options: argparse.Namespace, data: TaskData, chosen: torch.device) -> 
     )
     for run in plan.runs:
         plan.training(run, data)
-    if options.population == AUTO:
-        begun = WorkFolder(plan.out).population
-        plan = replace(plan, population=begun or population_size(plan, data, chosen))
-    return plan
+    return plan if options.population != AUTO else replace(plan, population=_population_size(plan, data, options))
 
 
-def _announce(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace) -> None:
-    expected = estimate(plan, data, chosen)
-    jobs = min(_jobs(plan, options), len(plan.populations()))
-    seconds = expected.seconds / jobs
-    duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> int:
+    if begun := WorkFolder(plan.out).population:
+        return begun
+    if options.launcher == "slurm":
+        raise UserError("--launcher slurm: needs --population, as this machine cannot see the cluster's memory")
+    chosen = device(options.device)
+    several = chosen.type == "cuda" and options.device in ("auto", "cuda")
+    processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if several else 1))
+    return population_size(plan, data, chosen, processes)
+
+
+def _announce(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> None:
+    total = len(plan.populations())
+    finished = set(range(total)) - set(WorkFolder(plan.out).unfinished(total))
+    expected = estimate(plan, data, None if options.launcher == "slurm" else device(options.device), finished)
+    done = f", {len(finished)} of them finished" if finished else ""
+    time = ""
+    if (seconds := expected.seconds) is not None:
+        time = " and " + (f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s") + " of training"
+        time += " by one process" if _jobs(plan, options) > 1 else ""
     print(
-        f"{len(plan.runs)} runs in {len(plan.populations())} populations of at most {plan.population}, "
+        f"{len(plan.runs)} runs in {total} populations of at most {plan.population}{done}, "
         f"{len(data.train.labels)} train and {len(data.test.labels)} test samples, {data.classes} classes: "
-        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB and {duration} of training"
-        + (f" on {jobs} devices" if jobs > 1 else ""),
+        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB{time}",
         flush=True,
     )
 
 
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(out.name.removesuffix(".zip") + ending)
+
+
 def _report(made: MadeZoo, plan: ZooPlan) -> None:
     if made.diverged:
-        listed = plan.out.with_name(f"{plan.out.stem}_diverged.csv")
+        listed = _beside(plan.out, "_diverged.csv")
         runs, epochs = [one.run for one in made.diverged], [one.epoch for one in made.diverged]
         write_text(listed, runs_table(runs, epochs))
         print(f"{len(made.diverged)} runs have diverged, and are left out from then on: {listed}")
+    if made.overflown:
+        print(f"{made.overflown} checkpoints are not finite in half precision, and are left out")
     if not len(made.accuracies):
         print(f"{plan.out}: no network is left")
         return
-    picture = plan.out.with_name(f"{plan.out.stem}_accuracies.png")
+    picture = _beside(plan.out, "_accuracies.png")
     save_histogram(made.accuracies, f"{len(made.accuracies)} networks of {plan.out.name}", picture)
     low, median, high = (made.accuracies.quantile(q).item() for q in (0, 0.5, 1))
     print(
@@ -229,46 +258,50 @@ def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
     return options.jobs or (len(plan.populations()) if options.launcher == "slurm" else 1)
 
 
-def _make(plan: ZooPlan, data: TaskData, chosen: torch.device, options: argparse.Namespace, words: list[str]) -> None:
+def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, words: list[str]) -> None:
     """All that is left, in this process or in those that the launcher starts; then the zoo."""
-    jobs = _jobs(plan, options)
+    jobs, total = _jobs(plan, options), len(plan.populations())
     with making(plan, data) as work:
         if jobs == 1 and options.launcher == "processes":
-            train_share(plan, data, chosen, work)
-        elif unfinished(plan, work):
+            train_share(plan, data, device(options.device), work)
+        elif left := work.unfinished(total):
             slots = environments(jobs, options.device)
             folder = (work.path / "submitit").resolve()
             launcher = build_launcher(options.launcher, jobs, slots, folder, launcher_parameters(options))
             command = [str(Path(__file__).resolve()), *words, "--population", str(plan.population)]
-            run_workers(command, min(jobs, unfinished(plan, work)), launcher, work, plan)
-        if left := unfinished(plan, work):
-            raise UserError(f"{work.path}: {left} populations are not finished; the same command goes on from there")
-        made = write_zoo(plan, data, work)
-    _report(made, plan)
+            run_workers(command, min(jobs, len(left)), launcher, work, total)
+        wait_for_others(work, total)
+        if left := work.unfinished(total):
+            raise UserError(
+                f"{work.path}: {len(left)} populations are not finished; the same command goes on from there"
+            )
+        write_zoo(plan, data, work, lambda made: _report(made, plan))
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command: 0 when the zoo is written, 130 when it was interrupted."""
     options = build_parser().parse_args(arguments)
     launcher_parameters(options)
-    chosen = device(options.device)
+    check_device_name(options.device)
+    if options.launcher != "slurm" or options.worker is not None:
+        device(options.device)
     data = _data(options)
-    plan = _plan(options, data, chosen)
+    plan = _plan(options, data)
     try:
         if options.worker is not None:
             work = WorkFolder(plan.out)
             work.check(plan.configuration(data))
-            train_share(plan, data, chosen, work)
+            train_share(plan, data, device(options.device), work)
             worker_is_done(options.worker)
             return 0
         if options.dry_run:
-            _announce(plan, data, chosen, options)
+            _announce(plan, data, options)
             print(runs_table(plan.runs), end="")
             return 0
         if plan.out.exists():
             raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
-        _announce(plan, data, chosen, options)
-        _make(plan, data, chosen, options, list(arguments))
+        _announce(plan, data, options)
+        _make(plan, data, options, list(arguments))
     except KeyboardInterrupt:
         print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED

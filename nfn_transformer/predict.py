@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nfn_transformer import cli
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.bootstrap import tau_interval
 from nfn_transformer.experiments.config import DataConfig, absolute
 from nfn_transformer.experiments.data import load_zoo, recorded_split
@@ -74,36 +75,57 @@ def _check_sizes(zoo: Zoo, spec: TransformerSpec, where: str) -> None:
         raise RunError(f"{where}: its networks have other sizes than the run's: {differing}")
 
 
-def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> tuple[Zoo, DataConfig, bool]:
-    """The zoo to score on, its description, and whether it lies where the run's own zoo lay."""
+def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> DataConfig:
+    """The zoo to score on, with the run's own condition on its rows."""
     own = run.read_config()[0].data
     dataset = flags.dataset or own.dataset
     data_path = flags.data_path or (own.data_path if dataset == own.dataset else default_data_path(dataset))
-    wanted = replace(
+    return replace(
         own,
         dataset=dataset,
         data_path=absolute(existing_zoo(data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
-        where=own.where if flags.where is None else str(Condition.parse(flags.where)),
     )
-    return load_zoo(wanted), wanted, wanted == own
+
+
+def _own_test_split(run: RunDirectory, data: DataConfig, where: str, must: bool) -> tuple[Zoo, Tensor] | None:
+    """The run's zoo and the members of its test split that meet a condition; None where this is another zoo.
+
+    Raises:
+        RunError: it is another zoo although it must be the run's; none of the test split meets the condition.
+    """
+    own = run.read_config()[0].data
+    try:
+        zoo = load_zoo(data)
+        index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
+    except (RunError, ZooError):
+        # A zoo that the run does not know has no side that it was trained on.
+        if must or data == own:
+            raise
+        return None
+    if where != own.where:
+        chosen = set(load_zoo(replace(data, where=where)).names)
+        index = index[[zoo.names[place] in chosen for place in index.tolist()]]
+        if not len(index):
+            raise RunError(f"{data.data_path}: none of the run's test split is there where {where}")
+    return zoo, index
 
 
 def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace):
     """Names, predictions and labels of what is scored; the scores are printed."""
-    zoo, data, at_its_place = _labelled_zoo(run, flags)
+    data, own = _labelled_zoo(run, flags), run.read_config()[0].data
+    where = own.where if flags.where is None else str(Condition.parse(flags.where))
+    wanted = replace(data, where=where)
+    found = None if flags.split == "all" else _own_test_split(run, data, where, flags.split == "test")
+    zoo = load_zoo(wanted) if found is None else found[0]
     _check_sizes(zoo, fitted.spec, data.data_path)
-    index, what = torch.arange(len(zoo)), "all of its checkpoints"
-    if flags.split != "all":
-        try:
-            index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
-            own = run.read_config()[0].data
-            what = "the run's own test split" + (", without its transformed copies" if own.augment else "")
-        except RunError:
-            # A zoo that the run does not know has no side that it was trained on.
-            if at_its_place or flags.split == "test":
-                raise
+    if found is None:
+        index, what = torch.arange(len(zoo)), "all of its checkpoints"
+    else:
+        index, what = found[1], "the run's own test split"
+        what += ", without its transformed copies" if own.augment else ""
+    what += f", where {where}" if where else ""
     outputs = fitted.outputs(zoo, index)
     labels, predicted, runs = zoo.labels[index], fitted.accuracies(outputs), [zoo.runs[i] for i in index.tolist()]
     print(f"{data.dataset} ({data.data_path}), {what}: {len(index)} networks")

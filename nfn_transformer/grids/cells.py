@@ -203,6 +203,8 @@ def _identity(config: RunConfig, digest: str | None) -> str:
     for name in ("device", "versions"):
         del values[name]
     del values["data"]["data_path"]
+    if not config.data.where:
+        del values["data"]["where"]
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
     if isinstance(config.training, TrainingConfig):

@@ -9,7 +9,7 @@ import torch
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.making.images import ImageData
-from nfn_transformer.making.samples import LabelledSamples
+from nfn_transformer.making.samples import MOST_CLASSES, LabelledSamples
 
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 _CHANNELS_LAST = (1, 3, 4)
@@ -45,14 +45,16 @@ def npz_file(path: Path) -> ImageData:
 def _samples(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> LabelledSamples:
     if images.ndim not in (3, 4) or not images.size:
         raise ZooError(f"{path}: {names[0]} has shape {images.shape}, expected [n, height, width] and maybe channels")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+    is_whole = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
+    if not is_whole or labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise ZooError(
-            f"{path}: {names[1]} is {labels.dtype} {labels.shape}, expected {len(images)} whole numbers of at least 0"
+            f"{path}: {names[1]} is {labels.dtype} {labels.shape}, expected {len(images)} whole numbers from 0 to "
+            f"{MOST_CLASSES - 1}"
         )
     scale = 255 if images.dtype == np.uint8 else 1
-    pixels = torch.as_tensor(np.ascontiguousarray(images, dtype=np.float32)) / scale
-    if images.dtype.kind not in "uf" or not (pixels.min() >= 0 and pixels.max() <= 1):
+    if images.dtype.kind not in "uf" or not (images.min() >= 0 and images.max() <= scale):
         raise ZooError(f"{path}: {names[0]} is {images.dtype}, expected bytes, or floating point from 0 to 1")
+    pixels = torch.as_tensor(np.ascontiguousarray(images, dtype=np.float32)) / scale
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     elif pixels.shape[1] not in _CHANNELS_LAST and pixels.shape[3] in _CHANNELS_LAST:

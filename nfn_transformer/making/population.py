@@ -121,14 +121,11 @@ class Population:
         due = [number for number, of_network in enumerate(names) if of_network]
         if due:
             chosen = ended[due].to(self._device)
-            finite = self._album.take(
-                self._in_training[ended[due]].tolist(),
-                [names[number] for number in due],
-                self._rows.detach()[chosen],
-                self._diverged[chosen] == 0,
-            )
-            broken = ~finite & (self._diverged[chosen] == 0)
+            rows = self._rows.detach()[chosen]
+            broken = ~rows.isfinite().all(1) & (self._diverged[chosen] == 0)
             self._diverged[chosen] = torch.where(broken, epochs[due].to(self._device), self._diverged[chosen])
+            places, sound = self._in_training[ended[due]].tolist(), self._diverged[chosen] == 0
+            self._album.take(places, [names[number] for number in due], rows, sound)
         done = ended[epochs == self._last_epochs[ended]]
         if len(done):
             left = torch.ones(len(self._in_training), dtype=torch.bool)

@@ -81,14 +81,14 @@ def writing_zoo(out: Path, scratch: Path) -> Iterator[AddFile]:
 
 @contextmanager
 def _writing_zip(path: Path) -> Iterator[AddFile]:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
 
         def add(name: str, content: bytes) -> None:
             # A fixed time: the same networks make the same bytes.
             member = zipfile.ZipInfo(f"{path.stem}/{name}", _ZIP_TIME)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.external_attr = 0o644 << 16
-            archive.writestr(member, content)
+            archive.writestr(member, content, compresslevel=9)
 
         yield add
 

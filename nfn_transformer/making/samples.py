@@ -12,6 +12,8 @@ from nfn_transformer.networks.forward import Dropout, no_dropout
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import EmbeddingSpec
 
+MOST_CLASSES = 1000
+
 
 @dataclass(frozen=True)
 class LabelledSamples:
@@ -61,6 +63,11 @@ class TaskData(ABC):
 
     def shared_files(self) -> dict[str, bytes]:
         """Files beside the checkpoints that all networks of a zoo share: name -> content."""
+        return {}
+
+    def computed(self) -> dict[str, Tensor]:
+        """Parts that another machine, or another number of threads, would compute a little otherwise: what they were
+        computed from, as a short name, -> the tensor. A zoo in the making keeps them."""
         return {}
 
     def limited(self, train: int | None, test: int | None) -> Self:

@@ -16,30 +16,32 @@ State = dict[str, Tensor]
 NOT_TAKEN = -1
 """Right answers of a network of which there is no such snapshot."""
 
-_TEST_CHUNK = 128
+# Of four batches the activations of one layer at a time take less than those of a batch that training keeps.
+_BATCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """n networks at one time of their training each: stacked state dicts [n, *shape] as stored, and right answers on
-    the test samples [n], NOT_TAKEN for a network that had diverged, or was not finite as stored, or was not taken."""
+    the test samples [n], NOT_TAKEN for a network that had diverged, or is not finite as stored, or was not taken."""
 
     state: State
     correct: Tensor
 
 
 @torch.no_grad()
-def count_correct(state: State, spec: TransformerSpec, data: TaskData) -> Tensor:
+def count_correct(state: State, spec: TransformerSpec, data: TaskData, at_once: int = 128) -> Tensor:
     """Test samples that each network classifies rightly: int64 [n].
 
     Args:
         state: stacked state dicts [n, *shape] in any precision; the arithmetic is the data's.
+        at_once: samples that go through all networks together, which is what memory depends on.
     """
     inputs, labels = data.test.inputs, data.test.labels
     weights = weights_from_state_dict({k: tensor.to(labels.device, data.dtype) for k, tensor in state.items()}, spec)
     correct = torch.zeros(weights.batch, dtype=torch.int64, device=labels.device)
-    for start in range(0, len(labels), _TEST_CHUNK):
-        part = slice(start, start + _TEST_CHUNK)
+    for start in range(0, len(labels), at_once):
+        part = slice(start, start + at_once)
         answers = data.logits(inputs[None, part], weights).argmax(-1)  # [n, samples]
         correct += (answers == labels[part]).sum(1)
     return correct
@@ -69,22 +71,17 @@ class Album:
         self._correct = {name: torch.full((count,), NOT_TAKEN) for name in plan.snapshots}
 
     @torch.no_grad()
-    def take(self, places: list[int], names: list[tuple[str, ...]], rows: Tensor, moving: Tensor) -> Tensor:
+    def take(self, places: list[int], names: list[tuple[str, ...]], rows: Tensor, sound: Tensor) -> None:
         """Take networks as they are now.
 
         Args:
             places: of the networks among the n; each has `names`, and a row of `rows` [m, P].
-            moving: bool [m], which have not diverged.
-
-        Returns:
-            Whether what is stored of each is finite [m].
+            sound: bool [m], which have not diverged.
         """
         if sum(len(taken.places) for taken in self._waiting) + len(places) > self._count:
             self._test()
         stored = rows.to(self._precision, copy=True)
-        finite = stored.isfinite().all(1)
-        self._waiting.append(_Taken(places, names, stored, finite & moving))
-        return finite
+        self._waiting.append(_Taken(places, names, stored, sound & stored.isfinite().all(1)))
 
     def snapshots(self) -> dict[str, Snapshot]:
         """All that were taken, by name, on the CPU."""
@@ -104,7 +101,9 @@ class Album:
             return
         rows = torch.cat([taken.rows for taken in self._waiting])
         sound = torch.cat([taken.sound for taken in self._waiting])
-        correct = count_correct(self._state(rows), self._plan.spec, self._data)
+        correct = count_correct(
+            self._state(rows), self._plan.spec, self._data, at_once=_BATCHES_AT_ONCE * self._plan.batch_size
+        )
         correct = correct.masked_fill(~sound, NOT_TAKEN).tolist()
         rows = rows.cpu()
         places = [place for taken in self._waiting for place in taken.places]

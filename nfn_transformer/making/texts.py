@@ -5,6 +5,7 @@ of the vectors is zero; it stands for unknown words and for padding.
 """
 
 import csv
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +18,13 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.samples import LabelledSamples, TaskData
+from nfn_transformer.making.samples import MOST_CLASSES, LabelledSamples, TaskData
 from nfn_transformer.networks.forward import Dropout, no_dropout, word_logits
 from nfn_transformer.weights.containers import TransformerWeights
 
 UNKNOWN = 0
 """The row of unknown words and of padding."""
 
-_MOST_CLASSES = 1000
 _LONGEST_FIELD = 1 << 26
 
 
@@ -37,10 +37,12 @@ class Texts(NamedTuple):
 
 @dataclass(frozen=True)
 class TextData(TaskData):
-    """Texts as row numbers of their words [n, tokens], int64, in vectors [V, D]; words, of each row from row 1 on."""
+    """Texts as row numbers of their words [n, tokens], int64, in vectors [V, D]; words, of each row from row 1 on;
+    source, a name for what the vectors were computed from."""
 
     vectors: Tensor
     words: tuple[str, ...]
+    source: str = ""
 
     @property
     def label_column(self) -> str:
@@ -64,7 +66,8 @@ class TextData(TaskData):
         """
         if self.vectors.shape[1] != width:
             raise UserError(
-                f"embed_dim {width}: the word vectors, which all networks share, are {self.vectors.shape[1]} wide"
+                f"embed_dim {width}: all networks of a zoo of texts share word vectors, which --embed_dim makes "
+                f"{self.vectors.shape[1]} wide"
             )
 
     def shared_files(self) -> dict[str, bytes]:
@@ -72,6 +75,10 @@ class TextData(TaskData):
         content = io.BytesIO()
         torch.save({"embedding.embedding.weight": self.vectors.float().cpu().clone()}, content)
         return {"embedding.pt": content.getvalue(), "words.txt": "".join(f"{word}\n" for word in self.words).encode()}
+
+    def computed(self) -> dict[str, Tensor]:
+        """The vectors."""
+        return {self.source: self.vectors} if self.source else {}
 
     def to(self, device: torch.device) -> Self:
         """The same data on another device."""
@@ -117,9 +124,9 @@ def _read(path: Path) -> Texts:
 
 def _label(line: list[str], where: str) -> int:
     text = line[0].strip()
-    if len(line) < 2 or not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_CLASSES):
+    if len(line) < 2 or not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_CLASSES):
         raise ZooError(
-            f"{where}: expected a class from 1 to {_MOST_CLASSES}, a title and a description, got '{text[:40]}' "
+            f"{where}: expected a class from 1 to {MOST_CLASSES}, a title and a description, got '{text[:40]}' "
             f"and {len(line) - 1} further columns"
         )
     return int(text) - 1
@@ -131,11 +138,22 @@ def frequent_words(texts: Sequence[Sequence[str]], most: int) -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))[:most]
 
 
-def text_data(train: Texts, test: Texts, words: Sequence[str], vectors: np.ndarray, tokens: int) -> TextData:
+def vectors_source(texts: Texts, *others: object) -> str:
+    """A name for word vectors that were computed from these texts and these other values."""
+    found = hashlib.sha256(repr(others).encode())
+    for words in texts.words:
+        found.update(f"{' '.join(words)}\n".encode())
+    return f"vectors_{found.hexdigest()[:16]}"
+
+
+def text_data(
+    train: Texts, test: Texts, words: Sequence[str], vectors: np.ndarray, tokens: int, source: str = ""
+) -> TextData:
     """Data of the first `tokens` words of each text, padded where there are fewer.
 
     Args:
         words: of the rows of `vectors` [V, D], in their order.
+        source: see `TextData`.
     """
     rows = {word: row for row, word in enumerate(words, 1)}
 
@@ -153,4 +171,5 @@ def text_data(train: Texts, test: Texts, words: Sequence[str], vectors: np.ndarr
         classes=max(train.labels) + 1,
         vectors=torch.as_tensor(padded, dtype=torch.float32),
         words=tuple(words),
+        source=source,
     )

@@ -47,6 +47,11 @@ class TrainingPlan:
             return {name: int(name) for name in names if int(name) <= epochs}
         return {name: 1 if name == "1" else max(1, round(epochs * int(name) / 100)) for name in names}
 
+    def names(self, epochs: int) -> tuple[str, ...]:
+        """Names of the snapshots of a training of so many epochs."""
+        given = self.snapshot_epochs(epochs)
+        return tuple(name for name in self.snapshots if name == BEST or name in given)
+
     def due(self, epoch: int, epochs: int) -> tuple[str, ...]:
         """Names of the snapshots after this epoch of a training of so many."""
         given = [name for name, when in self.snapshot_epochs(epochs).items() if when == epoch]

@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
@@ -17,7 +17,7 @@ from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.population import train_population
+from nfn_transformer.making.population import TrainedPopulation, train_population
 from nfn_transformer.making.release import (
     MetadataRow,
     checkpoint_bytes,
@@ -110,7 +110,7 @@ def _length_within_size(run: Run) -> tuple:
 
 @dataclass(frozen=True)
 class DivergedRun:
-    """A run that is not in the zoo: it, and the epoch in which its weights or gradients were no longer finite."""
+    """A run of which there are no checkpoints from the epoch on in which its weights or gradients were not finite."""
 
     run: Run
     epoch: int
@@ -118,14 +118,20 @@ class DivergedRun:
 
 @dataclass(frozen=True)
 class MadeZoo:
-    """What was made: accuracies [checkpoints] of what is in the zoo, and what is not."""
+    """What was made: accuracies [checkpoints] of what is in the zoo; what is not: runs that diverged, and how many
+    checkpoints of others are not finite in half precision."""
 
     accuracies: Tensor
     diverged: list[DivergedRun]
+    overflown: int
 
 
 def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkFolder) -> None:
-    """Train all populations that are not finished and that no other process is at."""
+    """Train all populations that are not finished and that no other process is at.
+
+    Raises:
+        UserError: a population does not fit into the device's memory.
+    """
     on_device = data.to(device)
     groups = plan.populations()
     with Progress(plan, data) as progress:
@@ -134,8 +140,17 @@ def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkF
                 if not is_mine:
                     progress.skip(runs)
                     continue
-                training = plan.training(runs[0], data)
-                work.save(number, train_population(training, runs, on_device, progress.after_epoch))
+                work.save(number, _trained(plan, runs, on_device, progress))
+
+
+def _trained(plan: ZooPlan, runs: Sequence[Run], data: TaskData, progress: "Progress") -> TrainedPopulation:
+    try:
+        return train_population(plan.training(runs[0], data), runs, data, progress.after_epoch)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"--population {plan.population}: {len(runs)} networks at once do not fit into the device's memory "
+            f"({str(error).splitlines()[0]}); delete {WorkFolder(plan.out).path} and choose a smaller number"
+        ) from None
 
 
 class Progress:
@@ -174,26 +189,27 @@ class Progress:
         self._bar.set_postfix_str(f"{self._done:.0f}/{self._runs} runs, {rate:.2f} networks/s")
 
 
-def unfinished(plan: ZooPlan, work: WorkFolder) -> int:
-    """How many populations are not finished."""
-    return sum(not work.has(number) for number in range(len(plan.populations())))
-
-
-def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder) -> MadeZoo:
+def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder, report: Callable[[MadeZoo], object]) -> None:
     """Write the zoo from a work folder in which all is finished, and delete that folder.
+
+    Args:
+        report: called when all is written, before the zoo appears at its place.
 
     Raises:
         ZooError: a part is damaged.
     """
     rows: list[tuple[int, int, MetadataRow]] = []
     diverged: list[DivergedRun] = []
+    overflown = 0
     with writing_zoo(plan.out, work.scratch) as add:
         for number, runs in enumerate(plan.populations()):
-            trained = work.load(number)
+            trained, training = work.load(number), plan.training(runs[0], data)
             diverged += [
                 DivergedRun(run, int(epoch)) for run, epoch in zip(runs, trained.diverged, strict=True) if epoch
             ]
             for order, (label, snapshot) in enumerate(trained.snapshots.items()):
+                wanted = torch.tensor([label in training.names(run.epochs) for run in runs])
+                overflown += int((wanted & (snapshot.correct == NOT_TAKEN) & (trained.diverged == 0)).sum())
                 for place, accuracy in _sound(snapshot, len(data.test.labels)):
                     name = checkpoint_name(plan.dataset, f"{plan.seed:02d}z{runs[place].number:05d}", label, accuracy)
                     rows.append((runs[place].number, order, MetadataRow(runs[place], name, label, accuracy)))
@@ -202,8 +218,8 @@ def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder) -> MadeZoo:
         for name, content in data.shared_files().items():
             add(f"{plan.dataset}/{name}", content)
         add(f"metadata/{plan.dataset}.csv", metadata_bytes(ordered, plan.seed, plan.dataset, data.label_column))
+        report(MadeZoo(torch.tensor([row.accuracy for row in ordered], dtype=torch.float64), diverged, overflown))
     work.remove()
-    return MadeZoo(torch.tensor([row.accuracy for row in ordered], dtype=torch.float64), diverged)
 
 
 def _sound(snapshot: Snapshot, test_samples: int) -> Iterator[tuple[int, float]]:
@@ -237,5 +253,7 @@ def making(plan: ZooPlan, data: TaskData) -> Iterator[WorkFolder]:
         raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
     work = WorkFolder(plan.out)
     with work.owned(plan.configuration(data)):
+        for name, tensor in data.computed().items():
+            work.keep(name, tensor)
         write_text(work.path / "runs.csv", runs_table(plan.runs))
         yield work

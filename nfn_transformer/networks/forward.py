@@ -6,6 +6,7 @@ Weights carry [b, 1, ...] (see `weights.containers`), activations [b, n, tokens,
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +55,15 @@ def embed_patches(tokens: Tensor, embedding: EmbeddingWeights) -> Tensor:
     return embedded.unflatten(1, tokens.shape[1:3]) + embedding.pos_embedding  # [b, n, T, D] + [b, 1, T, D]
 
 
+@lru_cache(maxsize=16)
+def _encoding_on(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> Tensor:
+    """The constant encoding where it is needed: copied there each time it would hold back a GPU."""
+    return positional_encoding(tokens, width).to(device, dtype)
+
+
 def embed_words(vectors: Tensor) -> Tensor:
     """Add the positional encoding to frozen word vectors [b or 1, n, tokens, D] (zeros for padding)."""
-    return vectors + positional_encoding(*vectors.shape[-2:]).to(vectors)
+    return vectors + _encoding_on(vectors.device, vectors.dtype, *vectors.shape[-2:])
 
 
 def _attention(x: Tensor, block: BlockWeights) -> Tensor:

@@ -48,7 +48,7 @@ def check_acceptable(
     if _too_many(len(report.stray_keys), report) or not report.used:
         hint = ""
     elif several:
-        hint = " (--where, as in --where n_layers=2,embed_dim=32, reads one shape; --allow_faulty the most common one)"
+        hint = " (--where COLUMN=VALUE,... reads a part by its metadata, --allow_faulty the most common shape)"
     else:
         hint = " (--allow_faulty uses the others)"
     lines = [f"{where}: {'; '.join(problems)}{hint}", *(f"  {line}" for line in report.fault_lines())]

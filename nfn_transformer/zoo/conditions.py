@@ -50,7 +50,9 @@ class Condition:
 
 
 def _same(found: str, wanted: str) -> bool:
+    if found == wanted:
+        return True
     try:
-        return float(found) == float(wanted)
+        return "_" not in found + wanted and float(found) == float(wanted)
     except ValueError:
-        return found == wanted
+        return False

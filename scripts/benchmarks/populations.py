@@ -17,7 +17,7 @@ from measuring import begin, markdown, parser, progress, ratios, seconds_of_one,
 from nfn_transformer import cli
 from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.making.images import ImageData
-from nfn_transformer.making.population import train_population
+from nfn_transformer.making.population import Population
 from nfn_transformer.making.samples import LabelledSamples
 from nfn_transformer.making.training_plan import TrainingPlan
 from nfn_transformer.seeding import stream
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--alone", type=cli.count, default=8, help="so many of them are trained one at a time")
     made.add_argument("--samples", type=cli.number(int, BATCH_SIZE), default=640, help="images")
     made.add_argument("--patch", type=cli.count, default=7, help="pixels of a patch's side, a divisor of 28")
-    made.add_argument("--epochs", type=cli.count, default=1, help="of each training")
+    made.add_argument("--epochs", type=cli.count, default=2, help="of each training")
     return made
 
 
@@ -83,11 +83,13 @@ def _measure(
 
 
 def _seconds(plan: TrainingPlan, data: ImageData, groups: Sequence[list[Run]], device: torch.device) -> float:
-    """Training of groups of networks, one group after another, with all that comes before the first step."""
+    """All steps of groups of networks, one group after another; making the networks is not counted."""
+    populations = [Population(plan, runs, data) for runs in groups]
 
     def train() -> None:
-        for runs in groups:
-            train_population(plan, runs, data)
+        for population in populations:
+            while population.in_training:
+                population.step()
 
     return seconds_of_one(train, 1, device)
 

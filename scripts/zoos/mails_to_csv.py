@@ -1,8 +1,8 @@
 """E-mails in folders, one message a file, as texts that make_zoo.py trains on: train.csv and test.csv in a new folder.
 
 Classes are 1, ham, and 2, spam. A text is the subject and the body in lower case, at most 400 words, with numbers and
-signs as words of their own and without markup; of a message that is there several times one stays, and as many of one
-class as of the other. Who is in the test part follows from hashes of the texts alone.
+signs as words of their own and without markup, read as Latin-1; of a text that is there several times one stays, and as
+many of one class as of the other. Who is in the test part follows from hashes of the texts alone.
 
     python scripts/zoos/mails_to_csv.py --ham FOLDER ... --spam FOLDER ... --out mails/ [--test_share 0.2]
 """
@@ -11,6 +11,7 @@ import argparse
 import csv
 import email
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     by_class = [[row for row in sorted(chosen) if row[1] == label][:count] for label in (HAM, SPAM)]
     rows = sorted(row for part in by_class for row in part)
     cut = int((1 - flags.test_share) * len(rows))
+    if not 0 < cut < len(rows):
+        raise UserError(f"{len(ham)} ham and {len(spam)} spam: too few for a train and a test part")
     try:
         flags.out.mkdir(parents=True)
     except FileExistsError:
@@ -62,9 +65,10 @@ def _texts(folders: Sequence[Path]) -> dict[str, str]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            words = list(_words(path.read_bytes()))
+            words = list(itertools.islice(_words(path.read_bytes()), _MOST_WORDS))
+            text = " ".join(words)
             if len(words) >= _FEWEST_WORDS:
-                found[hashlib.sha256(" ".join(words).encode()).hexdigest()] = " ".join(words[:_MOST_WORDS])
+                found[hashlib.sha256(text.encode()).hexdigest()] = text
     return found
 
 

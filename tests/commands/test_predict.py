@@ -43,6 +43,17 @@ def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, c
     printed = capsys.readouterr().out
     assert "the run's own test split: 9 networks" in printed
     assert float(re.search(r"tau (\S+)", printed)[1]) == pytest.approx(results["test"]["tau"], abs=1e-4)
+    # Part of the run's own zoo is scored on what the run has not seen of it.
+    own = (trained / "test_predictions.csv").read_text()
+    with open(small_zoo / "metadata/digits.csv", newline="") as file:
+        adam = {row["ckpt_file"].rsplit("/", 1)[-1] for row in csv.DictReader(file) if row["optimizer"] == "adam"}
+    unseen = [name for name in adam if name in own]
+    where = ["--run", str(trained), "--dataset", "digits", "--where", "optimizer=adam"]
+    assert unseen
+    assert predict.main(where) == 0
+    assert f"the run's own test split, where optimizer=adam: {len(unseen)} networks" in capsys.readouterr().out
+    assert predict.main([*where, "--split", "all"]) == 0
+    assert f"all of its checkpoints, where optimizer=adam: {len(adam)} networks" in capsys.readouterr().out
     moved = tmp_path / "moved"
     shutil.copytree(small_zoo, moved)
     arguments = ["--run", str(trained), "--data_path", str(moved)]

@@ -65,6 +65,7 @@ def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tm
         {"n_workers": "1", "load_cache": "no"},
         {"augment_factor": "3", "augment_scale": "0.5"},
         {"augment": "no"},
+        {"where": ""},
         {"compile": "yes", "cuda_graphs": "yes", "stream": "yes", "amp": "no"},
         {"cut_off": "0", "lr": "1e-3"},  # the defaults, written down
         {"data_path": str(small_zoo)},
@@ -93,6 +94,7 @@ def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):
         with_flags(planned, augment="yes", augment_factor="3"),
         with_flags(planned, augment="yes", augment_scale="0.5"),
         with_flags(planned, amp="yes"),
+        with_flags(planned, where="optimizer=adam"),
     ]
     assert len(set(places)) == len(places)
 

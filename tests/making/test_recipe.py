@@ -48,9 +48,11 @@ def test_a_grid_has_every_combination(tmp_path):
     [
         ("lr: {adagrad: [0.1]}", "lr has 'adagrad', expected optimizers of sgd, sgd_momentum, adam, rmsprop"),
         ("lr: {sgd: [0]}", "lr of sgd has 0, expected a number above 0"),
-        ("dropout: [0.5, 1.0]", "dropout has 1.0, expected a number of at least 0 and below 1"),
+        ("dropout: [0.5, 1.0]", "dropout has 1.0, expected a number of at least 0 and at most 0.95"),
         ("train_fraction: [1.5]", "train_fraction has 1.5, expected a number above 0 and at most 1"),
-        ("epochs: [2.5]", "epochs has 2.5, expected a whole number of at least 1"),
+        ("w_init_std: [0]", "w_init_std has 0, expected a number above 0"),
+        (f"epochs: [1{'0' * 400}]", "expected a whole number from 1 to 1,000,000"),
+        ("epochs: [2.5]", "epochs has 2.5, expected a whole number from 1 to 1,000,000"),
         ("w_init_std: [.nan]", "w_init_std has nan"),
         ("epochs: []", "epochs has no values"),
         ("epoch: [3]", "unknown key 'epoch', expected draw, dropout"),

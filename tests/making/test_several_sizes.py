@@ -42,8 +42,11 @@ def test_a_model_needs_one_size_and_where_says_which(zoo, tmp_path, capsys):
         capsys.readouterr()
         assert predict.main(["--run", str(run), "--data_path", str(zoo)]) == 0
         assert "the run's own test split" in capsys.readouterr().out
+        scored = ["--run", str(run), "--data_path", str(zoo), "--where"]
+        with pytest.raises(RunError, match=f"none of the run's test split is there where embed_dim={12 - width}"):
+            predict.main([*scored, f"embed_dim={12 - width}"])
         with pytest.raises(RunError, match="other sizes than the run's"):
-            predict.main(["--run", str(run), "--data_path", str(zoo), "--where", f"embed_dim={12 - width}"])
+            predict.main([*scored, f"embed_dim={12 - width}", "--split", "all"])
     assert widths == {4: 4, 8: 8}
 
 

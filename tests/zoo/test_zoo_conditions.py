@@ -29,7 +29,7 @@ def _read(zoo: SmallZoo, where: str, **given) -> Zoo:
 
 
 def test_each_size_of_a_zoo_with_several_can_be_read(zoo):
-    with pytest.raises(ZooError, match=r"more than one shape:(?s:.*)\(--where, as in"):
+    with pytest.raises(ZooError, match=r"more than one shape:(?s:.*)\(--where COLUMN"):
         _read(zoo, "")
     deep, flat = _read(zoo, "n_layers=2"), _read(zoo, "n_layers=1")
     assert (deep.spec, len(deep)) == (SPEC, 20)
