@@ -22,23 +22,19 @@ from nfn_transformer.cli import (
     check_device_name,
     count,
     device,
-    number,
     run_command,
     seed,
 )
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
 from nfn_transformer.grids.launchers import build_launcher
-from nfn_transformer.making.arrays import npz_file
 from nfn_transformer.making.estimate import estimate, population_size
 from nfn_transformer.making.histogram import save_histogram
-from nfn_transformer.making.images import digits, idx_folder
 from nfn_transformer.making.parts import WorkFolder
 from nfn_transformer.making.recipe import Recipe, read_recipe
 from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.texts import frequent_words, read_texts, text_data, vectors_source
+from nfn_transformer.making.task_flags import add_task_flags, task_data
 from nfn_transformer.making.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
-from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.making.workers import run_workers, wait_for_others, worker_is_done
 from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
 
@@ -54,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_zoo_flags(parser.add_argument_group("the zoo"))
-    _add_data_flags(parser.add_argument_group("images or texts"))
+    add_task_flags(parser.add_argument_group("images or texts"))
     _add_network_flags(parser.add_argument_group("the networks"))
     group = parser.add_argument_group("where it runs")
     group.add_argument(
@@ -93,28 +89,6 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     add_boolean(group, "--dry_run", False, "list the runs and estimate time and size, but train nothing")
 
 
-def _add_data_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
-    )
-    group.add_argument("--train_images", type=count, help="train on the first so many images, or texts, only")
-    group.add_argument("--test_images", type=count, help="measure accuracy on the first so many only")
-    group.add_argument(
-        "--crop_padding", type=number(int, 0), default=0, help="pad train images by this, crop at random"
-    )
-    group.add_argument(
-        "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
-    )
-    group.add_argument("--tokens", type=count, default=32, help="words of a text that networks see")
-    group.add_argument("--vocabulary", type=count, default=10_000, help="words with a vector: the most frequent ones")
-    group.add_argument(
-        "--word_vectors",
-        type=Path,
-        help="a word2vec file (text, or binary if it ends in .bin), reduced to --embed_dim by PCA; without it vectors "
-        "of the train texts themselves, by SVD of their words' contexts",
-    )
-
-
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--embed_dim", type=count, default=16, help="width D of the tokens")
     group.add_argument("--n_attention_heads", type=count, default=2, help="heads of each block; they divide D")
@@ -127,37 +101,6 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
 
 def _population(text: str) -> int | str:
     return text if text == AUTO else count(text)
-
-
-def _data(options: argparse.Namespace) -> TaskData:
-    if options.images is not None and options.texts is not None:
-        raise UserError("--images and --texts: a zoo is of one or the other")
-    data = _texts(options) if options.texts is not None else _images(options.images)
-    for flag, part in (("--train_images", data.train), ("--test_images", data.test)):
-        wanted = getattr(options, flag[2:])
-        if wanted is not None and wanted > len(part.labels):
-            raise UserError(f"{flag} {wanted}: there are only {len(part.labels)}")
-    return data.limited(options.train_images, options.test_images)
-
-
-def _images(place: Path | None) -> TaskData:
-    if place is None:
-        return digits()
-    return npz_file(place) if place.suffix == ".npz" else idx_folder(place)
-
-
-def _texts(options: argparse.Namespace) -> TaskData:
-    if options.crop_padding:
-        raise UserError(f"--crop_padding {options.crop_padding}: texts have no pixels")
-    train, test = read_texts(options.texts)
-    words = frequent_words(train.words, options.vocabulary)
-    source = vectors_source(train, options.embed_dim, options.seed, options.vocabulary, options.word_vectors)
-    kept = WorkFolder(options.out).kept(source)
-    if options.word_vectors is not None:
-        words, vectors = word2vec_vectors(options.word_vectors, words, options.embed_dim)
-    elif kept is None:
-        vectors = corpus_vectors(train.words, words, options.embed_dim, options.seed)
-    return text_data(train, test, words, vectors if kept is None else kept[1:].numpy(), options.tokens, source)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -285,7 +228,7 @@ def main(arguments: Sequence[str]) -> int:
     check_device_name(options.device)
     if options.launcher != "slurm" or options.worker is not None:
         device(options.device)
-    data = _data(options)
+    data = task_data(options)
     plan = _plan(options, data)
     try:
         if options.worker is not None:

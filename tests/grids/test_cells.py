@@ -11,6 +11,7 @@ import torch
 
 from nfn_transformer import main, xgb
 from nfn_transformer.errors import RunError
+from nfn_transformer.grids import cells as cell_keys
 from nfn_transformer.grids.cells import Cell, plan, results_of
 from nfn_transformer.grids.grid_file import GridError, read_grid
 from nfn_transformer.reproduce import COMMANDS
@@ -72,6 +73,12 @@ def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tm
     ):
         assert with_flags(planned, **flags) == place, flags
     assert only(planned(title="Other", columns=[{"name": "every", "flags": {}}])).task.directory == place
+
+
+def test_cells_of_earlier_versions_are_known_by_the_same_keys(planned):
+    values, _ = json.loads(cell_keys._identity(only(planned()).config, "digest"))
+    assert set(values["data"]) == {"dataset", "ckpt_epoch", "cut_off", "n_heads", "allow_faulty", "augment"}
+    assert set(values["training"]) == {"epochs", "warmup_epochs", "batch_size", "optimizer", "lr", "wd"}
 
 
 def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):

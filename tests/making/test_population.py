@@ -245,6 +245,20 @@ def test_a_diverged_network_is_recorded_and_its_later_snapshots_are_not_taken():
     assert all((snapshot.correct[[0, 2]] >= 0).all() for snapshot in trained.snapshots.values())
 
 
+def test_what_half_precision_cannot_hold_is_not_taken_and_trains_on():
+    settings = [Hyperparameters("sgd", 0.3, 0.0, 0.8, 0.0, 0.1), Hyperparameters("sgd", 0.3, 0.0, 0.8, 0.0, 3000.0)]
+    runs, plan = _runs(settings), replace(PLAN, snapshots=("1", "100"))
+    single = train_population(plan, runs, _data(torch.float32))
+    half = train_population(replace(plan, half=True), runs, _data(torch.float32))
+    assert (single.diverged == 0).all()
+    assert torch.equal(half.diverged, single.diverged)
+    largest = {name: max(t[1].abs().max() for t in one.state.values()) for name, one in single.snapshots.items()}
+    assert largest["100"] > torch.finfo(torch.float16).max
+    assert half.snapshots["100"].correct[1] == -1
+    assert half.snapshots["100"].correct[0] >= 0
+    assert single.snapshots["100"].correct[1] >= 0
+
+
 def test_the_best_snapshot_is_each_networks_first_best_epoch():
     data, settings = _data(torch.float32, 300), _settings("adam")
     runs = _runs(settings)

@@ -13,6 +13,7 @@ import torch
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import UserError
+from nfn_transformer.making import task_flags
 from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.making.population import train_population
 from nfn_transformer.making.snapshots import count_correct
@@ -72,6 +73,24 @@ def test_a_zoo_of_texts_has_the_layout_of_the_release_and_is_read(texts, tmp_pat
         assert not any(key.startswith("embedding") for key in state)
         correct = count_correct({key: tensor[None] for key, tensor in state.items()}, zoo.spec, data)
         assert int(correct) / 30 == pytest.approx(float(row["test_accuracy"]), abs=1e-6)
+
+
+def test_processes_and_later_commands_share_the_word_vectors(texts, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    flags = ["--dataset", "news", "--texts", str(texts), *TINY, "--population", "2"]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = tmp_path / "one/news", tmp_path / "two/news"
+    assert make_zoo.main(["--out", str(one), *flags]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # What another machine would compute differs in the last bits.
+        original = task_flags.corpus_vectors
+        patch.setattr(task_flags, "corpus_vectors", lambda *given: original(*given) * (1 + 1e-6))
+        assert make_zoo.main(["--out", str(two), *flags, "--jobs", "2"]) == 0  # its workers compute as we do
+    first, second = (torch.load(out / "news/embedding.pt", weights_only=True) for out in (one, two))
+    vectors, others = (found["embedding.embedding.weight"] for found in (first, second))
+    assert not torch.equal(vectors, others)
+    torch.testing.assert_close(vectors, others, rtol=1e-5, atol=1e-7)
 
 
 def test_networks_on_texts_do_not_depend_on_their_company(texts):

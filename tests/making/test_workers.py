@@ -1,14 +1,21 @@
 """Several processes that make one zoo, each its share, and arrays as images."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from nfn_transformer import make_zoo
+from nfn_transformer.atomic_files import replacing
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import ZooError
+from nfn_transformer.making import parts
 from nfn_transformer.making.arrays import npz_file
 from nfn_transformer.making.parts import WorkFolder
+from nfn_transformer.making.population import TrainedPopulation
+from nfn_transformer.making.snapshots import Snapshot
+from nfn_transformer.making.workers import wait_for_others
 
 FLAGS = [
     *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2", "--runs", "8", "--population", "2"),
@@ -39,6 +46,51 @@ def test_one_zoo_has_one_owner_and_a_population_one_trainer(tmp_path, capsys):
             assert again
 
 
+def test_the_next_owner_leaves_a_living_process_its_files(tmp_path):
+    out = tmp_path / "zoo.zip"
+    snapshots = {"75": Snapshot({"w": torch.ones(1, 2)}, torch.tensor([3]))}
+    trained = TrainedPopulation(snapshots, torch.zeros(1, dtype=torch.int64))
+    worker = WorkFolder(out)
+    with worker.owned({"a": 1}):
+        pass  # an owner that was killed, whose worker lives
+    left = worker.path / ".population_00001.pt.xyz.part"
+    left.touch()
+    with worker.claim(0), replacing(worker.path / "population_00000.pt") as draft:
+        with WorkFolder(out).owned({"a": 1}):
+            assert draft.exists()
+            assert not left.exists()
+            assert worker.is_claimed(0)
+        draft.write_bytes(b"whole")
+    worker.save(0, trained)
+    assert not worker.is_claimed(0)
+    assert worker.unfinished(3) == [1, 2]
+    assert torch.equal(worker.load(0).snapshots["75"].correct, torch.tensor([3]))
+
+
+def test_an_owner_waits_for_those_that_are_at_work(tmp_path):
+    work = WorkFolder(tmp_path / "zoo.zip")
+    snapshots = {"75": Snapshot({"w": torch.ones(1, 2)}, torch.tensor([3]))}
+    with work.owned({"a": 1}):
+        with work.claim(0):
+            waiting = threading.Thread(target=wait_for_others, args=(WorkFolder(tmp_path / "zoo.zip"), 1))
+            waiting.start()
+            waiting.join(1.0)
+            assert waiting.is_alive()
+            work.save(0, TrainedPopulation(snapshots, torch.zeros(1, dtype=torch.int64)))
+        waiting.join(30)
+        assert not waiting.is_alive()
+
+
+def test_a_folder_that_is_still_written_to_does_not_spoil_the_zoo(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parts, "_REMOVAL_SECONDS", 0.01)
+    work = WorkFolder(tmp_path / "zoo")
+    with work.owned({}):
+        pass
+    monkeypatch.setattr(parts.shutil, "rmtree", lambda *given, **flags: None)
+    work.remove()
+    assert "zoo.parts: cannot be deleted whole, and is no longer needed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("kind", [np.uint8, np.float64])
 def test_arrays_are_images(tmp_path, channels_last, kind):
@@ -63,6 +115,8 @@ def test_arrays_are_images(tmp_path, channels_last, kind):
         ({"train_labels": np.zeros(3, dtype=int)}, "expected 4 whole numbers"),
         ({"train_labels": np.zeros(4)}, "expected 4 whole numbers"),
         ({"test_images": np.zeros((4, 9, 9))}, "test images \\(1, 9, 9\\)"),
+        ({"train_images": np.full((4, 8, 8), "x")}, "expected bytes, or floating point from 0 to 1"),
+        ({"train_labels": np.full(4, 1 << 40)}, "expected 4 whole numbers from 0 to 999"),
         ({"train_labels": np.array([None] * 4)}, "cannot be read as a NumPy archive"),
     ],
 )
