@@ -15,7 +15,8 @@ Proof of each is one line, as given. The scales c_O and c_B alone meet the Layer
 is kept only as far as that is small against the variance. The first block's input coordinates stay where they are, as
 the positional encoding tells them apart.
 
-An element acts on each tensor as a linear map, then a shift: W^Q_i -> P_in^-1 W^Q_tau(i) M_tau(i)^T + 1 u_Q^T, and so on.
+An element acts on each tensor as a linear map, then a shift: W^Q_i -> P_in^-1 W^Q_tau(i) M_tau(i)^T + 1 u_Q^T, and so
+on. Shifts are moved by linear maps into shifts, so that products and inverses are elements again.
 """
 
 from dataclasses import dataclass, replace
@@ -24,126 +25,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import (
-    BlockWeights,
-    EmbeddingWeights,
-    FeedForwardWeights,
-    TensorFields,
-    TransformerWeights,
-)
-from nfn_transformer.weights.group import BlockElement
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-
-
-@dataclass(frozen=True)
-class BlockShifts(TensorFields):
-    """What is added to a block's tensors.
-
-    Shapes: u_Q, u_K [h, D_k], u_V [h, D_v] and u_A [D_A], along the input coordinate; s_O [h, D_v], s_B [D_A] and
-    s_b [], along the output coordinate, to W^O, W^B and b^B.
-    """
-
-    u_Q: Tensor
-    u_K: Tensor
-    u_V: Tensor
-    u_A: Tensor
-    s_O: Tensor
-    s_B: Tensor
-    s_b: Tensor
-
-    def plus(self, other: Self) -> Self:
-        """The sum."""
-        return type(self)(*(mine + theirs for mine, theirs in zip(self.tensors(), other.tensors(), strict=True)))
-
-
-@dataclass(frozen=True)
-class CompleteBlockElement:
-    """An element's part in one block.
-
-    Fields: published, the element of G_U; pi_B [D], the permutation of the output coordinates; c_A [D_A], c_O [] and
-    c_B [], positive; shifts.
-    """
-
-    published: BlockElement
-    pi_B: Tensor
-    c_A: Tensor
-    c_O: Tensor
-    c_B: Tensor
-    shifts: BlockShifts
-
-    @classmethod
-    def sample(
-        cls, spec: BlockSpec, generator: torch.Generator, condition: float, dtype: torch.dtype, amount: float
-    ) -> Self:
-        """A random element; see `CompleteElement.sample`."""
-        shapes = (
-            *((spec.heads, spec.key), (spec.heads, spec.key), (spec.heads, spec.value), (spec.hidden,)),
-            *((spec.heads, spec.value), (spec.hidden,), ()),
-        )
-        return cls(
-            published=BlockElement.sample(spec, generator, condition, dtype),
-            pi_B=torch.randperm(spec.width, generator=generator),
-            c_A=_scales((spec.hidden,), generator, dtype),
-            c_O=_scales((), generator, dtype),
-            c_B=_scales((), generator, dtype),
-            shifts=BlockShifts(*(_shift(shape, generator, dtype, amount) for shape in shapes)),
-        )
-
-    def act(self, weights: BlockWeights, pi_in: Tensor) -> BlockWeights:
-        """The transformed weights, where the input coordinates are permuted by pi_in [D]."""
-        moved, shifts = self.published.act(weights), self.shifts
-        return BlockWeights(
-            W_Q=moved.W_Q[:, :, :, pi_in] + shifts.u_Q[:, None],
-            W_K=moved.W_K[:, :, :, pi_in] + shifts.u_K[:, None],
-            W_V=moved.W_V[:, :, :, pi_in] + shifts.u_V[:, None],
-            W_O=self.c_O * moved.W_O + shifts.s_O[..., None],
-            W_A=moved.W_A * self.c_A + shifts.u_A,
-            b_A=moved.b_A * self.c_A,
-            W_B=self.c_B * moved.W_B[..., self.pi_B] / self.c_A[:, None] + shifts.s_B[:, None],
-            b_B=self.c_B * moved.b_B[..., self.pi_B] + shifts.s_b,
-        )
-
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
-        return type(self)(
-            published=self.published.compose(first.published),
-            pi_B=first.pi_B[self.pi_B],
-            c_A=first.c_A[self.published.pi_A] * self.c_A,
-            c_O=first.c_O * self.c_O,
-            c_B=first.c_B * self.c_B,
-            shifts=self.shifts.plus(self._moved(first.shifts)),
-        )
-
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
-        published = self.published.inverse()
-        linear = replace(
-            self,
-            published=published,
-            pi_B=torch.argsort(self.pi_B),
-            c_A=1 / self.c_A[published.pi_A],
-            c_O=1 / self.c_O,
-            c_B=1 / self.c_B,
-        )
-        return replace(linear, shifts=linear._moved(self.shifts).map(torch.neg))
-
-    def _moved(self, shifts: BlockShifts) -> BlockShifts:
-        """What shifts have become after the linear part of this element."""
-        g = self.published
-        tau, pi_A = g.tau, g.pi_A
-
-        def rows(vectors: Tensor, matrices: Tensor) -> Tensor:
-            return (vectors[tau].unsqueeze(-2) @ matrices[tau]).squeeze(-2)
-
-        return BlockShifts(
-            u_Q=rows(shifts.u_Q, g.M.transpose(-1, -2)),
-            u_K=rows(shifts.u_K, g.M_inverse),
-            u_V=rows(shifts.u_V, g.N),
-            u_A=shifts.u_A[pi_A] * self.c_A,
-            s_O=self.c_O * rows(shifts.s_O, g.N_inverse.transpose(-1, -2)),
-            s_B=self.c_B * shifts.s_B[pi_A] / self.c_A,
-            s_b=self.c_B * shifts.s_b,
-        )
+from nfn_transformer.weights.complete_block import CompleteBlockElement, random_scales, random_shift
+from nfn_transformer.weights.containers import EmbeddingWeights, FeedForwardWeights, TransformerWeights
+from nfn_transformer.weights.spec import EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 
 @dataclass(frozen=True)
@@ -161,8 +45,8 @@ class CompleteClassifierElement:
         hidden = spec.sizes[1]
         return cls(
             torch.randperm(hidden, generator=generator),
-            _scales((hidden,), generator, dtype),
-            _shift((hidden,), generator, dtype, amount),
+            random_scales((hidden,), generator, dtype),
+            random_shift((hidden,), generator, dtype, amount),
         )
 
     def act(self, weights: FeedForwardWeights, pi_in: Tensor) -> FeedForwardWeights:
@@ -192,11 +76,22 @@ class EmbeddingShifts:
     @classmethod
     def sample(cls, spec: EmbeddingSpec, generator: torch.Generator, dtype: torch.dtype, amount: float) -> Self:
         """Random shifts; see `CompleteElement.sample`."""
-        return cls(_shift((spec.channels, *spec.patch), generator, dtype, amount), _shift((), generator, dtype, amount))
+        return cls(
+            random_shift((spec.channels, *spec.patch), generator, dtype, amount),
+            random_shift((), generator, dtype, amount),
+        )
 
     def act(self, weights: EmbeddingWeights) -> EmbeddingWeights:
         """The shifted weights; the positional encoding stays."""
         return replace(weights, conv_weight=weights.conv_weight + self.kernel, conv_bias=weights.conv_bias + self.bias)
+
+    def compose(self, first: Self) -> Self:
+        """The product that acts as `first` and then as this element."""
+        return type(self)(self.kernel + first.kernel, self.bias + first.bias)
+
+    def inverse(self) -> Self:
+        """The element that undoes this one."""
+        return type(self)(-self.kernel, -self.bias)
 
 
 @dataclass(frozen=True)
@@ -230,6 +125,21 @@ class CompleteElement:
             None if spec.embedding is None else EmbeddingShifts.sample(spec.embedding, generator, dtype, amount),
         )
 
+    @classmethod
+    def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
+        """The element that changes nothing."""
+        hidden, embedding = spec.classifier.sizes[1], None
+        if spec.embedding is not None:
+            kernel = torch.zeros(spec.embedding.channels, *spec.embedding.patch, dtype=dtype)
+            embedding = EmbeddingShifts(kernel, torch.zeros((), dtype=dtype))
+        return cls(
+            tuple(CompleteBlockElement.identity(block, dtype) for block in spec.blocks),
+            CompleteClassifierElement(
+                torch.arange(hidden), torch.ones(hidden, dtype=dtype), torch.zeros(hidden, dtype=dtype)
+            ),
+            embedding,
+        )
+
     def act(self, weights: TransformerWeights) -> TransformerWeights:
         """The transformed weights."""
         pi, blocks = torch.arange(weights.blocks[0].b_B.shape[-1]), []
@@ -254,7 +164,7 @@ class CompleteElement:
 
     def inverse(self) -> Self:
         """The element that undoes this one."""
-        embedding = None if self.embedding is None else EmbeddingShifts(-self.embedding.kernel, -self.embedding.bias)
+        embedding = None if self.embedding is None else self.embedding.inverse()
         return type(self)(tuple(block.inverse() for block in self.blocks), self.classifier.inverse(), embedding)
 
     def without_scales(self) -> Self:
@@ -263,11 +173,3 @@ class CompleteElement:
             replace(block, c_O=torch.ones_like(block.c_O), c_B=torch.ones_like(block.c_B)) for block in self.blocks
         )
         return replace(self, blocks=blocks)
-
-
-def _scales(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    return 4 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1).to(dtype)
-
-
-def _shift(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, amount: float) -> Tensor:
-    return (amount * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)

@@ -1,0 +1,142 @@
+"""The complete group's part in one block: see `weights.complete_group` for what it is, and why it is one."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.weights.containers import BlockWeights, TensorFields
+from nfn_transformer.weights.group import BlockElement
+from nfn_transformer.weights.spec import BlockSpec
+
+
+@dataclass(frozen=True)
+class BlockShifts(TensorFields):
+    """What is added to a block's tensors.
+
+    Shapes: u_Q, u_K [h, D_k], u_V [h, D_v] and u_A [D_A], along the input coordinate; s_O [h, D_v], s_B [D_A] and
+    s_b [], along the output coordinate, to W^O, W^B and b^B.
+    """
+
+    u_Q: Tensor
+    u_K: Tensor
+    u_V: Tensor
+    u_A: Tensor
+    s_O: Tensor
+    s_B: Tensor
+    s_b: Tensor
+
+    def plus(self, other: Self) -> Self:
+        """The sum."""
+        return type(self)(*(mine + theirs for mine, theirs in zip(self.tensors(), other.tensors(), strict=True)))
+
+
+@dataclass(frozen=True)
+class CompleteBlockElement:
+    """An element's part in one block.
+
+    Fields: published, the element of G_U; pi_B [D], the permutation of the output coordinates; c_A [D_A], c_O [] and
+    c_B [], positive; shifts.
+    """
+
+    published: BlockElement
+    pi_B: Tensor
+    c_A: Tensor
+    c_O: Tensor
+    c_B: Tensor
+    shifts: BlockShifts
+
+    @classmethod
+    def sample(
+        cls, spec: BlockSpec, generator: torch.Generator, condition: float, dtype: torch.dtype, amount: float
+    ) -> Self:
+        """A random element; see `CompleteElement.sample`."""
+        return cls(
+            published=BlockElement.sample(spec, generator, condition, dtype),
+            pi_B=torch.randperm(spec.width, generator=generator),
+            c_A=random_scales((spec.hidden,), generator, dtype),
+            c_O=random_scales((), generator, dtype),
+            c_B=random_scales((), generator, dtype),
+            shifts=BlockShifts(*(random_shift(shape, generator, dtype, amount) for shape in _shift_shapes(spec))),
+        )
+
+    @classmethod
+    def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:
+        """The element that changes nothing."""
+        one = torch.ones((), dtype=dtype)
+        shifts = BlockShifts(*(torch.zeros(shape, dtype=dtype) for shape in _shift_shapes(spec)))
+        c_A, pi_B = torch.ones(spec.hidden, dtype=dtype), torch.arange(spec.width)
+        return cls(BlockElement.identity(spec, dtype), pi_B, c_A, one, one, shifts)
+
+    def act(self, weights: BlockWeights, pi_in: Tensor) -> BlockWeights:
+        """The transformed weights, where the input coordinates are permuted by pi_in [D]."""
+        moved, shifts = self.published.act(weights), self.shifts
+        return BlockWeights(
+            W_Q=moved.W_Q[:, :, :, pi_in] + shifts.u_Q[:, None],
+            W_K=moved.W_K[:, :, :, pi_in] + shifts.u_K[:, None],
+            W_V=moved.W_V[:, :, :, pi_in] + shifts.u_V[:, None],
+            W_O=self.c_O * moved.W_O + shifts.s_O[..., None],
+            W_A=moved.W_A * self.c_A + shifts.u_A,
+            b_A=moved.b_A * self.c_A,
+            W_B=self.c_B * moved.W_B[..., self.pi_B] / self.c_A[:, None] + shifts.s_B[:, None],
+            b_B=self.c_B * moved.b_B[..., self.pi_B] + shifts.s_b,
+        )
+
+    def compose(self, first: Self) -> Self:
+        """The product that acts as `first` and then as this element."""
+        return type(self)(
+            published=self.published.compose(first.published),
+            pi_B=first.pi_B[self.pi_B],
+            c_A=first.c_A[self.published.pi_A] * self.c_A,
+            c_O=first.c_O * self.c_O,
+            c_B=first.c_B * self.c_B,
+            shifts=self.shifts.plus(self._moved(first.shifts)),
+        )
+
+    def inverse(self) -> Self:
+        """The element that undoes this one."""
+        published = self.published.inverse()
+        linear = replace(
+            self,
+            published=published,
+            pi_B=torch.argsort(self.pi_B),
+            c_A=1 / self.c_A[published.pi_A],
+            c_O=1 / self.c_O,
+            c_B=1 / self.c_B,
+        )
+        return replace(linear, shifts=linear._moved(self.shifts).map(torch.neg))
+
+    def _moved(self, shifts: BlockShifts) -> BlockShifts:
+        """What shifts have become after the linear part of this element."""
+        g = self.published
+        tau, pi_A = g.tau, g.pi_A
+
+        def rows(vectors: Tensor, matrices: Tensor) -> Tensor:
+            return (vectors[tau].unsqueeze(-2) @ matrices[tau]).squeeze(-2)
+
+        return BlockShifts(
+            u_Q=rows(shifts.u_Q, g.M.transpose(-1, -2)),
+            u_K=rows(shifts.u_K, g.M_inverse),
+            u_V=rows(shifts.u_V, g.N),
+            u_A=shifts.u_A[pi_A] * self.c_A,
+            s_O=self.c_O * rows(shifts.s_O, g.N_inverse.transpose(-1, -2)),
+            s_B=self.c_B * shifts.s_B[pi_A] / self.c_A,
+            s_b=self.c_B * shifts.s_b,
+        )
+
+
+def _shift_shapes(spec: BlockSpec) -> tuple[tuple[int, ...], ...]:
+    """Of the fields of BlockShifts."""
+    keys, values, hidden = (spec.heads, spec.key), (spec.heads, spec.value), (spec.hidden,)
+    return (keys, keys, values, hidden, values, hidden, ())
+
+
+def random_scales(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Numbers between 1/4 and 4, uniform in the logarithm."""
+    return 4 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1).to(dtype)
+
+
+def random_shift(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, amount: float) -> Tensor:
+    """Normal numbers of standard deviation `amount`."""
+    return (amount * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
