@@ -33,20 +33,20 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--enc_mode",
         choices=ENCODER_MODES,
         default=default.enc_mode,
-        help="encoder blocks: inv, equivariant layers and an invariant one; statnn, statistics of each tensor; "
-        "mlp, flattened weights; no, not read",
+        help="encoder blocks: inv, equivariant layers and an invariant one; complete, the whole network by what it "
+        "does to synthetic signals, invariant to every symmetry; statnn, statistics of each tensor; mlp, flattened "
+        "weights; no, not read",
     )
     group.add_argument(
         "--cls_mode",
         choices=CLASSIFIER_MODES,
-        default=default.cls_mode,
-        help="classifier: hnps, layers that respect permuting and scaling of hidden neurons; the others as above",
+        help="classifier: hnps, layers that respect permuting and scaling of hidden neurons; the others as above "
+        f"(default: {default.cls_mode}; no with --enc_mode complete)",
     )
     group.add_argument(
         "--emb_mode",
         choices=EMBEDDING_MODES,
-        default=default.emb_mode,
-        help="embedding: mlp, one Linear on its weights",
+        help=f"embedding: mlp, one Linear on its weights (default: {default.emb_mode}; no with --enc_mode complete)",
     )
     for name, what in (("transformers_nfn_channels", "encoder"), ("classifier_nfn_channels", "classifier")):
         channels = ",".join(map(str, getattr(default, name)))
@@ -108,10 +108,12 @@ def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
 
-    def part(kind):
-        return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)})
+    def part(kind, **given):
+        return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)} | given)
 
-    return cli_flags.run_config(flags, part(ModelConfig), part(TrainingConfig))
+    default = ModelConfig(cls_mode="no", emb_mode="no") if flags.enc_mode == "complete" else ModelConfig()
+    modes = {name: getattr(flags, name) or getattr(default, name) for name in ("cls_mode", "emb_mode")}
+    return cli_flags.run_config(flags, part(ModelConfig, **modes), part(TrainingConfig))
 
 
 COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)

@@ -35,6 +35,8 @@ class StackedModels:
         for place, parameters in enumerate(own):
             for name, parameter in parameters.items():
                 parameter.data = self._stacked[name].data[place]
+        buffers = [dict(model.named_buffers()) for model in models]
+        self._buffers = {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
         self._one = OfFeatures(models[0])
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -44,11 +46,11 @@ class StackedModels:
     def __call__(self, features: Features) -> Tensor:
         """The logits."""
 
-        def one(parameters: dict[str, Tensor], *tensors: Tensor) -> Tensor:
+        def one(own_tensors: dict[str, Tensor], *tensors: Tensor) -> Tensor:
             own = iter(tensors)
-            return functional_call(self._one, parameters, (features.map(lambda _: next(own)),))
+            return functional_call(self._one, own_tensors, (features.map(lambda _: next(own)),))
 
-        named = {f"model.{name}": stacked for name, stacked in self._stacked.items()}
+        named = {f"model.{name}": stacked for name, stacked in (*self._stacked.items(), *self._buffers.items())}
         return vmap(one)(named, *features.tensors())
 
 

@@ -55,6 +55,8 @@ def train(
     """
     keep_freed_memory()
     sources = _sources(trainers, feeding)
+    for trainer in trainers:
+        _learn_scales(trainer, sources[id(trainer.data.zoo)])
     config = trainers[0].config
     total = sum(trainer.batches * config.epochs for trainer in trainers)
     initial = sum(trainer.batches * trainer.finished_epochs for trainer in trainers)
@@ -63,6 +65,13 @@ def train(
         for _, group in itertools.groupby(sorted(trainers, key=_train_size), _train_size):
             _train_together(list(group), sources, config, processes, bar)
     return [trainer.progress for trainer in trainers]
+
+
+def _learn_scales(trainer: Trainer, source: Source) -> None:
+    """Before the first epoch; a training that goes on has its scales among its weights."""
+    if trainer.model.learns_scales and trainer.finished_epochs == 0:
+        batches = source.batches(trainer.data.split.train, EVALUATION_BATCH)
+        trainer.model.learn_scales(features for features, _ in batches)
 
 
 def _train_size(trainer: Trainer) -> int:

@@ -6,7 +6,7 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
-ENCODER_MODES = ("no", "inv", "statnn", "mlp")
+ENCODER_MODES = ("no", "inv", "complete", "statnn", "mlp")
 CLASSIFIER_MODES = ("no", "hnps", "statnn", "mlp")
 EMBEDDING_MODES = ("no", "mlp")
 
@@ -49,6 +49,11 @@ class ModelConfig:
         if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
+            )
+        if self.enc_mode == "complete" and spec.classifier.layers != 2:
+            raise UserError(
+                f"--enc_mode complete: reads classifiers of two layers, those of zoo '{dataset}' have "
+                f"{spec.classifier.layers}"
             )
         if self.emb_mode != "no" and spec.embedding is None:
             raise UserError(

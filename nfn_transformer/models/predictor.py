@@ -1,5 +1,6 @@
 """The predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -7,10 +8,11 @@ from torch import Tensor, nn
 
 from nfn_transformer.layers.features import BlockFeatures
 from nfn_transformer.models.branches import FEATURES, EquivariantEncoder, FeatureBranch, HNPSBranch, LinearBranch
+from nfn_transformer.models.complete_encoder import CompleteEncoder, Invariants
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes, weights_from_state_dict
-from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
+from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 
@@ -18,7 +20,7 @@ from nfn_transformer.weights.spec import TransformerSpec
 class Features(TensorFields):
     """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch."""
 
-    encoder: tuple[BlockFeatures, ...] | Tensor | None
+    encoder: tuple[BlockFeatures, ...] | Invariants | Tensor | None
     classifier: FeedForwardWeights | Tensor | None
     embedding: Tensor | None
 
@@ -55,10 +57,23 @@ class AccuracyPredictor(nn.Module):
         """
         weights.check(self.spec)
         return Features(
-            encoder=None if self.encoder is None else self.encoder.read(weights.blocks),
+            encoder=None if self.encoder is None else self.encoder.read(self._seen_by_encoder(weights)),
             classifier=None if self.classifier is None else self.classifier.read((weights.classifier,)),
             embedding=None if self.embedding is None else self.embedding.read((weights.embedding,)),
         )
+
+    def _seen_by_encoder(self, weights: TransformerWeights) -> TransformerWeights | tuple[BlockWeights, ...]:
+        return weights if isinstance(self.encoder, CompleteEncoder) else weights.blocks
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether `learn_scales` is to be called before the first epoch."""
+        return isinstance(self.encoder, CompleteEncoder)
+
+    def learn_scales(self, seen: Iterable[Features]) -> None:
+        """Take the scales of inputs, where this model standardises any, from the training split's networks."""
+        if isinstance(self.encoder, CompleteEncoder):
+            self.encoder.learn_scales(features.encoder for features in seen)
 
     def from_features(self, features: Features) -> Tensor:
         """The logit of the predicted accuracy, [b], from what `read` gave for b networks."""
@@ -106,6 +121,8 @@ def _example(spec: TransformerSpec, flat: bool) -> dict[str, int]:
 
 
 def _encoder(spec: TransformerSpec, config: ModelConfig) -> nn.Module:
+    if config.enc_mode == "complete":
+        return CompleteEncoder(spec, config.num_out_encoder)
     if config.enc_mode == "inv":
         return EquivariantEncoder(
             spec.blocks, config.transformers_nfn_channels, config.num_out_encoder, config.init_type

@@ -1,0 +1,163 @@
+"""Invariants of what a network's weights do to signals: numbers that no element of the complete group changes.
+
+Between two blocks a signal is a tensor [b, n, tokens, D], normalised over D as the networks' LayerNorms do, but without
+their epsilon. An element g of the complete group (`weights.complete_group`) permutes its D coordinates by pi_B and
+nothing else: its shifts are subtracted and its scales divided away by the normalisation, the matrices M and N cancel
+within Q K^T and V W^O. So blocks are equivariant maps of signals, and every function of signals that treats coordinates
+alike is invariant; likewise for heads, hidden neurons (whose scales c_A do not change the sign of what they see) and
+classes, which are only ever counted, averaged or ranked here.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
+
+# Only against a division by zero or its logarithm: all that is compared with them is of the order of 1.
+_TINY, _SMALL = 1e-30, 1e-6
+
+
+def normalised(signal: Tensor) -> Tensor:
+    """Mean 0 and mean square 1 along the last dimension; zero where all is equal."""
+    centred = signal - signal.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + _TINY).rsqrt()
+
+
+def signal_invariants(signal: Tensor) -> Tensor:
+    """How a signal [b, n, tokens, D] spreads: [b, 8].
+
+    Logarithms of the shares of its energy that are common to all inputs and tokens, that differ between inputs, between
+    tokens, and neither; of the effective number of directions of the signal and of the inputs' means; of the fourth
+    moments of the signal and of its common part.
+    """
+    mean = signal.mean((1, 2))  # [b, D]
+    inputs, tokens = signal.mean(2), signal.mean(1)  # [b, n, D], [b, tokens, D]
+    rest = signal - inputs[:, :, None] - tokens[:, None] + mean[:, None, None]
+    energy = _energy(signal).mean((1, 2)) + _SMALL
+    between_inputs, between_tokens = inputs - mean[:, None], tokens - mean[:, None]
+    varying = (_energy(between_inputs).mean(1), _energy(between_tokens).mean(1), _energy(rest).mean((1, 2)))
+    common = mean * (mean.square().mean(-1, keepdim=True) + _TINY).rsqrt()
+    return torch.stack(
+        [
+            *(torch.log(share / energy + _SMALL) for share in (_energy(mean), *varying)),
+            torch.log(_directions((signal - mean[:, None, None]).flatten(1, 2)) + 1e-3),
+            torch.log(_directions(between_inputs) + 1e-3),
+            torch.log(signal.pow(4).mean((1, 2, 3)) + 1e-3),
+            torch.log(common.pow(4).mean(-1) + 1e-3),
+        ],
+        dim=1,
+    )
+
+
+def _energy(signal: Tensor) -> Tensor:
+    return signal.square().sum(-1)
+
+
+def _directions(vectors: Tensor) -> Tensor:
+    """The participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors [b, m, D]."""
+    covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
+    return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
+
+
+def neuron_invariants(preactivations: Tensor) -> Tensor:
+    """How often hidden neurons are active: [b, 6] of [b, m, neurons].
+
+    Mean and deviation over neurons of their rates; the shares that never and that always are; the mean entropy of a
+    neuron's being active; the deviation over inputs of how many are.
+    """
+    active = (preactivations > 0).to(preactivations.dtype)
+    rate = active.mean(1)
+    entropy = -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate))
+    never, always = (rate == 0).to(rate.dtype), (rate == 1).to(rate.dtype)
+    summed = [rate.mean(1), _deviation(rate, 1), never.mean(1), always.mean(1), entropy.mean(1)]
+    return torch.stack([*summed, _deviation(active.mean(2), 1)], dim=1)
+
+
+def _deviation(values: Tensor, dim: int) -> Tensor:
+    return values.std(dim, correction=0)
+
+
+def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tensor]:
+    """The signal after an encoder block, and invariants of what happened in it.
+
+    Args:
+        signal: normalised, [b, n, tokens, D].
+        block: weights of one channel.
+
+    Returns:
+        The normalised signal [b, n, tokens, D], and numbers [b, BLOCK_INVARIANTS]: how sharp the heads' attention is,
+        how even over the tokens, and how wide its scores spread, each as mean, least and most over the heads; the share
+        of the head that contributes most; then what becomes of the signal after the attention, in the neurons and after
+        them.
+    """
+    W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
+    x = signal[:, :, None]  # [b, n, 1, tokens, D]
+    scores = (x @ W_Q[:, None]) @ (x @ W_K[:, None]).transpose(-1, -2) * W_Q.shape[-1] ** -0.5
+    attention = scores.softmax(-1)  # [b, n, h, tokens, tokens]
+    values = attention @ (x @ W_V[:, None])
+    by_head = values @ (W_O - W_O.mean(-1, keepdim=True))[:, None]  # [b, n, h, tokens, D]
+    power = _energy(by_head).mean((1, 3))  # [b, h]
+    attended = normalised(by_head.sum(2))
+    hidden = attended @ block.W_A + block.b_A[:, :, None]
+    after = normalised(hidden.relu() @ block.W_B + block.b_B[:, :, None])
+    longest = math.log(max(2, attention.shape[-1]))
+    sharpness = _entropy(attention).mean((1, 3)) / longest
+    evenness = _entropy(attention.mean((1, 3))) / longest
+    spread = torch.log(_deviation(scores, -1).mean((1, 3)) + _SMALL)
+    found = [
+        *(_over_heads(numbers) for numbers in (sharpness, evenness, spread)),
+        (power.amax(1) / (power.sum(1) + _TINY))[:, None],
+        signal_invariants(attended),
+        neuron_invariants(hidden.flatten(1, 2)),
+        signal_invariants(after),
+    ]
+    return after, torch.cat(found, dim=1)
+
+
+BLOCK_INVARIANTS = 3 * 3 + 1 + 8 + 6 + 8
+
+
+def _entropy(shares: Tensor) -> Tensor:
+    return -torch.xlogy(shares, shares).sum(-1)
+
+
+def _over_heads(numbers: Tensor) -> Tensor:
+    return torch.stack([numbers.mean(1), numbers.amin(1), numbers.amax(1)], dim=1)
+
+
+def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Tensor:
+    """What a classifier of two layers makes of a signal [b, n, tokens, D]: [b, CLASSIFIER_INVARIANTS].
+
+    The activity of its hidden neurons; of its answers, the entropies of one and of their mean, and the difference; the
+    logarithmic deviations of the logits over the inputs, as mean, deviation and least over the classes; the effective
+    number of their directions; mean and deviation of the largest probability; entropy of which class that is, the share
+    of classes that it ever is; the logarithm of the deviation of the mean logits, and of the ratio of the two.
+    """
+    (first, second), (bias, last) = (
+        [tensor.squeeze(1) for tensor in tensors] for tensors in (classifier.weights, classifier.biases)
+    )
+    hidden = signal.mean(2) @ first.transpose(1, 2) + bias[:, None]
+    logits = hidden.relu() @ second.transpose(1, 2) + last[:, None]  # [b, n, classes]
+    probabilities, classes = logits.softmax(-1), logits.shape[-1]
+    longest = math.log(max(2, classes))
+    one, mean = _entropy(probabilities).mean(1) / longest, _entropy(probabilities.mean(1)) / longest
+    centred = logits - logits.mean(-1, keepdim=True)
+    preferred = centred.mean(1)
+    moving = centred - preferred[:, None]
+    spread = _deviation(moving, 1)  # [b, classes]
+    largest, answers = probabilities.max(-1)
+    counts = torch.nn.functional.one_hot(answers, classes).to(logits.dtype).mean(1)
+    wide, steady = torch.log(spread.mean(1) + _SMALL), torch.log(_deviation(preferred, 1) + _SMALL)
+    answered = [
+        *(one, mean, mean - one),
+        *(wide, torch.log(_deviation(spread, 1) + _SMALL), torch.log(spread.amin(1) + _SMALL)),
+        *(_directions(moving), largest.mean(1), _deviation(largest, 1)),
+        *(_entropy(counts) / longest, (counts > 0).to(logits.dtype).mean(1), steady, wide - steady),
+    ]
+    return torch.cat([neuron_invariants(hidden), torch.stack(answered, dim=1)], dim=1)
+
+
+CLASSIFIER_INVARIANTS = 6 + 13
+SIGNAL_INVARIANTS = 8

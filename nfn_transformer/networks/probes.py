@@ -1,0 +1,68 @@
+"""Synthetic inputs for networks of a spec: the same ones for every network, made of random numbers and of no data.
+
+A network's answers to them tell what its weights do to signals, and no symmetry of the weights changes them.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nfn_transformer.networks.forward import embed_patches, embed_words, patches
+from nfn_transformer.seeding import stream
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import EmbeddingSpec, TransformerSpec
+
+PROBES = 48
+"""Inputs of a family."""
+
+# Smooth random images: cells of the coarse grid of normal numbers, the level that parts dark from bright, sharpness.
+_BLOBS = ((4, 0.3, 3.0), (5, 0.6, 8.0), (7, 0.6, 8.0))
+# Texts: tokens, words of a made-up vocabulary, and the shares of a text that are words rather than padding.
+_TOKENS, _WORDS, _FILLED = 16, 200, (1.0, 0.6, 0.3)
+
+
+def probe_tokens(weights: TransformerWeights, spec: TransformerSpec) -> list[Tensor]:
+    """What networks make of each family of probes before their first block: [b or 1, PROBES, tokens, D] each."""
+    like = weights.blocks[0].W_A
+    if weights.embedding is None:
+        texts = _texts(spec.blocks[0].width)
+        return [embed_words(family.to(like))[None] for family in texts]
+    images = (patches(family.to(like)[None], spec.embedding.patch) for family in _images(spec.embedding))
+    return [embed_patches(tokens, weights.embedding) for tokens in images]
+
+
+def families(spec: TransformerSpec) -> int:
+    """How many families there are."""
+    return len(_FILLED) if spec.embedding is None else len(_BLOBS) + 1
+
+
+@lru_cache(maxsize=4)
+def _images(spec: EmbeddingSpec) -> list[Tensor]:
+    """Families of images [PROBES, channels, height, width] in [-1, 1]: smooth blobs of several sizes, and noise."""
+    # A spec does not tell how tokens lie: as near to a square as their number allows.
+    rows = max(count for count in range(1, int(spec.tokens**0.5) + 1) if spec.tokens % count == 0)
+    size = (rows * spec.patch[0], spec.tokens // rows * spec.patch[1])
+    found = []
+    for cells, level, sharpness in _BLOBS:
+        coarse = torch.randn(PROBES, spec.channels, cells, cells, generator=stream(0, "probes", cells))
+        smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+        found.append(torch.tanh(sharpness * (smooth - level)))
+    noise = torch.rand(PROBES, spec.channels, *size, generator=stream(0, "probes", "noise"))
+    return [*found, 2 * noise - 1]
+
+
+@lru_cache(maxsize=4)
+def _texts(width: int) -> list[Tensor]:
+    """Families of texts [PROBES, tokens, D]: vectors of words, frequent ones more often, and more or less padding."""
+    generator = stream(0, "probes", "texts")
+    vectors = torch.randn(_WORDS, width, generator=generator)
+    frequencies = 1 / torch.arange(1.0, _WORDS + 1)
+    found = []
+    for share in _FILLED:
+        words = torch.multinomial(frequencies, PROBES * _TOKENS, replacement=True, generator=generator)
+        texts = vectors[words].view(PROBES, _TOKENS, width)
+        texts[:, max(1, round(share * _TOKENS)) :] = 0
+        found.append(texts)
+    return found
