@@ -74,6 +74,12 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="read only the rows of the metadata with these values, as n_layers=2,embed_dim=32 of a zoo with networks "
         "of several sizes",
     )
+    group.add_argument(
+        "--train_networks",
+        type=number(int, 1),
+        help="train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation "
+        "and test sides stay (default: all)",
+    )
     add_boolean(group, "--allow_faulty", False, "go on although more than 5 %% of the checkpoints are faulty")
     add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
     group.add_argument(
@@ -154,6 +160,7 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
         cut_off=flags.cut_off,
         n_heads=flags.n_heads,
         allow_faulty=flags.allow_faulty,
+        train_networks=flags.train_networks,
         where=str(Condition.parse(flags.where)),
         augment=flags.augment,
         augment_factor=flags.augment_factor,

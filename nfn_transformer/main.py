@@ -105,15 +105,17 @@ def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
     cli.add_boolean(group, "--amp", default.amp, "train in bfloat16 where PyTorch's autocast thinks it safe")
 
 
-def run_config(flags: argparse.Namespace) -> RunConfig:
-    """What the flags ask for."""
-
-    def part(kind, **given):
-        return kind(**{field.name: getattr(flags, field.name) for field in fields(kind)} | given)
-
+def model_config(flags: argparse.Namespace) -> ModelConfig:
+    """The model that the flags ask for; what reads whole networks has no other branches unless they are asked for."""
     default = ModelConfig(cls_mode="no", emb_mode="no") if flags.enc_mode == "complete" else ModelConfig()
     modes = {name: getattr(flags, name) or getattr(default, name) for name in ("cls_mode", "emb_mode")}
-    return cli_flags.run_config(flags, part(ModelConfig, **modes), part(TrainingConfig))
+    return ModelConfig(**{field.name: getattr(flags, field.name) for field in fields(ModelConfig)} | modes)
+
+
+def run_config(flags: argparse.Namespace) -> RunConfig:
+    """What the flags ask for."""
+    training = TrainingConfig(**{field.name: getattr(flags, field.name) for field in fields(TrainingConfig)})
+    return cli_flags.run_config(flags, model_config(flags), training)
 
 
 COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)

@@ -86,8 +86,9 @@ def test_its_commands_parse(line):
     words = shlex.split(line)
     given = dict(zip(words[::2], words[1::2], strict=True))
     flags = main.build_parser().parse_args(words)
+    found = vars(flags) | vars(main.model_config(flags))
     for name in ("enc_mode", "emb_mode", "dataset", "data_path"):
-        assert getattr(flags, name) == given.get(f"--{name}", "mlp"), name
+        assert found[name] == given.get(f"--{name}", "mlp"), name
 
 
 @pytest.mark.parametrize("line", EVERY_COMMAND)

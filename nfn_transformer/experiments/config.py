@@ -19,13 +19,14 @@ NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = ("where", "augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
+_LATER = ("where", "train_networks", "augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), and whether each side of the
-    split is enlarged by transformed copies (see `zoo.augmentation.enlarge`)."""
+    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), how many of the training side
+    are used (None: all), and whether each side of the split is enlarged by transformed copies (see
+    `zoo.augmentation.enlarge`)."""
 
     dataset: str
     data_path: str
@@ -34,6 +35,7 @@ class DataConfig:
     n_heads: int | None = None
     allow_faulty: bool = False
     where: str = ""
+    train_networks: int | None = None
     augment: bool = False
     augment_factor: int = 2
     augment_scale: float = 1.0

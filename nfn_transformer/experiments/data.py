@@ -45,20 +45,21 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
 
 
 def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
-    """Keep the checkpoints of at least the cut-off's accuracy, then split them by the seed.
+    """Keep the checkpoints of at least the cut-off's accuracy, split them by the seed, and train on fewer where asked.
 
     Raises:
-        ZooError: a side would be empty.
+        ZooError: a side would be empty, or has fewer than asked for.
     """
     kept = apply_cut_off(zoo.labels, config.cut_off)
     runs = [zoo.runs[index] for index in kept.tolist()]
     try:
-        return split_runs(runs, seed).within(kept)
+        split = split_runs(runs, seed).within(kept)
     except ZooError as error:
         raise ZooError(
             f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "
             f"{len(kept)} of {len(zoo)} checkpoints have an accuracy of at least {config.cut_off}; {error}"
         ) from None
+    return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
 
 
 def prepare(zoo: Zoo, split: Split, config: DataConfig | None = None, seed: int = 0) -> RunData:

@@ -205,6 +205,8 @@ def _identity(config: RunConfig, digest: str | None) -> str:
     del values["data"]["data_path"]
     if not config.data.where:
         del values["data"]["where"]
+    if config.data.train_networks is None:
+        del values["data"]["train_networks"]
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
     if isinstance(config.training, TrainingConfig):

@@ -32,6 +32,8 @@ WIDTH = 64
 _CHUNK = 32
 # Standardised numbers beyond this many deviations count as so many: a network unlike all that were seen stays readable.
 _FARTHEST = 4.0
+# Invariants are of the order of 1: what differs less is the same in all networks but for rounding.
+_LEAST_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,10 @@ class Standardised(nn.Module):
         self.register_buffer("deviation", torch.ones(size))
 
     def learn(self, numbers: Tensor) -> None:
-        """Take mean and deviation over numbers [m, size]; one that never differs is left as it is."""
+        """Take mean and deviation over numbers [m, size]; a deviation below 0.01 counts as so much."""
         numbers = numbers.double()
-        deviation = numbers.std(0, correction=0)
         self.mean.copy_(numbers.mean(0))
-        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+        self.deviation.copy_(numbers.std(0, correction=0).clamp(min=_LEAST_DEVIATION))
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Standardised, and cut off at four deviations."""

@@ -27,6 +27,17 @@ class Split:
         """The same checkpoints as indices into the zoo, where this split's are positions in `kept` [n]."""
         return type(self)(kept[self.train], kept[self.validation], kept[self.test])
 
+    def with_fewer_to_train(self, count: int, seed: int) -> Self:
+        """The same split with `count` of its training checkpoints, drawn by seed; fewer are always part of more.
+
+        Raises:
+            ZooError: there are not so many.
+        """
+        if count > len(self.train):
+            raise ZooError(f"--train_networks {count}: the training side has only {len(self.train)}")
+        drawn = torch.randperm(len(self.train), generator=stream(seed, "train networks"))[:count]
+        return type(self)(self.train[drawn.sort().values], self.validation, self.test)
+
     def to_names(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Side -> file names, to be written as JSON; `names` are those of the indexed checkpoints."""
         return {side.name: [names[index] for index in getattr(self, side.name).tolist()] for side in fields(self)}

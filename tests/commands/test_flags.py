@@ -16,8 +16,23 @@ PUBLISHED = {
 
 
 def test_published_defaults():
-    flags = vars(main.build_parser().parse_args([]))
-    assert {name: flags[name] for name in PUBLISHED} == PUBLISHED
+    flags = main.build_parser().parse_args([])
+    found = vars(flags) | vars(main.model_config(flags))
+    assert {name: found[name] for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("words", "modes"),
+    [
+        (["--enc_mode", "complete"], ("no", "no")),
+        (["--cls_mode", "hnps", "--enc_mode", "complete"], ("hnps", "no")),
+        (["--enc_mode", "complete", "--emb_mode", "mlp"], ("no", "mlp")),
+        (["--enc_mode", "statnn"], ("mlp", "mlp")),
+    ],
+)
+def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
+    found = main.model_config(main.build_parser().parse_args(words))
+    assert (found.cls_mode, found.emb_mode) == modes
 
 
 @pytest.mark.parametrize(

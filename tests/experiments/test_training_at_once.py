@@ -61,6 +61,7 @@ MODES = [
     ModelConfig(cls_mode="hnps"),
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
+    ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),
 ]
 
 

@@ -102,6 +102,7 @@ def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):
         with_flags(planned, augment="yes", augment_scale="0.5"),
         with_flags(planned, amp="yes"),
         with_flags(planned, where="optimizer=adam"),
+        with_flags(planned, train_networks="20"),
     ]
     assert len(set(places)) == len(places)
 

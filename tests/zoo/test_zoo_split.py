@@ -100,3 +100,17 @@ def test_a_label_equal_to_the_cut_off_is_kept(number):
     labels = torch.tensor([cut_off, max(0, number - 1) / 10000, min(10000, number + 1) / 10000])
     expected = [index for index in (0, 1, 2) if index != 1 or number == 0]
     assert apply_cut_off(labels, cut_off).tolist() == expected
+
+
+def test_fewer_training_networks_are_part_of_more_and_leave_the_other_sides():
+    split = split_runs([f"run{number:03d}" for number in range(200)], 3)
+    few, more = split.with_fewer_to_train(20, 3), split.with_fewer_to_train(90, 3)
+    assert (len(few.train), len(more.train)) == (20, 90)
+    assert set(few.train.tolist()) < set(more.train.tolist()) < set(split.train.tolist())
+    assert few.train.tolist() == sorted(few.train.tolist())
+    assert torch.equal(few.validation, split.validation)
+    assert torch.equal(few.test, split.test)
+    assert not torch.equal(split.with_fewer_to_train(20, 4).train, few.train)
+    assert torch.equal(split.with_fewer_to_train(140, 3).train, split.train)
+    with pytest.raises(ZooError, match="--train_networks 141: the training side has only 140"):
+        split.with_fewer_to_train(141, 3)

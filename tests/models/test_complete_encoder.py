@@ -1,0 +1,179 @@
+"""The encoder for whole networks: invariant to the complete group, sensitive to all else, of one size for all."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from symmetry import random_transformer, relative_error
+
+from nfn_transformer.layers.propagation import (
+    BLOCK_INVARIANTS,
+    CLASSIFIER_INVARIANTS,
+    SIGNAL_INVARIANTS,
+    block_invariants,
+    classifier_invariants,
+    normalised,
+    signal_invariants,
+)
+from nfn_transformer.models.complete_encoder import CompleteEncoder
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.networks.probes import PROBES, families, probe_tokens
+from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+
+TOLERANCE = 1e-9
+CONFIG = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no")
+
+
+def _spec(heads=2, key=3, value=2, hidden=5, blocks=2, classes=3, with_embedding=True) -> TransformerSpec:
+    block = BlockSpec(heads, 6, key, value, hidden)
+    embedding = EmbeddingSpec(2, 6, (2, 3), 6) if with_embedding else None
+    return TransformerSpec((block,) * blocks, FeedForwardSpec((6, 5, classes)), embedding)
+
+
+sizes = st.integers(1, 4)
+specs = st.builds(_spec, sizes, sizes, sizes, sizes, st.integers(1, 3), st.integers(2, 4), st.booleans())
+
+
+def _predictor(spec: TransformerSpec, weights: TransformerWeights) -> AccuracyPredictor:
+    model = build_predictor(spec, CONFIG, seed=1).double()
+    model.learn_scales([model.read(weights)])
+    return model
+
+
+@settings(max_examples=25, deadline=None)
+@given(spec=specs, seed=st.integers(0, 2**32))
+def test_the_complete_group_changes_no_prediction(spec, seed):
+    generator = torch.Generator().manual_seed(seed)
+    U = random_transformer(spec, 3, generator)
+    model = _predictor(spec, U)
+    before = model(U)
+    for _ in range(2):
+        after = model(CompleteElement.sample(spec, generator, condition=100.0).act(U))
+        assert (after - before).abs().max() < TOLERANCE * before.abs().max()
+
+
+def test_it_changes_no_prediction_on_trained_networks(small, generator):
+    U = small.weights(torch.arange(24)).to(torch.float64)
+    model = _predictor(small.spec, U)
+    before = model.predict(U)
+    assert before.std() > 1e-4
+    for _ in range(3):
+        after = model.predict(CompleteElement.sample(small.spec, generator, condition=100.0).act(U))
+        assert (after - before).abs().max() < TOLERANCE
+
+
+def test_in_single_precision_predictions_move_little(small, generator):
+    U = small.weights(torch.arange(24))
+    model = build_predictor(small.spec, CONFIG, seed=1)
+    model.learn_scales([model.read(U)])
+    element = CompleteElement.sample(small.spec, generator, condition=10.0, dtype=torch.float32, amount=0.1)
+    assert (model.predict(element.act(U)) - model.predict(U)).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("with_embedding", [True, False])
+def test_every_tensor_is_seen_and_every_parameter_learns(generator, with_embedding):
+    spec = _spec(with_embedding=with_embedding)
+    U = random_transformer(spec, 4, generator)
+    model = _predictor(spec, U)
+    before = model(U)
+    count = len(U.tensors())
+    for place in range(count):
+        numbers = iter(range(count))
+        changed = U.map(
+            lambda tensor, place=place, numbers=numbers: (
+                tensor + torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+                if next(numbers) == place
+                else tensor
+            )
+        )
+        assert relative_error(model(changed), before) > 1e-4, place
+    model(U).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_one_encoder_has_one_size_for_networks_of_all_sizes(generator):
+    small, large = _spec(), _spec(heads=4, key=2, value=5, hidden=17, blocks=4, classes=7)
+    wide = TransformerSpec(
+        (BlockSpec(4, 32, 8, 8, 64),) * 2, FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (7, 7), 16)
+    )
+    encoder = CompleteEncoder(small, 10).double()
+    counts = [sum(p.numel() for p in CompleteEncoder(spec, 10).parameters()) for spec in (small, large, wide)]
+    assert counts[0] == counts[1] == counts[2] < 200_000
+    for spec in (small, large):
+        other = CompleteEncoder(spec, 10).double()
+        other.load_state_dict(encoder.state_dict())
+        U = random_transformer(spec, 2, generator)
+        assert other.from_features(other.read(U)).shape == (2, 10)
+
+
+def test_networks_are_read_each_by_itself(small):
+    index = torch.arange(40)  # more than are read at once
+    encoder = CompleteEncoder(small.spec, 4)
+    together = encoder.read(small.weights(index))
+    alone = encoder.read(small.weights(index[35:36]))
+    assert relative_error(together[35:36], alone) < 1e-4
+
+
+def test_scales_are_those_of_what_was_seen(small):
+    encoder = CompleteEncoder(small.spec, 4)
+    seen = encoder.read(small.weights(torch.arange(50)))
+    encoder.learn_scales([seen[:20], seen[20:]])
+    standard = encoder.rest_scale(seen.rest)
+    inside = (seen.rest - encoder.rest_scale.mean).abs() < 4 * encoder.rest_scale.deviation
+    assert standard.abs().max() <= 4
+    assert inside.float().mean() > 0.9
+    varying = seen.rest.std(0, correction=0) > 0.011
+    raw = ((seen.rest - encoder.rest_scale.mean) / encoder.rest_scale.deviation)[:, varying]
+    torch.testing.assert_close(raw.mean(0), torch.zeros_like(raw.mean(0)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(raw.std(0, correction=0), torch.ones_like(raw.mean(0)), atol=1e-2, rtol=0)
+    assert encoder.block_scale.mean.shape == (families(small.spec) * BLOCK_INVARIANTS,)
+
+
+def test_blocks_are_equivariant_maps_of_signals(generator):
+    """What the encoder stands on: after each block the complete group has permuted coordinates, and done no more."""
+    spec = _spec()
+    U = random_transformer(spec, 2, generator)
+    element = CompleteElement.sample(spec, generator)
+    moved = element.act(U)
+    signal = other = normalised(probe_tokens(U, spec)[0])
+    torch.testing.assert_close(normalised(probe_tokens(moved, spec)[0]), signal, rtol=1e-9, atol=1e-9)
+    for block, moved_block, part in zip(U.blocks, moved.blocks, element.blocks, strict=True):
+        signal, numbers = block_invariants(signal, block)
+        other, others = block_invariants(other, moved_block)
+        torch.testing.assert_close(other, signal[..., part.pi_B], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(others, numbers, rtol=1e-9, atol=1e-9)
+        assert numbers.shape == (2, BLOCK_INVARIANTS)
+    assert classifier_invariants(signal, U.classifier).shape == (2, CLASSIFIER_INVARIANTS)
+
+
+def test_known_values_of_signals(generator):
+    one = torch.randn(1, 1, 1, 8, generator=generator, dtype=torch.float64).expand(1, 5, 6, 8)
+    same = signal_invariants(normalised(one))[0]
+    assert same.shape == (SIGNAL_INVARIANTS,)
+    assert same[:4].exp().tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
+    by_input = torch.randn(1, 2000, 1, 8, generator=generator, dtype=torch.float64).expand(1, 2000, 3, 8)
+    found = signal_invariants(normalised(by_input))[0].exp()
+    assert found[:4].tolist() == pytest.approx([0, 1, 0, 0], abs=1e-2)
+    assert found[5].item() == pytest.approx(7, abs=0.2)  # mean 0 leaves seven of eight directions
+
+
+def test_dead_networks_are_read(generator):
+    spec = _spec()
+    U = random_transformer(spec, 2, generator).map(torch.zeros_like)
+    features = CompleteEncoder(spec, 3).double().read(replace(U, embedding=U.embedding))
+    assert all(tensor.isfinite().all() for tensor in features.tensors())
+
+
+@pytest.mark.parametrize("with_embedding", [True, False])
+def test_probes_are_the_same_for_all_networks(generator, with_embedding):
+    spec = _spec(with_embedding=with_embedding)
+    U = random_transformer(spec, 2, generator)
+    first, again = probe_tokens(U, spec), probe_tokens(U, spec)
+    assert len(first) == families(spec)
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert all(family.shape[1] == PROBES and family.shape[3] == 6 for family in first)
