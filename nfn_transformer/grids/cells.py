@@ -174,7 +174,7 @@ def _words(flags: Mapping[str, str]) -> list[str]:
 
 def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: dict) -> str:
     source = _source(config.data)
-    split = replace(source, cut_off=config.data.cut_off)
+    split = replace(source, cut_off=config.data.cut_off, train_networks=config.data.train_networks)
     if (split, config.seed) not in digests:
         if source not in zoos:
             zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)

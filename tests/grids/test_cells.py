@@ -81,6 +81,16 @@ def test_cells_of_earlier_versions_are_known_by_the_same_keys(planned):
     assert set(values["training"]) == {"epochs", "warmup_epochs", "batch_size", "optimizer", "lr", "wd"}
 
 
+def test_each_number_of_training_networks_is_data_of_its_own(planned):
+    columns = [{"name": str(count), "flags": {"train_networks": str(count)}} for count in (10, 20)]
+    found, impossible = planned(
+        columns=[*columns, {"name": "all", "flags": {}}, {"name": "1000", "flags": {"train_networks": "1000"}}]
+    )
+    assert len({cell.digest for cell in found}) == 3
+    assert [one.column for one in impossible] == ["1000"]
+    assert "--train_networks 1000: the training side has only 42" in impossible[0].reason
+
+
 def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):
     changed = copied(small_zoo, tmp_path / "changed")
     file = sorted(changed.glob("digits/*.pt"))[7]
