@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from nfn_transformer.weights.complete_group import CompleteElement
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.weights.group import BlockElement
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
@@ -31,6 +32,22 @@ def transform_each(
         elements = sample_uniform(block_spec, weights.batch, scale, generator)
         blocks.append(act_each(elements, block.to(torch.float64)).to(block.W_A.dtype))
     return replace(weights, blocks=tuple(blocks))
+
+
+def transform_each_completely(
+    weights: TransformerWeights, spec: TransformerSpec, generator: torch.Generator
+) -> TransformerWeights:
+    """The n networks [n, 1, ...], each transformed by an element of the complete group of its own, in float64.
+
+    Args:
+        weights: of networks with the sizes of `spec`, on the CPU.
+        generator: of the draws, on the CPU; see `CompleteElement.sample`.
+    """
+    weights = weights.to(torch.float64)
+    networks = [weights[place : place + 1] for place in range(weights.batch)]
+    moved = [CompleteElement.sample(spec, generator).act(network).tensors() for network in networks]
+    columns = iter([torch.cat(tensors) for tensors in zip(*moved, strict=True)])
+    return weights.map(lambda _: next(columns))
 
 
 def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.Generator) -> BlockElement:

@@ -3,7 +3,7 @@
 Takes finished runs, transforms the networks of each run's test side by random elements of the symmetry group, and
 prints Kendall's tau on the originals, on the copies, and how far predictions move; then the means of each kind of run.
 
-    python scripts/checks/invariance.py runs/cells/*-seed1-*/ [--scale 1.0] [--seed 0]
+    python scripts/checks/invariance.py runs/cells/*-seed1-*/ [--group complete] [--scale 1.0] [--seed 0]
 """
 
 import argparse
@@ -14,17 +14,24 @@ from pathlib import Path
 import torch
 
 from nfn_transformer.experiments.data import load_zoo, recorded_split
+from nfn_transformer.experiments.fitted import FittedNetwork
 from nfn_transformer.experiments.learners import load_fitted
 from nfn_transformer.experiments.metrics import kendall_tau
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.random_transformations import transform_each
+from nfn_transformer.weights.random_transformations import transform_each, transform_each_completely
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories; unfinished and enlarged ones are left out")
     parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
+    parser.add_argument(
+        "--group",
+        choices=("published", "complete"),
+        default="published",
+        help="the paper's group, or every symmetry that the networks have, with all in float64 (default: %(default)s)",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="entries of M and N (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the transformations (default: %(default)s)")
     options = parser.parse_args()
@@ -38,7 +45,7 @@ def main() -> int:
             continue
         name = f"{config.data.dataset}, {config.predictor.name}"
         kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
-        found[kind].append(_measure(run, options.scale, options.seed))
+        found[kind].append(_measure(run, options))
         print(f"{name}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
     for (name, _), of_kind in found.items():
         print(f"{name}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
@@ -50,13 +57,19 @@ def _line(numbers: list[float]) -> str:
     return f"tau {original:.3f}, on copies {copies:.3f}; predictions move by {mean:.1e}, at most {most:.1e}"
 
 
-def _measure(run: RunDirectory, scale: float, seed: int) -> list[float]:
+def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
     config, _ = run.read_config()
     zoo = load_zoo(config.data)
     test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
-    originals = zoo.weights(test)
-    copies = transform_each(originals, zoo.spec, scale, stream(seed, "invariance", config.seed))
+    originals, generator = zoo.weights(test), stream(options.seed, "invariance", config.seed)
     fitted = load_fitted(run, torch.device("cpu"))
+    if options.group == "published":
+        copies = transform_each(originals, zoo.spec, options.scale, generator)
+    else:
+        originals = originals.to(torch.float64)
+        copies = transform_each_completely(originals, zoo.spec, generator)
+        if isinstance(fitted, FittedNetwork):
+            fitted.model.double()
     before, after = (fitted.accuracies(fitted.outputs_of(weights)) for weights in (originals, copies))
     moved = (after - before).abs()
     labels = zoo.labels[test]
