@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.models.predictor import Features
@@ -40,7 +41,8 @@ class FeatureStore:
         first = _features(read, zoo, chunks[0], device)
         self._features = first.map(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
         start = 0
-        for chunk in chunks:
+        # Shown only where it takes long, as for features that are more than the weights in another form.
+        for chunk in tqdm(chunks, desc="reading networks", unit_scale=_CHUNK, leave=False, disable=None, delay=2):
             part = first if start == 0 else _features(read, zoo, chunk, device)
             for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
                 stored[start : start + len(chunk)] = tensor

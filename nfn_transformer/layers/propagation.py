@@ -15,6 +15,11 @@ from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 
+SIGNAL_INVARIANTS, NEURON_INVARIANTS = 8, 6
+BLOCK_INVARIANTS = 3 * 3 + 1 + 2 * SIGNAL_INVARIANTS + NEURON_INVARIANTS
+CLASSIFIER_INVARIANTS = NEURON_INVARIANTS + 13
+"""How many numbers the functions below give for a network and a family of signals."""
+
 # Only against a division by zero or its logarithm: all that is compared with them is of the order of 1.
 _TINY, _SMALL = 1e-30, 1e-6
 
@@ -116,9 +121,6 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
     return after, torch.cat(found, dim=1)
 
 
-BLOCK_INVARIANTS = 3 * 3 + 1 + 8 + 6 + 8
-
-
 def _entropy(shares: Tensor) -> Tensor:
     return -torch.xlogy(shares, shares).sum(-1)
 
@@ -157,7 +159,3 @@ def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Ten
         *(_entropy(counts) / longest, (counts > 0).to(logits.dtype).mean(1), steady, wide - steady),
     ]
     return torch.cat([neuron_invariants(hidden), torch.stack(answered, dim=1)], dim=1)
-
-
-CLASSIFIER_INVARIANTS = 6 + 13
-SIGNAL_INVARIANTS = 8

@@ -206,3 +206,18 @@ def test_bfloat16_rounds_and_still_learns(new_trainer):
     assert 1e-7 < abs(losses[0][0] - losses[1][0]) < 1e-2
     assert losses[0][-1] < losses[0][0] - 0.02
     assert all(parameter.dtype == torch.float32 for parameter in rough.model.parameters())
+
+
+def test_a_training_that_goes_on_keeps_the_scales_that_it_began_with(new_trainer):
+    whole = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no")
+    unbroken, broken, again = (new_trainer(2, model_config=whole) for _ in range(3))
+    train([unbroken])
+    with pytest.raises(KeyboardInterrupt):
+        _stop_after(broken, 2)
+    again.run = broken.run
+    again.resume()
+    scale = again.model.encoder.rest_scale
+    assert torch.equal(scale.mean, unbroken.model.encoder.rest_scale.mean)
+    assert scale.mean.abs().max() > 0
+    train([again])
+    assert_equal(again, unbroken)
