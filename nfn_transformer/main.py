@@ -93,7 +93,7 @@ def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
         "--stream",
         None,
         "read every batch from the zoo's mapped cache (default: only where the zoo does not fit into half of the "
-        "device's free memory)",
+        "device's free memory); the complete encoder's few numbers of a network are always kept",
     )
     cli.add_boolean(group, "--compile", default.compile, "compile the training step by torch.compile")
     cli.add_boolean(

@@ -1,11 +1,12 @@
 """Invariants of what a network's weights do to signals: numbers that no element of the complete group changes.
 
 Between two blocks a signal is a tensor [b, n, tokens, D], normalised over D as the networks' LayerNorms do, but without
-their epsilon. An element g of the complete group (`weights.complete_group`) permutes its D coordinates by pi_B and
-nothing else: its shifts are subtracted and its scales divided away by the normalisation, the matrices M and N cancel
-within Q K^T and V W^O. So blocks are equivariant maps of signals, and every function of signals that treats coordinates
-alike is invariant; likewise for heads, hidden neurons (whose scales c_A do not change the sign of what they see) and
-classes, which are only ever counted, averaged or ranked here.
+their epsilon. An element g of the complete group (`weights.complete_group`) turns its coordinates by the orthogonal R_B
+and does nothing else: its shifts are subtracted and its scales divided away by the normalisation, the matrices M and N
+cancel within Q K^T and V W^O. So blocks are equivariant maps of signals, and what depends on a signal's scalar products
+alone is invariant; likewise all that treats heads alike, and hidden neurons, whose scales c_A do not change the sign of
+what they see. Classes are treated alike too, although exchanging them is no symmetry of a network: which class is which
+cannot be told from weights without data.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 
-SIGNAL_INVARIANTS, NEURON_INVARIANTS = 8, 6
+SIGNAL_INVARIANTS, NEURON_INVARIANTS = 6, 6
 BLOCK_INVARIANTS = 3 * 3 + 1 + 2 * SIGNAL_INVARIANTS + NEURON_INVARIANTS
 CLASSIFIER_INVARIANTS = NEURON_INVARIANTS + 13
 """How many numbers the functions below give for a network and a family of signals."""
@@ -31,11 +32,10 @@ def normalised(signal: Tensor) -> Tensor:
 
 
 def signal_invariants(signal: Tensor) -> Tensor:
-    """How a signal [b, n, tokens, D] spreads: [b, 8].
+    """How a signal [b, n, tokens, D] spreads: [b, SIGNAL_INVARIANTS].
 
     Logarithms of the shares of its energy that are common to all inputs and tokens, that differ between inputs, between
-    tokens, and neither; of the effective number of directions of the signal and of the inputs' means; of the fourth
-    moments of the signal and of its common part.
+    tokens, and neither; of the effective number of directions of the signal and of the inputs' means.
     """
     mean = signal.mean((1, 2))  # [b, D]
     inputs, tokens = signal.mean(2), signal.mean(1)  # [b, n, D], [b, tokens, D]
@@ -43,14 +43,11 @@ def signal_invariants(signal: Tensor) -> Tensor:
     energy = _energy(signal).mean((1, 2)) + _SMALL
     between_inputs, between_tokens = inputs - mean[:, None], tokens - mean[:, None]
     varying = (_energy(between_inputs).mean(1), _energy(between_tokens).mean(1), _energy(rest).mean((1, 2)))
-    common = mean * (mean.square().mean(-1, keepdim=True) + _TINY).rsqrt()
     return torch.stack(
         [
             *(torch.log(share / energy + _SMALL) for share in (_energy(mean), *varying)),
             torch.log(_directions((signal - mean[:, None, None]).flatten(1, 2)) + 1e-3),
             torch.log(_directions(between_inputs) + 1e-3),
-            torch.log(signal.pow(4).mean((1, 2, 3)) + 1e-3),
-            torch.log(common.pow(4).mean(-1) + 1e-3),
         ],
         dim=1,
     )
@@ -98,15 +95,14 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
         them.
     """
     W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
-    x = signal[:, :, None]  # [b, n, 1, tokens, D]
-    scores = (x @ W_Q[:, None]) @ (x @ W_K[:, None]).transpose(-1, -2) * W_Q.shape[-1] ** -0.5
+    queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, W) for W in (W_Q, W_K, W_V))
+    scores = queries @ keys.transpose(-1, -2) * W_Q.shape[-1] ** -0.5
     attention = scores.softmax(-1)  # [b, n, h, tokens, tokens]
-    values = attention @ (x @ W_V[:, None])
-    by_head = values @ (W_O - W_O.mean(-1, keepdim=True))[:, None]  # [b, n, h, tokens, D]
-    power = _energy(by_head).mean((1, 3))  # [b, h]
-    attended = normalised(by_head.sum(2))
-    hidden = attended @ block.W_A + block.b_A[:, :, None]
-    after = normalised(hidden.relu() @ block.W_B + block.b_B[:, :, None])
+    by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, W_O - W_O.mean(-1, keepdim=True))
+    power = _energy(by_head).mean((2, 3))  # [b, h]
+    attended = normalised(by_head.sum(1))
+    hidden = torch.einsum("bntd,bda->bnta", attended, block.W_A.squeeze(1)) + block.b_A[:, :, None]
+    after = normalised(torch.einsum("bnta,bad->bntd", hidden.relu(), block.W_B.squeeze(1)) + block.b_B[:, :, None])
     longest = math.log(max(2, attention.shape[-1]))
     sharpness = _entropy(attention).mean((1, 3)) / longest
     evenness = _entropy(attention.mean((1, 3))) / longest

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.propagation import (
     BLOCK_INVARIANTS,
     CLASSIFIER_INVARIANTS,
@@ -21,15 +22,15 @@ from nfn_transformer.layers.propagation import (
     normalised,
     signal_invariants,
 )
-from nfn_transformer.networks.probes import families, probe_tokens
+from nfn_transformer.networks.probes import PROBES, TEXT_TOKENS, families, probe_tokens
 from nfn_transformer.weights.containers import TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 WIDTH = 64
 """Of all hidden layers."""
 
-# Networks at once: their signals take some megabytes each.
-_CHUNK = 32
+# As many networks are read at once as need so many numbers for their signals.
+_NUMBERS_AT_ONCE = 1 << 26
 # Standardised numbers beyond this many deviations count as so many: a network unlike all that were seen stays readable.
 _FARTHEST = 4.0
 # Invariants are of the order of 1: what differs less is the same in all networks but for rounding.
@@ -70,10 +71,17 @@ class CompleteEncoder(nn.Module):
     Args:
         spec: whether the networks have an embedding; nothing else of it decides a shape of a parameter.
         outputs: how many numbers.
+
+    Raises:
+        SpecError: the networks have no blocks, blocks of several widths, or a classifier that has not two layers.
     """
 
     def __init__(self, spec: TransformerSpec, outputs: int):
         super().__init__()
+        if spec.classifier.layers != 2 or not spec.blocks or len({block.width for block in spec.blocks}) > 1:
+            raise SpecError(
+                "the complete encoder reads networks with blocks of one width and a classifier of two layers"
+            )
         self.spec = spec
         count = families(spec)
         block, rest = count * BLOCK_INVARIANTS, count * (SIGNAL_INVARIANTS + CLASSIFIER_INVARIANTS)
@@ -85,8 +93,8 @@ class CompleteEncoder(nn.Module):
     @torch.no_grad()
     def read(self, weights: TransformerWeights) -> Invariants:
         """Invariants of b networks."""
-        starts = range(0, weights.batch, _CHUNK)
-        parts = [_read(weights[start : start + _CHUNK], self.spec) for start in starts]
+        chunk = _networks_at_once(self.spec)
+        parts = [_read(weights[start : start + chunk], self.spec) for start in range(0, weights.batch, chunk)]
         return Invariants(torch.cat([part.blocks for part in parts]), torch.cat([part.rest for part in parts]))
 
     def learn_scales(self, seen: Iterable[Invariants]) -> None:
@@ -103,6 +111,12 @@ class CompleteEncoder(nn.Module):
         blocks = self.block(self.block_scale(features.blocks))  # [b, L, WIDTH]
         rest = self.rest(self.rest_scale(features.rest))
         return self.head(torch.cat([blocks.mean(1), blocks[:, 0], blocks[:, -1], rest], dim=1))
+
+
+def _networks_at_once(spec: TransformerSpec) -> int:
+    tokens = TEXT_TOKENS if spec.embedding is None else spec.embedding.tokens
+    largest = max(block.heads * (block.width + tokens) + block.hidden for block in spec.blocks)
+    return max(1, _NUMBERS_AT_ONCE // (PROBES * tokens * largest * 4))
 
 
 def _read(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:

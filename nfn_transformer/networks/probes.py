@@ -20,7 +20,7 @@ PROBES = 48
 # Smooth random images: cells of the coarse grid of normal numbers, the level that parts dark from bright, sharpness.
 _BLOBS = ((4, 0.3, 3.0), (5, 0.6, 8.0), (7, 0.6, 8.0))
 # Texts: tokens, words of a made-up vocabulary, and the shares of a text that are words rather than padding.
-_TOKENS, _WORDS, _FILLED = 16, 200, (1.0, 0.6, 0.3)
+TEXT_TOKENS, _WORDS, _FILLED = 16, 200, (1.0, 0.6, 0.3)
 
 
 def probe_tokens(weights: TransformerWeights, spec: TransformerSpec) -> list[Tensor]:
@@ -61,8 +61,8 @@ def _texts(width: int) -> list[Tensor]:
     frequencies = 1 / torch.arange(1.0, _WORDS + 1)
     found = []
     for share in _FILLED:
-        words = torch.multinomial(frequencies, PROBES * _TOKENS, replacement=True, generator=generator)
-        texts = vectors[words].view(PROBES, _TOKENS, width)
-        texts[:, max(1, round(share * _TOKENS)) :] = 0
+        words = torch.multinomial(frequencies, PROBES * TEXT_TOKENS, replacement=True, generator=generator)
+        texts = vectors[words].view(PROBES, TEXT_TOKENS, width)
+        texts[:, max(1, round(share * TEXT_TOKENS)) :] = 0
         found.append(texts)
     return found

@@ -36,12 +36,13 @@ class BlockShifts(TensorFields):
 class CompleteBlockElement:
     """An element's part in one block.
 
-    Fields: published, the element of G_U; pi_B [D], the permutation of the output coordinates; c_A [D_A], c_O [] and
-    c_B [], positive; shifts.
+    Fields: published, the element of G_U; R_O and R_B [D, D], orthogonal matrices that map the vector of ones to itself,
+    of the coordinates after the attention and after the block; c_A [D_A], c_O [] and c_B [], positive; shifts.
     """
 
     published: BlockElement
-    pi_B: Tensor
+    R_O: Tensor
+    R_B: Tensor
     c_A: Tensor
     c_O: Tensor
     c_B: Tensor
@@ -54,7 +55,8 @@ class CompleteBlockElement:
         """A random element; see `CompleteElement.sample`."""
         return cls(
             published=BlockElement.sample(spec, generator, condition, dtype),
-            pi_B=torch.randperm(spec.width, generator=generator),
+            R_O=_random_rotation(spec.width, generator).to(dtype),
+            R_B=_random_rotation(spec.width, generator).to(dtype),
             c_A=random_scales((spec.hidden,), generator, dtype),
             c_O=random_scales((), generator, dtype),
             c_B=random_scales((), generator, dtype),
@@ -66,28 +68,29 @@ class CompleteBlockElement:
         """The element that changes nothing."""
         one = torch.ones((), dtype=dtype)
         shifts = BlockShifts(*(torch.zeros(shape, dtype=dtype) for shape in _shift_shapes(spec)))
-        c_A, pi_B = torch.ones(spec.hidden, dtype=dtype), torch.arange(spec.width)
-        return cls(BlockElement.identity(spec, dtype), pi_B, c_A, one, one, shifts)
+        c_A, R = torch.ones(spec.hidden, dtype=dtype), torch.eye(spec.width, dtype=dtype)
+        return cls(BlockElement.identity(spec, dtype), R, R, c_A, one, one, shifts)
 
-    def act(self, weights: BlockWeights, pi_in: Tensor) -> BlockWeights:
-        """The transformed weights, where the input coordinates are permuted by pi_in [D]."""
-        moved, shifts = self.published.act(weights), self.shifts
+    def act(self, weights: BlockWeights, R_in: Tensor) -> BlockWeights:
+        """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
+        moved, shifts, back = self.published.act(weights), self.shifts, R_in.T
         return BlockWeights(
-            W_Q=moved.W_Q[:, :, :, pi_in] + shifts.u_Q[:, None],
-            W_K=moved.W_K[:, :, :, pi_in] + shifts.u_K[:, None],
-            W_V=moved.W_V[:, :, :, pi_in] + shifts.u_V[:, None],
-            W_O=self.c_O * moved.W_O + shifts.s_O[..., None],
-            W_A=moved.W_A * self.c_A + shifts.u_A,
+            W_Q=back @ moved.W_Q + shifts.u_Q[:, None],
+            W_K=back @ moved.W_K + shifts.u_K[:, None],
+            W_V=back @ moved.W_V + shifts.u_V[:, None],
+            W_O=self.c_O * moved.W_O @ self.R_O + shifts.s_O[..., None],
+            W_A=self.R_O.T @ moved.W_A * self.c_A + shifts.u_A,
             b_A=moved.b_A * self.c_A,
-            W_B=self.c_B * moved.W_B[..., self.pi_B] / self.c_A[:, None] + shifts.s_B[:, None],
-            b_B=self.c_B * moved.b_B[..., self.pi_B] + shifts.s_b,
+            W_B=self.c_B * moved.W_B @ self.R_B / self.c_A[:, None] + shifts.s_B[:, None],
+            b_B=self.c_B * moved.b_B @ self.R_B + shifts.s_b,
         )
 
     def compose(self, first: Self) -> Self:
         """The product that acts as `first` and then as this element."""
         return type(self)(
             published=self.published.compose(first.published),
-            pi_B=first.pi_B[self.pi_B],
+            R_O=first.R_O[self.published.pi_O][:, self.published.pi_O] @ self.R_O,
+            R_B=first.R_B @ self.R_B,
             c_A=first.c_A[self.published.pi_A] * self.c_A,
             c_O=first.c_O * self.c_O,
             c_B=first.c_B * self.c_B,
@@ -100,7 +103,8 @@ class CompleteBlockElement:
         linear = replace(
             self,
             published=published,
-            pi_B=torch.argsort(self.pi_B),
+            R_O=self.R_O[published.pi_O][:, published.pi_O].T,
+            R_B=self.R_B.T,
             c_A=1 / self.c_A[published.pi_A],
             c_O=1 / self.c_O,
             c_B=1 / self.c_B,
@@ -124,6 +128,15 @@ class CompleteBlockElement:
             s_B=self.c_B * shifts.s_B[pi_A] / self.c_A,
             s_b=self.c_B * shifts.s_b,
         )
+
+
+def _random_rotation(size: int, generator: torch.Generator) -> Tensor:
+    """A random orthogonal matrix [size, size], in float64, that maps the vector of ones to itself."""
+    normal = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    normal[:, 0] = 1
+    basis = torch.linalg.qr(normal).Q  # its first column is parallel to the ones
+    inner = torch.linalg.qr(torch.randn(size - 1, size - 1, generator=generator, dtype=torch.float64)).Q
+    return basis @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), inner) @ basis.T
 
 
 def _shift_shapes(spec: BlockSpec) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,9 @@
 The networks have LayerNorms without affine parameters and no residual connections, so their function also stays as it
 is, for every network and input, under
 
-    coordinates   a block's output coordinates are permuted, with the input rows of what reads them
+    rotations     the coordinates after an attention and after a block are multiplied by an orthogonal matrix R with
+                  R 1 = 1, permutations among them, and what reads them by its inverse: the LayerNorm between keeps mean
+                  and deviation, so that it commutes with R
     hidden scales (W^A, b^A) entry by entry times c_A > 0, the rows of W^B divided by it: ReLU(c x) = c ReLU(x)
     scales        W^O times c_O > 0, (W^B, b^B) times c_B > 0: a LayerNorm follows, which divides by the deviation
     output shifts anything constant along the output coordinate added to rows of W^O, W^B, to b^B, and across the
@@ -13,9 +15,9 @@ is, for every network and input, under
 
 Proof of each is one line, as given. The scales c_O and c_B alone meet the LayerNorm's epsilon, 1e-5: there the function
 is kept only as far as that is small against the variance. The first block's input coordinates stay where they are, as
-the positional encoding tells them apart.
+the positional encoding tells them apart. (R = -1 is a symmetry as well, and no element here.)
 
-An element acts on each tensor as a linear map, then a shift: W^Q_i -> P_in^-1 W^Q_tau(i) M_tau(i)^T + 1 u_Q^T, and so
+An element acts on each tensor as a linear map, then a shift: W^Q_i -> R_in^T W^Q_tau(i) M_tau(i)^T + 1 u_Q^T, and so
 on. Shifts are moved by linear maps into shifts, so that products and inverses are elements again.
 """
 
@@ -25,6 +27,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.complete_block import CompleteBlockElement, random_scales, random_shift
 from nfn_transformer.weights.containers import EmbeddingWeights, FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import EmbeddingSpec, FeedForwardSpec, TransformerSpec
@@ -49,10 +52,10 @@ class CompleteClassifierElement:
             random_shift((hidden,), generator, dtype, amount),
         )
 
-    def act(self, weights: FeedForwardWeights, pi_in: Tensor) -> FeedForwardWeights:
-        """The transformed weights, where the input coordinates are permuted by pi_in [D]."""
+    def act(self, weights: FeedForwardWeights, R_in: Tensor) -> FeedForwardWeights:
+        """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
         (first, second), (bias, last) = weights.weights, weights.biases
-        moved = self.c[:, None] * first[:, :, self.pi][..., pi_in] + self.u[:, None]
+        moved = self.c[:, None] * first[:, :, self.pi] @ R_in + self.u[:, None]
         return FeedForwardWeights((moved, second[..., self.pi] / self.c), (self.c * bias[..., self.pi], last))
 
     def compose(self, first: Self) -> Self:
@@ -117,8 +120,11 @@ class CompleteElement:
             spec: with a classifier of two layers.
             condition: of the matrices M and N, at least 1.
             amount: standard deviation of the shifts. Scales are between 1/4 and 4, evenly in the logarithm.
+
+        Raises:
+            SpecError: the classifier has not two layers.
         """
-        assert spec.classifier.layers == 2
+        _check(spec)
         return cls(
             tuple(CompleteBlockElement.sample(block, generator, condition, dtype, amount) for block in spec.blocks),
             CompleteClassifierElement.sample(spec.classifier, generator, dtype, amount),
@@ -127,7 +133,12 @@ class CompleteElement:
 
     @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing."""
+        """The element that changes nothing.
+
+        Raises:
+            SpecError: the classifier has not two layers.
+        """
+        _check(spec)
         hidden, embedding = spec.classifier.sizes[1], None
         if spec.embedding is not None:
             kernel = torch.zeros(spec.embedding.channels, *spec.embedding.patch, dtype=dtype)
@@ -142,12 +153,12 @@ class CompleteElement:
 
     def act(self, weights: TransformerWeights) -> TransformerWeights:
         """The transformed weights."""
-        pi, blocks = torch.arange(weights.blocks[0].b_B.shape[-1]), []
+        R, blocks = torch.eye(weights.blocks[0].b_B.shape[-1], dtype=weights.blocks[0].b_B.dtype), []
         for element, block in zip(self.blocks, weights.blocks, strict=True):
-            blocks.append(element.act(block, pi))
-            pi = element.pi_B
+            blocks.append(element.act(block, R))
+            R = element.R_B
         embedding = weights.embedding if self.embedding is None else self.embedding.act(weights.embedding)
-        return TransformerWeights(tuple(blocks), self.classifier.act(weights.classifier, pi), embedding)
+        return TransformerWeights(tuple(blocks), self.classifier.act(weights.classifier, R), embedding)
 
     def compose(self, first: Self) -> Self:
         """The product that acts as `first` and then as this element."""
@@ -173,3 +184,10 @@ class CompleteElement:
             replace(block, c_O=torch.ones_like(block.c_O), c_B=torch.ones_like(block.c_B)) for block in self.blocks
         )
         return replace(self, blocks=blocks)
+
+
+def _check(spec: TransformerSpec) -> None:
+    if spec.classifier.layers != 2:
+        raise SpecError(
+            f"the complete group is that of classifiers of two layers, this one has {spec.classifier.layers}"
+        )

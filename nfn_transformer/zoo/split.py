@@ -28,7 +28,7 @@ class Split:
         return type(self)(kept[self.train], kept[self.validation], kept[self.test])
 
     def with_fewer_to_train(self, count: int, seed: int) -> Self:
-        """The same split with `count` of its training checkpoints, drawn by seed; fewer are always part of more.
+        """The same split with `count` of its training checkpoints, drawn one by one, by seed; fewer are part of more.
 
         Raises:
             ZooError: there are not so many.
