@@ -79,9 +79,7 @@ class CompleteEncoder(nn.Module):
     def __init__(self, spec: TransformerSpec, outputs: int):
         super().__init__()
         if spec.classifier.layers != 2 or not spec.blocks or len({block.width for block in spec.blocks}) > 1:
-            raise SpecError(
-                "the complete encoder reads networks with blocks of one width and a classifier of two layers"
-            )
+            raise SpecError("the complete encoder needs blocks of one width and a classifier of two layers")
         self.spec = spec
         count = families(spec)
         block, rest = count * BLOCK_INVARIANTS, count * (SIGNAL_INVARIANTS + CLASSIFIER_INVARIANTS)

@@ -36,8 +36,8 @@ class BlockShifts(TensorFields):
 class CompleteBlockElement:
     """An element's part in one block.
 
-    Fields: published, the element of G_U; R_O and R_B [D, D], orthogonal matrices that map the vector of ones to itself,
-    of the coordinates after the attention and after the block; c_A [D_A], c_O [] and c_B [], positive; shifts.
+    Fields: published, the element of G_U; R_O and R_B [D, D], of the coordinates after the attention and after the
+    block, orthogonal matrices that map the vector of ones to itself; c_A [D_A], c_O [] and c_B [], positive; shifts.
     """
 
     published: BlockElement

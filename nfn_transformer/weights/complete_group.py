@@ -188,6 +188,4 @@ class CompleteElement:
 
 def _check(spec: TransformerSpec) -> None:
     if spec.classifier.layers != 2:
-        raise SpecError(
-            f"the complete group is that of classifiers of two layers, this one has {spec.classifier.layers}"
-        )
+        raise SpecError(f"the complete group needs a classifier of two layers, this one has {spec.classifier.layers}")

@@ -194,7 +194,7 @@ def test_the_sign_of_signals_changes_no_prediction(generator):
     ],
 )
 def test_networks_that_cannot_be_read_are_refused(spec):
-    with pytest.raises(SpecError, match="blocks of one width and a classifier of two layers"):
+    with pytest.raises(SpecError, match="needs blocks of one width and a classifier of two layers"):
         CompleteEncoder(spec, 3)
 
 
