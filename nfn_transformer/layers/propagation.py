@@ -21,14 +21,22 @@ BLOCK_INVARIANTS = 3 * 3 + 1 + 2 * SIGNAL_INVARIANTS + NEURON_INVARIANTS
 CLASSIFIER_INVARIANTS = NEURON_INVARIANTS + 13
 """How many numbers the functions below give for a network and a family of signals."""
 
-# Only against a division by zero or its logarithm: all that is compared with them is of the order of 1.
-_TINY, _SMALL = 1e-30, 1e-6
+# Against a division by zero or its logarithm: all that is compared with it is of the order of 1.
+_SMALL = 1e-6
+# A signal below this is none: the networks' own LayerNorms, with their epsilon of 1e-5, leave 0.0003 of it, and
+# dividing by its deviation would make a signal of rounding errors. A neuron that never sees more than this is dead.
+_NONE, _DEAD = 1e-6, 1e-12
+_DECIMALS = 9
 
 
 def normalised(signal: Tensor) -> Tensor:
-    """Mean 0 and mean square 1 along the last dimension; zero where all is equal."""
+    """Mean 0 and mean square 1 along the last dimension; zero where the deviation is below 1e-6.
+
+    There alone the scales c_O and c_B of the complete group count, as they do for the networks' own epsilon.
+    """
     centred = signal - signal.mean(-1, keepdim=True)
-    return centred * (centred.square().mean(-1, keepdim=True) + _TINY).rsqrt()
+    deviation = centred.square().mean(-1, keepdim=True).sqrt()
+    return torch.where(deviation > _NONE, centred / deviation.clamp(min=_NONE), 0.0)
 
 
 def signal_invariants(signal: Tensor) -> Tensor:
@@ -69,7 +77,7 @@ def neuron_invariants(preactivations: Tensor) -> Tensor:
     Mean and deviation over neurons of their rates; the shares that never and that always are; the mean entropy of a
     neuron's being active; the deviation over inputs of how many are.
     """
-    active = (preactivations > 0).to(preactivations.dtype)
+    active = (preactivations > _DEAD).to(preactivations.dtype)
     rate = active.mean(1)
     entropy = -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate))
     never, always = (rate == 0).to(rate.dtype), (rate == 1).to(rate.dtype)
@@ -100,6 +108,7 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
     attention = scores.softmax(-1)  # [b, n, h, tokens, tokens]
     by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, W_O - W_O.mean(-1, keepdim=True))
     power = _energy(by_head).mean((2, 3))  # [b, h]
+    total = power.sum(1)
     attended = normalised(by_head.sum(1))
     hidden = torch.einsum("bntd,bda->bnta", attended, block.W_A.squeeze(1)) + block.b_A[:, :, None]
     after = normalised(torch.einsum("bnta,bad->bntd", hidden.relu(), block.W_B.squeeze(1)) + block.b_B[:, :, None])
@@ -109,7 +118,7 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
     spread = torch.log(_deviation(scores, -1).mean((1, 3)) + _SMALL)
     found = [
         *(_over_heads(numbers) for numbers in (sharpness, evenness, spread)),
-        (power.amax(1) / (power.sum(1) + _TINY))[:, None],
+        torch.where(total > _NONE**2, power.amax(1) / total.clamp(min=_NONE**2), 0.0)[:, None],
         signal_invariants(attended),
         neuron_invariants(hidden.flatten(1, 2)),
         signal_invariants(after),
@@ -145,7 +154,7 @@ def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Ten
     preferred = centred.mean(1)
     moving = centred - preferred[:, None]
     spread = _deviation(moving, 1)  # [b, classes]
-    largest, answers = probabilities.max(-1)
+    largest, answers = probabilities.amax(-1), logits.round(decimals=_DECIMALS).argmax(-1)  # ties are ties
     counts = torch.nn.functional.one_hot(answers, classes).to(logits.dtype).mean(1)
     wide, steady = torch.log(spread.mean(1) + _SMALL), torch.log(_deviation(preferred, 1) + _SMALL)
     answered = [

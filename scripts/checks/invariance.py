@@ -24,7 +24,12 @@ from nfn_transformer.weights.random_transformations import transform_each, trans
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories; unfinished and enlarged ones are left out")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        help="run directories; unfinished, enlarged ones and such with --train_networks are left out",
+    )
     parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
     parser.add_argument(
         "--group",
@@ -41,7 +46,8 @@ def main() -> int:
         if not run.results_file.is_file():
             continue
         config, _ = run.read_config()
-        if config.data.augment or config.data.cut_off != options.cut_off:
+        data = config.data
+        if data.augment or data.train_networks is not None or data.cut_off != options.cut_off:
             continue
         name = f"{config.data.dataset}, {config.predictor.name}"
         kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
