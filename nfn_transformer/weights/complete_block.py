@@ -111,6 +111,11 @@ class CompleteBlockElement:
         )
         return replace(linear, shifts=linear._moved(self.shifts).map(torch.neg))
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The element on a device, all but its permutations in `dtype`."""
+        matrices = (tensor.to(device, dtype) for tensor in (self.R_O, self.R_B, self.c_A, self.c_O, self.c_B))
+        return type(self)(self.published.to(device, dtype), *matrices, self.shifts.to(device, dtype))
+
     def _moved(self, shifts: BlockShifts) -> BlockShifts:
         """What shifts have become after the linear part of this element."""
         g = self.published

@@ -62,6 +62,10 @@ class CompleteClassifierElement:
         """The product that acts as `first` and then as this element."""
         return type(self)(first.pi[self.pi], first.c[self.pi] * self.c, self.u + self.c * first.u[self.pi])
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The element on a device, scales and shifts in `dtype`."""
+        return type(self)(self.pi.to(device), self.c.to(device, dtype), self.u.to(device, dtype))
+
     def inverse(self) -> Self:
         """The element that undoes this one."""
         pi = torch.argsort(self.pi)
@@ -95,6 +99,10 @@ class EmbeddingShifts:
     def inverse(self) -> Self:
         """The element that undoes this one."""
         return type(self)(-self.kernel, -self.bias)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The shifts on a device, in `dtype`."""
+        return type(self)(self.kernel.to(device, dtype), self.bias.to(device, dtype))
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,8 @@ class CompleteElement:
 
     def act(self, weights: TransformerWeights) -> TransformerWeights:
         """The transformed weights."""
-        R, blocks = torch.eye(weights.blocks[0].b_B.shape[-1], dtype=weights.blocks[0].b_B.dtype), []
+        last = weights.blocks[0].b_B
+        R, blocks = torch.eye(last.shape[-1], dtype=last.dtype, device=last.device), []
         for element, block in zip(self.blocks, weights.blocks, strict=True):
             blocks.append(element.act(block, R))
             R = element.R_B
@@ -162,21 +171,23 @@ class CompleteElement:
 
     def compose(self, first: Self) -> Self:
         """The product that acts as `first` and then as this element."""
-        embedding = self.embedding
-        if embedding is not None:
-            embedding = EmbeddingShifts(
-                embedding.kernel + first.embedding.kernel, embedding.bias + first.embedding.bias
-            )
         return type(self)(
             tuple(g.compose(f) for g, f in zip(self.blocks, first.blocks, strict=True)),
             self.classifier.compose(first.classifier),
-            embedding,
+            None if self.embedding is None else self.embedding.compose(first.embedding),
         )
 
     def inverse(self) -> Self:
         """The element that undoes this one."""
         embedding = None if self.embedding is None else self.embedding.inverse()
         return type(self)(tuple(block.inverse() for block in self.blocks), self.classifier.inverse(), embedding)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The element on a device, all but its permutations in `dtype`."""
+        embedding = None if self.embedding is None else self.embedding.to(device, dtype)
+        return type(self)(
+            tuple(block.to(device, dtype) for block in self.blocks), self.classifier.to(device, dtype), embedding
+        )
 
     def without_scales(self) -> Self:
         """The same element with c_O = c_B = 1: what is left meets no epsilon of a LayerNorm."""

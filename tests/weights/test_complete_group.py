@@ -63,6 +63,14 @@ def test_random_networks_of_images_and_texts_stay_what_they_are(spec, seed):
     assert relative_error(logits(inputs, moved), logits(inputs, U)) < TOLERANCE
 
 
+def test_an_element_goes_where_the_weights_are(generator):
+    U = random_transformer(SPEC, 2, generator)
+    element = CompleteElement.sample(SPEC, generator)
+    moved = element.to("cpu", torch.float32).act(U.to(torch.float32))
+    assert all(tensor.dtype == torch.float32 for tensor in moved.tensors())
+    assert relative_error(moved, element.act(U)) < 1e-5
+
+
 def _trained(small) -> tuple:
     """The networks in float64, images, and the logits' relative change under an element."""
     index = torch.tensor([place for place, label in enumerate(small.labels.tolist()) if label > 0.3][:12])
