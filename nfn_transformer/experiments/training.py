@@ -88,8 +88,7 @@ def _source(zoo: Zoo, trainers: Sequence[Trainer], feeding: Feeding) -> Source:
     index = union([side for t in trainers for side in (t.data.split.train, t.data.split.validation)])
     read, device = trainers[0].model.read, trainers[0].device
     stream = not fits(read, zoo, len(index), device) if feeding.stream is None else feeding.stream
-    if trainers[0].model.learns_scales:
-        stream = False  # a few numbers of a network, which take long to make
+    stream = stream and not trainers[0].model.reads_slowly
     return StreamedZoo(read, zoo, device, feeding.n_workers) if stream else FeatureStore(read, zoo, index, device)
 
 

@@ -70,6 +70,11 @@ class AccuracyPredictor(nn.Module):
         """Whether `learn_scales` is to be called before the first epoch."""
         return isinstance(self.encoder, CompleteEncoder)
 
+    @property
+    def reads_slowly(self) -> bool:
+        """Whether `read` takes long, so that its features are better kept than made again."""
+        return isinstance(self.encoder, CompleteEncoder)
+
     def learn_scales(self, seen: Iterable[Features]) -> None:
         """Take the scales of inputs, where this model standardises any, from the training split's networks."""
         if isinstance(self.encoder, CompleteEncoder):

@@ -24,7 +24,7 @@ from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
 from nfn_transformer.networks import probes
 from nfn_transformer.networks.probes import PROBES, families, probe_tokens
 from nfn_transformer.weights.complete_group import CompleteElement
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9
@@ -183,6 +183,16 @@ def test_the_sign_of_signals_changes_no_prediction(generator):
     model = _predictor(spec, U)
     first = replace(U.blocks[0], W_O=-U.blocks[0].W_O, W_A=-U.blocks[0].W_A)
     assert relative_error(model(replace(U, blocks=(first, *U.blocks[1:]))), model(U)) < TOLERANCE
+
+
+def test_which_class_is_which_cannot_be_told(small, generator):
+    """No symmetry, but nothing that weights without data could tell: the README says so."""
+    U = small.weights(torch.arange(12)).to(torch.float64)
+    model = _predictor(small.spec, U)
+    order = torch.randperm(10, generator=generator)
+    (first, second), (bias, last) = U.classifier.weights, U.classifier.biases
+    classifier = FeedForwardWeights((first, second[:, :, order]), (bias, last[..., order]))
+    assert relative_error(model(replace(U, classifier=classifier)), model(U)) < TOLERANCE
 
 
 @pytest.mark.parametrize(
