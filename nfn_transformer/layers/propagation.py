@@ -103,15 +103,18 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
         them.
     """
     W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
-    queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, W) for W in (W_Q, W_K, W_V))
+    queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, _without_mean(W, -2)) for W in (W_Q, W_K, W_V))
     scores = queries @ keys.transpose(-1, -2) * W_Q.shape[-1] ** -0.5
     attention = scores.softmax(-1)  # [b, n, h, tokens, tokens]
-    by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, W_O - W_O.mean(-1, keepdim=True))
+    by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, _without_mean(W_O, -1))
     power = _energy(by_head).mean((2, 3))  # [b, h]
     total = power.sum(1)
     attended = normalised(by_head.sum(1))
-    hidden = torch.einsum("bntd,bda->bnta", attended, block.W_A.squeeze(1)) + block.b_A[:, :, None]
-    after = normalised(torch.einsum("bnta,bad->bntd", hidden.relu(), block.W_B.squeeze(1)) + block.b_B[:, :, None])
+    hidden = torch.einsum("bntd,bda->bnta", attended, _without_mean(block.W_A.squeeze(1), -2)) + block.b_A[:, :, None]
+    after = normalised(
+        torch.einsum("bnta,bad->bntd", hidden.relu(), _without_mean(block.W_B.squeeze(1), -1))
+        + _without_mean(block.b_B, -1)[:, :, None]
+    )
     longest = math.log(max(2, attention.shape[-1]))
     sharpness = _entropy(attention).mean((1, 3)) / longest
     evenness = _entropy(attention.mean((1, 3))) / longest
@@ -124,6 +127,11 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
         signal_invariants(after),
     ]
     return after, torch.cat(found, dim=1)
+
+
+def _without_mean(weights: Tensor, dim: int) -> Tensor:
+    """The canonical form of weights that may be shifted along a coordinate: without it shifts would leave rounding."""
+    return weights - weights.mean(dim, keepdim=True)
 
 
 def _entropy(shares: Tensor) -> Tensor:
@@ -145,7 +153,7 @@ def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Ten
     (first, second), (bias, last) = (
         [tensor.squeeze(1) for tensor in tensors] for tensors in (classifier.weights, classifier.biases)
     )
-    hidden = signal.mean(2) @ first.transpose(1, 2) + bias[:, None]
+    hidden = signal.mean(2) @ _without_mean(first, -1).transpose(1, 2) + bias[:, None]
     logits = hidden.relu() @ second.transpose(1, 2) + last[:, None]  # [b, n, classes]
     probabilities, classes = logits.softmax(-1), logits.shape[-1]
     longest = math.log(max(2, classes))

