@@ -111,10 +111,8 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
     total = power.sum(1)
     attended = normalised(by_head.sum(1))
     hidden = torch.einsum("bntd,bda->bnta", attended, _without_mean(block.W_A.squeeze(1), -2)) + block.b_A[:, :, None]
-    after = normalised(
-        torch.einsum("bnta,bad->bntd", hidden.relu(), _without_mean(block.W_B.squeeze(1), -1))
-        + _without_mean(block.b_B, -1)[:, :, None]
-    )
+    W_B, b_B = _without_mean(block.W_B.squeeze(1), -1), _without_mean(block.b_B, -1)
+    after = normalised(torch.einsum("bnta,bad->bntd", hidden.relu(), W_B) + b_B[:, :, None])
     longest = math.log(max(2, attention.shape[-1]))
     sharpness = _entropy(attention).mean((1, 3)) / longest
     evenness = _entropy(attention.mean((1, 3))) / longest
