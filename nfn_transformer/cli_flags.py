@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+from nfn_transformer.baselines.tree_config import FEATURES, BoostingConfig, TreeConfig
 from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig
@@ -89,6 +89,14 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="processes that read checkpoints, and threads that "
         "read batches ahead where a zoo is streamed; 0: this one alone",
     )
+
+
+def add_tree_flags(parser: argparse.ArgumentParser, models: Sequence[str], default: str, about: str) -> None:
+    """Which tree model, and what it reads; `about` explains the models."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", choices=models, default=default, help=about)
+    explained = "; ".join(f"{name}, {what}" for name, what in FEATURES.items())
+    group.add_argument("--features", choices=FEATURES, default="raw", help=f"what is read of a network: {explained}")
 
 
 def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:

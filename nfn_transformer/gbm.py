@@ -1,4 +1,5 @@
-"""Train LightGBM on the flattened weights of a zoo of transformers to predict their accuracy, and test it once.
+"""Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers to predict their
+accuracy, and test it once.
 
 python nfn_transformer/gbm.py --model gbdt --dataset digits --data_path data/digits_transformers.zip
 """
@@ -7,25 +8,39 @@ import argparse
 from collections.abc import Sequence
 
 from nfn_transformer import cli, cli_flags
-from nfn_transformer.baselines.tree_config import LIGHTGBM_BOOSTING, LIGHTGBM_MODELS, lightgbm_config
+from nfn_transformer.baselines.tree_config import (
+    EXTRA_TREES,
+    EXTRA_TREES_BOOSTING,
+    LIGHTGBM_BOOSTING,
+    LIGHTGBM_MODELS,
+    extra_trees_config,
+    lightgbm_config,
+)
 from nfn_transformer.experiments.config import RunConfig
 from nfn_transformer.training_command import TrainingCommand
+
+_ABOUT = (
+    "of LightGBM gbdt, gradient boosted trees, or rf, a random forest; extra_trees, scikit-learn's forest of extremely "
+    "randomised trees"
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags, in groups."""
     parser = cli_flags.training_parser(
-        "gbm.py", "Train LightGBM on the flattened weights of a zoo of transformers, and test it once."
+        "gbm.py",
+        "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
+        "it once.",
     )
-    parser.add_argument_group("model").add_argument(
-        "--model", choices=LIGHTGBM_MODELS, default="rf", help="gbdt, gradient boosted trees, or rf, a random forest"
-    )
+    cli_flags.add_tree_flags(parser, (*LIGHTGBM_MODELS, EXTRA_TREES), "rf", _ABOUT)
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
-    return cli_flags.run_config(flags, lightgbm_config(flags.model), LIGHTGBM_BOOSTING)
+    if flags.model == EXTRA_TREES:
+        return cli_flags.run_config(flags, extra_trees_config(flags.features), EXTRA_TREES_BOOSTING)
+    return cli_flags.run_config(flags, lightgbm_config(flags.model, flags.features), LIGHTGBM_BOOSTING)
 
 
 COMMAND = TrainingCommand("gbm.py", build_parser, run_config)

@@ -1,4 +1,4 @@
-"""Train XGBoost on the flattened weights of a zoo of transformers to predict their accuracy, and test it once.
+"""Train XGBoost on the weights of a zoo of transformers to predict their accuracy, and test it once.
 
 python nfn_transformer/xgb.py --dataset digits --data_path data/digits_transformers.zip
 """
@@ -15,20 +15,16 @@ from nfn_transformer.training_command import TrainingCommand
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags, in groups."""
     parser = cli_flags.training_parser(
-        "xgb.py", "Train XGBoost on the flattened weights of a zoo of transformers, and test it once."
+        "xgb.py", "Train XGBoost on the weights of a zoo of transformers, and test it once."
     )
-    parser.add_argument_group("model").add_argument(
-        "--model",
-        choices=XGBOOST_MODELS,
-        default="gbtree",
-        help=f"gbtree, or dart, which drops {DART_RATE_DROP:.0%} of the trees in each round".replace("%", "%%"),
-    )
+    about = f"gbtree, or dart, which drops {DART_RATE_DROP:.0%} of the trees in each round".replace("%", "%%")
+    cli_flags.add_tree_flags(parser, XGBOOST_MODELS, "gbtree", about)
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
-    return cli_flags.run_config(flags, xgboost_config(flags.model), XGBOOST_BOOSTING)
+    return cli_flags.run_config(flags, xgboost_config(flags.model, flags.features), XGBOOST_BOOSTING)
 
 
 COMMAND = TrainingCommand("xgb.py", build_parser, run_config)

@@ -4,11 +4,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
-from nfn_transformer.zoo.reading import Zoo
 
 Part = BlockWeights | FeedForwardWeights | EmbeddingWeights
-
-_BATCH = 256
 
 
 def learned_tensors(part: Part) -> list[Tensor]:
@@ -23,26 +20,12 @@ def flatten(parts: tuple[Part, ...]) -> Tensor:
     return torch.cat([tensor.flatten(1) for part in parts for tensor in learned_tensors(part)], dim=1)
 
 
-def flatten_networks(weights: TransformerWeights) -> Tensor:
-    """All trained numbers of whole networks, encoder, classifier and, where there is one, embedding: [b, numbers]."""
+def trained_parts(weights: TransformerWeights) -> tuple[Part, ...]:
+    """Encoder blocks, classifier and, where there is one, embedding."""
     embedding = () if weights.embedding is None else (weights.embedding,)
-    return flatten((*weights.blocks, weights.classifier, *embedding))
+    return (*weights.blocks, weights.classifier, *embedding)
 
 
-def flatten_checkpoints(zoo: Zoo, index: Tensor) -> Tensor:
-    """All trained numbers of the checkpoints that `index` [n] selects: [n, numbers].
-
-    No more than a few of them are ever in memory twice.
-
-    Raises:
-        ValueError: `index` is empty.
-    """
-    flat = None
-    for start in range(0, len(index), _BATCH):
-        part = flatten_networks(zoo.weights(index[start : start + _BATCH]))
-        if flat is None:
-            flat = part.new_empty(len(index), part.shape[1])
-        flat[start : start + len(part)] = part
-    if flat is None:
-        raise ValueError("no checkpoints are selected")
-    return flat
+def flatten_networks(weights: TransformerWeights) -> Tensor:
+    """All trained numbers of whole networks, in the order of `trained_parts`: [b, numbers]."""
+    return flatten(trained_parts(weights))

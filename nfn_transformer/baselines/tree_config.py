@@ -2,8 +2,20 @@
 
 from dataclasses import dataclass, field
 
+FEATURES = {
+    "raw": "flattened weights",
+    "statistics": "seven statistics of each weight matrix and bias",
+    "invariants": "invariants of whole networks, which the complete encoder reads",
+    "hyperparameters": "the metadata's hyperparameters, and no weights",
+}
+"""By name, what tree models read (`baselines.tree_features`)."""
+
 XGBOOST_MODELS = ("gbtree", "dart")
 LIGHTGBM_MODELS = ("gbdt", "rf")
+EXTRA_TREES = "extra_trees"
+"""The model of scikit-learn."""
+
+LIBRARIES = ("xgboost", "lightgbm", "scikit-learn")
 
 # The published settings say nothing on dart, and XGBoost's default, 0, never drops a tree: that would be gbtree
 # under another name. This is LightGBM's default.
@@ -18,23 +30,31 @@ _ONE_NODE_AT_A_TIME = {"grow_policy": "lossguide", "max_cached_hist_node": 1}
 
 @dataclass(frozen=True)
 class TreeConfig:
-    """A tree model: `library` is xgboost or lightgbm, `parameters` are the library's own, by its names.
+    """A tree model: `library` is one of LIBRARIES, `parameters` are the library's own, by its names; `features`, what
+    it reads, are one of FEATURES.
 
     Raises:
-        ValueError: another library.
+        ValueError: another library, or other features.
     """
 
     library: str
     parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    features: str = "raw"
 
     def __post_init__(self):
-        if self.library not in ("xgboost", "lightgbm"):
-            raise ValueError(f"library '{self.library}', expected xgboost or lightgbm")
+        for value, known in ((self.library, LIBRARIES), (self.features, FEATURES)):
+            if value not in known:
+                raise ValueError(f"'{value}', expected one of {', '.join(known)}")
+
+    @property
+    def model(self) -> str:
+        """Which of its library's models it is, as --model names it."""
+        return self.parameters.get("booster") or self.parameters.get("boosting") or EXTRA_TREES
 
     @property
     def name(self) -> str:
-        """A readable name, as in xgboost-gbtree."""
-        return f"{self.library}-{self.parameters.get('booster') or self.parameters.get('boosting')}"
+        """A readable name, as in xgboost-gbtree or scikit-learn-extra_trees-statistics."""
+        return "-".join([self.library, self.model, *([] if self.features == "raw" else [self.features])])
 
 
 @dataclass(frozen=True)
@@ -56,10 +76,12 @@ class BoostingConfig:
 
 
 XGBOOST_BOOSTING = BoostingConfig(rounds=50)
+# A forest is fitted as a whole: it has one round.
+EXTRA_TREES_BOOSTING = BoostingConfig(rounds=1)
 LIGHTGBM_BOOSTING = BoostingConfig(rounds=1000, early_stopping=50)
 
 
-def xgboost_config(model: str) -> TreeConfig:
+def xgboost_config(model: str, features: str = "raw") -> TreeConfig:
     """XGBoost with the published settings (arXiv 2410.04209, appendix); `model` is one of XGBOOST_MODELS."""
     parameters = {
         "booster": model,
@@ -74,10 +96,10 @@ def xgboost_config(model: str) -> TreeConfig:
         "tree_method": "hist",
     }
     dart = {"rate_drop": DART_RATE_DROP} if model == "dart" else {}
-    return TreeConfig("xgboost", {**parameters, **dart, **_ONE_NODE_AT_A_TIME})
+    return TreeConfig("xgboost", {**parameters, **dart, **_ONE_NODE_AT_A_TIME}, features)
 
 
-def lightgbm_config(model: str) -> TreeConfig:
+def lightgbm_config(model: str, features: str = "raw") -> TreeConfig:
     """LightGBM with the published settings (arXiv 2410.04209, appendix); `model` is one of LIGHTGBM_MODELS."""
     parameters = {
         "boosting": model,
@@ -96,4 +118,9 @@ def lightgbm_config(model: str) -> TreeConfig:
         "min_gain_to_split": 0.01,
         "max_bin": 255,
     }
-    return TreeConfig("lightgbm", {**parameters, "histogram_pool_size": HISTOGRAM_POOL})
+    return TreeConfig("lightgbm", {**parameters, "histogram_pool_size": HISTOGRAM_POOL}, features)
+
+
+def extra_trees_config(features: str = "raw") -> TreeConfig:
+    """500 extremely randomised trees with leaves of at least two networks, else with scikit-learn's defaults."""
+    return TreeConfig("scikit-learn", {"n_estimators": 500, "min_samples_leaf": 2}, features)

@@ -25,7 +25,7 @@ class Settings:
 
 @dataclass
 class Sides:
-    """What a tree model is fitted on: flattened networks [n, numbers] float32 and their accuracies [n].
+    """What a tree model is fitted on: features of networks [n, numbers] float32 and their accuracies [n].
 
     Fitting sets `train` and `validation` to None as soon as it has its own, smaller form of them.
     """
@@ -63,4 +63,4 @@ class TreeModel(Protocol):
         """The number of trees."""
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predicted accuracies [n], float32 or float64, of flattened networks [n, numbers]; they may leave [0, 1]."""
+        """Predicted accuracies [n], float32 or float64, of networks' features [n, numbers]; they may leave [0, 1]."""

@@ -1,4 +1,4 @@
-"""The two libraries of tree models behind one interface; each is imported only when a run needs it."""
+"""The libraries of tree models behind one interface; each is imported only when a run needs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +22,15 @@ class TreeLibrary:
 
 
 def tree_library(name: str) -> TreeLibrary:
-    """The library of a TreeConfig: xgboost or lightgbm."""
+    """The library of a TreeConfig, one of `tree_config.LIBRARIES`."""
     if name == "xgboost":
         from nfn_transformer.baselines import xgboost_trees
 
         return TreeLibrary("best.xgboost.json", xgboost_trees.fit, xgboost_trees.XGBoostTrees, xgboost_trees.device_for)
+    if name == "scikit-learn":
+        from nfn_transformer.baselines import extra_trees
+
+        return TreeLibrary("best.trees.safetensors", extra_trees.fit, extra_trees.ExtraTrees, extra_trees.device_for)
     from nfn_transformer.baselines import lightgbm_trees
 
     return TreeLibrary("best.lightgbm.txt", lightgbm_trees.fit, lightgbm_trees.LightGBMTrees, lightgbm_trees.device_for)

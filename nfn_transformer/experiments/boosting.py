@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer import atomic_files
-from nfn_transformer.baselines.flattening import flatten_checkpoints
 from nfn_transformer.baselines.tree_config import BoostingConfig
+from nfn_transformer.baselines.tree_features import features_of_checkpoints
 from nfn_transformer.baselines.tree_fitting import Settings, Sides
 from nfn_transformer.baselines.tree_libraries import tree_library
 from nfn_transformer.experiments.config import RunConfig
@@ -68,11 +68,11 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
         report: called with each finished round.
     """
     library = tree_library(config.predictor.library)
-    train, validation = data.split.train, data.split.validation
+    train, validation, features = data.split.train, data.split.validation, config.predictor.features
     sides = Sides(
-        train=flatten_checkpoints(data.zoo, train).numpy(),
+        train=features_of_checkpoints(features, data.zoo, train).numpy(),
         train_labels=data.zoo.labels[train].numpy(),
-        validation=flatten_checkpoints(data.zoo, validation).numpy(),
+        validation=features_of_checkpoints(features, data.zoo, validation).numpy(),
         validation_labels=data.zoo.labels[validation].numpy(),
     )
     follower = _Follower(data.zoo.labels[validation], config.training, run, report)

@@ -19,7 +19,10 @@ NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = ("where", "train_networks", "augment", "augment_factor", "augment_scale", "compile", "cuda_graphs", "amp")
+_LATER = (
+    *("where", "train_networks", "augment", "augment_factor", "augment_scale"),
+    *("features", "compile", "cuda_graphs", "amp"),
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def spec_from_json(values: dict) -> TransformerSpec:
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of what decides the numbers of a run, and the number of CPU threads."""
     found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors", "xgboost", "lightgbm"):
+    for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors", "xgboost", "lightgbm", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -56,7 +56,7 @@ def begin(
 
 def _prepare(config: RunConfig, zoo: Zoo, processes: Processes) -> tuple[RunConfig, RunData, Learner]:
     split = draw_split(zoo, config.data, config.seed)
-    learner = build_learner(replace(config, device=processes.device(config.device)), zoo.spec)
+    learner = build_learner(replace(config, device=processes.device(config.device)), zoo)
     config = replace(config, device=learner.device, versions={**config.versions, **_shared_by(processes)})
     return config, prepare(zoo, split, config.data, config.seed), learner
 
@@ -148,7 +148,7 @@ def _described(run: RunDirectory, elsewhere: Elsewhere) -> tuple[RunConfig, Tran
 
 def _taken_up(run: RunDirectory, config: RunConfig, zoo: Zoo, processes: Processes) -> Experiment:
     split = recorded_split(zoo, read_json(run.split_file), run.split_file)
-    learner = build_learner(replace(config, device=processes.device(config.device)), zoo.spec)
+    learner = build_learner(replace(config, device=processes.device(config.device)), zoo)
     return Experiment(run, config, prepare(zoo, split, config.data, config.seed), learner)
 
 

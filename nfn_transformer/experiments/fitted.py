@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nfn_transformer.baselines.flattening import flatten_checkpoints, flatten_networks
+from nfn_transformer.baselines.tree_features import features_of_checkpoints, features_of_networks
 from nfn_transformer.baselines.tree_fitting import TreeModel
 from nfn_transformer.experiments.metrics import Metrics, measure_logits, measure_regression
 from nfn_transformer.experiments.predictions import predict_logits, predict_logits_of
@@ -71,8 +71,8 @@ class FittedNetwork:
 class FittedTrees:
     """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
 
-    def __init__(self, model: TreeModel, spec: TransformerSpec):
-        self.model, self.spec = model, spec
+    def __init__(self, model: TreeModel, spec: TransformerSpec, features: str):
+        self.model, self.spec, self.features = model, spec, features
 
     @property
     def size(self) -> dict[str, int]:
@@ -81,11 +81,15 @@ class FittedTrees:
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Accuracies [n] for the checkpoints that `index` [n] selects."""
-        return torch.from_numpy(self.model.predict(flatten_checkpoints(zoo, index).numpy()))
+        return torch.from_numpy(self.model.predict(features_of_checkpoints(self.features, zoo, index).numpy()))
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
-        """Accuracies [n] for n networks on the CPU."""
-        return torch.from_numpy(self.model.predict(flatten_networks(weights).numpy()))
+        """Accuracies [n] for n networks on the CPU.
+
+        Raises:
+            RunError: the trees read hyperparameters, which weights do not tell.
+        """
+        return torch.from_numpy(self.model.predict(features_of_networks(self.features, weights, self.spec).numpy()))
 
     def accuracies(self, outputs: Tensor) -> Tensor:
         """Predicted accuracies [n] in float64."""

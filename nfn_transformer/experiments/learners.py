@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from nfn_transformer.baselines.tree_config import FEATURES
+from nfn_transformer.baselines.tree_features import check_readable
 from nfn_transformer.baselines.tree_libraries import tree_library
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments.boosting import train_trees
@@ -22,6 +24,7 @@ from nfn_transformer.experiments.training import IN_MEMORY_IF_IT_FITS, Feeding, 
 from nfn_transformer.experiments.training_step import check_preparations
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.reading import Zoo
 
 Report = Callable[[Record], None]
 
@@ -65,13 +68,13 @@ def train_learners(
     return train(trainers, feeding, processes)
 
 
-def build_learner(config: RunConfig, spec: TransformerSpec) -> Learner:
-    """The learner of a configuration.
+def build_learner(config: RunConfig, zoo: Zoo) -> Learner:
+    """The learner of a configuration for a zoo's networks.
 
     Raises:
         UserError: it cannot be made.
     """
-    return NetworkLearner(config, spec) if config.model == NETWORK else TreeLearner(config)
+    return NetworkLearner(config, zoo.spec) if config.model == NETWORK else TreeLearner(config, zoo)
 
 
 def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
@@ -89,7 +92,7 @@ def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
     if not path.is_file():
         raise RunError(f"{path}: no such file; a run writes it after its last round")
     try:
-        return FittedTrees(library.parse(path.read_bytes()), spec)
+        return FittedTrees(library.parse(path.read_bytes()), spec, config.predictor.features)
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None
 
@@ -128,7 +131,8 @@ class NetworkLearner:
 class TreeLearner:
     """A tree model, trained by rounds; it reads the zoo on the CPU, also where its library trains on a GPU."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, zoo: Zoo):
+        check_readable(config.predictor.features, zoo, config.data.dataset)
         self.device, reason = tree_library(config.predictor.library).device_for(config.device)
         if reason:
             print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
@@ -136,7 +140,8 @@ class TreeLearner:
 
     def describe(self) -> str:
         """Its library and kind."""
-        return f"{self.config.predictor.name} on flattened weights"
+        config = self.config.predictor
+        return f"{config.library}-{config.model} on {FEATURES[config.features]}"
 
     def train(self, job: Job) -> Progress:
         """Train all rounds; an interrupted model is trained anew, as neither library goes on to the same bits."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from nfn_transformer.baselines.tree_features import check_readable
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
@@ -193,8 +194,11 @@ def _source(data: DataConfig) -> DataConfig:
 
 def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo]) -> None:
     """What would else be found only when the cell runs."""
+    zoo, dataset = zoos[_source(config.data)], config.data.dataset
     if isinstance(config.predictor, ModelConfig):
-        config.predictor.check(zoos[_source(config.data)].spec, config.data.dataset)
+        config.predictor.check(zoo.spec, dataset)
+    else:
+        check_readable(config.predictor.features, zoo, dataset)
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:
@@ -209,6 +213,8 @@ def _identity(config: RunConfig, digest: str | None) -> str:
         del values["data"]["train_networks"]
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
+    if values["predictor"].get("features") == "raw":
+        del values["predictor"]["features"]
     if isinstance(config.training, TrainingConfig):
         # As device and versions these two change the last digits only; the third was not there for earlier cells.
         del values["training"]["compile"], values["training"]["cuda_graphs"]

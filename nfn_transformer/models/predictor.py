@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nfn_transformer.layers.features import BlockFeatures
+from nfn_transformer.layers.network_invariants import Invariants
 from nfn_transformer.models.branches import FEATURES, EquivariantEncoder, FeatureBranch, HNPSBranch, LinearBranch
-from nfn_transformer.models.complete_encoder import CompleteEncoder, Invariants
+from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes, weights_from_state_dict

@@ -18,8 +18,8 @@ _BATCH = 256
 def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tuple[Zoo, Split]:
     """Let each side of a split grow to `factor` times its size by transformed copies of its own members.
 
-    A copy has the label and the run of its original; its name says what it is. The copies follow the originals, both in
-    the zoo and on each side.
+    A copy has the label, the run and the hyperparameters of its original; its name says what it is. The copies follow
+    the originals, both in the zoo and on each side.
 
     Args:
         zoo: on the CPU.
@@ -48,7 +48,9 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         sides[side.name] = torch.cat([index, *copies])
     origin = torch.cat(origins)
     runs = [zoo.runs[i] for i in origin.tolist()]
-    return replace(zoo, rows=rows, labels=zoo.labels[origin], names=names, runs=runs), Split(**sides)
+    labels, hyperparameters = zoo.labels[origin], zoo.hyperparameters[origin]
+    larger = replace(zoo, rows=rows, labels=labels, names=names, runs=runs, hyperparameters=hyperparameters)
+    return larger, Split(**sides)
 
 
 def _transform(zoo: Zoo, index: Tensor, scale: float, generator: torch.Generator, rows: Tensor) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS, encode, places
 from nfn_transformer.zoo.printing import quoted
 
 FILE_COLUMN = "ckpt_file"
@@ -25,23 +26,26 @@ _BEST_EPOCHS = ("best", "best1")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads; and its cells in the
-    columns of the condition that it was read with."""
+    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads; its cells in the
+    columns of the condition that it was read with, and in those of `hyperparameters.COLUMNS`."""
 
     name: str
     epoch: str
     label: str
     heads: str
     cells: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A checkpoint that the table describes well: file name, label in [0, 1], and heads where it tells them."""
+    """A checkpoint that the table describes well: file name, label in [0, 1], heads where it tells them, and the
+    numbers `hyperparameters.HYPERPARAMETERS`."""
 
     name: str
     label: float
     heads: int | None
+    hyperparameters: tuple[float, ...] = (ABSENT,) * len(HYPERPARAMETERS)
 
     @property
     def run(self) -> str:
@@ -84,7 +88,7 @@ def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> l
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = [name.strip() for name in next(lines, [])]
         file, epoch, label, heads = _columns(header, where)
-        further = condition.places(header, where)
+        further, settings = condition.places(header, where), places(header)
         return [
             Row(
                 re.split(r"[/\\]", _cell(line, file))[-1],
@@ -92,6 +96,7 @@ def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> l
                 _cell(line, label),
                 _cell(line, heads),
                 tuple(_cell(line, column) for column in further),
+                tuple(_cell(line, column) for column in settings),
             )
             for line in lines
             if line
@@ -186,7 +191,7 @@ def _entry(name: str, rows: list[Row]) -> Entry | Fault:
     heads = {_number(text) for text in told}
     if len(heads) > 1 or not all(number and number >= 1 and number.is_integer() for number in heads):
         return Fault(name, Reason.SHAPE, f"{HEADS_COLUMN} is {_quoted(told)}, expected one whole number of at least 1")
-    return Entry(name, label, int(heads.pop()) if heads else None)
+    return Entry(name, label, int(heads.pop()) if heads else None, tuple(encode(rows[0].settings)))
 
 
 def _quoted(texts: Iterable[str]) -> str:

@@ -38,7 +38,8 @@ class Zoo:
 
     Fields: spec, the sizes of every network; shapes, state dict key -> shape; rows [n, row length] float32,
     each network's whole state dict in the order of `shapes`; labels [n] float32, test accuracies in [0, 1];
-    names, file names; runs, run ids; report, what was left out and why.
+    names, file names; runs, run ids; report, what was left out and why; hyperparameters [n, len(HYPERPARAMETERS)]
+    float32, see `hyperparameters.encode`.
     """
 
     spec: TransformerSpec
@@ -48,6 +49,7 @@ class Zoo:
     names: list[str]
     runs: list[str]
     report: FaultReport
+    hyperparameters: Tensor
 
     def __len__(self) -> int:
         return len(self.names)
@@ -153,13 +155,14 @@ def _zoo(chosen: Selection, collection: Collection, report: FaultReport, where: 
         spec = spec_from_shapes(dict(majority.shapes), majority.heads)
     except SpecError as error:
         raise ZooError(f"{where}: the checkpoints' shapes do not fit each other: {error}") from None
-    labels = {entry.name: entry.label for entry in chosen.entries}
+    told = {entry.name: entry for entry in chosen.entries}
     return Zoo(
         spec=spec,
         shapes=state_dict_shapes(spec),
         rows=collection.rows,
-        labels=torch.tensor([labels[name] for name in collection.names], dtype=torch.float32),
+        labels=torch.tensor([told[name].label for name in collection.names], dtype=torch.float32),
         names=list(collection.names),
         runs=[run_id(name) for name in collection.names],
         report=report,
+        hyperparameters=torch.tensor([told[name].hyperparameters for name in collection.names], dtype=torch.float32),
     )

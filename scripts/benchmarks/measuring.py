@@ -25,6 +25,7 @@ from nfn_transformer.seeding import stream
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
+from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import split_runs
 
@@ -69,6 +70,7 @@ def random_zoo(spec: TransformerSpec, networks: int) -> Zoo:
         names=names,
         runs=[name.split("_")[0] for name in names],
         report=FaultReport(networks, (), {}, 0, ()),
+        hyperparameters=torch.full((networks, len(HYPERPARAMETERS)), ABSENT),
     )
 
 

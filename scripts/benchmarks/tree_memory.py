@@ -56,7 +56,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     import torch
     from tqdm import tqdm  # noqa: F401 - counts as an import
 
-    from nfn_transformer.baselines.flattening import flatten_checkpoints
+    from nfn_transformer.baselines.flattening import flatten_networks
     from nfn_transformer.baselines.tree_config import LIGHTGBM_MODELS
     from nfn_transformer.baselines.tree_libraries import tree_library
     from nfn_transformer.experiments.experiment import begin
@@ -77,7 +77,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     (progress,) = train_learners([Job(experiment.learner, run, data, False, lambda record: None)])
     evaluate_best(data, progress, load_fitted(run, torch.device("cpu")), run, config.seed)
     peak = memory("VmHWM") - imports
-    numbers = flatten_checkpoints(data.zoo, torch.arange(1)).shape[1]
+    numbers = flatten_networks(data.zoo.weights(torch.arange(1))).shape[1]
     return {"flattened": len(data.zoo) * numbers * 4, "peak": peak}
 
 

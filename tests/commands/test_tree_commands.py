@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import lightgbm
@@ -48,7 +49,7 @@ def test_a_run_directory_describes_the_run(model, runs):
     }  # fmt: skip
     config = read(path / "config.json")
     assert (config["model"], config["seed"], config["device"]) == (model, 1, "cpu")
-    assert config["predictor"] == {"library": CONFIGS[model].library, "parameters": CONFIGS[model].parameters}
+    assert config["predictor"] == asdict(CONFIGS[model])
     rounds = (
         {"rounds": 50, "early_stopping": None} if trees.endswith("json") else {"rounds": 1000, "early_stopping": 50}
     )

@@ -208,7 +208,7 @@ def test_which_class_is_which_cannot_be_told(small, generator):
     ],
 )
 def test_networks_that_cannot_be_read_are_refused(spec):
-    with pytest.raises(SpecError, match="needs blocks of one width and a classifier of two layers"):
+    with pytest.raises(SpecError, match="expected blocks of one width and a classifier of two layers"):
         CompleteEncoder(spec, 3)
 
 

@@ -1,0 +1,66 @@
+"""What a tree model reads of a network: all weights, statistics of them, invariants, or no weights at all."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nfn_transformer.baselines.flattening import flatten_networks, trained_parts
+from nfn_transformer.baselines.weight_statistics import weight_statistics
+from nfn_transformer.errors import RunError, SpecError, UserError
+from nfn_transformer.layers.network_invariants import check_has_invariants, read_invariants
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS
+from nfn_transformer.zoo.reading import Zoo
+
+_BATCH = 256
+
+
+def check_readable(features: str, zoo: Zoo, dataset: str) -> None:
+    """Raise UserError where a zoo has no such features: of its networks' sizes, or told by its metadata."""
+    if features == "invariants":
+        try:
+            check_has_invariants(zoo.spec)
+        except SpecError as error:
+            raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
+    if features == "hyperparameters" and bool((zoo.hyperparameters == ABSENT).all()):
+        raise UserError(f"--features hyperparameters: metadata/{dataset}.csv tells none of {', '.join(COLUMNS)}")
+
+
+def features_of_checkpoints(features: str, zoo: Zoo, index: Tensor) -> Tensor:
+    """Features of the checkpoints that `index` [n] selects: [n, numbers].
+
+    No more than a few of them are ever in memory twice.
+
+    Raises:
+        ValueError: `index` is empty.
+    """
+    if features == "hyperparameters":
+        return zoo.hyperparameters[index]
+    found = None
+    starts = range(0, len(index), _BATCH)
+    for start in tqdm(starts, desc="reading features", unit=" batches", leave=False, disable=None):
+        part = features_of_networks(features, zoo.weights(index[start : start + _BATCH]), zoo.spec)
+        if found is None:
+            found = part.new_empty(len(index), part.shape[1])
+        found[start : start + len(part)] = part
+    if found is None:
+        raise ValueError("no checkpoints are selected")
+    return found
+
+
+def features_of_networks(features: str, weights: TransformerWeights, spec: TransformerSpec) -> Tensor:
+    """Features of b networks: [b, numbers].
+
+    Raises:
+        RunError: they are not to be read from weights.
+    """
+    match features:
+        case "raw":
+            return flatten_networks(weights)
+        case "statistics":
+            return weight_statistics(trained_parts(weights))
+        case "invariants":
+            invariants = read_invariants(weights, spec)
+            return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
+    raise RunError(f"the predictor reads {features}, which weights do not tell; have it score a labelled zoo")
