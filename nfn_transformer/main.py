@@ -5,14 +5,18 @@ python nfn_transformer/main.py --dataset digits --data_path data/digits_transfor
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from nfn_transformer import cli, cli_flags
+from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import NETWORK, RunConfig, TrainingConfig
 from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
 from nfn_transformer.training_command import TrainingCommand
+
+COMPLETE = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", dropout=0.2, ensemble=5)
+"""What the complete encoder has by default: it reads whole networks, and is meant for small zoos."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "main.py", "Train a predictor of accuracy on the weights of a zoo of transformers, and test it once."
     )
     _add_model_flags(parser)
+    _add_small_zoo_flags(parser)
     _add_training_flags(parser)
     _add_speed_flags(parser)
     return parser
@@ -41,12 +46,13 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--cls_mode",
         choices=CLASSIFIER_MODES,
         help="classifier: hnps, layers that respect permuting and scaling of hidden neurons; the others as above "
-        f"(default: {default.cls_mode}; no with --enc_mode complete)",
+        f"(default: {default.cls_mode}; {COMPLETE.cls_mode} with --enc_mode complete)",
     )
     group.add_argument(
         "--emb_mode",
         choices=EMBEDDING_MODES,
-        help=f"embedding: mlp, one Linear on its weights (default: {default.emb_mode}; no with --enc_mode complete)",
+        help="embedding: mlp, one Linear on its weights "
+        f"(default: {default.emb_mode}; {COMPLETE.emb_mode} with --enc_mode complete)",
     )
     for name, what in (("transformers_nfn_channels", "encoder"), ("classifier_nfn_channels", "classifier")):
         channels = ",".join(map(str, getattr(default, name)))
@@ -60,6 +66,42 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         )
     group.add_argument(
         "--init_type", choices=INIT_TYPES, default=default.init_type, help="initialisation of weight-space layers"
+    )
+
+
+def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
+    group, default = parser.add_argument_group("small zoos"), ModelConfig()
+    group.add_argument(
+        "--ensemble",
+        type=cli.count,
+        metavar="K",
+        help="train K predictors side by side on one split and average their logits "
+        f"(default: {default.ensemble}; {COMPLETE.ensemble} with --enc_mode complete)",
+    )
+    group.add_argument(
+        "--dropout",
+        type=cli.number(float, 0, 0.99),
+        help="share of hidden numbers that is dropped in training "
+        f"(default: {default.dropout:g}; {COMPLETE.dropout:g} with --enc_mode complete, half of it for its inputs)",
+    )
+    cli.add_boolean(
+        group,
+        "--standardize",
+        default.standardize,
+        "scale inputs by the training split: statistics and flattened weights to mean 0 and deviation 1, what layers "
+        "with symmetries read to size 1, each tensor by one number; the complete encoder always does",
+    )
+    cli.add_boolean(
+        group,
+        "--log_magnitudes",
+        default.log_magnitudes,
+        "with --standardize: statistics and flattened weights on a logarithmic scale",
+    )
+    group.add_argument(
+        "--early_stopping",
+        type=cli.count,
+        metavar="EPOCHS",
+        help="stop when so many epochs in a row have not been the best by validation tau (default: never)",
     )
 
 
@@ -106,10 +148,16 @@ def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def model_config(flags: argparse.Namespace) -> ModelConfig:
-    """The model that the flags ask for; what reads whole networks has no other branches unless they are asked for."""
-    default = ModelConfig(cls_mode="no", emb_mode="no") if flags.enc_mode == "complete" else ModelConfig()
-    modes = {name: getattr(flags, name) or getattr(default, name) for name in ("cls_mode", "emb_mode")}
-    return ModelConfig(**{field.name: getattr(flags, field.name) for field in fields(ModelConfig)} | modes)
+    """The model that the flags ask for.
+
+    Raises:
+        UserError: --log_magnitudes without --standardize.
+    """
+    if flags.log_magnitudes and not flags.standardize:
+        raise UserError("--log_magnitudes True: is of inputs that are standardised; add --standardize True")
+    default = COMPLETE if flags.enc_mode == "complete" else ModelConfig()
+    given = {field.name: getattr(flags, field.name) for field in fields(ModelConfig)}
+    return replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:

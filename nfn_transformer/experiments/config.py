@@ -21,7 +21,8 @@ NETWORK = "transformer_nfn"
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
 _LATER = (
     *("where", "train_networks", "augment", "augment_factor", "augment_scale"),
-    *("features", "compile", "cuda_graphs", "amp"),
+    *("features", "compile", "cuda_graphs", "amp", "early_stopping"),
+    *("dropout", "standardize", "log_magnitudes", "ensemble"),
 )
 
 
@@ -48,7 +49,8 @@ class DataConfig:
 class TrainingConfig:
     """How a predictor is trained; the defaults are the published ones (arXiv 2410.04209, appendix).
 
-    `compile` and `cuda_graphs` change the numbers by rounding alone, `amp` trains in bfloat16.
+    `compile` and `cuda_graphs` change the numbers by rounding alone, `amp` trains in bfloat16. With `early_stopping` it
+    ends as soon as so many epochs in a row have not been the best one by validation tau.
     """
 
     epochs: int = 100
@@ -60,6 +62,7 @@ class TrainingConfig:
     compile: bool = False
     cuda_graphs: bool = False
     amp: bool = False
+    early_stopping: int | None = None
 
     @property
     def length(self) -> int:
@@ -69,6 +72,8 @@ class TrainingConfig:
     def __post_init__(self):
         if min(self.epochs, self.batch_size) < 1 or self.warmup_epochs < 0 or self.lr <= 0 or self.wd < 0:
             raise ValueError(f"a number is out of its range in {self}")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(f"early_stopping is below 1 in {self}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer '{self.optimizer}', expected one of {', '.join(OPTIMIZERS)}")
 

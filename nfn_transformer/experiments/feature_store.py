@@ -60,7 +60,7 @@ class FeatureStore:
         """
         place = self._place[index.flatten()]
         features = self._features.map(lambda tensor: tensor.index_select(0, place).unflatten(0, index.shape))
-        return features, self._labels.index_select(0, place).view(index.shape)
+        return features.of_networks(index), self._labels.index_select(0, place).view(index.shape)
 
     def batches(self, order: Tensor, batch_size: int, share: Share = whole) -> Iterator[tuple[Features, Tensor]]:
         """Batches of the checkpoints in `order`, int64 [n] or, side by side for m models, [m, n]; along the last.

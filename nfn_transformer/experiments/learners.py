@@ -113,8 +113,9 @@ class NetworkLearner:
     def describe(self) -> str:
         """Its branches and the number of its parameters."""
         modes, parameters = self.config.predictor, sum(p.numel() for p in self.model.parameters())
+        several = f"{modes.ensemble} times " if modes.ensemble > 1 else ""
         return (
-            f"encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
+            f"{several}encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
             f"{parameters:,} parameters"
         )
 

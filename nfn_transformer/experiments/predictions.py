@@ -7,23 +7,22 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.experiments.run_directory import write_csv
-from nfn_transformer.models.predictor import AccuracyPredictor, Features
+from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo
 
 EVALUATION_BATCH = 256
 
 
-def predict_logits(model: AccuracyPredictor, zoo: Zoo, index: Tensor) -> Tensor:
+def predict_logits(model: Predictor, zoo: Zoo, index: Tensor) -> Tensor:
     """Logits [n] on the CPU for the checkpoints that `index` [n] selects in a zoo on the CPU."""
     model.eval()
-    device = model.output.weight.device
     with torch.inference_mode():
-        parts = [model(zoo.weights(batch).to(device)) for batch in index.split(EVALUATION_BATCH)]
+        parts = [model(zoo.weights(batch).to(model.device)) for batch in index.split(EVALUATION_BATCH)]
     return torch.cat(parts).cpu()
 
 
-def predict_logits_of_features(model: AccuracyPredictor, batches: Iterable[Features]) -> Tensor:
+def predict_logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
     """Logits [n] on the CPU for n networks, whose features come in batches on the model's device."""
     model.eval()
     with torch.inference_mode():
@@ -31,7 +30,7 @@ def predict_logits_of_features(model: AccuracyPredictor, batches: Iterable[Featu
     return torch.cat(parts).cpu()
 
 
-def predict_logits_of(model: AccuracyPredictor, weights: TransformerWeights, device: torch.device) -> Tensor:
+def predict_logits_of(model: Predictor, weights: TransformerWeights, device: torch.device) -> Tensor:
     """Logits [n] on the CPU for n networks, which go to the model's device batch by batch."""
     model.eval()
     starts = range(0, weights.batch, EVALUATION_BATCH)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nfn_transformer.models.predictor import AccuracyPredictor, Features
+from nfn_transformer.models.predictor import Features, Predictor
 
 
 class OfFeatures(nn.Module):
     """A predictor whose call maps features to logits."""
 
-    def __init__(self, model: AccuracyPredictor):
+    def __init__(self, model: Predictor):
         super().__init__()
         self.model = model
 
@@ -23,11 +23,11 @@ class OfFeatures(nn.Module):
 class StackedModels:
     """m models as one, from features [m, b, ...] to logits [m, b].
 
-    Each model's own parameters become views of the stacked ones, so that it can still be used, saved and loaded by
-    itself.
+    Each model's own parameters and buffers become views of the stacked ones, so that it can still be used, saved and
+    loaded by itself.
     """
 
-    def __init__(self, models: Sequence[AccuracyPredictor]):
+    def __init__(self, models: Sequence[Predictor]):
         own = [dict(model.named_parameters()) for model in models]
         self._stacked = {
             name: nn.Parameter(torch.stack([parameters[name].detach() for parameters in own])) for name in own[0]
@@ -37,6 +37,9 @@ class StackedModels:
                 parameter.data = self._stacked[name].data[place]
         buffers = [dict(model.named_buffers()) for model in models]
         self._buffers = {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
+        for place, own in enumerate(buffers):
+            for name, buffer in own.items():
+                buffer.data = self._buffers[name][place]
         self._one = OfFeatures(models[0])
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -68,7 +71,7 @@ class StackedOptimizer:
     def __init__(
         self,
         stack: StackedModels,
-        models: Sequence[AccuracyPredictor],
+        models: Sequence[Predictor],
         optimizers: Sequence[torch.optim.Optimizer],
         build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     ):

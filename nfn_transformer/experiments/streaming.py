@@ -55,4 +55,5 @@ class StreamedZoo:
         rows, labels = rows.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
         with torch.no_grad():
             features = self._read(self._zoo.weights_of(rows))
-        return features.map(lambda tensor: tensor.unflatten(0, index.shape)), labels.view(index.shape)
+        features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
+        return features.of_networks(index.to(self._device)), labels.view(index.shape)

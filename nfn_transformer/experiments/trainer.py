@@ -15,8 +15,8 @@ from nfn_transformer.experiments.optimization import build_optimizer, learning_r
 from nfn_transformer.experiments.progress import Progress
 from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.saved_predictor import save_predictor
-from nfn_transformer.models.predictor import AccuracyPredictor
-from nfn_transformer.seeding import stream
+from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.seeding import stream, stream_seed
 
 
 class Trainer:
@@ -34,7 +34,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: AccuracyPredictor,
+        model: Predictor,
         data: RunData,
         config: TrainingConfig,
         seed: int,
@@ -51,7 +51,7 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.output.weight.device
+        return self.model.device
 
     @property
     def batches(self) -> int:
@@ -66,7 +66,10 @@ class Trainer:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.progress.diverged is not None or self.finished_epochs >= self.config.epochs
+        if self.progress.diverged is not None or self.finished_epochs >= self.config.epochs:
+            return True
+        patience, best = self.config.early_stopping, self.progress.best
+        return patience is not None and best is not None and self.finished_epochs - best.number >= patience
 
     def resume(self) -> None:
         """Take up the state after the last finished epoch, if there is one.
@@ -94,6 +97,7 @@ class Trainer:
         """Make model and optimizer ready for the next epoch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
+        self.model.begin_epoch(stream_seed(self.seed, "dropout", self.finished_epochs + 1))
         self.model.train()
 
     def order(self) -> Tensor:

@@ -19,6 +19,7 @@ from nfn_transformer.experiments.progress import Progress
 from nfn_transformer.experiments.streaming import StreamedZoo
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.update import Update
+from nfn_transformer.layers.scaling import Again
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.zoo.reading import Zoo
 
@@ -70,8 +71,8 @@ def train(
 def _learn_scales(trainer: Trainer, source: Source) -> None:
     """Before the first epoch; a training that goes on has its scales among its weights."""
     if trainer.model.learns_scales and trainer.finished_epochs == 0:
-        batches = source.batches(trainer.data.split.train, EVALUATION_BATCH)
-        trainer.model.learn_scales(features for features, _ in batches)
+        train = trainer.data.split.train
+        trainer.model.learn_scales(Again(lambda: (features for features, _ in source.batches(train, EVALUATION_BATCH))))
 
 
 def _train_size(trainer: Trainer) -> int:

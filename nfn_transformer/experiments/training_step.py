@@ -19,7 +19,7 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import TrainingConfig
 from nfn_transformer.experiments.processes import ALONE, Processes
 from nfn_transformer.experiments.stacked_models import OfFeatures, StackedModels
-from nfn_transformer.models.predictor import AccuracyPredictor, Features
+from nfn_transformer.models.predictor import Features, Predictor
 
 Forward = Callable[[Features], Tensor]
 
@@ -37,7 +37,7 @@ class Step(Protocol):
         """
 
 
-def build_step(model: AccuracyPredictor | StackedModels, config: TrainingConfig, processes: Processes = ALONE) -> Step:
+def build_step(model: Predictor | StackedModels, config: TrainingConfig, processes: Processes = ALONE) -> Step:
     """The step that a configuration asks for; what is prepared, compiled or recorded, fits whole batches only.
 
     Raises:
@@ -67,7 +67,8 @@ class Losses:
     """The step without any preparation.
 
     Args:
-        forward: from features to logits, [b] or [m, b].
+        forward: from features to logits, [b] or [m, b], or those of an ensemble's members, [members, b] or
+            [m, members, b], whose mean losses are averaged.
         parameters: whose gradients are wanted.
         amp: whether the forward pass may round to bfloat16.
         processes: over how many processes the gradients are averaged afterwards.
@@ -103,10 +104,13 @@ class Losses:
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.amp):
             logits = self.forward(features)
         logits = logits.float() if self.amp else logits
-        sums = binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(-1)
-        # Averaging over processes divides once more, by their number.
+        members = logits.ndim > labels.ndim
+        targets = labels.to(logits.dtype)
+        targets = targets.unsqueeze(-2).expand_as(logits) if members else targets
+        sums = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
+        # Averaging over processes divides once more, by their number. Members of an ensemble learn each by itself.
         (sums.sum() * (self.processes / batch)).backward()
-        return sums.detach()
+        return (sums.mean(-1) if members else sums).detach()
 
 
 class GraphedLosses:

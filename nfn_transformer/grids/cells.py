@@ -25,6 +25,9 @@ _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 _READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
+# What was not there for earlier cells, and what they did.
+_LATER_OF_PREDICTORS = {"features": "raw", "dropout": 0.0, "standardize": False, "log_magnitudes": False, "ensemble": 1}
+_LATER_OF_TRAINING = {"amp": False, "early_stopping": None}
 
 
 class Command(Protocol):
@@ -213,14 +216,19 @@ def _identity(config: RunConfig, digest: str | None) -> str:
         del values["data"]["train_networks"]
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
-    if values["predictor"].get("features") == "raw":
-        del values["predictor"]["features"]
+    _drop(values["predictor"], _LATER_OF_PREDICTORS)
     if isinstance(config.training, TrainingConfig):
-        # As device and versions these two change the last digits only; the third was not there for earlier cells.
+        _drop(values["training"], _LATER_OF_TRAINING)
+        # As device and versions these two change the last digits only.
         del values["training"]["compile"], values["training"]["cuda_graphs"]
-        if not config.training.amp:
-            del values["training"]["amp"]
     return json.dumps([values, digest], sort_keys=True)
+
+
+def _drop(values: dict, defaults: Mapping[str, object]) -> None:
+    """Leave out what has its default."""
+    for name, default in defaults.items():
+        if name in values and values[name] == default:
+            del values[name]
 
 
 def _task(

@@ -45,6 +45,27 @@ class BlockFeatures(TensorFields):
         """VO times the vector of ones: [b, d, D]."""
         return self.scalars[..., self.width**2 : self.width**2 + self.width]
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """QK, VO, W^A, b^A, W^B and b^B, [b, d, ...] each, of which all these numbers are sums."""
+        W_B, b_A = self.columns[..., 1:-1], self.columns[..., -1]
+        return self.QK, self.VO, self.W_A, b_A, W_B, self.scalars[..., -self.width :]
+
+    def divided(self, sizes: Tensor) -> "BlockFeatures":
+        """The features of the block whose `parts` are these, each divided by one of `sizes` [6]."""
+        QK, VO, W_A, b_A, W_B, b_B = sizes.unbind()
+        D = self.width
+
+        def by(*runs: tuple[Tensor, int]) -> Tensor:
+            return torch.cat([size.expand(count) for size, count in runs])
+
+        return BlockFeatures(
+            scalars=self.scalars / by((QK, D * D), (VO, D), (W_A, 1), (W_B, D), (b_A, 1), (b_B, D)),
+            columns=self.columns / by((W_A, 1), (W_B, D), (b_A, 1)),
+            rows=self.rows / by((VO, D), (W_A, 1)),
+            W_A=self.W_A / W_A,
+        )
+
 
 def read_block(weights: BlockWeights) -> BlockFeatures:
     """The features of a block's weights; sums over heads are one product, those of single heads are never made."""

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nfn_transformer.hashing import GOLDEN, mixed, signed
 from nfn_transformer.seeding import stream_seed
 
 _LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
-# 2^64 by the golden ratio: its multiples are spread evenly over all 64-bit numbers.
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
@@ -55,26 +54,9 @@ class PopulationDropout:
             return activations
         self._calls += 1
         size = activations[0].numel()
-        keys = self._keys + _signed(self._calls * _GOLDEN)
+        keys = self._keys + signed(self._calls * GOLDEN)
         # Two numbers from one hash: its bits are as good as each other.
-        bits = random_bits(_mixed(keys), -(-size // 2)).view(torch.int16)[:, :size]
+        bits = random_bits(mixed(keys), -(-size // 2)).view(torch.int16)[:, :size]
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)
         return activations * (kept * scale[:, None]).view_as(activations)
-
-
-def _mixed(keys: Tensor) -> Tensor:
-    """Neighbouring 64-bit numbers as unlike ones (the finalizer of SplitMix64, Steele et al., OOPSLA 2014)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        keys = (keys ^ _shifted(keys, shift)) * _signed(factor)
-    return keys ^ _shifted(keys, 31)
-
-
-def _signed(number: int) -> int:
-    """The signed 64-bit number with the last 64 bits of this one."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _shifted(numbers: Tensor, bits: int) -> Tensor:
-    """Unsigned shift to the right."""
-    return (numbers >> bits) & ((1 << (64 - bits)) - 1)

@@ -5,43 +5,72 @@ once for a network and not in every epoch; `from_features` maps features to numb
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.baselines.flattening import Part, flatten
-from nfn_transformer.baselines.weight_statistics import weight_statistics
+from nfn_transformer.baselines.flattening import Part, flatten, learned_tensors
+from nfn_transformer.baselines.weight_statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.layers import hnps
+from nfn_transformer.layers.dropout import Chain, dropouts
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer
 from nfn_transformer.layers.features import BlockFeatures, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.scaling import Sizes, Standardised
 from nfn_transformer.layers.stack import feature_invariants
-from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 
 HEAD_WIDTH = 10
 
+Parts = Callable[[TransformerWeights], tuple[Part, ...]]
+"""From a network's weights to those parts that a branch reads."""
 
-def readout_head(inputs: int, outputs: int) -> nn.Sequential:
-    """The published MLP head: Linear to 10, then twice LayerNorm, ReLU, Linear."""
-    return nn.Sequential(
+FEATURES = {"mlp": flatten, "statnn": weight_statistics}
+"""By a branch's mode, from parts to numbers [b, inputs]."""
+
+
+def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
+    """The published MLP head: Linear to 10, then twice LayerNorm, ReLU, dropout where there is any, Linear."""
+    return Chain(
         nn.Linear(inputs, HEAD_WIDTH),
         nn.LayerNorm(HEAD_WIDTH),
         nn.ReLU(),
+        *dropouts(dropout),
         nn.Linear(HEAD_WIDTH, HEAD_WIDTH),
         nn.LayerNorm(HEAD_WIDTH),
         nn.ReLU(),
+        *dropouts(dropout),
         nn.Linear(HEAD_WIDTH, outputs),
     )
 
 
 class Branch(nn.Module):
-    """What all branches share: parts of the weights, tensors [b, 1, ...], to numbers [b, out]."""
+    """What all branches share.
 
-    def forward(self, parts: tuple[Part, ...]) -> Tensor:
-        """Parts with one channel to [b, out]."""
-        return self.from_features(self.read(parts))
+    Attributes: reads_slowly, whether `read` takes long, so that features are better kept than made again;
+    learns_scales, whether `learn_scales` is to be called before the first epoch.
+    """
+
+    reads_slowly = False
+    learns_scales = False
+
+    def read(self, weights: TransformerWeights):
+        """Features of b networks, tensors [b, ...], from their weights with one channel."""
+        raise NotImplementedError
+
+    def learn_scales(self, seen: Iterable) -> None:
+        """Take scales of inputs from the training split's features; `seen` is gone through several times."""
+
+    def from_features(self, features, keys: Tensor | None = None) -> Tensor:
+        """Features of b networks to [b, out]; see `layers.dropout` for the keys."""
+        raise NotImplementedError
+
+    def forward(self, weights: TransformerWeights) -> Tensor:
+        """Weights with one channel to [b, out]."""
+        return self.from_features(self.read(weights))
 
 
 class EquivariantEncoder(Branch):
@@ -51,8 +80,9 @@ class EquivariantEncoder(Branch):
     LayerNorm; the blocks' numbers are concatenated, normalised and read out (arXiv 2410.04209, section 6).
     """
 
-    def __init__(self, blocks: tuple[BlockSpec, ...], channels: tuple[int, ...], outputs: int, init_type: str):
+    def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
+        blocks, channels, init_type = spec.blocks, config.transformers_nfn_channels, config.init_type
         sizes = list(zip((1, *channels[:-1]), channels, strict=True))
         self.equivariant = nn.ModuleList(
             nn.ModuleList(EquivariantBlockLayer(block, d, e, init_type) for d, e in sizes) for block in blocks
@@ -61,76 +91,150 @@ class EquivariantEncoder(Branch):
         self.invariant = nn.ModuleList(InvariantBlockLayer(block, last, last, init_type) for block in blocks)
         self.block_norms = nn.ModuleList(nn.LayerNorm(last) for _ in blocks)
         self.norm = nn.LayerNorm(last * len(blocks))
-        self.head = readout_head(last * len(blocks), outputs)
+        self.head = readout_head(last * len(blocks), config.num_out_encoder, config.dropout)
+        self.learns_scales = config.standardize
+        self.sizes = nn.ModuleList(Sizes(6) for _ in blocks) if config.standardize else None
 
-    def read(self, blocks: tuple[BlockWeights, ...]) -> tuple[BlockFeatures, ...]:
-        """Features of blocks of one channel."""
-        return tuple(read_block(block) for block in blocks)
+    def read(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
+        """Features of the encoder blocks."""
+        return tuple(read_block(block) for block in weights.blocks)
 
-    def from_features(self, features: tuple[BlockFeatures, ...]) -> Tensor:
-        """Features of blocks of one channel to [b, out]."""
+    def learn_scales(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
+        """Take the size of each tensor of each block."""
+        for place, sizes in enumerate(self.sizes):
+            sizes.learn(blocks[place].parts for blocks in seen)
+
+    def from_features(self, features: tuple[BlockFeatures, ...], keys: Tensor | None = None) -> Tensor:
+        """Features of blocks to [b, out]."""
+        if self.sizes is not None:
+            features = tuple(block.divided(sizes()) for block, sizes in zip(features, self.sizes, strict=True))
         parts = [
             norm(feature_invariants(layers, invariant, block))
             for block, layers, invariant, norm in zip(
                 features, self.equivariant, self.invariant, self.block_norms, strict=True
             )
         ]
-        return self.head(self.norm(torch.cat(parts, dim=1)))
+        return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
 class HNPSBranch(Branch):
-    """A feed-forward network's weights to [b, out], invariant to permuting and scaling its hidden neurons."""
+    """A classifier's weights to [b, out], invariant to permuting and scaling its hidden neurons."""
 
-    def __init__(self, spec: FeedForwardSpec, channels: tuple[int, ...], outputs: int, init_type: str):
+    def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
+        channels = config.classifier_nfn_channels
         sizes = list(zip((1, *channels[:-1]), channels, strict=True))
-        self.layers = nn.ModuleList(hnps.HNPSLayer(spec, d, e, init_type) for d, e in sizes)
-        self.pooling = hnps.HNPSPooling(spec, channels[-1])
-        self.head = readout_head(self.pooling.features, outputs)
+        self.layers = nn.ModuleList(hnps.HNPSLayer(spec.classifier, d, e, config.init_type) for d, e in sizes)
+        self.pooling = hnps.HNPSPooling(spec.classifier, channels[-1])
+        self.head = readout_head(self.pooling.features, config.num_out_classify, config.dropout)
+        self.learns_scales = config.standardize
+        self.sizes = Sizes(2 * spec.classifier.layers) if config.standardize else None
 
-    def read(self, parts: tuple[FeedForwardWeights]) -> FeedForwardWeights:
-        """The weights themselves, of a tuple of one feed-forward part."""
-        (weights,) = parts
-        return weights
+    def read(self, weights: TransformerWeights) -> FeedForwardWeights:
+        """The classifier's weights themselves."""
+        return weights.classifier
 
-    def from_features(self, weights: FeedForwardWeights) -> Tensor:
+    def learn_scales(self, seen: Iterable[FeedForwardWeights]) -> None:
+        """Take the size of each tensor."""
+        self.sizes.learn(weights.tensors() for weights in seen)
+
+    def from_features(self, weights: FeedForwardWeights, keys: Tensor | None = None) -> Tensor:
         """Feed-forward weights of one channel to [b, out]."""
+        if self.sizes is not None:
+            sizes = iter(self.sizes().unbind())
+            weights = weights.map(lambda tensor: tensor / next(sizes))
         for layer in self.layers:
             weights = hnps.relu(layer(weights))
-        return self.head(self.pooling(weights))
+        return self.head(self.pooling(weights), keys)
 
 
-class FeatureBranch(Branch):
-    """Parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU."""
+class FlatBranch(Branch):
+    """What the branches share that read numbers [b, inputs] of parts of the weights.
+
+    Args:
+        features: from parts to numbers.
+        parts: which parts.
+        groups: of how many neighbouring inputs each is, that share their scale, as `Standardised` takes them.
+        config: whether inputs are standardised, and whether by log-magnitudes.
+    """
 
     def __init__(
-        self, features: Callable[[tuple[Part, ...]], Tensor], inputs: int, hidden: tuple[int, ...], outputs: int
+        self, features: Callable[[tuple[Part, ...]], Tensor], parts: Parts, groups: list[int], config: ModelConfig
     ):
         super().__init__()
-        self.read = features
-        sizes = (inputs, *hidden, outputs)
-        layers = [(nn.Linear(n, m), nn.ReLU()) for n, m in itertools.pairwise(sizes)]
-        self.layers = nn.Sequential(*(module for pair in layers for module in pair))
+        self._features, self._parts = features, parts
+        self.learns_scales = config.standardize
+        self.scale = Standardised(groups, log_magnitudes=config.log_magnitudes) if config.standardize else None
 
-    def from_features(self, features: Tensor) -> Tensor:
+    def read(self, weights: TransformerWeights) -> Tensor:
+        """The numbers [b, inputs]."""
+        return self._features(self._parts(weights))
+
+    def learn_scales(self, seen: Iterable[Tensor]) -> None:
+        """Take the scale of each group."""
+        self.scale.learn(seen)
+
+    def scaled(self, numbers: Tensor) -> Tensor:
+        """Numbers [b, inputs] as the layers see them."""
+        return numbers if self.scale is None else self.scale(numbers)
+
+
+class FeatureBranch(FlatBranch):
+    """Parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
+
+    Args:
+        mode: statnn, statistics of each tensor, or mlp, flattened weights.
+        parts: which parts.
+        example: a network's weights, of any numbers.
+        hidden, outputs: widths.
+        config: dropout and scales.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        parts: Parts,
+        example: TransformerWeights,
+        hidden: tuple[int, ...],
+        outputs: int,
+        config: ModelConfig,
+    ):
+        tensors = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
+        # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
+        groups = tensors if mode == "mlp" else [1] * (STATISTICS_PER_TENSOR * len(tensors))
+        super().__init__(FEATURES[mode], parts, groups, config)
+        *widths, last = itertools.pairwise((sum(groups), *hidden, outputs))
+        layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
+        self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
+
+    def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Features [b, inputs] to [b, out]."""
-        return self.layers(features)
+        return self.layers(self.scaled(features), keys)
 
 
-class LinearBranch(Branch):
-    """Flattened parts to [b, out] by one Linear: the published embedding branch."""
+class LinearBranch(FlatBranch):
+    """Flattened parts to [b, out] by one Linear: the published embedding branch; arguments as of `FeatureBranch`."""
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
+    def __init__(self, parts: Parts, example: TransformerWeights, outputs: int, config: ModelConfig):
+        groups = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
+        super().__init__(flatten, parts, groups, config)
+        self.linear = nn.Linear(sum(groups), outputs)
 
-    def read(self, parts: tuple[Part, ...]) -> Tensor:
-        """All trained numbers of the parts: [b, inputs]."""
-        return flatten(parts)
-
-    def from_features(self, flat: Tensor) -> Tensor:
+    def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Flattened parts [b, inputs] to [b, out]."""
-        return self.linear(flat)
+        return self.linear(self.scaled(features))
 
 
-FEATURES = {"mlp": flatten, "statnn": weight_statistics}
+def of_embedding(weights: TransformerWeights) -> tuple[Part, ...]:
+    """The part that an embedding branch reads."""
+    return (weights.embedding,)
+
+
+def of_blocks(weights: TransformerWeights) -> tuple[Part, ...]:
+    """The parts that an encoder branch reads."""
+    return weights.blocks
+
+
+def of_classifier(weights: TransformerWeights) -> tuple[Part, ...]:
+    """The part that a classifier branch reads."""
+    return (weights.classifier,)

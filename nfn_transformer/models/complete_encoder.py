@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.network_invariants import (
     Invariants,
     check_has_invariants,
@@ -16,57 +17,45 @@ from nfn_transformer.layers.network_invariants import (
     invariants_of_rest,
     read_invariants,
 )
+from nfn_transformer.layers.scaling import Again, Standardised
+from nfn_transformer.models.branches import Branch
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 WIDTH = 64
 """Of all hidden layers."""
 
-# Standardised numbers beyond this many deviations count as so many: a network unlike all that were seen stays readable.
-_FARTHEST = 4.0
 # Invariants are of the order of 1: what differs less is the same in all networks but for rounding.
 _LEAST_DEVIATION = 0.01
 
 
-class Standardised(nn.Module):
-    """Numbers [..., size] with mean 0 and deviation 1 over what `learn` has seen."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("deviation", torch.ones(size))
-
-    def learn(self, numbers: Tensor) -> None:
-        """Take mean and deviation over numbers [m, size]; a deviation below 0.01 counts as so much."""
-        numbers = numbers.double()
-        self.mean.copy_(numbers.mean(0))
-        self.deviation.copy_(numbers.std(0, correction=0).clamp(min=_LEAST_DEVIATION))
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Standardised, and cut off at four deviations."""
-        return ((numbers - self.mean) / self.deviation).clamp(-_FARTHEST, _FARTHEST)
-
-
-class CompleteEncoder(nn.Module):
+class CompleteEncoder(Branch):
     """Whole networks to numbers [b, outputs] that the complete group leaves unchanged.
 
     Args:
         spec: whether the networks have an embedding; nothing else of it decides a shape of a parameter.
         outputs: how many numbers.
+        dropout: of hidden numbers, and half as much of inputs.
 
     Raises:
         SpecError: the networks have no blocks, blocks of several widths, or a classifier that has not two layers.
     """
 
-    def __init__(self, spec: TransformerSpec, outputs: int):
+    reads_slowly = True
+    learns_scales = True
+
+    def __init__(self, spec: TransformerSpec, outputs: int, dropout: float = 0.0):
         super().__init__()
         check_has_invariants(spec)
         self.spec = spec
         block, rest = invariants_of_block(spec), invariants_of_rest(spec)
-        self.block_scale, self.rest_scale = Standardised(block), Standardised(rest)
+        self.block_scale = Standardised([1] * block, _LEAST_DEVIATION)
+        self.rest_scale = Standardised([1] * rest, _LEAST_DEVIATION)
         self.block = nn.Linear(block, WIDTH)
         self.rest = nn.Linear(rest, WIDTH)
-        self.head = nn.Sequential(nn.GELU(), nn.Linear(4 * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, outputs))
+        self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
+        first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, outputs)
+        self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
 
     def read(self, weights: TransformerWeights) -> Invariants:
         """Invariants of b networks."""
@@ -77,12 +66,11 @@ class CompleteEncoder(nn.Module):
 
         Blocks share a scale, as they share all that follows.
         """
-        seen = list(seen)
-        self.block_scale.learn(torch.cat([part.blocks.flatten(0, 1) for part in seen]))
-        self.rest_scale.learn(torch.cat([part.rest for part in seen]))
+        self.block_scale.learn(Again(lambda: (part.blocks.flatten(0, 1) for part in seen)))
+        self.rest_scale.learn(Again(lambda: (part.rest for part in seen)))
 
-    def from_features(self, features: Invariants) -> Tensor:
+    def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
         """Invariants to [b, outputs]."""
-        blocks = self.block(self.block_scale(features.blocks))  # [b, L, WIDTH]
-        rest = self.rest(self.rest_scale(features.rest))
-        return self.head(torch.cat([blocks.mean(1), blocks[:, 0], blocks[:, -1], rest], dim=1))
+        blocks = self.block(self.block_dropout(self.block_scale(features.blocks), keys))  # [b, L, WIDTH]
+        rest = self.rest(self.rest_dropout(self.rest_scale(features.rest), keys))
+        return self.head(torch.cat([blocks.mean(1), blocks[:, 0], blocks[:, -1], rest], dim=1), keys)

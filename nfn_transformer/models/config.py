@@ -13,7 +13,13 @@ EMBEDDING_MODES = ("no", "mlp")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Modes and widths; the defaults are the published ones (arXiv 2410.04209, section 6)."""
+    """Modes, widths, and what helps on small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
+
+    Fields, besides modes and widths: dropout, the share of hidden numbers dropped in training, in [0, 1); standardize,
+    whether inputs are divided by their size over the training split (the complete encoder always does);
+    log_magnitudes, whether flattened weights and statistics are first taken on a logarithmic scale; ensemble, how many
+    predictors are trained side by side and averaged.
+    """
 
     enc_mode: str = "inv"
     cls_mode: str = "mlp"
@@ -24,6 +30,10 @@ class ModelConfig:
     num_out_classify: int = 10
     num_out_embedding: int = 10
     init_type: str = "xavier_normal"
+    dropout: float = 0.0
+    standardize: bool = False
+    log_magnitudes: bool = False
+    ensemble: int = 1
 
     def __post_init__(self):
         for value, known in (
@@ -38,6 +48,10 @@ class ModelConfig:
         outputs = (self.num_out_encoder, self.num_out_classify, self.num_out_embedding)
         if not (self.transformers_nfn_channels and self.classifier_nfn_channels) or min(*widths, *outputs) < 1:
             raise ValueError(f"a width is missing or below 1 in {self}")
+        if not 0 <= self.dropout < 1 or self.ensemble < 1:
+            raise ValueError(f"a number is out of its range in {self}")
+        if self.log_magnitudes and not self.standardize:
+            raise ValueError("log-magnitudes are taken of inputs that are standardised")
 
     @property
     def name(self) -> str:
@@ -58,4 +72,9 @@ class ModelConfig:
         if self.emb_mode != "no" and spec.embedding is None:
             raise UserError(
                 f"--emb_mode {self.emb_mode}: the checkpoints of zoo '{dataset}' have no embedding; use --emb_mode no"
+            )
+        if self.log_magnitudes and not {self.enc_mode, self.cls_mode, self.emb_mode} & {"mlp", "statnn"}:
+            raise UserError(
+                "--log_magnitudes True: no branch reads flattened weights or statistics; a logarithm of anything else "
+                "would break its symmetry"
             )

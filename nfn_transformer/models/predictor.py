@@ -1,54 +1,59 @@
-"""The predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid."""
+"""The predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid; or an ensemble of them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.hashing import GOLDEN, mixed, signed
+from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.layers.features import BlockFeatures
 from nfn_transformer.layers.network_invariants import Invariants
-from nfn_transformer.models.branches import FEATURES, EquivariantEncoder, FeatureBranch, HNPSBranch, LinearBranch
+from nfn_transformer.layers.scaling import Again
+from nfn_transformer.models.branches import (
+    Branch,
+    EquivariantEncoder,
+    FeatureBranch,
+    HNPSBranch,
+    LinearBranch,
+    of_blocks,
+    of_classifier,
+    of_embedding,
+)
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
 from nfn_transformer.weights.checkpoint_format import state_dict_shapes, weights_from_state_dict
-from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights, TensorFields, TransformerWeights
+from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 
 @dataclass(frozen=True)
 class Features(TensorFields):
-    """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch."""
+    """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch.
+
+    `network` [b], int64, are numbers that tell a zoo's networks apart, by which dropout chooses; None outside training.
+    """
 
     encoder: tuple[BlockFeatures, ...] | Invariants | Tensor | None
     classifier: FeedForwardWeights | Tensor | None
     embedding: Tensor | None
+    network: Tensor | None = None
+
+    def of_networks(self, network: Tensor) -> "Features":
+        """The same with the networks' numbers."""
+        return replace(self, network=network)
 
 
-class AccuracyPredictor(nn.Module):
-    """Weights of transformers of one spec to their predicted accuracy (arXiv 2410.04209, section 6).
+class Predictor(nn.Module):
+    """What a predictor of accuracy and an ensemble of them share.
 
-    Args:
-        spec: sizes of the networks that are read.
-        config: the branches and their widths.
+    Attributes: spec, sizes of the networks that are read; config, of branches and widths.
     """
 
-    def __init__(self, spec: TransformerSpec, config: ModelConfig):
-        super().__init__()
-        self.spec, self.config = spec, config
-        self.encoder = self.classifier = self.embedding = None
-        outputs = 0
-        if config.enc_mode != "no":
-            self.encoder = _encoder(spec, config)
-            outputs += config.num_out_encoder
-        if config.cls_mode != "no":
-            self.classifier = _classifier(spec, config)
-            outputs += config.num_out_classify
-        if config.emb_mode != "no":
-            self.embedding = LinearBranch(_example(spec, flat=True)["embedding"], config.num_out_embedding)
-            outputs += config.num_out_embedding
-        self.output = nn.Linear(outputs, 1)
+    spec: TransformerSpec
+    config: ModelConfig
 
     def read(self, weights: TransformerWeights) -> Features:
         """What the branches see of the weights, made by no parameter: once for a network, not in every epoch.
@@ -56,40 +61,11 @@ class AccuracyPredictor(nn.Module):
         Raises:
             SpecError: the weights do not have the sizes of `spec`.
         """
-        weights.check(self.spec)
-        return Features(
-            encoder=None if self.encoder is None else self.encoder.read(self._seen_by_encoder(weights)),
-            classifier=None if self.classifier is None else self.classifier.read((weights.classifier,)),
-            embedding=None if self.embedding is None else self.embedding.read((weights.embedding,)),
-        )
-
-    def _seen_by_encoder(self, weights: TransformerWeights) -> TransformerWeights | tuple[BlockWeights, ...]:
-        return weights if isinstance(self.encoder, CompleteEncoder) else weights.blocks
-
-    @property
-    def learns_scales(self) -> bool:
-        """Whether `learn_scales` is to be called before the first epoch."""
-        return isinstance(self.encoder, CompleteEncoder)
-
-    @property
-    def reads_slowly(self) -> bool:
-        """Whether `read` takes long, so that its features are better kept than made again."""
-        return isinstance(self.encoder, CompleteEncoder)
-
-    def learn_scales(self, seen: Iterable[Features]) -> None:
-        """Take the scales of inputs, where this model standardises any, from the training split's networks."""
-        if isinstance(self.encoder, CompleteEncoder):
-            self.encoder.learn_scales(features.encoder for features in seen)
+        raise NotImplementedError
 
     def from_features(self, features: Features) -> Tensor:
         """The logit of the predicted accuracy, [b], from what `read` gave for b networks."""
-        branches = (
-            (self.encoder, features.encoder),
-            (self.classifier, features.classifier),
-            (self.embedding, features.embedding),
-        )
-        parts = [branch.from_features(seen) for branch, seen in branches if branch is not None]
-        return self.output(torch.cat(parts, dim=1)).squeeze(1)
+        raise NotImplementedError
 
     def forward(self, weights: TransformerWeights) -> Tensor:
         """The logit of the predicted accuracy, [b].
@@ -107,38 +83,155 @@ class AccuracyPredictor(nn.Module):
         """
         return self(weights).sigmoid()
 
-
-def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor:
-    """A predictor on the CPU whose initial parameters depend on `seed` alone."""
-    with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
-        torch.manual_seed(stream_seed(seed, "parameters"))
-        return AccuracyPredictor(spec, config)
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
 
-def _example(spec: TransformerSpec, flat: bool) -> dict[str, int]:
-    """Numbers that each branch's features have, measured on an example network of zeros."""
+class AccuracyPredictor(Predictor):
+    """Weights of transformers of one spec to their predicted accuracy (arXiv 2410.04209, section 6).
+
+    Args:
+        spec: sizes of the networks that are read.
+        config: the branches and their widths; that of one predictor, whatever it says of an ensemble.
+    """
+
+    def __init__(self, spec: TransformerSpec, config: ModelConfig):
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.encoder = self.classifier = self.embedding = None
+        outputs, example = 0, _example(spec)
+        if config.enc_mode != "no":
+            self.encoder = _encoder(spec, example, config)
+            outputs += config.num_out_encoder
+        if config.cls_mode != "no":
+            self.classifier = _classifier(spec, example, config)
+            outputs += config.num_out_classify
+        if config.emb_mode != "no":
+            self.embedding = LinearBranch(of_embedding, example, config.num_out_embedding, config)
+            outputs += config.num_out_embedding
+        self.output = nn.Linear(outputs, 1)
+        number_dropouts(self)
+        self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """Those that there are, by the names of their fields in `Features`."""
+        named = {"encoder": self.encoder, "classifier": self.classifier, "embedding": self.embedding}
+        return {name: branch for name, branch in named.items() if branch is not None}
+
+    def read(self, weights: TransformerWeights) -> Features:
+        """See `Predictor`."""
+        weights.check(self.spec)
+        none = Features(None, None, None)
+        return replace(none, **{name: branch.read(weights) for name, branch in self.branches.items()})
+
+    @property
+    def reads_slowly(self) -> bool:
+        """Whether `read` takes long, so that its features are better kept than made again."""
+        return any(branch.reads_slowly for branch in self.branches.values())
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether `learn_scales` is to be called before the first epoch."""
+        return any(branch.learns_scales for branch in self.branches.values())
+
+    def learn_scales(self, seen: Iterable[Features]) -> None:
+        """Take the scales of inputs, where this model standardises any, from the training split's networks.
+
+        `seen` is gone through several times.
+        """
+        for name, branch in self.branches.items():
+            if branch.learns_scales:
+                branch.learn_scales(Again(lambda name=name: (getattr(features, name) for features in seen)))
+
+    def begin_epoch(self, key: int) -> None:
+        """Let dropout choose by a 63-bit number, that of a run and an epoch."""
+        self.epoch_key.fill_(key)
+
+    def from_features(self, features: Features) -> Tensor:
+        """See `Predictor`."""
+        keys = None
+        if self.training and self.config.dropout and features.network is not None:
+            keys = mixed(self.epoch_key + features.network * signed(GOLDEN))
+        parts = [branch.from_features(getattr(features, name), keys) for name, branch in self.branches.items()]
+        return self.output(torch.cat(parts, dim=1)).squeeze(1)
+
+
+class Ensemble(Predictor):
+    """Predictors that learn side by side on the same batches, each as it would alone; their logits are averaged.
+
+    Args:
+        members: at least one, of one configuration.
+    """
+
+    def __init__(self, members: Sequence[AccuracyPredictor]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.spec, self.config = members[0].spec, members[0].config
+
+    def read(self, weights: TransformerWeights) -> Features:
+        """See `Predictor`; all members see the same."""
+        return self.members[0].read(weights)
+
+    @property
+    def reads_slowly(self) -> bool:
+        """See `AccuracyPredictor`."""
+        return self.members[0].reads_slowly
+
+    @property
+    def learns_scales(self) -> bool:
+        """See `AccuracyPredictor`."""
+        return self.members[0].learns_scales
+
+    def learn_scales(self, seen: Iterable[Features]) -> None:
+        """See `AccuracyPredictor`."""
+        for member in self.members:
+            member.learn_scales(seen)
+
+    def begin_epoch(self, key: int) -> None:
+        """See `AccuracyPredictor`; the first member drops what it would drop alone, the others choose otherwise."""
+        for place, member in enumerate(self.members):
+            member.begin_epoch(stream_seed(key, "member", place) if place else key)
+
+    def from_features(self, features: Features) -> Tensor:
+        """The mean logit of the members, [b]; in training the logits of each, [members, b]."""
+        logits = torch.stack([member.from_features(features) for member in self.members])
+        return logits if self.training else logits.mean(0)
+
+
+def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
+    """A predictor, or an ensemble of them, on the CPU; the initial parameters depend on `seed` alone.
+
+    The first member of an ensemble is the predictor that there would be without the others.
+    """
+    members = []
+    for place in range(config.ensemble):
+        purpose = ("parameters", place) if place else ("parameters",)
+        with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
+            torch.manual_seed(stream_seed(seed, *purpose))
+            members.append(AccuracyPredictor(spec, config))
+    return members[0] if config.ensemble == 1 else Ensemble(members)
+
+
+def _example(spec: TransformerSpec) -> TransformerWeights:
+    """A network of zeros."""
     zeros = {key: torch.zeros(shape) for key, shape in state_dict_shapes(spec).items()}
-    weights = weights_from_state_dict(zeros, spec)
-    features = FEATURES["mlp" if flat else "statnn"]
-    parts = {"encoder": weights.blocks, "classifier": (weights.classifier,)}
-    if weights.embedding is not None:
-        parts["embedding"] = (weights.embedding,)
-    return {name: features(part).shape[1] for name, part in parts.items()}
+    return weights_from_state_dict(zeros, spec)
 
 
-def _encoder(spec: TransformerSpec, config: ModelConfig) -> nn.Module:
+def _encoder(spec: TransformerSpec, example: TransformerWeights, config: ModelConfig) -> Branch:
     if config.enc_mode == "complete":
-        return CompleteEncoder(spec, config.num_out_encoder)
+        return CompleteEncoder(spec, config.num_out_encoder, config.dropout)
     if config.enc_mode == "inv":
-        return EquivariantEncoder(
-            spec.blocks, config.transformers_nfn_channels, config.num_out_encoder, config.init_type
-        )
-    inputs = _example(spec, flat=config.enc_mode == "mlp")["encoder"]
-    return FeatureBranch(FEATURES[config.enc_mode], inputs, config.transformers_nfn_channels, config.num_out_encoder)
+        return EquivariantEncoder(spec, config)
+    hidden, outputs = config.transformers_nfn_channels, config.num_out_encoder
+    return FeatureBranch(config.enc_mode, of_blocks, example, hidden, outputs, config)
 
 
-def _classifier(spec: TransformerSpec, config: ModelConfig) -> nn.Module:
+def _classifier(spec: TransformerSpec, example: TransformerWeights, config: ModelConfig) -> Branch:
     if config.cls_mode == "hnps":
-        return HNPSBranch(spec.classifier, config.classifier_nfn_channels, config.num_out_classify, config.init_type)
-    inputs = _example(spec, flat=config.cls_mode == "mlp")["classifier"]
-    return FeatureBranch(FEATURES[config.cls_mode], inputs, config.classifier_nfn_channels, config.num_out_classify)
+        return HNPSBranch(spec, config)
+    hidden, outputs = config.classifier_nfn_channels, config.num_out_classify
+    return FeatureBranch(config.cls_mode, of_classifier, example, hidden, outputs, config)

@@ -65,9 +65,9 @@ class PublishedPredictor(nn.Module):
         """The logit of the predicted accuracy, [b]."""
         parts = [self.encoder(weights.blocks)]
         if self.classifier is not None:
-            parts.append(self.classifier((weights.classifier,)))
+            parts.append(self.classifier(weights))
         if self.embedding is not None:
-            parts.append(self.embedding((weights.embedding,)))
+            parts.append(self.embedding(weights))
         return self.output(torch.cat(parts, dim=1)).squeeze(1)
 
 

@@ -1,0 +1,60 @@
+"""Dropout whose choices are hashes of what they are for: a network of the zoo, an epoch, a layer, a place.
+
+So a run that is resumed, shared among processes, computed in pieces or trained at once with others drops what it would
+drop alone, and no random generator has to be kept.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.hashing import GOLDEN, mixed, shifted, signed
+
+_BITS = 31
+
+
+class Dropout(nn.Module):
+    """Numbers [b, ...] with a share set to zero and the others enlarged, in training only (Srivastava et al. 2014).
+
+    Args:
+        probability: of being dropped, in [0, 1).
+
+    Attribute: number, of this layer among those of a model, which `number_dropouts` gives.
+    """
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability, self.number = probability, 0
+
+    def forward(self, numbers: Tensor, keys: Tensor | None) -> Tensor:
+        """Drop by keys [b], int64, of the networks in this epoch; nothing where they are None."""
+        if keys is None or not self.training or not self.probability:
+            return numbers
+        one = numbers[0]
+        places = torch.arange(1, one.numel() + 1, device=numbers.device) * signed(GOLDEN)
+        of_layer = mixed(mixed(keys) + signed(self.number * GOLDEN))
+        bits = shifted(mixed(of_layer[:, None] + places), 64 - _BITS)
+        kept = bits >= round(self.probability * 2**_BITS)
+        return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)
+
+    def extra_repr(self) -> str:
+        return f"{self.probability}"
+
+
+class Chain(nn.Sequential):
+    """Modules one after another, of which those that drop are handed the keys."""
+
+    def forward(self, numbers: Tensor, keys: Tensor | None = None) -> Tensor:
+        for module in self:
+            numbers = module(numbers, keys) if isinstance(module, Dropout) else module(numbers)
+        return numbers
+
+
+def dropouts(probability: float) -> list[Dropout]:
+    """A layer to drop by, none where the probability is 0: what has no dropout has no place for it."""
+    return [Dropout(probability)] if probability else []
+
+
+def number_dropouts(model: nn.Module) -> None:
+    """Let all layers that drop choose differently."""
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
+        module.number = number
