@@ -1,4 +1,4 @@
-"""A table as one picture: a line of points for each row, a colour for each column."""
+"""A table as one picture: a line of points for each row, a colour for each column; or learning curves."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,31 @@ from nfn_transformer.grids.results_table import Summary, Table
 
 
 def save_figure(table: Table, path: Path) -> None:
-    """Write a dot plot (PNG): rows sorted by tau, mean and standard error, published numbers as hollow diamonds."""
-    from matplotlib import colormaps
+    """Write the picture (PNG) that the table's grid asks for."""
     from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
 
-    grid = table.grid
-    columns = [column.name for column in grid.columns]
-    rows = sorted((row.name for row in grid.rows), key=lambda name: _height(table, name))
-    figure = Figure(figsize=(7, 1.2 + 0.45 * len(rows)), layout="constrained")
+    rows, curves = len(table.grid.rows), table.grid.figure == "curves"
+    figure = Figure(figsize=(8.5, 5.5) if curves else (7, 1.2 + 0.45 * rows), layout="constrained")
     axes = figure.add_subplot()
+    (_draw_curves if curves else _draw_dots)(axes, table)
+    axes.set_title(_plain(table.grid.title), fontsize="medium")
+    if curves or len(table.grid.columns) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    with atomic_files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _label(table: Table) -> str:
+    seeds = f"mean and standard error over {len(table.grid.seeds)} seeds"
+    return f"Kendall's tau on the test side, {seeds}" + ("; diamonds: published" if table.grid.published else "")
+
+
+def _draw_dots(axes, table: Table) -> None:
+    """Rows sorted by tau, mean and standard error, published numbers as hollow diamonds."""
+    from matplotlib import colormaps
+
+    columns = [column.name for column in table.grid.columns]
+    rows = sorted((row.name for row in table.grid.rows), key=lambda name: _height(table, name))
     for place, column in enumerate(columns):
         # Columns lie a little above each other, the first one on top, so that no error bar hides another.
         offset = 0.5 * (0.5 - (place + 0.5) / len(columns)) if len(columns) > 1 else 0.0
@@ -27,13 +43,55 @@ def save_figure(table: Table, path: Path) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    seeds = f"mean and standard error over {len(grid.seeds)} seeds"
-    axes.set_xlabel(f"Kendall's tau on the test side, {seeds}" + ("; diamonds: published" if grid.published else ""))
-    axes.set_title(_plain(grid.title), fontsize="medium")
-    if len(columns) > 1:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    with atomic_files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    axes.set_xlabel(_label(table))
+
+
+def _draw_curves(axes, table: Table) -> None:
+    """A line for each row over the number of training networks, the row that others are compared with in front."""
+    from matplotlib import colormaps
+
+    grid = table.grid
+    rows = sorted((row.name for row in grid.rows), key=lambda name: -_last(table, name))
+    sizes = {column.name: _training_networks(table, column.name) for column in grid.columns}
+    for place, row in enumerate(rows):
+        found = {sizes[column.name]: table.summaries[row, column.name] for column in grid.columns}
+        points = sorted((size, s) for size, s in found.items() if not math.isnan(s.mean) and not math.isnan(size))
+        front = row == grid.reference_row
+        axes.errorbar(
+            [size for size, _ in points],
+            [s.mean for _, s in points],
+            yerr=[0.0 if math.isnan(s.standard_error) else s.standard_error for _, s in points],
+            fmt=_MARKERS[place % len(_MARKERS)] + "-",
+            color="black" if front else colormaps["tab20"](place % 20),
+            linewidth=2.5 if front else 1.2,
+            markersize=5,
+            capsize=2,
+            zorder=3 if front else 2,
+            label=_plain(row),
+        )
+    axes.set_xscale("log")
+    ticks = sorted(size for size in sizes.values() if not math.isnan(size))
+    axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
+    axes.minorticks_off()
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("networks to learn from")
+    axes.set_ylabel(_label(table))
+
+
+_MARKERS = "osD^vP"
+
+
+def _training_networks(table: Table, column: str) -> float:
+    """Of a column's cells, in the mean; nan where none is finished."""
+    found = [result.train for (_, name, _), result in table.results.items() if name == column]
+    return sum(found) / len(found) if found else math.nan
+
+
+def _last(table: Table, row: str) -> float:
+    """Tau of a row in its last column that has one, by which curves are sorted; others go to the end."""
+    means = [table.summaries[row, column.name].mean for column in table.grid.columns]
+    return next((mean for mean in reversed(means) if not math.isnan(mean)), -math.inf)
 
 
 def _draw_column(axes, summaries: Sequence[Summary], name: str, offset: float, colour) -> None:

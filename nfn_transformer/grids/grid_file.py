@@ -13,6 +13,7 @@
     flags: {dataset: mnist, data_path: data/mnist_transformer}        (of every cell)
     flags_of: {main: {emb_mode: no}}                                  (of the cells of one command)
     compare: {rows: Transformer-NFN}                 (a row, or a column, that the others are compared with)
+    figure: dots                                     (or curves: columns by their number of training networks)
     published:
       source: arXiv 2410.04209
       rows: {Transformer-NFN: {all: 0.905 +- 0.002}}
@@ -30,7 +31,8 @@ import yaml
 
 from nfn_transformer.errors import UserError
 
-_KEYS = {"title", "about", "models", "rows", "columns", "seeds", "flags", "flags_of", "compare", "published"}
+_KEYS = {"title", "about", "models", "rows", "columns", "seeds", "flags", "flags_of", "compare", "figure", "published"}
+_FIGURES = ("dots", "curves")
 
 
 class GridError(UserError):
@@ -67,7 +69,7 @@ class Grid:
     """What a grid's file says.
 
     Fields: path of the file; reference_row or reference_column, the name of what the others are compared with;
-    published, (row, column) -> published number; source, where those stand.
+    published, (row, column) -> published number; source, where those stand; figure, dots or curves.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Grid:
     reference_column: str | None
     published: Mapping[tuple[str, str], Published]
     source: str
+    figure: str = "dots"
 
 
 def read_grid(path: Path) -> Grid:
@@ -119,7 +122,15 @@ def read_grid(path: Path) -> Grid:
         reference_column=reference_column,
         published=published,
         source=source,
+        figure=_figure(values, path),
     )
+
+
+def _figure(values: Mapping, path: Path) -> str:
+    figure = _text(values.get("figure", _FIGURES[0]), f"{path}: figure")
+    if figure not in _FIGURES:
+        raise GridError(f"{path}: figure: '{figure}', expected one of {', '.join(_FIGURES)}")
+    return figure
 
 
 class _Loader(yaml.BaseLoader):
