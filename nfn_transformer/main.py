@@ -15,7 +15,7 @@ from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
 from nfn_transformer.training_command import TrainingCommand
 
-COMPLETE = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", dropout=0.2, ensemble=5)
+COMPLETE = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", dropout=0.4, ensemble=5)
 """What the complete encoder has by default: it reads whole networks, and is meant for small zoos."""
 
 
