@@ -23,7 +23,6 @@ from nfn_transformer.experiments.fitted import FittedPredictor
 from nfn_transformer.experiments.learners import load_fitted
 from nfn_transformer.experiments.predictions import write_predictions
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
@@ -47,6 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_path", help="folder or zip of that zoo (default: as main.py finds it)")
     parser.add_argument("--ckpt_epoch", metavar="EPOCH", help="epoch of its checkpoints (default: the run's)")
     parser.add_argument(
+        "--n_heads",
+        type=cli.count,
+        help="heads of the networks, where neither a zoo's metadata nor a checkpoint tells (default: the run's)",
+    )
+    parser.add_argument(
         "--where", metavar="COLUMN=VALUE,...", help="only rows of its metadata with these values (default: the run's)"
     )
     parser.add_argument(
@@ -61,8 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_sizes(zoo: Zoo, spec: TransformerSpec, where: str) -> None:
-    if zoo.spec != spec:
+def _check_sizes(zoo: Zoo, fitted: FittedPredictor, where: str) -> None:
+    if not fitted.reads(zoo.spec):
+        spec = fitted.spec
         differing = next(
             (f"{found} where the run's have {expected}")
             for found, expected in (
@@ -85,6 +90,7 @@ def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> DataConfig:
         dataset=dataset,
         data_path=absolute(existing_zoo(data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
+        n_heads=flags.n_heads or own.n_heads,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
     )
 
@@ -119,7 +125,7 @@ def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace
     wanted = replace(data, where=where)
     found = None if flags.split == "all" else _own_test_split(run, data, where, flags.split == "test")
     zoo = load_zoo(wanted) if found is None else found[0]
-    _check_sizes(zoo, fitted.spec, data.data_path)
+    _check_sizes(zoo, fitted, data.data_path)
     if found is None:
         index, what = torch.arange(len(zoo)), "all of its checkpoints"
     else:
@@ -147,8 +153,10 @@ def main(arguments: Sequence[str]) -> int:
     if of_a_zoo:
         names, predicted, labels = _score(run, fitted, flags)
     else:
-        names, weights = read_loose_checkpoints(flags.checkpoints, fitted.spec)
-        predicted = fitted.accuracies(fitted.outputs_of(weights))
+        names, found = read_loose_checkpoints(flags.checkpoints, fitted.spec, fitted.reads, flags.n_heads)
+        predicted = torch.empty(len(names), dtype=torch.float64)
+        for of_one_size in found:
+            predicted[of_one_size.places] = fitted.accuracies(fitted.outputs_of(of_one_size.weights))
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
             print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from nfn_transformer.baselines.flattening import flatten_networks, trained_parts
 from nfn_transformer.baselines.weight_statistics import weight_statistics
 from nfn_transformer.errors import RunError, SpecError, UserError
-from nfn_transformer.layers.network_invariants import check_has_invariants, read_invariants
+from nfn_transformer.layers.network_invariants import check_has_invariants, has_like_invariants, read_invariants
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS
@@ -40,7 +40,7 @@ def features_of_checkpoints(features: str, zoo: Zoo, index: Tensor) -> Tensor:
     found = None
     starts = range(0, len(index), _BATCH)
     for start in tqdm(starts, desc="reading features", unit=" batches", leave=False, disable=None):
-        part = features_of_networks(features, zoo.weights(index[start : start + _BATCH]), zoo.spec)
+        part = features_of_networks(features, zoo.weights(index[start : start + _BATCH]))
         if found is None:
             found = part.new_empty(len(index), part.shape[1])
         found[start : start + len(part)] = part
@@ -49,7 +49,14 @@ def features_of_checkpoints(features: str, zoo: Zoo, index: Tensor) -> Tensor:
     return found
 
 
-def features_of_networks(features: str, weights: TransformerWeights, spec: TransformerSpec) -> Tensor:
+def reads(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
+    """Whether trees that were fitted to such features of networks of `spec` can be asked about networks of `other`."""
+    if features == "invariants":
+        return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
+    return features == "hyperparameters" or spec == other
+
+
+def features_of_networks(features: str, weights: TransformerWeights) -> Tensor:
     """Features of b networks: [b, numbers].
 
     Raises:
@@ -61,6 +68,6 @@ def features_of_networks(features: str, weights: TransformerWeights, spec: Trans
         case "statistics":
             return weight_statistics(trained_parts(weights))
         case "invariants":
-            invariants = read_invariants(weights, spec)
+            invariants = read_invariants(weights)
             return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
     raise RunError(f"the predictor reads {features}, which weights do not tell; have it score a labelled zoo")

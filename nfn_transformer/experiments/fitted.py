@@ -5,18 +5,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nfn_transformer.baselines import tree_features
 from nfn_transformer.baselines.tree_features import features_of_checkpoints, features_of_networks
 from nfn_transformer.baselines.tree_fitting import TreeModel
 from nfn_transformer.experiments.metrics import Metrics, measure_logits, measure_regression
 from nfn_transformer.experiments.predictions import predict_logits, predict_logits_of
-from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.models.predictor import Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
 
 
 class FittedPredictor(Protocol):
-    """A trained predictor of networks with the sizes of `spec`.
+    """A trained predictor, which learned from networks with the sizes of `spec`.
 
     `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attribute: size, what is
     counted of it -> how many.
@@ -26,6 +27,9 @@ class FittedPredictor(Protocol):
 
     @property
     def size(self) -> dict[str, int]: ...
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Whether it can be asked about networks of these sizes."""
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """For the checkpoints that `index` [n] selects in a zoo on the CPU."""
@@ -43,13 +47,17 @@ class FittedPredictor(Protocol):
 class FittedNetwork:
     """A neural network, whose outputs are logits of accuracies."""
 
-    def __init__(self, model: AccuracyPredictor, device: torch.device):
+    def __init__(self, model: Predictor, device: torch.device):
         self.model, self.spec, self.device = model.to(device), model.spec, device
 
     @property
     def size(self) -> dict[str, int]:
         """The number of its parameters."""
         return {"parameters": sum(parameter.numel() for parameter in self.model.parameters())}
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Whether it can be asked about networks of these sizes."""
+        return self.model.reads(spec)
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Logits [n] for the checkpoints that `index` [n] selects."""
@@ -79,6 +87,10 @@ class FittedTrees:
         """The number of its trees."""
         return {"trees": self.model.trees}
 
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Whether it can be asked about networks of these sizes."""
+        return tree_features.reads(self.features, self.spec, spec)
+
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Accuracies [n] for the checkpoints that `index` [n] selects."""
         return torch.from_numpy(self.model.predict(features_of_checkpoints(self.features, zoo, index).numpy()))
@@ -89,7 +101,7 @@ class FittedTrees:
         Raises:
             RunError: the trees read hyperparameters, which weights do not tell.
         """
-        return torch.from_numpy(self.model.predict(features_of_networks(self.features, weights, self.spec).numpy()))
+        return torch.from_numpy(self.model.predict(features_of_networks(self.features, weights).numpy()))
 
     def accuracies(self, outputs: Tensor) -> Tensor:
         """Predicted accuracies [n] in float64."""

@@ -58,13 +58,24 @@ def check_has_invariants(spec: TransformerSpec) -> None:
         )
 
 
+def has_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
+    """Whether networks of `other` have invariants that mean the same as those of `spec`, however many blocks they have:
+    both have an embedding, or neither."""
+    try:
+        check_has_invariants(other)
+    except SpecError:
+        return False
+    return (spec.embedding is None) == (other.embedding is None)
+
+
 @torch.no_grad()
-def read_invariants(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:
+def read_invariants(weights: TransformerWeights) -> Invariants:
     """The invariants of b networks, weights of one channel.
 
     Raises:
         SpecError: see `check_has_invariants`.
     """
+    spec = weights.spec
     check_has_invariants(spec)
     chunk = _networks_at_once(spec)
     parts = [_read(weights[start : start + chunk], spec) for start in range(0, weights.batch, chunk)]

@@ -61,6 +61,10 @@ class Branch(nn.Module):
         """Features of b networks, tensors [b, ...], from their weights with one channel."""
         raise NotImplementedError
 
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Whether it reads networks of a spec that is not the one that it was made for."""
+        return False
+
     def learn_scales(self, seen: Iterable) -> None:
         """Take scales of inputs from the training split's features; `seen` is gone through several times."""
 

@@ -13,6 +13,7 @@ from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.network_invariants import (
     Invariants,
     check_has_invariants,
+    has_like_invariants,
     invariants_of_block,
     invariants_of_rest,
     read_invariants,
@@ -59,7 +60,11 @@ class CompleteEncoder(Branch):
 
     def read(self, weights: TransformerWeights) -> Invariants:
         """Invariants of b networks."""
-        return read_invariants(weights, self.spec)
+        return read_invariants(weights)
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Networks of other sizes too, as long as they have an embedding where those that it learned from had one."""
+        return has_like_invariants(self.spec, spec)
 
     def learn_scales(self, seen: Iterable[Invariants]) -> None:
         """Take the scales of all invariants from networks, the training split's; before the first epoch.

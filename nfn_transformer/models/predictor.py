@@ -49,7 +49,7 @@ class Features(TensorFields):
 class Predictor(nn.Module):
     """What a predictor of accuracy and an ensemble of them share.
 
-    Attributes: spec, sizes of the networks that are read; config, of branches and widths.
+    Attributes: spec, sizes of the networks that it learns from; config, of branches and widths.
     """
 
     spec: TransformerSpec
@@ -59,8 +59,12 @@ class Predictor(nn.Module):
         """What the branches see of the weights, made by no parameter: once for a network, not in every epoch.
 
         Raises:
-            SpecError: the weights do not have the sizes of `spec`.
+            SpecError: the weights have sizes that it does not read.
         """
+        raise NotImplementedError
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """Whether it reads networks of these sizes: those that it was made for, and others where all branches do."""
         raise NotImplementedError
 
     def from_features(self, features: Features) -> Tensor:
@@ -71,7 +75,7 @@ class Predictor(nn.Module):
         """The logit of the predicted accuracy, [b].
 
         Raises:
-            SpecError: the weights do not have the sizes of `spec`.
+            SpecError: the weights have sizes that it does not read.
         """
         return self.from_features(self.read(weights))
 
@@ -79,7 +83,7 @@ class Predictor(nn.Module):
         """The predicted accuracy in (0, 1), [b].
 
         Raises:
-            SpecError: the weights do not have the sizes of `spec`.
+            SpecError: the weights have sizes that it does not read.
         """
         return self(weights).sigmoid()
 
@@ -93,7 +97,7 @@ class AccuracyPredictor(Predictor):
     """Weights of transformers of one spec to their predicted accuracy (arXiv 2410.04209, section 6).
 
     Args:
-        spec: sizes of the networks that are read.
+        spec: sizes of the networks that it learns from.
         config: the branches and their widths; that of one predictor, whatever it says of an ensemble.
     """
 
@@ -123,9 +127,14 @@ class AccuracyPredictor(Predictor):
 
     def read(self, weights: TransformerWeights) -> Features:
         """See `Predictor`."""
-        weights.check(self.spec)
+        if not self.reads(weights.spec):
+            weights.check(self.spec)
         none = Features(None, None, None)
         return replace(none, **{name: branch.read(weights) for name, branch in self.branches.items()})
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """See `Predictor`."""
+        return spec == self.spec or all(branch.reads(spec) for branch in self.branches.values())
 
     @property
     def reads_slowly(self) -> bool:
@@ -174,6 +183,10 @@ class Ensemble(Predictor):
     def read(self, weights: TransformerWeights) -> Features:
         """See `Predictor`; all members see the same."""
         return self.members[0].read(weights)
+
+    def reads(self, spec: TransformerSpec) -> bool:
+        """See `Predictor`."""
+        return self.members[0].reads(spec)
 
     @property
     def reads_slowly(self) -> bool:

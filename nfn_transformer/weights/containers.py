@@ -76,6 +76,12 @@ class BlockWeights(TensorFields):
             check_shape(name, getattr(self, name), expected)
 
     @property
+    def spec(self) -> BlockSpec:
+        """The block's sizes."""
+        heads, width, key = self.W_Q.shape[2:]
+        return BlockSpec(heads, width, key, self.W_V.shape[-1], self.W_A.shape[-1])
+
+    @property
     def channels(self) -> int:
         """The number d of channels."""
         return self.W_A.shape[1]
@@ -112,6 +118,11 @@ class FeedForwardWeights(TensorFields):
             check_shape(f"biases[{s}]", bias, (spec.sizes[s + 1],))
 
     @property
+    def spec(self) -> FeedForwardSpec:
+        """The network's sizes."""
+        return FeedForwardSpec((self.weights[0].shape[-1], *(weight.shape[-2] for weight in self.weights)))
+
+    @property
     def channels(self) -> int:
         """The number d of channels."""
         return self.weights[0].shape[1]
@@ -134,6 +145,12 @@ class EmbeddingWeights(TensorFields):
         check_shape("conv_weight", self.conv_weight, (spec.width, spec.channels, *spec.patch))
         check_shape("conv_bias", self.conv_bias, (spec.width,))
         check_shape("pos_embedding", self.pos_embedding, (spec.tokens, spec.width))
+
+    @property
+    def spec(self) -> EmbeddingSpec:
+        """The embedding's sizes."""
+        width, channels, *patch = self.conv_weight.shape[2:]
+        return EmbeddingSpec(channels, width, tuple(patch), self.pos_embedding.shape[2])
 
 
 @dataclass(frozen=True)
@@ -159,6 +176,12 @@ class TransformerWeights(TensorFields):
             )
         if self.embedding is not None and spec.embedding is not None:
             self.embedding.check(spec.embedding)
+
+    @property
+    def spec(self) -> TransformerSpec:
+        """The networks' sizes."""
+        embedding = None if self.embedding is None else self.embedding.spec
+        return TransformerSpec(tuple(block.spec for block in self.blocks), self.classifier.spec, embedding)
 
     @property
     def batch(self) -> int:

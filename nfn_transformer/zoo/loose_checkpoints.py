@@ -2,13 +2,17 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.weights.checkpoint_format import (
+    Shape,
+    spec_from_shapes,
     state_dict_shapes,
     unflatten_rows,
     weights_from_state_dict,
@@ -23,36 +27,76 @@ from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, Zi
 MAX_LISTED = 10
 
 
-def read_loose_checkpoints(paths: Sequence[Path], spec: TransformerSpec) -> tuple[list[str], TransformerWeights]:
-    """The weights of all checkpoints that the paths name, and where each was found.
+@dataclass(frozen=True)
+class LooseCheckpoints:
+    """Networks of one size: their places [n] among all that were asked for, and their weights [n, 1, ...]."""
+
+    places: list[int]
+    weights: TransformerWeights
+
+
+Reads = Callable[[TransformerSpec], bool]
+"""Whether networks of a spec can be used."""
+
+
+def read_loose_checkpoints(
+    paths: Sequence[Path], spec: TransformerSpec, reads: Reads | None = None, n_heads: int | None = None
+) -> tuple[list[str], list[LooseCheckpoints]]:
+    """Where each checkpoint was found that the paths name, and the weights of all, size by size.
 
     Args:
         paths: checkpoint files, folders (every .pt below them but embedding.pt) and zips of such folders.
-        spec: sizes that every network must have; heads are taken to be the spec's.
+        spec: sizes that networks are expected to have.
+        reads: what other sizes they may have; none where it is None.
+        n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
 
     Raises:
         ZooError: a path does not exist or holds no checkpoint, or checkpoints are unreadable or have
             other sizes; all of these are named.
     """
-    names, rows, problems = [], [], []
+    names, problems = [], []
+    by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
     for path in paths:
         for name, content in _contents(path):
             outcome = read_checkpoint(name, content) if isinstance(content, bytes) else None
             if outcome is None or outcome.fault:
                 problems.append(f"{name}: {content if outcome is None else outcome.fault.detail}")
-            elif problem := _difference(dict(outcome.shapes), spec):
-                problems.append(f"{name}: {problem}")
-            else:
-                names.append(name)
+                continue
+            try:
+                places, rows = by_spec.setdefault(_spec(dict(outcome.shapes), spec, reads, n_heads), ([], []))
+                places.append(len(names))
                 rows.append(torch.from_numpy(outcome.row))
+                names.append(name)
+            except SpecError as error:
+                problems.append(f"{name}: {error}")
     if problems:
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         listed = "\n  ".join([*(printable(problem) for problem in problems[:MAX_LISTED]), *more])
         raise ZooError(f"{len(problems)} checkpoint{'s' * (len(problems) > 1)} cannot be used:\n  {listed}")
-    return names, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(spec)), spec)
+    return names, [
+        LooseCheckpoints(
+            places, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(found)), found)
+        )
+        for found, (places, rows) in by_spec.items()
+    ]
 
 
-def _difference(shapes: dict, spec: TransformerSpec) -> str | None:
+def _spec(
+    shapes: dict[str, Shape], expected: TransformerSpec, reads: Reads | None, n_heads: int | None
+) -> TransformerSpec:
+    """The sizes of a network. Raises SpecError where they are not expected and cannot be read either."""
+    difference = _difference(shapes, expected)
+    heads = expected.blocks[0].heads if expected.blocks else 1
+    if difference is None and n_heads in (None, heads):
+        return expected
+    if reads is not None:
+        found = spec_from_shapes(shapes, n_heads or heads)
+        if _difference(shapes, found) is None and reads(found):
+            return found
+    raise SpecError(difference or f"with {n_heads} heads, expected {heads}")
+
+
+def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
     expected = state_dict_shapes(spec)
     for key, shape in expected.items():
         if key not in shapes:

@@ -46,7 +46,7 @@ def test_the_complete_group_changes_only_what_is_no_invariant(small, generator):
     U = small.weights(torch.arange(10)).to(torch.float64)
     copies = CompleteElement.sample(small.spec, generator, condition=10.0).act(U)
     for features in OF_WEIGHTS:
-        before, after = (features_of_networks(features, weights, small.spec) for weights in (U, copies))
+        before, after = (features_of_networks(features, weights) for weights in (U, copies))
         moved = (after - before).abs().max().item()
         assert (moved < 1e-9) if features == "invariants" else (moved > 0.1), features
 
@@ -57,7 +57,7 @@ def test_reading_in_parts_and_in_any_order_changes_nothing(features, small, monk
     whole = features_of_checkpoints(features, small, index)
     monkeypatch.setattr(tree_features, "_BATCH", 7)
     assert torch.allclose(features_of_checkpoints(features, small, index), whole, atol=1e-5)
-    assert torch.allclose(features_of_networks(features, small.weights(index), small.spec), whole, atol=1e-5)
+    assert torch.allclose(features_of_networks(features, small.weights(index)), whole, atol=1e-5)
 
 
 def test_no_checkpoints_have_no_features(small):
@@ -67,7 +67,7 @@ def test_no_checkpoints_have_no_features(small):
 
 def test_weights_do_not_tell_hyperparameters(small):
     with pytest.raises(RunError, match="reads hyperparameters, which weights do not tell; have it score"):
-        features_of_networks("hyperparameters", small.weights(ALL[:1]), small.spec)
+        features_of_networks("hyperparameters", small.weights(ALL[:1]))
 
 
 def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generator):
@@ -82,7 +82,7 @@ def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generat
     for features in ("raw", "statistics"):
         check_readable(features, replace(silent, spec=deep), "mine")
     weights = random_transformer(deep, 2, generator)
-    assert features_of_networks("statistics", weights, deep).shape == (2, 7 * (8 + 6))
+    assert features_of_networks("statistics", weights).shape == (2, 7 * (8 + 6))
 
 
 def test_names_and_bad_names():

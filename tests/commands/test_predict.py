@@ -6,9 +6,10 @@ import re
 import shutil
 
 import pytest
+from small_zoo import SmallZoo, state_dict
 
 from nfn_transformer import main, predict
-from nfn_transformer.errors import RunError
+from nfn_transformer.errors import RunError, ZooError
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,40 @@ def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, c
     assert "all of its checkpoints: 40 networks" in capsys.readouterr().out
     with pytest.raises(RunError, match="the zoo is not the one that the run began with"):
         predict.main([*arguments, "--split", "test"])
+
+
+@pytest.fixture
+def other_sizes(tmp_path):
+    """A labelled zoo whose networks have other sizes than the bundled ones."""
+    zoo = SmallZoo(tmp_path / "others", "digits")
+    for run in range(6):
+        zoo.add(f"run{run}", state_dict(run), label=str(0.1 + 0.1 * run))
+    zoo.write_table()
+    return zoo
+
+
+def test_the_complete_encoder_predicts_for_networks_of_other_sizes(small_zoo, other_sizes, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--dataset", "digits", "--enc_mode", "complete", "--epochs", "2", "--ensemble", "2", "--out_dir", str(run)]
+    assert main.main([*flags, "--data_path", str(small_zoo)]) == 0
+    capsys.readouterr()
+    words = ["--run", str(run), "--out", str(tmp_path / "labelled.csv")]
+    assert predict.main([*words, "--dataset", "digits", "--data_path", str(other_sizes.path)]) == 0
+    assert "all of its checkpoints: 6 networks" in capsys.readouterr().out
+    labelled = table(tmp_path / "labelled.csv")
+    own = sorted(small_zoo.glob("digits/*.pt"))[:3]
+    mixed = [own[0], *sorted(other_sizes.path.glob("digits/*.pt")), *own[1:]]
+    assert predict.main(["--run", str(run), "--out", str(tmp_path / "loose.csv"), *map(str, mixed)]) == 0
+    loose = table(tmp_path / "loose.csv")
+    assert list(loose) == [path.name for path in mixed]
+    for name, predicted in labelled.items():
+        assert loose[name] == pytest.approx(predicted, abs=1e-5)
+    assert len(set(labelled.values())) == 6
+
+
+def test_other_predictors_refuse_networks_of_other_sizes(trained, other_sizes, capsys):
+    words = ["--run", str(trained)]
+    with pytest.raises(RunError, match="its networks have other sizes than the run's: EmbeddingSpec"):
+        predict.main([*words, "--dataset", "digits", "--data_path", str(other_sizes.path)])
+    with pytest.raises(ZooError, match=r"6 checkpoints cannot be used:\n.*has shape \(4, 1, 2, 2\), expected \(16, 1"):
+        predict.main([*words, str(other_sizes.path)])

@@ -223,3 +223,37 @@ def test_probes_are_the_same_for_all_networks(generator, with_embedding):
     assert len(first) == families(spec)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert all(family.shape[1] == PROBES and family.shape[3] == 6 for family in first)
+
+
+def test_a_trained_predictor_reads_networks_of_other_sizes(small, generator):
+    model = _predictor(small.spec, small.weights(torch.arange(40)).to(torch.float64))
+    others = TransformerSpec(
+        (BlockSpec(3, 6, 2, 4, 7), BlockSpec(1, 6, 3, 2, 4), BlockSpec(2, 6, 3, 3, 3)),
+        FeedForwardSpec((6, 5, 3)),
+        EmbeddingSpec(2, 6, (2, 3), 6),
+    )
+    U = random_transformer(others, 5, generator)
+    assert U.spec == others
+    assert model.reads(others)
+    predicted = model.predict(U)
+    assert predicted.shape == (5,)
+    assert predicted.std() > 1e-6
+    moved = model.predict(CompleteElement.sample(others, generator, condition=100.0).act(U))
+    assert (moved - predicted).abs().max() < TOLERANCE
+
+
+def test_of_other_sizes_only_what_means_the_same_is_read(small, generator):
+    without = replace(small.spec, embedding=None)
+    deep = replace(small.spec, classifier=FeedForwardSpec((16, 5, 4, 3)))
+    model = _predictor(small.spec, small.weights(torch.arange(4)).to(torch.float64))
+    for spec in (without, deep):
+        assert not model.reads(spec)
+        with pytest.raises(SpecError, match=r"expected|embedding"):
+            model(random_transformer(spec, 2, generator))
+    smaller = replace(small.spec, blocks=small.spec.blocks[:1])
+    assert model.reads(smaller)
+    mixed = build_predictor(small.spec, replace(CONFIG, cls_mode="mlp"), seed=1)
+    assert mixed.reads(small.spec)
+    assert not mixed.reads(smaller)
+    with pytest.raises(SpecError, match="weights have 1 blocks, expected 2"):
+        mixed.double()(random_transformer(smaller, 2, generator))

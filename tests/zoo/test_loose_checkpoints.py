@@ -10,7 +10,8 @@ from small_zoo import BLOCK, QUERIES_BIAS, SPEC, RunsCommand, saved, state_dict
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.weights.checkpoint_format import state_dict_from_weights
-from nfn_transformer.weights.spec import FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import MAX_LISTED, read_loose_checkpoints
 
 SOUND = saved(state_dict(0))
@@ -32,6 +33,13 @@ def zip_of(path, names, compression=zipfile.ZIP_STORED):
     return path
 
 
+def read(paths) -> tuple[list[str], TransformerWeights]:
+    """Names and weights of networks that are all of one size."""
+    names, (found,) = read_loose_checkpoints(paths, SPEC)
+    assert found.places == list(range(len(names)))
+    return names, found.weights
+
+
 def message(*paths) -> str:
     with pytest.raises(ZooError) as error:
         read_loose_checkpoints(paths, SPEC)
@@ -47,7 +55,7 @@ def legacy(state) -> bytes:
 @pytest.mark.parametrize("name", ["a.pt", "model.pth", "model", "a.ckpt", "a.zip", "a.tar.gz", ".hidden"])
 @pytest.mark.parametrize("content", [SOUND, legacy(state_dict(0))], ids=["zip", "legacy"])
 def test_a_checkpoint_may_have_any_name(tmp_path, name, content):
-    names, weights = read_loose_checkpoints([write(tmp_path / name, content)], SPEC)
+    names, weights = read([write(tmp_path / name, content)])
     assert names == [str(tmp_path / name)]
     weights.check(SPEC)
     found = state_dict_from_weights(weights)
@@ -58,7 +66,7 @@ def test_a_checkpoint_may_have_any_name(tmp_path, name, content):
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zip_of_checkpoints_may_have_any_name(tmp_path, name, compression):
     path = zip_of(tmp_path / name, ["b/1.pt", "a.pt", "embedding.pt", "notes.txt", "__MACOSX/a.pt"], compression)
-    names, weights = read_loose_checkpoints([path], SPEC)
+    names, weights = read([path])
     assert names == [f"{path}/a.pt", f"{path}/b/1.pt"]
     bias = state_dict_from_weights(weights)["classifier.fc1.bias"]
     assert torch.equal(bias, torch.stack([state_dict(seed)["classifier.fc1.bias"] for seed in (1, 0)]))
@@ -71,7 +79,7 @@ def test_folders_are_searched_and_paths_keep_their_order(tmp_path):
         write(folder / name, b"" if name in ignored else SOUND)
     last = write(tmp_path / "a.pt", {**state_dict(3), QUERIES_BIAS: torch.zeros(4)})
     archive = zip_of(tmp_path / "z.zip", ["z.pt"])
-    names, weights = read_loose_checkpoints([archive, folder, last], SPEC)
+    names, weights = read([archive, folder, last])
     assert names == [f"{archive}/z.pt", f"{folder}/c.pt", f"{folder}/deep/er/b.pt", str(last)]
     assert torch.equal(state_dict_from_weights(weights)["classifier.fc1.bias"][3], state_dict(3)["classifier.fc1.bias"])
 
@@ -151,3 +159,35 @@ def test_odd_names_are_escaped_in_messages(tmp_path):
     assert text.count("\n") == 1
     (folder / "bad\udcff.pt").unlink()
     assert r"\x1b[31mred\nline: no checkpoints" in message(folder)
+
+
+def test_networks_of_other_sizes_come_size_by_size_where_they_can_be_read(tmp_path):
+    contents = {"a": SOUND, "b": THREE_BLOCKS, "c": SEVEN_CLASSES, "d": state_dict(5), "e": state_dict(6)}
+    paths = [write(tmp_path / f"{name}.pt", content) for name, content in contents.items()]
+    names, found = read_loose_checkpoints(paths, SPEC, reads=lambda spec: True)
+    assert names == [str(path) for path in paths]
+    assert [each.places for each in found] == [[0, 3, 4], [1], [2]]
+    for each in found:
+        for place, state in zip(each.places, range(len(each.places)), strict=True):
+            own = contents["abcde"[place]]
+            expected = state_dict(0) if isinstance(own, bytes) else own
+            assert torch.equal(
+                state_dict_from_weights(each.weights)["encoder.1.fc1.weight"][state], expected["encoder.1.fc1.weight"]
+            )
+    with pytest.raises(
+        ZooError, match=r"b\.pt: 'encoder\.2\.attention.* is not expected: these networks have 2 blocks"
+    ):
+        read_loose_checkpoints(paths, SPEC, reads=lambda spec: len(spec.blocks) == 2)
+
+
+def test_heads_are_those_that_are_named(tmp_path):
+    spec = TransformerSpec((BlockSpec(2, 4, 2, 4, 5),) * 2, SPEC.classifier, SPEC.embedding)
+    path = write(tmp_path / "a.pt", state_dict(0, spec))
+    _, (found,) = read_loose_checkpoints([path], spec, reads=lambda spec: True, n_heads=1)
+    assert [block.spec for block in found.weights.blocks] == [BlockSpec(1, 4, 4, 8, 5)] * 2
+    _, (found,) = read_loose_checkpoints([path], spec, n_heads=2)
+    assert found.weights.spec == spec
+    with pytest.raises(ZooError, match="with 1 heads, expected 2"):
+        read_loose_checkpoints([path], spec, n_heads=1)
+    with pytest.raises(ZooError, match="which 3 heads do not divide"):
+        read_loose_checkpoints([path], spec, reads=lambda spec: True, n_heads=3)
