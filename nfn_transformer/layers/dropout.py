@@ -29,8 +29,8 @@ class Dropout(nn.Module):
         """Drop by keys [b], int64, of the networks in this epoch; nothing where they are None."""
         if keys is None or not self.training or not self.probability:
             return numbers
-        one = numbers[0]
-        places = torch.arange(1, one.numel() + 1, device=numbers.device) * signed(GOLDEN)
+        count = numbers.shape[1:].numel()  # there may be no network: of a batch's last part one process has none
+        places = torch.arange(1, count + 1, device=numbers.device) * signed(GOLDEN)
         of_layer = mixed(mixed(keys) + signed(self.number * GOLDEN))
         bits = shifted(mixed(of_layer[:, None] + places), 64 - _BITS)
         kept = bits >= round(self.probability * 2**_BITS)

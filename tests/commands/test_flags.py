@@ -5,6 +5,7 @@ import re
 import pytest
 
 from nfn_transformer import cli_flags, main
+from nfn_transformer.errors import UserError
 from nfn_transformer.experiments import tracking
 
 PUBLISHED = {
@@ -33,6 +34,25 @@ def test_published_defaults():
 def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
     found = main.model_config(main.build_parser().parse_args(words))
     assert (found.cls_mode, found.emb_mode) == modes
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (0.0, 1, False)),
+        (["--enc_mode", "statnn", "--dropout", "0.3", "--ensemble", "2", "--standardize"], (0.3, 2, True)),
+        (["--enc_mode", "complete"], (0.4, 5, False)),
+        (["--enc_mode", "complete", "--dropout", "0", "--ensemble", "1"], (0.0, 1, False)),
+    ],
+)
+def test_what_suits_small_zoos_is_a_default_of_the_complete_encoder_alone(words, expected):
+    found = main.model_config(main.build_parser().parse_args(words))
+    assert (found.dropout, found.ensemble, found.standardize) == expected
+
+
+def test_log_magnitudes_alone_are_refused():
+    with pytest.raises(UserError, match=r"is of inputs that are standardised; add --standardize True"):
+        main.model_config(main.build_parser().parse_args(["--enc_mode", "mlp", "--log_magnitudes"]))
 
 
 @pytest.mark.parametrize(

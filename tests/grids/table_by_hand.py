@@ -29,6 +29,7 @@ def grid(
         reference_column=reference_column,
         published=published or {},
         source="a paper",
+        figure=texts.get("figure", "dots"),
     )
 
 

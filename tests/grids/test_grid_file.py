@@ -142,6 +142,7 @@ def test_what_may_be_left_out(tmp_path):
         ("compare: {rows: Net,", "compare: {rows: Nt,", "grid.yaml: compare: rows: no 'Nt' among the rows"),
         ("columns: all}", "columns: every}", "grid.yaml: compare: columns: no 'every' among the columns"),
         ("compare: {rows:", "compare: {row:", "grid.yaml: compare: unknown key 'row'"),
+        ("compare:", "figure: bars\ncompare:", "grid.yaml: figure: 'bars', expected one of dots, curves"),
         ("    Trees: {all: 0.8}", "    Tres: {all: 0.8}", "grid.yaml: published: no row 'Tres'"),
         ("{all: 0.8}", "{al: 0.8}", "grid.yaml: published: Trees: no column 'al'"),
         (

@@ -189,3 +189,35 @@ def test_the_figure_shows_results_and_published_numbers(tmp_path):
 def test_the_figure_takes_any_name(names, tmp_path):
     made = grid(rows=names, columns=names, title=names)
     assert size(build_table(made, {}), tmp_path / "figure.png")[0] == 7 * 150
+
+
+def curves(taus: dict, sizes: dict[str, int], reference: str | None = None) -> Table:
+    """A table whose columns learned from so many networks."""
+    names = " ".join(dict.fromkeys(row for row, _ in taus))
+    found = {}
+    for (row, column), values in taus.items():
+        found |= results({(row, column): values}, train=sizes[column])
+    return build_table(grid(rows=names, columns=" ".join(sizes), figure="curves", reference_row=reference), found)
+
+
+def test_learning_curves_lie_over_the_number_of_training_networks(tmp_path):
+    taus = {
+        ("A", "x"): [0.5, 0.6, 0.7],
+        ("A", "y"): [0.7, 0.8, 0.9],
+        ("B", "x"): [NAN, NAN, NAN],
+        ("B", "y"): [0.4, 0.5, 0.6],
+    }
+    pictures = [
+        drawn(curves(taus, {"x": 100, "y": 400}), tmp_path / "figure.png"),
+        drawn(curves(taus, {"x": 50, "y": 400}), tmp_path / "figure.png"),
+        drawn(curves(taus, {"x": 100, "y": 400}, reference="A"), tmp_path / "figure.png"),
+        drawn(curves(taus | {("B", "y"): [0.4, 0.5, None]}, {"x": 100, "y": 400}), tmp_path / "figure.png"),
+        drawn(curves({("A", "x"): [None] * 3}, {"x": 100}), tmp_path / "figure.png"),
+    ]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_learning_curves_of_columns_out_of_order_are_drawn_in_order(tmp_path):
+    taus = {("A", "x"): [0.5, 0.6, 0.7], ("A", "y"): [0.7, 0.8, 0.9], ("A", "z"): [0.9, 0.9, 0.8]}
+    one = drawn(curves(taus, {"x": 100, "y": 200, "z": 400}), tmp_path / "figure.png")
+    assert drawn(curves(taus, {"z": 400, "x": 100, "y": 200}), tmp_path / "figure.png") == one

@@ -52,6 +52,7 @@ def test_nothing_is_dropped_outside_training_or_without_keys():
     assert layer.eval()(numbers, KEYS) is numbers
     assert Dropout(0.0)(numbers, KEYS) is numbers
     assert dropouts(0.0) == []
+    assert layer.train()(ones(7)[:0], KEYS[:0]).shape == (0, 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
