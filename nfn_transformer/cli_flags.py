@@ -74,6 +74,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="read only the rows of the metadata with these values, as n_layers=2,embed_dim=32 of a zoo with networks "
         "of several sizes",
     )
+    add_boolean(
+        group,
+        "--all_sizes",
+        False,
+        "read networks of all sizes that the metadata's columns embed_dim, n_attention_heads, n_layers and hidden tell "
+        "apart, for --enc_mode complete, which reads them all by one model",
+    )
     group.add_argument(
         "--train_networks",
         type=number(int, 1),
@@ -170,6 +177,7 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
         allow_faulty=flags.allow_faulty,
         train_networks=flags.train_networks,
         where=str(Condition.parse(flags.where)),
+        all_sizes=flags.all_sizes,
         augment=flags.augment,
         augment_factor=flags.augment_factor,
         augment_scale=flags.augment_scale,

@@ -66,17 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _check_sizes(zoo: Zoo, fitted: FittedPredictor, where: str) -> None:
-    if not fitted.reads(zoo.spec):
-        spec = fitted.spec
-        differing = next(
-            (f"{found} where the run's have {expected}")
-            for found, expected in (
-                (zoo.spec.embedding, spec.embedding),
-                (zoo.spec.blocks, spec.blocks),
-                (zoo.spec.classifier, spec.classifier),
-            )
-            if found != expected
-        )
+    for spec in (spec for spec in zoo.specs if not fitted.reads(spec)):
+        own = fitted.spec
+        pairs = ((spec.embedding, own.embedding), (spec.blocks, own.blocks), (spec.classifier, own.classifier))
+        differing = next(f"{found} where the run's have {expected}" for found, expected in pairs if found != expected)
         raise RunError(f"{where}: its networks have other sizes than the run's: {differing}")
 
 

@@ -12,11 +12,12 @@ from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 _BATCH = 256
 
 
-def check_readable(features: str, zoo: Zoo, dataset: str) -> None:
+def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
     """Raise UserError where a zoo has no such features: of its networks' sizes, or told by its metadata."""
     if features == "invariants":
         try:
@@ -27,7 +28,7 @@ def check_readable(features: str, zoo: Zoo, dataset: str) -> None:
         raise UserError(f"--features hyperparameters: metadata/{dataset}.csv tells none of {', '.join(COLUMNS)}")
 
 
-def features_of_checkpoints(features: str, zoo: Zoo, index: Tensor) -> Tensor:
+def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
     """Features of the checkpoints that `index` [n] selects: [n, numbers].
 
     No more than a few of them are ever in memory twice.
@@ -40,10 +41,11 @@ def features_of_checkpoints(features: str, zoo: Zoo, index: Tensor) -> Tensor:
     found = None
     starts = range(0, len(index), _BATCH)
     for start in tqdm(starts, desc="reading features", unit=" batches", leave=False, disable=None):
-        part = features_of_networks(features, zoo.weights(index[start : start + _BATCH]))
-        if found is None:
-            found = part.new_empty(len(index), part.shape[1])
-        found[start : start + len(part)] = part
+        for places, rows, zoo_of_size in zoo.by_size(index[start : start + _BATCH]):
+            part = features_of_networks(features, zoo_of_size.weights_of(rows))
+            if found is None:
+                found = part.new_empty(len(index), part.shape[1])
+            found[start + places] = part
     if found is None:
         raise ValueError("no checkpoints are selected")
     return found

@@ -20,7 +20,7 @@ NETWORK = "transformer_nfn"
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
 _LATER = (
-    *("where", "train_networks", "augment", "augment_factor", "augment_scale"),
+    *("all_sizes", "where", "train_networks", "augment", "augment_factor", "augment_scale"),
     *("features", "compile", "cuda_graphs", "amp", "early_stopping"),
     *("dropout", "standardize", "log_magnitudes", "ensemble"),
 )
@@ -28,7 +28,8 @@ _LATER = (
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), how many of the training side
+    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), whether those of all sizes (see
+    `zoo.several_sizes.read_all_sizes`), how many of the training side
     are used (None: all), and whether each side of the split is enlarged by transformed copies (see
     `zoo.augmentation.enlarge`)."""
 
@@ -39,6 +40,7 @@ class DataConfig:
     n_heads: int | None = None
     allow_faulty: bool = False
     where: str = ""
+    all_sizes: bool = False
     train_networks: int | None = None
     augment: bool = False
     augment_factor: int = 2

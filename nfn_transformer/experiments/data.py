@@ -4,10 +4,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfn_transformer.errors import RunError, ZooError
+from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.config import DataConfig
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.reading import Zoo, read_zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
 from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
 
 _DIGEST_CHUNK = 1024
@@ -21,18 +22,19 @@ class RunData:
     what split.json holds: the file names on each side, and a digest of their data.
     """
 
-    zoo: Zoo
+    zoo: Zoo | MixedZoo
     split: Split
     record: dict
 
 
-def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) -> Zoo:
+def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) -> Zoo | MixedZoo:
     """The zoo that a configuration names, on the CPU.
 
     Raises:
         ZooError: see `zoo.reading.read_zoo`.
     """
-    return read_zoo(
+    read = read_all_sizes if config.all_sizes else read_zoo
+    return read(
         Path(config.data_path),
         config.dataset,
         ckpt_epoch=config.ckpt_epoch,
@@ -44,7 +46,7 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
     )
 
 
-def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
+def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     """Keep the checkpoints of at least the cut-off's accuracy, split them by the seed, and train on fewer where asked.
 
     Raises:
@@ -62,20 +64,26 @@ def draw_split(zoo: Zoo, config: DataConfig, seed: int) -> Split:
     return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
 
 
-def prepare(zoo: Zoo, split: Split, config: DataConfig | None = None, seed: int = 0) -> RunData:
-    """Enlarge the split where `config` says so, drawing from `seed`."""
+def prepare(zoo: Zoo | MixedZoo, split: Split, config: DataConfig | None = None, seed: int = 0) -> RunData:
+    """Enlarge the split where `config` says so, drawing from `seed`.
+
+    Raises:
+        UserError: the zoo cannot be enlarged.
+    """
     record = split_record(zoo, split)
+    if config is not None and config.augment and isinstance(zoo, MixedZoo):
+        raise UserError("--augment True: enlarges zoos of one size; --all_sizes True read networks of several")
     if config is not None and config.augment:
         zoo, split = enlarge(zoo, split, config.augment_factor, config.augment_scale, seed)
     return RunData(zoo, split, record)
 
 
-def split_record(zoo: Zoo, split: Split) -> dict:
+def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     """What split.json holds: the file names on each side, and a digest of their data; `zoo` is on the CPU."""
     return {**split.to_names(zoo.names), "digest": _digest(zoo, split)}
 
 
-def recorded_split(zoo: Zoo, record: dict, where: Path) -> Split:
+def recorded_split(zoo: Zoo | MixedZoo, record: dict, where: Path) -> Split:
     """The split that a run recorded in the file `where`, checked against the zoo as it is now.
 
     Raises:
@@ -93,11 +101,11 @@ def recorded_split(zoo: Zoo, record: dict, where: Path) -> Split:
     return split
 
 
-def _digest(zoo: Zoo, split: Split) -> str:
+def _digest(zoo: Zoo | MixedZoo, split: Split) -> str:
     """A checksum of the weights and labels of the split's checkpoints, side after side; `zoo` is on the CPU."""
     total = 0
     for side in (split.train, split.validation, split.test):
         for part in side.split(_DIGEST_CHUNK):
-            for tensor in (zoo.rows[part], zoo.labels[part]):
+            for tensor in (*(rows for _, rows, _ in zoo.by_size(part)), zoo.labels[part]):
                 total = zlib.crc32(memoryview(tensor.numpy()).cast("B"), total)
     return f"{total:08x}"

@@ -1,5 +1,6 @@
 """The features of a zoo's checkpoints on the device that trains: a batch is an index into a few tensors."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 _CHUNK = 256
 
@@ -29,6 +31,8 @@ def whole(batch: Tensor) -> Tensor:
 class FeatureStore:
     """Features and labels of chosen checkpoints, read once.
 
+    Where networks of several sizes have features of several shapes, all have the largest one; the rest of it is NaN.
+
     Args:
         read: see `Read`.
         zoo: the zoo, on the CPU.
@@ -36,17 +40,20 @@ class FeatureStore:
         device: where the features go.
     """
 
-    def __init__(self, read: Read, zoo: Zoo, index: Tensor, device: torch.device):
-        chunks = index.split(_CHUNK)
-        first = _features(read, zoo, chunks[0], device)
-        self._features = first.map(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
+    def __init__(self, read: Read, zoo: Zoo | MixedZoo, index: Tensor, device: torch.device):
+        self._features = _room(read, zoo, index, device)
         start = 0
         # Shown only where it takes long, as for features that are more than the weights in another form.
-        for chunk in tqdm(chunks, desc="reading networks", unit_scale=_CHUNK, leave=False, disable=None, delay=2):
-            part = first if start == 0 else _features(read, zoo, chunk, device)
-            for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
-                stored[start : start + len(chunk)] = tensor
-            start += len(chunk)
+        bar = tqdm(total=len(index), desc="reading networks", leave=False, disable=None, delay=2)
+        with bar:
+            for chunk in index.split(_CHUNK):
+                for places, rows, of_size in zoo.by_size(chunk):
+                    part = _features(read, of_size.weights_of(rows), device)
+                    for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
+                        corner = (start + places, *(slice(size) for size in tensor.shape[1:]))
+                        stored[corner] = tensor
+                start += len(chunk)
+                bar.update(len(chunk))
         self._labels = zoo.labels[index].to(device)
         place = torch.full((len(zoo),), -1)
         place[index] = torch.arange(len(index))
@@ -71,15 +78,30 @@ class FeatureStore:
             yield self.batch(share(index))
 
 
-def _features(read: Read, zoo: Zoo, index: Tensor, device: torch.device) -> Features:
+def _features(read: Read, weights: TransformerWeights, device: torch.device) -> Features:
     with torch.no_grad():
-        return read(zoo.weights(index).to(device))
+        return read(weights.to(device))
 
 
-def fits(read: Read, zoo: Zoo, count: int, device: torch.device) -> bool:
+def _one_of_each_size(read: Read, zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> list[Features]:
+    chosen = zoo.one_of_each_size(index)
+    return [_features(read, of_size.weights_of(rows), device) for _, rows, of_size in zoo.by_size(chosen)]
+
+
+def _room(read: Read, zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Features:
+    """Features [n, ...] to be filled, of the largest shapes."""
+    examples = _one_of_each_size(read, zoo, index, device)
+    shapes = [[tensor.shape[1:] for tensor in example.tensors()] for example in examples]
+    largest = iter([tuple(map(max, zip(*of_tensor, strict=True))) for of_tensor in zip(*shapes, strict=True)])
+    return examples[0].map(
+        lambda tensor: tensor.new_full((len(index), *next(largest)), math.nan if len(examples) > 1 else 0)
+    )
+
+
+def fits(read: Read, zoo: Zoo | MixedZoo, count: int, device: torch.device) -> bool:
     """Whether the features of `count` checkpoints take no more than half of the memory that the device has free."""
-    one = _features(read, zoo, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
-    size = sum(tensor.numel() * tensor.element_size() for tensor in one.tensors())
+    examples = _one_of_each_size(read, zoo, torch.arange(len(zoo)), torch.device("cpu"))
+    size = max(sum(tensor.numel() * tensor.element_size() for tensor in example.tensors()) for example in examples)
     return count * size <= free_bytes(device) / 2
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from nfn_transformer.baselines.tree_config import FEATURES
-from nfn_transformer.baselines.tree_features import check_readable
+from nfn_transformer.baselines.tree_features import check_readable, reads
 from nfn_transformer.baselines.tree_libraries import tree_library
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments.boosting import train_trees
@@ -22,9 +22,11 @@ from nfn_transformer.experiments.saved_predictor import load_predictor
 from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import IN_MEMORY_IF_IT_FITS, Feeding, train
 from nfn_transformer.experiments.training_step import check_preparations
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 Report = Callable[[Record], None]
 
@@ -68,13 +70,32 @@ def train_learners(
     return train(trainers, feeding, processes)
 
 
-def build_learner(config: RunConfig, zoo: Zoo) -> Learner:
+def check_learner(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
+    """Raise UserError where what a configuration trains cannot read a zoo's networks."""
+    predictor, dataset = config.predictor, config.data.dataset
+    for spec in zoo.specs:
+        if isinstance(predictor, ModelConfig):
+            predictor.check(spec, dataset)
+            readable = spec == zoo.spec or predictor.reads_several_sizes
+        else:
+            check_readable(predictor.features, zoo, dataset)
+            readable = reads(predictor.features, zoo.spec, spec)
+        if not readable:
+            raise UserError(
+                f"--all_sizes True: zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
+                "complete reads, without branches beside it, and trees that read hyperparameters, or invariants of "
+                "equally many blocks"
+            )
+
+
+def build_learner(config: RunConfig, zoo: Zoo | MixedZoo) -> Learner:
     """The learner of a configuration for a zoo's networks.
 
     Raises:
         UserError: it cannot be made.
     """
-    return NetworkLearner(config, zoo.spec) if config.model == NETWORK else TreeLearner(config, zoo)
+    check_learner(config, zoo)
+    return NetworkLearner(config, zoo.spec) if config.model == NETWORK else TreeLearner(config)
 
 
 def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
@@ -101,7 +122,6 @@ class NetworkLearner:
     """A neural network, trained by epochs."""
 
     def __init__(self, config: RunConfig, spec: TransformerSpec):
-        config.predictor.check(spec, config.data.dataset)
         check_preparations(config.training, torch.device(config.device))
         self.config, self.device = config, config.device
         try:
@@ -132,8 +152,7 @@ class NetworkLearner:
 class TreeLearner:
     """A tree model, trained by rounds; it reads the zoo on the CPU, also where its library trains on a GPU."""
 
-    def __init__(self, config: RunConfig, zoo: Zoo):
-        check_readable(config.predictor.features, zoo, config.data.dataset)
+    def __init__(self, config: RunConfig):
         self.device, reason = tree_library(config.predictor.library).device_for(config.device)
         if reason:
             print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)

@@ -10,16 +10,20 @@ from nfn_transformer.experiments.run_directory import write_csv
 from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 EVALUATION_BATCH = 256
 
 
-def predict_logits(model: Predictor, zoo: Zoo, index: Tensor) -> Tensor:
+def predict_logits(model: Predictor, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
     """Logits [n] on the CPU for the checkpoints that `index` [n] selects in a zoo on the CPU."""
     model.eval()
+    logits = torch.empty(len(index), dtype=next(model.parameters()).dtype, device=model.device)
     with torch.inference_mode():
-        parts = [model(zoo.weights(batch).to(model.device)) for batch in index.split(EVALUATION_BATCH)]
-    return torch.cat(parts).cpu()
+        for batch, out in zip(index.split(EVALUATION_BATCH), logits.split(EVALUATION_BATCH), strict=True):
+            for places, rows, zoo_of_size in zoo.by_size(batch):
+                out[places.to(out.device)] = model(zoo_of_size.weights_of(rows).to(model.device))
+    return logits.cpu()
 
 
 def predict_logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:

@@ -9,24 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from nfn_transformer.baselines.tree_features import check_readable
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
+from nfn_transformer.experiments.learners import check_learner
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.grids.cell_runner import CellTask
 from nfn_transformer.grids.grid_file import Grid, GridError, Row
-from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 # What the grid itself decides.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 # What decides which checkpoints are read of a zoo.
-_READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where")
+_READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 # What was not there for earlier cells, and what they did.
 _LATER_OF_PREDICTORS = {"features": "raw", "dropout": 0.0, "standardize": False, "log_magnitudes": False, "ensemble": 1}
+_LATER_OF_DATA = {"where": "", "train_networks": None, "all_sizes": False}
 _LATER_OF_TRAINING = {"amp": False, "early_stopping": None}
 
 
@@ -126,7 +127,7 @@ def plan(
     Raises:
         UserError: flags are not as their command wants them, or a zoo cannot be read.
     """
-    zoos: dict[DataConfig, Zoo] = {}
+    zoos: dict[DataConfig, Zoo | MixedZoo] = {}
     digests: dict[tuple[DataConfig, int], str] = {}
     cells, impossible = [], []
     for seed in grid.seeds:
@@ -195,13 +196,9 @@ def _source(data: DataConfig) -> DataConfig:
     return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _READING})
 
 
-def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo]) -> None:
+def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo | MixedZoo]) -> None:
     """What would else be found only when the cell runs."""
-    zoo, dataset = zoos[_source(config.data)], config.data.dataset
-    if isinstance(config.predictor, ModelConfig):
-        config.predictor.check(zoo.spec, dataset)
-    else:
-        check_readable(config.predictor.features, zoo, dataset)
+    check_learner(config, zoos[_source(config.data)])
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:
@@ -210,10 +207,7 @@ def _identity(config: RunConfig, digest: str | None) -> str:
     for name in ("device", "versions"):
         del values[name]
     del values["data"]["data_path"]
-    if not config.data.where:
-        del values["data"]["where"]
-    if config.data.train_networks is None:
-        del values["data"]["train_networks"]
+    _drop(values["data"], _LATER_OF_DATA)
     if not config.data.augment:
         del values["data"]["augment_factor"], values["data"]["augment_scale"]
     _drop(values["predictor"], _LATER_OF_PREDICTORS)

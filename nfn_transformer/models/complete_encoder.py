@@ -71,11 +71,20 @@ class CompleteEncoder(Branch):
 
         Blocks share a scale, as they share all that follows.
         """
-        self.block_scale.learn(Again(lambda: (part.blocks.flatten(0, 1) for part in seen)))
+        self.block_scale.learn(Again(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
         self.rest_scale.learn(Again(lambda: (part.rest for part in seen)))
 
     def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
-        """Invariants to [b, outputs]."""
-        blocks = self.block(self.block_dropout(self.block_scale(features.blocks), keys))  # [b, L, WIDTH]
+        """Invariants to [b, outputs]; blocks that a network does not have are NaN."""
+        there = _is_there(features.blocks)  # [b, L]
+        seen = torch.where(there[..., None], features.blocks, self.block_scale.mean)
+        blocks = self.block(self.block_dropout(self.block_scale(seen), keys)) * there[..., None]  # [b, L, WIDTH]
+        depth = there.sum(1)[:, None]
+        last = blocks.gather(1, (depth[..., None] - 1).expand(-1, 1, WIDTH)).squeeze(1)
         rest = self.rest(self.rest_dropout(self.rest_scale(features.rest), keys))
-        return self.head(torch.cat([blocks.mean(1), blocks[:, 0], blocks[:, -1], rest], dim=1), keys)
+        return self.head(torch.cat([blocks.sum(1) / depth, blocks[:, 0], last, rest], dim=1), keys)
+
+
+def _is_there(blocks: Tensor) -> Tensor:
+    """Of b networks' blocks [b, L, ...] those that a network has, as others are filled up with NaN: bool [b, L]."""
+    return ~blocks[..., 0].isnan()

@@ -58,6 +58,11 @@ class ModelConfig:
         """A readable name, as in inv-mlp-mlp."""
         return f"{self.enc_mode}-{self.cls_mode}-{self.emb_mode}"
 
+    @property
+    def reads_several_sizes(self) -> bool:
+        """Whether one such model can read networks of several sizes."""
+        return (self.enc_mode, self.cls_mode, self.emb_mode) == ("complete", "no", "no")
+
     def check(self, spec: TransformerSpec, dataset: str) -> None:
         """Raise UserError where the modes do not fit the zoo's networks."""
         if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):

@@ -48,7 +48,10 @@ def check_acceptable(
     if _too_many(len(report.stray_keys), report) or not report.used:
         hint = ""
     elif several:
-        hint = " (--where COLUMN=VALUE,... reads a part by its metadata, --allow_faulty the most common shape)"
+        hint = (
+            " (--where COLUMN=VALUE,... reads a part by its metadata, --allow_faulty the most common shape, "
+            "--all_sizes True all of them for --enc_mode complete)"
+        )
     else:
         hint = " (--allow_faulty uses the others)"
     lines = [f"{where}: {'; '.join(problems)}{hint}", *(f"  {line}" for line in report.fault_lines())]

@@ -73,6 +73,23 @@ def run_id(name: str) -> str:
     return parts[0] if len(parts) == 3 else name.removesuffix(".pt")
 
 
+def read_header(content: bytes, where: str) -> list[str]:
+    """The names of a metadata table's columns.
+
+    Raises:
+        ZooError: it is no UTF-8 text, or no CSV.
+    """
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        return [name.strip() for name in next(lines, [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _no_table(where, error) from None
+
+
+def _no_table(where: str, error: Exception) -> ZooError:
+    return ZooError(f"{where}: not a CSV table in UTF-8 ({error})")
+
+
 def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> list[Row]:
     """The rows of a metadata table, whether or not the condition holds.
 
@@ -102,7 +119,7 @@ def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> l
             if line
         ]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ZooError(f"{where}: not a CSV table in UTF-8 ({error})") from None
+        raise _no_table(where, error) from None
 
 
 def _columns(header: list[str], where: str) -> tuple[int, int, int, int | None]:
@@ -130,6 +147,12 @@ def canonical_epoch(text: str) -> str:
     return str(int(number)) if math.isfinite(number) and number.is_integer() else text.strip().lower()
 
 
+def is_of_epoch(row: Row, epoch: str) -> bool:
+    """Whether a row is of an epoch: a number as text, `best` (the epochs best and best1), or `all`."""
+    wanted = canonical_epoch(epoch)
+    return wanted == ALL_EPOCHS or row.epoch in (_BEST_EPOCHS if wanted == "best" else (wanted,))
+
+
 def select_epoch(rows: Iterable[Row], epoch: str, where: str, condition: Condition = EVERY_ROW) -> Selection:
     """The distinct rows of an epoch that meet a condition, by file name.
 
@@ -146,11 +169,9 @@ def select_epoch(rows: Iterable[Row], epoch: str, where: str, condition: Conditi
     rows = [row for row in every_row if condition.holds(row.cells)]
     if every_row and not rows:
         raise ZooError(f"{where}: no row where {condition}; {_values_there(every_row, condition)}")
-    wanted = canonical_epoch(epoch)
-    epochs = _BEST_EPOCHS if wanted == "best" else (wanted,)
     by_name: dict[str, list[Row]] = {}
     for number, row in enumerate(rows):
-        if wanted == ALL_EPOCHS or row.epoch in epochs:
+        if is_of_epoch(row, epoch):
             by_name.setdefault(row.name or f"(row {number})", []).append(row)
     if not by_name:
         raise ZooError(f"{where}: no checkpoints of epoch {quoted(epoch)}; there are {_epochs_there(rows)}")

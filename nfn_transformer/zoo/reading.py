@@ -1,6 +1,6 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,24 @@ class Zoo:
     def weights(self, index: Tensor) -> TransformerWeights:
         """The weights [b, 1, ...] of the checkpoints that `index` [b] selects, as views of one copy of their rows."""
         return self.weights_of(self.rows[index])
+
+    @property
+    def specs(self) -> tuple[TransformerSpec, ...]:
+        """The sizes that there are: one."""
+        return (self.spec,)
+
+    def by_size(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor, "Zoo"]]:
+        """The checkpoints that `index` [b] selects, size by size.
+
+        Returns:
+            For each size that is among them the places [m] in `index`, the networks' rows [m, row length], and the zoo
+            whose `weights_of` reads these.
+        """
+        yield torch.arange(len(index)), self.rows[index], self
+
+    def one_of_each_size(self, index: Tensor) -> Tensor:
+        """The first of the checkpoints that `index` [b] selects of each size that is among them."""
+        return index[:1]
 
     def weights_of(self, rows: Tensor) -> TransformerWeights:
         """The weights [b, 1, ...] in rows [b, row length] of this zoo, as views of them."""

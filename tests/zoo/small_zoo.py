@@ -15,6 +15,8 @@ from nfn_transformer.zoo.reading import Zoo
 
 BLOCK = BlockSpec(heads=2, width=4, key=2, value=3, hidden=5)
 SPEC = TransformerSpec((BLOCK, BLOCK), FeedForwardSpec((4, 6, 3)), EmbeddingSpec(1, 4, (2, 2), 4))
+WIDE = TransformerSpec((BlockSpec(2, 6, 3, 3, 7),), FeedForwardSpec((6, 4, 3)), EmbeddingSpec(1, 6, (2, 2), 4))
+DEEP = TransformerSpec((BLOCK,) * 3, SPEC.classifier, SPEC.embedding)
 QUERIES_BIAS = "encoder.0.attention.queries.bias"
 
 
@@ -83,6 +85,21 @@ class SmallZoo:
                 if file.is_file() and ".zoo_cache" not in file.parts:
                     archive.write(file, top + file.relative_to(self.path).as_posix())
         return path
+
+
+def zoo_of_three_sizes(path: Path) -> SmallZoo:
+    """30 networks, in turn of SPEC, WIDE and DEEP."""
+    zoo = SmallZoo(path)
+    columns = (
+        {"embed_dim": "4", "n_layers": "2"},
+        {"embed_dim": "6", "n_layers": "1"},
+        {"embed_dim": "4.0", "n_layers": "3"},
+    )
+    for run in range(30):
+        content = state_dict(run, (SPEC, WIDE, DEEP)[run % 3])
+        zoo.add(f"run{run:03d}", content, label=str((run * 7 % 30) / 30), lr=str(run), **columns[run % 3])
+    zoo.write_table()
+    return zoo
 
 
 def assert_same(first: Zoo, second: Zoo) -> None:

@@ -1,0 +1,122 @@
+"""Zoos with networks of several sizes: read size by size, used as one, trained and tested by one model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_zoo import DEEP, SPEC, WIDE, SmallZoo, assert_same, zoo_of_three_sizes
+
+from nfn_transformer.baselines.tree_features import features_of_checkpoints
+from nfn_transformer.errors import ZooError
+from nfn_transformer.experiments.config import DataConfig
+from nfn_transformer.experiments.data import draw_split, recorded_split, split_record
+from nfn_transformer.experiments.feature_store import FeatureStore, fits
+from nfn_transformer.experiments.predictions import predict_logits
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
+
+CPU = torch.device("cpu")
+COMPLETE = ModelConfig("complete", "no", "no", ensemble=2, dropout=0.2)
+
+
+@pytest.fixture
+def written(tmp_path) -> SmallZoo:
+    return zoo_of_three_sizes(tmp_path / "zoo")
+
+
+@pytest.fixture
+def mixed(written) -> MixedZoo:
+    return read_all_sizes(written.path, "mnist", progress=False)
+
+
+def test_each_size_is_the_zoo_that_a_condition_reads(written, mixed):
+    conditions = ("embed_dim=4,n_layers=2", "embed_dim=4,n_layers=3", "embed_dim=6")
+    for part, where in zip(mixed.parts, conditions, strict=True):
+        alone = read_zoo(written.path, "mnist", where=where, progress=False)
+        assert_same(replace(part, report=alone.report), alone)
+    assert mixed.specs == (SPEC, DEEP, WIDE)
+    assert len(mixed) == len(mixed.names) == len(set(mixed.runs)) == 30
+    assert mixed.report.used == mixed.report.examined == 30
+    assert mixed.hyperparameters[:, 0].tolist() == [float(run[-3:]) for run in mixed.runs]
+    (columns,) = {len(mixed.labels), len(mixed.hyperparameters)}
+    assert columns == 30
+
+
+def test_an_index_is_taken_apart_and_put_together(mixed):
+    index = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20]
+    seen = []
+    for places, rows, part in mixed.by_size(index):
+        for place, row in zip(places.tolist(), rows, strict=True):
+            own = part.names.index(mixed.names[index[place]])
+            assert torch.equal(row, part.rows[own])
+            seen.append(place)
+    assert sorted(seen) == list(range(20))
+    assert [mixed.names[i] in part.names for i, part in zip(mixed.one_of_each_size(index), mixed.parts, strict=True)]
+    assert len(mixed.one_of_each_size(torch.tensor([29, 28]))) == 1
+    whole = read_features(mixed)
+    assert torch.equal(whole[index], features_of_checkpoints("hyperparameters", mixed, index))
+
+
+def read_features(zoo):
+    return features_of_checkpoints("hyperparameters", zoo, torch.arange(len(zoo)))
+
+
+def test_one_size_is_a_zoo_as_any_other(written):
+    zoo = read_all_sizes(written.path, "mnist", where="n_layers=1", progress=False)
+    assert_same(zoo, read_zoo(written.path, "mnist", where="n_layers=1,embed_dim=6", progress=False))
+    (part,) = list(zoo.by_size(torch.tensor([3, 1])))
+    assert torch.equal(part[1], zoo.rows[[3, 1]])
+
+
+def test_a_fault_of_one_size_is_told(written):
+    written.file(written.rows[4]["ckpt_file"].rsplit("/", 1)[1]).write_bytes(b"")
+    with pytest.raises(ZooError, match=r"1 of 10 checkpoints \(more than 5 %\) are faulty"):
+        read_all_sizes(written.path, "mnist", progress=False)
+    zoo = read_all_sizes(written.path, "mnist", allow_faulty=True, progress=False)
+    assert (zoo.report.used, zoo.report.examined) == (29, 30)
+    with pytest.raises(ZooError, match="no row where n_layers=9"):
+        read_all_sizes(written.path, "mnist", where="n_layers=9", progress=False)
+    with pytest.raises(ZooError, match="no checkpoints of epoch '50'"):
+        read_all_sizes(written.path, "mnist", ckpt_epoch="50", progress=False)
+
+
+def test_features_of_a_network_do_not_depend_on_its_company(mixed):
+    """Those of shallow ones are filled up, and what is filled up counts for nothing."""
+    model = build_predictor(mixed.spec, COMPLETE, seed=1)
+    everyone = torch.arange(30)
+    store = FeatureStore(model.read, mixed, everyone, CPU)
+    features, labels = store.batch(everyone)
+    assert features.encoder.blocks.shape[:2] == (30, 3)
+    assert torch.equal(labels, mixed.labels)
+    model.learn_scales([features])
+    model.eval()
+    found = model.from_features(features)
+    expected = torch.empty(30)
+    for places, rows, part in mixed.by_size(everyone):
+        expected[places] = model(part.weights_of(rows)).detach()
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(predict_logits(model, mixed, everyone), expected, atol=1e-5)
+    (block, _) = model.members[0].encoder.block_scale.mean, None
+    blocks = torch.cat([features.encoder.blocks[i, : (2, 3, 1)[i // 10]] for i in range(30)])
+    assert torch.allclose(block, blocks.mean(0), atol=1e-5)
+    assert fits(model.read, mixed, 30, CPU)
+
+
+def test_what_is_filled_up_has_no_gradient(mixed):
+    model = build_predictor(mixed.spec, replace(COMPLETE, ensemble=1), seed=1)
+    features, _ = FeatureStore(model.read, mixed, torch.arange(30), CPU).batch(torch.arange(30))
+    model.learn_scales([features])
+    model.from_features(features).sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_splits_are_recorded_with_their_data(mixed, tmp_path):
+    config = DataConfig("mnist", str(tmp_path))
+    split = draw_split(mixed, config, seed=1)
+    record = split_record(mixed, split)
+    again = recorded_split(mixed, record, tmp_path)
+    assert torch.equal(again.train, split.train)
+    mixed.parts[1].rows[2, 3] += 1
+    assert split_record(mixed, split)["digest"] != record["digest"]
