@@ -119,14 +119,16 @@ def _sizes_there(data_path: Path, dataset: str, ckpt_epoch: str, where: str) -> 
         both = Condition((*asked.wanted, *((column, "") for column in columns)))
         rows = read_rows(release.metadata, table, both)
     known = len(asked.wanted)
-    found = {
+    cells = [
         tuple(map(canonical_epoch, row.cells[known:]))
         for row in rows
         if asked.holds(row.cells[:known]) and is_of_epoch(row, ckpt_epoch)
-    }
-    told = [[pair for pair in zip(columns, sizes, strict=True) if pair[1]] for sizes in sorted(found, key=_by_number)]
-    return [Condition(tuple(sorted((*asked.wanted, *pairs)))) for pairs in told] or [asked]
+    ]
+    # A column that some rows leave empty tells nothing apart: a condition on the others would meet those rows as well.
+    kept = [place for place in range(len(columns)) if all(row[place] for row in cells)]
+    sizes = sorted({tuple((columns[place], row[place]) for place in kept) for row in cells}, key=_by_number)
+    return [Condition(tuple(sorted((*asked.wanted, *pairs)))) for pairs in sizes] or [asked]
 
 
-def _by_number(sizes: tuple[str, ...]) -> list[tuple[int, str]]:
-    return [(len(size), size) for size in sizes]
+def _by_number(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+    return [(len(size), size) for _, size in pairs]

@@ -120,3 +120,14 @@ def test_splits_are_recorded_with_their_data(mixed, tmp_path):
     assert torch.equal(again.train, split.train)
     mixed.parts[1].rows[2, 3] += 1
     assert split_record(mixed, split)["digest"] != record["digest"]
+
+
+def test_a_column_that_is_not_always_told_tells_nothing_apart(written):
+    for place, row in enumerate(written.rows):
+        row["hidden"] = "" if place == 4 else "5"
+    written.write_table()
+    assert read_all_sizes(written.path, "mnist", progress=False).specs == (SPEC, DEEP, WIDE)
+    written.rows[4]["n_layers"] = ""
+    written.write_table()
+    with pytest.raises(ZooError, match="more than one shape"):
+        read_all_sizes(written.path, "mnist", progress=False)

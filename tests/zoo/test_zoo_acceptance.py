@@ -80,7 +80,8 @@ def test_a_second_shape_in_many_is_an_error_that_lists_the_shapes(tmp_path):
         "  10 checkpoints: 2 heads, 'classifier.fc2.weight' (7, 6), 'classifier.fc2.bias' (7,)",
         "  1 checkpoints: 1 heads, 'classifier.fc2.weight' (3, 6), 'classifier.fc2.bias' (3,); "
         "11 of 31 checkpoints (more than 5 %) are faulty "
-        "(--where COLUMN=VALUE,... reads a part by its metadata, --allow_faulty the most common shape)",
+        "(--where COLUMN=VALUE,... reads a part by its metadata, --allow_faulty the most common shape, "
+        "--all_sizes True all of them for --enc_mode complete)",
     ]
     read = read_zoo(zoo.path, "mnist", allow_faulty=True, progress=False)
     assert (read.spec, len(read)) == (SPEC, 20)
