@@ -88,8 +88,8 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         group,
         "--standardize",
         default.standardize,
-        "scale inputs by the training split: statistics and flattened weights to mean 0 and deviation 1, what layers "
-        "with symmetries read to size 1, each tensor by one number; the complete encoder always does",
+        "scale inputs by the training split: statistics and flattened weights to mean 0 and deviation 1, cut off "
+        "at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder always does",
     )
     cli.add_boolean(
         group,
@@ -157,7 +157,8 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
         raise UserError("--log_magnitudes True: is of inputs that are standardised; add --standardize True")
     default = COMPLETE if flags.enc_mode == "complete" else ModelConfig()
     given = {field.name: getattr(flags, field.name) for field in fields(ModelConfig)}
-    return replace(default, **{name: value for name, value in given.items() if value is not None})
+    config = replace(default, **{name: value for name, value in given.items() if value is not None})
+    return replace(config, standardize=False) if config.reads_several_sizes else config  # it is by itself
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:

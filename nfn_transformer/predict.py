@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n_heads",
         type=cli.count,
-        help="heads of the networks, where neither a zoo's metadata nor a checkpoint tells (default: the run's)",
+        help="heads of the networks, which no checkpoint tells (default: the run's; of a labelled zoo what its "
+        "metadata tells, else what the run was told, else 2)",
     )
     parser.add_argument(
         "--where", metavar="COLUMN=VALUE,...", help="only rows of its metadata with these values (default: the run's)"

@@ -69,7 +69,7 @@ def _check(arrays: dict[str, ndarray]) -> None:
         expected = (len(roots) if name == "roots" else nodes,)
         if arrays[name].dtype != np.dtype(kind) or arrays[name].shape != expected:
             raise ValueError(f"'{name}' is {arrays[name].dtype} {arrays[name].shape}, expected {kind} {expected}")
-    if not len(roots) or roots[0] != 0 or (np.diff(roots) <= 0).any() or roots[-1] >= nodes:
+    if not len(roots) or roots[0] != 0 or (roots[1:] <= roots[:-1]).any() or roots[-1] >= nodes:
         raise ValueError("'roots' are not where trees begin")
     own = np.arange(nodes)
     end = np.append(roots[1:], nodes)[np.searchsorted(roots, own, side="right") - 1]
@@ -100,10 +100,11 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
             forest.n_estimators += added
             forest.fit(sides.train, sides.train_labels)
             bar.update(added)
-    loss = float(np.sqrt(np.mean(np.square(forest.predict(sides.train) - sides.train_labels))))
-    observer.finish_round(loss, forest.predict(sides.validation))
+    model = ExtraTrees(save(_arrays(forest.estimators_)))
+    loss = float(np.sqrt(np.mean(np.square(model.predict(sides.train) - sides.train_labels))))
+    observer.finish_round(loss, model.predict(sides.validation))
     sides.train = sides.validation = None
-    return ExtraTrees(save(_arrays(forest.estimators_)))
+    return model
 
 
 def _arrays(trees: list[DecisionTreeRegressor]) -> dict[str, ndarray]:

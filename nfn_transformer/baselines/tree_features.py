@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from nfn_transformer.baselines.flattening import flatten_networks, trained_parts
 from nfn_transformer.baselines.weight_statistics import weight_statistics
-from nfn_transformer.errors import RunError, SpecError, UserError
+from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
 from nfn_transformer.layers.network_invariants import check_has_invariants, has_like_invariants, read_invariants
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
@@ -24,8 +24,14 @@ def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
             check_has_invariants(zoo.spec)
         except SpecError as error:
             raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
-    if features == "hyperparameters" and bool((zoo.hyperparameters == ABSENT).all()):
-        raise UserError(f"--features hyperparameters: metadata/{dataset}.csv tells none of {', '.join(COLUMNS)}")
+    if features == "hyperparameters":
+        check_told(zoo)
+
+
+def check_told(zoo: Zoo | MixedZoo) -> None:
+    """Raise ZooError where a zoo's metadata tells no hyperparameter."""
+    if bool((zoo.hyperparameters == ABSENT).all()):
+        raise ZooError(f"--features hyperparameters: the zoo's metadata tells none of {', '.join(COLUMNS)}")
 
 
 def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
@@ -35,8 +41,10 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
 
     Raises:
         ValueError: `index` is empty.
+        ZooError: a network's features are beyond float32, or a zoo's metadata tells no hyperparameter.
     """
     if features == "hyperparameters":
+        check_told(zoo)
         return zoo.hyperparameters[index]
     found = None
     starts = range(0, len(index), _BATCH)
@@ -48,6 +56,9 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
             found[start + places] = part
     if found is None:
         raise ValueError("no checkpoints are selected")
+    infinite = (~torch.isfinite(found).all(1)).nonzero().flatten()
+    if len(infinite):
+        raise ZooError(f"{zoo.names[index[infinite[0]]]}: its {features} features are beyond float32")
     return found
 
 

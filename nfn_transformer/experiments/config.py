@@ -19,11 +19,12 @@ NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
 # Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = (
-    *("all_sizes", "where", "train_networks", "augment", "augment_factor", "augment_scale"),
-    *("features", "compile", "cuda_graphs", "amp", "early_stopping"),
-    *("dropout", "standardize", "log_magnitudes", "ensemble"),
-)
+_LATER = {
+    "DataConfig": ("all_sizes", "where", "train_networks", "augment", "augment_factor", "augment_scale"),
+    "TrainingConfig": ("compile", "cuda_graphs", "amp", "early_stopping"),
+    "TreeConfig": ("features",),
+    "ModelConfig": ("dropout", "standardize", "log_magnitudes", "ensemble"),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class RunConfig:
 def _typed(kind: type, values: dict):
     """A dataclass from plain values, each of the type that its field declares."""
     for entry in fields(kind):
-        if entry.name in _LATER and entry.name not in values:
+        if entry.name in _LATER.get(kind.__name__, ()) and entry.name not in values:
             continue
         value, wanted = values[entry.name], _kinds(entry.type)
         if not isinstance(value, wanted) or (isinstance(value, bool) and entry.type is not bool):

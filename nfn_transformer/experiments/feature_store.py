@@ -16,7 +16,7 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 _CHUNK = 256
 
 Read = Callable[[TransformerWeights], Features]
-"""From weights [b, 1, ...] to what a predictor sees of them, as `AccuracyPredictor.read`."""
+"""From weights [b, 1, ...] to what a predictor sees of them, as `models.predictor.Predictor.read`."""
 
 
 Share = Callable[[Tensor], Tensor]

@@ -8,6 +8,7 @@ from torch import Tensor
 from nfn_transformer.baselines import tree_features
 from nfn_transformer.baselines.tree_features import features_of_checkpoints, features_of_networks
 from nfn_transformer.baselines.tree_fitting import TreeModel
+from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.metrics import Metrics, measure_logits, measure_regression
 from nfn_transformer.experiments.predictions import predict_logits, predict_logits_of
 from nfn_transformer.models.predictor import Predictor
@@ -93,7 +94,7 @@ class FittedTrees:
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Accuracies [n] for the checkpoints that `index` [n] selects."""
-        return torch.from_numpy(self.model.predict(features_of_checkpoints(self.features, zoo, index).numpy()))
+        return self._predict(features_of_checkpoints(self.features, zoo, index))
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
         """Accuracies [n] for n networks on the CPU.
@@ -101,7 +102,13 @@ class FittedTrees:
         Raises:
             RunError: the trees read hyperparameters, which weights do not tell.
         """
-        return torch.from_numpy(self.model.predict(features_of_networks(self.features, weights).numpy()))
+        return self._predict(features_of_networks(self.features, weights))
+
+    def _predict(self, features: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(self.model.predict(features.numpy()))
+        except ValueError as error:  # trees of another run
+            raise RunError(f"the trees do not fit the networks' features: {error}") from None
 
     def accuracies(self, outputs: Tensor) -> Tensor:
         """Predicted accuracies [n] in float64."""

@@ -135,8 +135,8 @@ class NetworkLearner:
         modes, parameters = self.config.predictor, sum(p.numel() for p in self.model.parameters())
         several = f"{modes.ensemble} times " if modes.ensemble > 1 else ""
         return (
-            f"{several}encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
-            f"{parameters:,} parameters"
+            f"encoder {modes.enc_mode}, classifier {modes.cls_mode}, embedding {modes.emb_mode}; "
+            f"{several}{parameters // modes.ensemble:,} parameters"
         )
 
     def trainer(self, job: Job, processes: Processes) -> Trainer:

@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.config import predictor_from_json, spec_from_json, spec_to_json
-from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.models.predictor import Predictor, build_predictor
 
 # One entry, as safetensors does not keep the order of several, and one model shall be one sequence of bytes.
 _HEADER = "predictor"
 
 
-def save_predictor(path: Path, model: AccuracyPredictor, epoch: int) -> None:
+def save_predictor(path: Path, model: Predictor, epoch: int) -> None:
     """Write the weights of `model` after `epoch` in one step."""
     header = {"epoch": epoch, "networks": spec_to_json(model.spec), "predictor": asdict(model.config)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -24,7 +24,7 @@ def save_predictor(path: Path, model: AccuracyPredictor, epoch: int) -> None:
         save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
 
 
-def load_predictor(path: Path) -> tuple[AccuracyPredictor, int]:
+def load_predictor(path: Path) -> tuple[Predictor, int]:
     """The predictor in a file, on the CPU, and the epoch that it was saved after.
 
     Raises:

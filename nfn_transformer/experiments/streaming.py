@@ -49,11 +49,15 @@ class StreamedZoo:
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         chosen = index.flatten()
         rows, labels = self._zoo.rows.index_select(0, chosen), self._zoo.labels[chosen]
-        return (rows.pin_memory(), labels.pin_memory()) if self._device.type == "cuda" else (rows, labels)
+        return self._pinned(rows), self._pinned(labels)
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """Where it can go to a GPU without holding this thread up."""
+        return tensor.pin_memory() if self._device.type == "cuda" else tensor
 
     def _on_device(self, index: Tensor, rows: Tensor, labels: Tensor) -> tuple[Features, Tensor]:
         rows, labels = rows.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
         with torch.no_grad():
             features = self._read(self._zoo.weights_of(rows))
         features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
-        return features.of_networks(index.to(self._device)), labels.view(index.shape)
+        return features.of_networks(self._pinned(index).to(self._device, non_blocking=True)), labels.view(index.shape)

@@ -70,7 +70,10 @@ def _draw_curves(axes, table: Table) -> None:
             label=_plain(row),
         )
     axes.set_xscale("log")
-    ticks = sorted(size for size in sizes.values() if not math.isnan(size))
+    ticks: list[float] = []
+    for size in sorted((size for size in sizes.values() if not math.isnan(size)), reverse=True):
+        if not ticks or ticks[-1] > 1.15 * size:  # or their numbers would lie on each other
+            ticks.append(size)
     axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
     axes.minorticks_off()
     axes.grid(color="0.9")

@@ -1,7 +1,7 @@
 """Dropout whose choices are hashes of what they are for: a network of the zoo, an epoch, a layer, a place.
 
 So a run that is resumed, shared among processes, computed in pieces or trained at once with others drops what it would
-drop alone, and no random generator has to be kept.
+drop alone, and no random generator has to be kept. A network is known by its place in the zoo.
 """
 
 import torch
@@ -24,13 +24,15 @@ class Dropout(nn.Module):
     def __init__(self, probability: float):
         super().__init__()
         self.probability, self.number = probability, 0
+        # A tensor: PyTorch's compiler would multiply a loop's counter by a plain number, and that must not overflow.
+        self.register_buffer("golden", torch.tensor(signed(GOLDEN)), persistent=False)
 
     def forward(self, numbers: Tensor, keys: Tensor | None) -> Tensor:
         """Drop by keys [b], int64, of the networks in this epoch; nothing where they are None."""
         if keys is None or not self.training or not self.probability:
             return numbers
         count = numbers.shape[1:].numel()  # there may be no network: of a batch's last part one process has none
-        places = torch.arange(1, count + 1, device=numbers.device) * signed(GOLDEN)
+        places = torch.arange(1, count + 1, device=numbers.device) * self.golden
         of_layer = mixed(mixed(keys) + signed(self.number * GOLDEN))
         bits = shifted(mixed(of_layer[:, None] + places), 64 - _BITS)
         kept = bits >= round(self.probability * 2**_BITS)

@@ -26,6 +26,8 @@ from nfn_transformer.weights.spec import TransformerSpec
 
 # As many networks are read at once as need so many numbers for their signals.
 _NUMBERS_AT_ONCE = 1 << 26
+# Invariants are of the order of 1, or logarithms.
+_FARTHEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,15 @@ def invariants_of_rest(spec: TransformerSpec) -> int:
 
 
 def check_has_invariants(spec: TransformerSpec) -> None:
-    """Raise SpecError where networks have no blocks, blocks of several widths, or a classifier that has not two
+    """Raise SpecError where networks have no blocks, parts of several widths D, or a classifier that has not two
     layers."""
-    if spec.classifier.layers != 2 or not spec.blocks or len({block.width for block in spec.blocks}) > 1:
-        widths = ", ".join(str(block.width) for block in spec.blocks) or "none"
+    embedding = [] if spec.embedding is None else [spec.embedding.width]
+    widths = [*embedding, *(block.width for block in spec.blocks), spec.classifier.sizes[0]]
+    if spec.classifier.layers != 2 or not spec.blocks or len(set(widths)) > 1:
+        listed = ", ".join(map(str, widths))
         raise SpecError(
-            f"networks with blocks of width {widths} and a classifier of {spec.classifier.layers} layers, expected "
-            "blocks of one width and a classifier of two layers"
+            f"networks with {len(spec.blocks)} blocks, parts of width {listed} and a classifier of "
+            f"{spec.classifier.layers} layers, expected blocks, all of one width and a classifier of two layers"
         )
 
 
@@ -102,4 +106,9 @@ def _of_family(signal: Tensor, weights: TransformerWeights) -> Invariants:
         signal, numbers = block_invariants(signal, block)
         blocks.append(numbers)
     rest = torch.cat([entering, classifier_invariants(signal, weights.classifier)], dim=1)
-    return Invariants(torch.stack(blocks, dim=1), rest)
+    return Invariants(torch.stack(blocks, dim=1), rest).map(_finite)
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    """Weights may be finite and what they make of a signal may not: one such network must not spoil all scales."""
+    return numbers.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)

@@ -26,6 +26,8 @@ _SMALL = 1e-6
 # A signal below this is none: the networks' own LayerNorms, with their epsilon of 1e-5, leave 0.0003 of it, and
 # dividing by its deviation would make a signal of rounding errors. A neuron that never sees more than this is dead.
 _NONE, _DEAD = 1e-6, 1e-12
+# Vectors beyond this are made as large: their directions stay, and fourth powers fit float32.
+_LARGE = 1e3
 _DECIMALS = 9
 
 
@@ -67,6 +69,8 @@ def _energy(signal: Tensor) -> Tensor:
 
 def _directions(vectors: Tensor) -> Tensor:
     """The participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors [b, m, D]."""
+    largest = vectors.abs().amax((1, 2), keepdim=True)
+    vectors = vectors / (largest / _LARGE).clamp(min=1)
     covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
     return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
 

@@ -31,7 +31,7 @@ class Standardised(nn.Module):
         self.register_buffer("group", group, persistent=False)
 
     def learn(self, seen: Iterable[Tensor]) -> None:
-        """Take the scales over numbers [m, size] of each part of `seen`, which is gone through up to three times."""
+        """Take the scales over numbers [m, size] of each part of `seen`, which is gone through up to four times."""
         if self.log_magnitudes:
             # Of numbers that are 0 there is nothing to add, and nobody to share the sum with.
             there = self._mean((part != 0) for part in seen).clamp(min=_TINY)

@@ -16,9 +16,10 @@ class ModelConfig:
     """Modes, widths, and what helps on small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
 
     Fields, besides modes and widths: dropout, the share of hidden numbers dropped in training, in [0, 1); standardize,
-    whether inputs are divided by their size over the training split (the complete encoder always does);
-    log_magnitudes, whether flattened weights and statistics are first taken on a logarithmic scale; ensemble, how many
-    predictors are trained side by side and averaged.
+    whether inputs are scaled by the training split, statistics and flattened weights to mean 0 and deviation 1 and cut
+    off at 4, what layers with symmetries read to size 1 (the complete encoder always does); log_magnitudes, whether
+    flattened weights and statistics are first taken on a logarithmic scale; ensemble, how many predictors are trained
+    side by side and averaged.
     """
 
     enc_mode: str = "inv"
@@ -69,6 +70,8 @@ class ModelConfig:
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
             )
+        if self.dropout and (self.enc_mode, self.cls_mode) == ("no", "no"):
+            raise UserError("--dropout: a predictor that reads the embedding alone has no hidden numbers to drop")
         if self.enc_mode == "complete" and spec.classifier.layers != 2:
             raise UserError(
                 f"--enc_mode complete: reads classifiers of two layers, those of zoo '{dataset}' have "

@@ -67,6 +67,27 @@ class Predictor(nn.Module):
         """Whether it reads networks of these sizes: those that it was made for, and others where all branches do."""
         raise NotImplementedError
 
+    @property
+    def reads_slowly(self) -> bool:
+        """Whether `read` takes long, so that its features are better kept than made again."""
+        raise NotImplementedError
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether `learn_scales` is to be called before the first epoch."""
+        raise NotImplementedError
+
+    def learn_scales(self, seen: Iterable[Features]) -> None:
+        """Take the scales of inputs, where this model standardises any, from the training split's networks.
+
+        `seen` is gone through several times.
+        """
+        raise NotImplementedError
+
+    def begin_epoch(self, key: int) -> None:
+        """Let dropout choose by a 63-bit number, that of a run and an epoch."""
+        raise NotImplementedError
+
     def from_features(self, features: Features) -> Tensor:
         """The logit of the predicted accuracy, [b], from what `read` gave for b networks."""
         raise NotImplementedError
@@ -127,8 +148,8 @@ class AccuracyPredictor(Predictor):
 
     def read(self, weights: TransformerWeights) -> Features:
         """See `Predictor`."""
-        if not self.reads(weights.spec):
-            weights.check(self.spec)
+        spec = weights.spec
+        weights.check(spec if self.reads(spec) else self.spec)
         none = Features(None, None, None)
         return replace(none, **{name: branch.read(weights) for name, branch in self.branches.items()})
 
@@ -138,25 +159,22 @@ class AccuracyPredictor(Predictor):
 
     @property
     def reads_slowly(self) -> bool:
-        """Whether `read` takes long, so that its features are better kept than made again."""
+        """See `Predictor`."""
         return any(branch.reads_slowly for branch in self.branches.values())
 
     @property
     def learns_scales(self) -> bool:
-        """Whether `learn_scales` is to be called before the first epoch."""
+        """See `Predictor`."""
         return any(branch.learns_scales for branch in self.branches.values())
 
     def learn_scales(self, seen: Iterable[Features]) -> None:
-        """Take the scales of inputs, where this model standardises any, from the training split's networks.
-
-        `seen` is gone through several times.
-        """
+        """See `Predictor`."""
         for name, branch in self.branches.items():
             if branch.learns_scales:
                 branch.learn_scales(Again(lambda name=name: (getattr(features, name) for features in seen)))
 
     def begin_epoch(self, key: int) -> None:
-        """Let dropout choose by a 63-bit number, that of a run and an epoch."""
+        """See `Predictor`."""
         self.epoch_key.fill_(key)
 
     def from_features(self, features: Features) -> Tensor:
@@ -190,21 +208,24 @@ class Ensemble(Predictor):
 
     @property
     def reads_slowly(self) -> bool:
-        """See `AccuracyPredictor`."""
+        """See `Predictor`."""
         return self.members[0].reads_slowly
 
     @property
     def learns_scales(self) -> bool:
-        """See `AccuracyPredictor`."""
+        """See `Predictor`."""
         return self.members[0].learns_scales
 
     def learn_scales(self, seen: Iterable[Features]) -> None:
-        """See `AccuracyPredictor`."""
-        for member in self.members:
-            member.learn_scales(seen)
+        """See `Predictor`."""
+        first, *others = self.members
+        first.learn_scales(seen)
+        for member in others:
+            for own, learned in zip(member.buffers(), first.buffers(), strict=True):
+                own.copy_(learned)
 
     def begin_epoch(self, key: int) -> None:
-        """See `AccuracyPredictor`; the first member drops what it would drop alone, the others choose otherwise."""
+        """See `Predictor`; the first member drops what it would drop alone, the others choose otherwise."""
         for place, member in enumerate(self.members):
             member.begin_epoch(stream_seed(key, "member", place) if place else key)
 

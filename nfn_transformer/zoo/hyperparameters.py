@@ -1,6 +1,5 @@
 """A run's hyperparameters as a zoo's metadata tells them, as numbers: what a predictor can know without the weights."""
 
-import math
 from collections.abc import Sequence
 
 NUMBERS = (
@@ -18,6 +17,9 @@ HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in OPTIMIZERS))
 
 ABSENT = -1.0
 """Where a table has no such column, or a cell is empty or no number: none of these is ever negative."""
+
+# Of float32; nan is not below it either.
+_LARGEST = 3e38
 
 
 def places(header: Sequence[str]) -> list[int | None]:
@@ -37,4 +39,4 @@ def _number(cell: str) -> float:
         number = float(cell)
     except ValueError:
         return ABSENT
-    return number if math.isfinite(number) else ABSENT
+    return number if abs(number) < _LARGEST else ABSENT

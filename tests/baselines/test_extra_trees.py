@@ -108,6 +108,7 @@ def test_fewer_numbers_than_the_trees_read_are_refused():
         ("roots", lambda roots: roots[::-1].copy(), "'roots' are not where trees begin"),
         ("roots", lambda roots: roots[:0], "'roots' are not where trees begin"),
         ("roots", lambda roots: roots + 1, "'roots' are not where trees begin"),
+        ("roots", lambda roots: np.array([0, 2**63 - 1, -2]), "'roots' are not where trees begin"),
         ("roots", None, "it holds feature, left, right, threshold, value, expected"),
     ],
 )

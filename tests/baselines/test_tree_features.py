@@ -9,7 +9,7 @@ from symmetry import random_transformer
 from nfn_transformer.baselines import tree_features
 from nfn_transformer.baselines.tree_config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
 from nfn_transformer.baselines.tree_features import check_readable, features_of_checkpoints, features_of_networks
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.weights.complete_group import CompleteElement
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
@@ -53,7 +53,7 @@ def test_the_complete_group_changes_only_what_is_no_invariant(small, generator):
 
 @pytest.mark.parametrize("features", OF_WEIGHTS)
 def test_reading_in_parts_and_in_any_order_changes_nothing(features, small, monkeypatch):
-    index = torch.randperm(60)
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     whole = features_of_checkpoints(features, small, index)
     monkeypatch.setattr(tree_features, "_BATCH", 7)
     assert torch.allclose(features_of_checkpoints(features, small, index), whole, atol=1e-5)
@@ -72,7 +72,7 @@ def test_weights_do_not_tell_hyperparameters(small):
 
 def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generator):
     silent = replace(small, hyperparameters=torch.full((60, len(HYPERPARAMETERS)), ABSENT))
-    with pytest.raises(UserError, match=r"metadata/mine\.csv tells none of lr, w_init_std, .*, optimizer"):
+    with pytest.raises(ZooError, match=r"metadata tells none of lr, w_init_std, .*, optimizer"):
         check_readable("hyperparameters", silent, "mine")
     deep = TransformerSpec((BlockSpec(2, 4, 2, 2, 3),), FeedForwardSpec((4, 3, 3, 2)), None)
     with pytest.raises(UserError, match=r"--features invariants: zoo 'mine' has .* a classifier of 3 layers, expected"):
@@ -91,3 +91,12 @@ def test_names_and_bad_names():
     for wrong in (("catboost", {}), ("xgboost", {}, "everything")):
         with pytest.raises(ValueError, match="expected one of"):
             TreeConfig(*wrong)
+
+
+def test_features_beyond_single_precision_are_named(small):
+    rows = small.rows.clone()
+    rows[3] *= 1e30
+    huge = replace(small, rows=rows)
+    with pytest.raises(ZooError, match=rf"{small.names[3]}: its statistics features are beyond float32"):
+        features_of_checkpoints("statistics", huge, torch.tensor([5, 3]))
+    assert torch.isfinite(features_of_checkpoints("invariants", huge, torch.tensor([5, 3]))).all()

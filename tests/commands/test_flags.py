@@ -42,6 +42,8 @@ def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
         ([], (0.0, 1, False)),
         (["--enc_mode", "statnn", "--dropout", "0.3", "--ensemble", "2", "--standardize"], (0.3, 2, True)),
         (["--enc_mode", "complete"], (0.4, 5, False)),
+        (["--enc_mode", "complete", "--standardize"], (0.4, 5, False)),
+        (["--enc_mode", "complete", "--cls_mode", "mlp", "--standardize"], (0.4, 5, True)),
         (["--enc_mode", "complete", "--dropout", "0", "--ensemble", "1"], (0.0, 1, False)),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_zoo_whose_metadata_tell_nothing_is_refused_before_a_run_begins(small_
         writer.writerows(csv.DictReader(file))
     words = ("--dataset", "digits", "--data_path", tmp_path / "zoo", "--out_dir", tmp_path / "run")
     message = fail(gbm.main, capsys, *words, "--model", "extra_trees", "--features", "hyperparameters")
-    assert "--features hyperparameters: metadata/digits.csv tells none of lr," in message
+    assert "--features hyperparameters: the zoo's metadata tells none of lr," in message
     assert not (tmp_path / "run").exists()
 
 

@@ -265,11 +265,17 @@ def test_a_large_batch_in_pieces_is_the_batch(new_trainer, monkeypatch):
 
 # PyTorch's compiler warns of PyTorch's own older compiler.
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small):
-    model = build_predictor(small.spec, ModelConfig(cls_mode="no", emb_mode="no"), seed=1)
+@pytest.mark.parametrize(
+    "model_config",
+    [ModelConfig("inv", "no", "no"), ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2)],
+    ids=lambda config: config.name,
+)
+def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config):
+    model = build_predictor(small.spec, model_config, seed=1)
     compiled, plain = (build_step(model, TrainingConfig(compile=flag, batch_size=16)) for flag in (True, False))
     for size in (16, 10):  # a whole batch, and an epoch's last
         features, labels = model.read(small.weights(torch.arange(size))), small.labels[:size]
+        features = features.of_networks(torch.arange(size))
         found = compiled(features, labels, size), [parameter.grad for parameter in model.parameters()]
         expected = plain(features, labels, size), [parameter.grad for parameter in model.parameters()]
         assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-5)

@@ -205,10 +205,12 @@ def test_which_class_is_which_cannot_be_told(small, generator):
         TransformerSpec((), FeedForwardSpec((6, 5, 3))),
         TransformerSpec((BlockSpec(1, 6, 2, 2, 3),), FeedForwardSpec((6, 5, 4, 3))),
         TransformerSpec((BlockSpec(1, 6, 2, 2, 3), BlockSpec(1, 5, 2, 2, 3)), FeedForwardSpec((5, 5, 3))),
+        TransformerSpec((BlockSpec(1, 6, 2, 2, 3),), FeedForwardSpec((7, 5, 3))),
+        TransformerSpec((BlockSpec(1, 6, 2, 2, 3),), FeedForwardSpec((6, 5, 3)), EmbeddingSpec(1, 1, (2, 2), 4)),
     ],
 )
 def test_networks_that_cannot_be_read_are_refused(spec):
-    with pytest.raises(SpecError, match="expected blocks of one width and a classifier of two layers"):
+    with pytest.raises(SpecError, match="expected blocks, all of one width and a classifier of two layers"):
         CompleteEncoder(spec, 3)
 
 
@@ -257,3 +259,24 @@ def test_of_other_sizes_only_what_means_the_same_is_read(small, generator):
     assert not mixed.reads(smaller)
     with pytest.raises(SpecError, match="weights have 1 blocks, expected 2"):
         mixed.double()(random_transformer(smaller, 2, generator))
+
+
+def test_weights_of_a_wrong_shape_are_refused_also_where_sizes_are_free(small):
+    U = small.weights(torch.arange(3))
+    model = build_predictor(small.spec, CONFIG, seed=1)
+    first = U.blocks[0]
+    for name, wrong in (("b_A", first.b_A[..., :1]), ("b_B", first.b_B[..., :1]), ("W_K", first.W_K[..., :1])):
+        broken = replace(U, blocks=(replace(first, **{name: wrong}), *U.blocks[1:]))
+        with pytest.raises(SpecError, match=f"'{name}' has shape"):
+            model(broken)
+
+
+def test_one_network_with_huge_weights_spoils_no_scale(small):
+    U = small.weights(torch.arange(12))
+    for factor in (1e5, 1e18, 1e37):
+        huge = U.map(lambda tensor, factor=factor: torch.cat([tensor[:1] * factor, tensor[1:]]))
+        model = build_predictor(small.spec, CONFIG, seed=1).eval()
+        model.learn_scales([model.read(huge)])
+        predicted = model.predict(huge)
+        assert torch.isfinite(predicted).all()
+        assert predicted[1:].std() > 1e-4
