@@ -45,7 +45,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cls_mode",
         choices=CLASSIFIER_MODES,
-        help="classifier: hnps, layers that respect permuting and scaling of hidden neurons; the others as above "
+        help="classifier: layers that respect permuting of hidden neurons (hnp), of inputs and classes too (np), "
+        "or permuting and scaling of hidden neurons (hnps); the others as above "
         f"(default: {default.cls_mode}; {COMPLETE.cls_mode} with --enc_mode complete)",
     )
     group.add_argument(

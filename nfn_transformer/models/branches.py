@@ -17,6 +17,7 @@ from nfn_transformer.layers.dropout import Chain, dropouts
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer
 from nfn_transformer.layers.features import BlockFeatures, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
 from nfn_transformer.layers.scaling import Sizes, Standardised
 from nfn_transformer.layers.stack import feature_invariants
 from nfn_transformer.models.config import ModelConfig
@@ -121,18 +122,27 @@ class EquivariantEncoder(Branch):
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
-class HNPSBranch(Branch):
-    """A classifier's weights to [b, out], invariant to permuting and scaling its hidden neurons."""
+class FeedForwardBranch(Branch):
+    """A classifier's weights to [b, out], by layers between weight spaces, ReLU, and a pooling that is invariant.
+
+    Modes: hnps, to permuting and scaling hidden neurons; hnp, to permuting them; np, to permuting inputs and classes
+    as well.
+    """
 
     def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
-        channels = config.classifier_nfn_channels
+        classifier, channels = spec.classifier, config.classifier_nfn_channels
         sizes = list(zip((1, *channels[:-1]), channels, strict=True))
-        self.layers = nn.ModuleList(hnps.HNPSLayer(spec.classifier, d, e, config.init_type) for d, e in sizes)
-        self.pooling = hnps.HNPSPooling(spec.classifier, channels[-1])
+        if config.cls_mode == "hnps":
+            layers = [hnps.HNPSLayer(classifier, d, e, config.init_type) for d, e in sizes]
+            self.layers, self.pooling = nn.ModuleList(layers), hnps.HNPSPooling(classifier, channels[-1])
+        else:
+            outer = config.cls_mode == "np"
+            layers = [PermutationLayer(classifier, d, e, outer, config.init_type) for d, e in sizes]
+            self.layers, self.pooling = nn.ModuleList(layers), PermutationPooling(classifier, channels[-1], outer)
         self.head = readout_head(self.pooling.features, config.num_out_classify, config.dropout)
         self.learns_scales = config.standardize
-        self.sizes = Sizes(2 * spec.classifier.layers) if config.standardize else None
+        self.sizes = Sizes(2 * classifier.layers) if config.standardize else None
 
     def read(self, weights: TransformerWeights) -> FeedForwardWeights:
         """The classifier's weights themselves."""

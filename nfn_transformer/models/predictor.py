@@ -12,10 +12,11 @@ from nfn_transformer.layers.features import BlockFeatures
 from nfn_transformer.layers.network_invariants import Invariants
 from nfn_transformer.layers.scaling import Again
 from nfn_transformer.models.branches import (
+    FEATURES,
     Branch,
     EquivariantEncoder,
     FeatureBranch,
-    HNPSBranch,
+    FeedForwardBranch,
     LinearBranch,
     of_blocks,
     of_classifier,
@@ -265,7 +266,7 @@ def _encoder(spec: TransformerSpec, example: TransformerWeights, config: ModelCo
 
 
 def _classifier(spec: TransformerSpec, example: TransformerWeights, config: ModelConfig) -> Branch:
-    if config.cls_mode == "hnps":
-        return HNPSBranch(spec, config)
+    if config.cls_mode not in FEATURES:
+        return FeedForwardBranch(spec, config)
     hidden, outputs = config.classifier_nfn_channels, config.num_out_classify
     return FeatureBranch(config.cls_mode, of_classifier, example, hidden, outputs, config)

@@ -28,7 +28,8 @@ def main() -> int:
         "runs",
         nargs="+",
         type=Path,
-        help="run directories; unfinished, enlarged ones and such with --train_networks are left out",
+        help="run directories; unfinished and enlarged ones, such with --train_networks and those that read no weights "
+        "are left out",
     )
     parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
     parser.add_argument(
@@ -49,6 +50,8 @@ def main() -> int:
         data = config.data
         if data.augment or data.train_networks is not None or data.cut_off != options.cut_off:
             continue
+        if getattr(config.predictor, "features", "") == "hyperparameters":
+            continue  # of copies as of originals it reads the same
         name = f"{config.data.dataset}, {config.predictor.name}"
         kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
         found[kind].append(_measure(run, options))

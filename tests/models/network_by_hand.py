@@ -45,6 +45,8 @@ def logit(model: AccuracyPredictor, weights: TransformerWeights) -> Tensor:
         parts.append(feature_mlp(P.within("encoder"), config.enc_mode, blocks, config.transformers_nfn_channels))
     if config.cls_mode == "hnps":
         parts.append(hnps_classifier(P.within("classifier"), weights.classifier, config.classifier_nfn_channels))
+    elif config.cls_mode in ("np", "hnp"):
+        parts.append(permuted_classifier(P.within("classifier"), weights.classifier, model))
     elif config.cls_mode != "no":
         parts.append(feature_mlp(P.within("classifier"), config.cls_mode, classifier, config.classifier_nfn_channels))
     if config.emb_mode != "no":
@@ -125,6 +127,51 @@ def hnps_classifier(P: Parameters, U: FeedForwardWeights, channels: tuple[int, .
         scale_free(b_1, pooling, 2).mean(2),
         b_2,
     ]
+    return readout(P.within("head"), side_by_side(pooled))
+
+
+def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: AccuracyPredictor) -> Tensor:
+    """NP or HNP layers each with a ReLU on everything, the mean over what is permuted, the head.
+
+    Letters: q p x are a target's inputs, hidden neurons and classes, and those of a source that are kept or not free;
+    Q P X those of a source that the mean is taken over.
+    """
+    free = "qpx" if model.config.cls_mode == "np" else "p"
+    axes = ("pq", "xp", "p", "x")  # of W^(1), W^(2), b^(1), b^(2)
+    sizes = dict(zip("qpx", model.spec.classifier.sizes, strict=True))
+    tensors = classifier_tensors(U)
+    for place, layer in enumerate(model.classifier.layers):
+        new = [0.0] * 4
+        for number, term in enumerate(layer.terms):
+            target, source = axes[term.target], axes[term.source]
+            kept = ["qpx"[axis] for axis in term.kept]
+            given = "".join(a if a in kept else a.upper() for a in source)
+            summed = [a for a in source if a in free and a not in kept]
+            rows = [a for a in target if a not in free]
+            columns = [a for a in source if a not in free]
+            e, d = layer.out_channels, layer.in_channels
+            Phi = P[f"layers.{place}.Phi.{number}"].view(e, *(sizes[a] for a in rows), d, *(sizes[a] for a in columns))
+            matrix = f"e{''.join(rows)}d{''.join(columns).upper()}"
+            left = "".join(a if a in rows or a in kept else "" for a in target)
+            mapped = einsum(f"bd{given},{matrix}->be{left}", tensors[term.source], Phi)
+            for where, a in enumerate(target):
+                mapped = mapped if a in left else mapped.unsqueeze(2 + where)
+            count = 1
+            for a in summed:
+                count *= sizes[a]
+            new[term.target] = new[term.target] + mapped / count
+        for number, target in enumerate(axes):
+            rows = [a for a in target if a not in free]
+            constant = P[f"layers.{place}.constants.{number}"].view(-1, *(sizes[a] for a in rows))
+            for where, a in enumerate(target):
+                constant = constant if a in rows else constant.unsqueeze(1 + where)
+            whole = torch.ones(1, 1, *(sizes[a] for a in target), dtype=constant.dtype)
+            new[number] = relu((new[number] + constant) * whole)
+        tensors = new
+    pooled = []
+    for tensor, target in zip(tensors, axes, strict=True):
+        over = [2 + where for where, a in enumerate(target) if a in free]
+        pooled.append(tensor.mean(over) if over else tensor)
     return readout(P.within("head"), side_by_side(pooled))
 
 

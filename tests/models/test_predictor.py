@@ -12,6 +12,7 @@ from nfn_transformer.errors import SpecError, UserError
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.group import GroupElement
+from nfn_transformer.weights.permutation_group import PermutationElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 SPEC = TransformerSpec(
@@ -53,6 +54,20 @@ def test_the_network_is_the_one_of_the_design(modes, generator):
         assert expected.std() > 1e-3
         assert relative_error(model(weights), expected) < 1e-9
         assert relative_error(model.predict(weights), 1 / (1 + (-expected).exp())) < 1e-9
+
+
+@pytest.mark.parametrize(("cls_mode", "outer"), [("hnp", False), ("hnps", False), ("np", True)])
+def test_classifiers_heads_respect_permutations(cls_mode, outer, generator):
+    """And np alone does not know which class is which."""
+    model = build_predictor(SPEC, ModelConfig("no", cls_mode, "no"), seed=1).double()
+    weights = random_transformer(SPEC, 4, generator)
+    hidden, whole = (PermutationElement.sample(SPEC.classifier, generator, wide) for wide in (False, True))
+
+    def acting(g):
+        return lambda U: replace(U, classifier=g.act(U.classifier))
+
+    assert symmetry_defect(model.predict, weights, acting(hidden)) < 1e-9
+    assert (symmetry_defect(model.predict, weights, acting(whole)) < 1e-9) == outer
 
 
 @pytest.mark.parametrize("cls_mode", ["hnps", "mlp", "no"])
