@@ -18,15 +18,17 @@ from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 
-def _check(weights: FeedForwardWeights, spec: FeedForwardSpec, channels: int) -> None:
+def check_weights(weights: FeedForwardWeights, spec: FeedForwardSpec, channels: int) -> None:
+    """Raise SpecError unless weights have these sizes and channels."""
     weights.check(spec)
     if weights.channels != channels:
         raise SpecError(f"feed-forward weights have {weights.channels} channels, expected {channels}")
 
 
-def _require_hidden_layer(spec: FeedForwardSpec) -> None:
+def require_hidden_layer(spec: FeedForwardSpec) -> None:
+    """Raise SpecError where there is no hidden layer."""
     if spec.layers < 2:
-        raise SpecError(f"feed-forward sizes {spec.sizes} have no hidden layer, HNPS needs at least one")
+        raise SpecError(f"feed-forward sizes {spec.sizes} have no hidden layer; at least one is needed")
 
 
 class HNPSLayer(nn.Module):
@@ -51,7 +53,7 @@ class HNPSLayer(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        _require_hidden_layer(spec)
+        require_hidden_layer(spec)
         self.spec, self.in_channels = spec, in_channels
         d, e, n_0, n_L = in_channels, out_channels, spec.sizes[0], spec.sizes[-1]
         self.first_weight = nn.Parameter(torch.empty(e, n_0, d, n_0))
@@ -82,7 +84,7 @@ class HNPSLayer(nn.Module):
         Raises:
             SpecError: the weights do not have the sizes or channels that the layer was built for.
         """
-        _check(weights, self.spec, self.in_channels)
+        check_weights(weights, self.spec, self.in_channels)
         (first, *middle, last), (first_bias, *middle_biases, last_bias) = weights.weights, weights.biases
         new_first = torch.einsum("epdq,bdnq->benp", self.first_weight, first)
         new_first = new_first + torch.einsum("epd,bdn->benp", self.first_weight_from_bias, first_bias)
@@ -116,7 +118,7 @@ class HNPSPooling(nn.Module):
 
     def __init__(self, spec: FeedForwardSpec, channels: int):
         super().__init__()
-        _require_hidden_layer(spec)
+        require_hidden_layer(spec)
         self.spec, self.channels = spec, channels
         tensors = 2 * spec.layers - 1
         self.scale = nn.Parameter(torch.ones(tensors, channels))
@@ -134,7 +136,7 @@ class HNPSPooling(nn.Module):
         Raises:
             SpecError: the weights do not have the sizes or channels that the pooling was built for.
         """
-        _check(weights, self.spec, self.channels)
+        check_weights(weights, self.spec, self.channels)
         last = self.spec.layers - 1
         over = [(-2,), *((-2, -1) for _ in range(last - 1)), (-1,), *((-1,) for _ in range(last))]
         pooled = [

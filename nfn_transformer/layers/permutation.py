@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.errors import SpecError
+from nfn_transformer.layers.hnps import check_weights, require_hidden_layer
 from nfn_transformer.layers.initialization import Fan, initialize_term
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
@@ -81,7 +81,7 @@ class PermutationLayer(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        check_hidden(spec)
+        require_hidden_layer(spec)
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
         self.free, self.axes = free_axes(spec, outer), tensor_axes(spec)
         self.terms = list(terms(spec, self.free))
@@ -148,19 +148,6 @@ class PermutationLayer(nn.Module):
         return tensor.permute(0, 1 + order.index("channels"), *(1 + order.index(axis) for axis in axes))
 
 
-def check_hidden(spec: FeedForwardSpec) -> None:
-    """Raise SpecError where there is no hidden layer."""
-    if spec.layers < 2:
-        raise SpecError(f"feed-forward sizes {spec.sizes} have no hidden layer, permutation layers need at least one")
-
-
-def check_weights(weights: FeedForwardWeights, spec: FeedForwardSpec, channels: int) -> None:
-    """Raise SpecError unless weights have these sizes and channels."""
-    weights.check(spec)
-    if weights.channels != channels:
-        raise SpecError(f"feed-forward weights have {weights.channels} channels, expected {channels}")
-
-
 class PermutationPooling(nn.Module):
     """Feed-forward weights of d channels to numbers [b, features] that the permutations leave unchanged: the mean of
     each tensor over its free axes.
@@ -172,7 +159,7 @@ class PermutationPooling(nn.Module):
 
     def __init__(self, spec: FeedForwardSpec, channels: int, outer: bool):
         super().__init__()
-        check_hidden(spec)
+        require_hidden_layer(spec)
         self.spec, self.channels, self.free = spec, channels, free_axes(spec, outer)
 
     @property

@@ -17,6 +17,7 @@ from nfn_transformer.layers.dropout import Chain, dropouts
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer
 from nfn_transformer.layers.features import BlockFeatures, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
 from nfn_transformer.layers.scaling import Sizes, Standardised
 from nfn_transformer.layers.stack import feature_invariants
@@ -122,19 +123,23 @@ class EquivariantEncoder(Branch):
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
+_SCALE_FREE = {"hnps": hnps.HNPSLayer, "magep": MAGEPLayer}
+
+
 class FeedForwardBranch(Branch):
     """A classifier's weights to [b, out], by layers between weight spaces, ReLU, and a pooling that is invariant.
 
-    Modes: hnps, to permuting and scaling hidden neurons; hnp, to permuting them; np, to permuting inputs and classes
-    as well.
+    Modes: hnps and magep, to permuting and scaling hidden neurons; hnp, to permuting them; np, to permuting inputs and
+    classes as well.
     """
 
     def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
         classifier, channels = spec.classifier, config.classifier_nfn_channels
         sizes = list(zip((1, *channels[:-1]), channels, strict=True))
-        if config.cls_mode == "hnps":
-            layers = [hnps.HNPSLayer(classifier, d, e, config.init_type) for d, e in sizes]
+        if config.cls_mode in _SCALE_FREE:
+            layer = _SCALE_FREE[config.cls_mode]
+            layers = [layer(classifier, d, e, config.init_type) for d, e in sizes]
             self.layers, self.pooling = nn.ModuleList(layers), hnps.HNPSPooling(classifier, channels[-1])
         else:
             outer = config.cls_mode == "np"

@@ -7,7 +7,7 @@ from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
 ENCODER_MODES = ("no", "inv", "complete", "statnn", "mlp")
-CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "statnn", "mlp")
+CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "magep", "statnn", "mlp")
 EMBEDDING_MODES = ("no", "mlp")
 
 

@@ -60,6 +60,8 @@ def assert_equal(found, expected, tolerance=1e-9):
 MODES = [
     ModelConfig(transformers_nfn_channels=(3, 2)),
     ModelConfig(cls_mode="hnps"),
+    ModelConfig(enc_mode="no", cls_mode="magep"),
+    ModelConfig(enc_mode="no", cls_mode="np"),
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),

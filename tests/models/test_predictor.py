@@ -40,7 +40,7 @@ def test_every_combination_of_modes_learns_from_every_parameter(modes, generator
     assert learning.double().mean() > 0.5  # the others belong to ReLUs that no network of the batch passes
 
 
-@pytest.mark.parametrize("modes", [modes for modes in MODES if modes[0] != "complete"])
+@pytest.mark.parametrize("modes", [modes for modes in MODES if modes[0] != "complete" and modes[1] != "magep"])
 def test_the_network_is_the_one_of_the_design(modes, generator):
     """All parameters are moved from where they start, those of LayerNorms and pooling from 1 and 0."""
     channels = {"transformers_nfn_channels": (4, 3), "classifier_nfn_channels": (5, 4)}
@@ -56,7 +56,7 @@ def test_the_network_is_the_one_of_the_design(modes, generator):
         assert relative_error(model.predict(weights), 1 / (1 + (-expected).exp())) < 1e-9
 
 
-@pytest.mark.parametrize(("cls_mode", "outer"), [("hnp", False), ("hnps", False), ("np", True)])
+@pytest.mark.parametrize(("cls_mode", "outer"), [("hnp", False), ("hnps", False), ("magep", False), ("np", True)])
 def test_classifiers_heads_respect_permutations(cls_mode, outer, generator):
     """And np alone does not know which class is which."""
     model = build_predictor(SPEC, ModelConfig("no", cls_mode, "no"), seed=1).double()
@@ -70,12 +70,12 @@ def test_classifiers_heads_respect_permutations(cls_mode, outer, generator):
     assert (symmetry_defect(model.predict, weights, acting(whole)) < 1e-9) == outer
 
 
-@pytest.mark.parametrize("cls_mode", ["hnps", "mlp", "no"])
+@pytest.mark.parametrize("cls_mode", ["hnps", "magep", "mlp", "no"])
 def test_predictions_are_invariant(cls_mode, generator):
-    """The hnps branch is invariant to the classifier's own group too."""
+    """The hnps and magep branches are invariant to the classifier's own group too."""
     model = build_predictor(SPEC, ModelConfig(cls_mode=cls_mode), seed=1).double()
     weights = random_transformer(SPEC, 4, generator)
-    g = GroupElement.sample(SPEC, generator, 1e3, classifier=cls_mode == "hnps")
+    g = GroupElement.sample(SPEC, generator, 1e3, classifier=cls_mode in ("hnps", "magep"))
     assert symmetry_defect(model.predict, weights, g.act) < 1e-9
 
 

@@ -1,0 +1,171 @@
+"""MAGEP layers for feed-forward ReLU networks: polynomials along paths (arXiv 2410.04213).
+
+They commute with permuting and positively scaling hidden neurons (`weights.feed_forward_group`), as HNPS layers do, and
+relate weights of different hidden layers. Of weights W^(s) and biases b^(s), s = 1, ..., L, these products transform as
+a weight from layer t to layer s does:
+
+    W^(s,t)   = W^(s) W^(s-1) ... W^(t+1)
+    WW^(s)(t) = W^(s,0) Psi W^(L,t)                     Psi [n_0 x n_L]
+    bW^(s)(t) = b^(s) psi W^(L,t)                       psi [1 x n_L]
+
+and Wb^(s,t) = W^(s,t) b^(t) as the bias b^(s). Outputs are linear in them:
+
+    W^(1)' = (W^(1) Phi + WW^(1)(0) Phi + bW^(1)(0) Phi) [n_0 x n_0 each] + b^(1) phi^T [n_0]
+    W^(i)' = phi W^(i) + phi WW^(i)(i-1) + phi bW^(i)(i-1)                                        1 < i < L
+    W^(L)' = Phi W^(L) + Phi WW^(L)(L-1) + Phi bW^(L)(L-1)  [n_L x n_L each]
+    b^(i)' = (W^(i,0) + WW^(i)(0) + bW^(i)(0)) phi [n_0 each] + sum_t phi Wb^(i,t) + phi b^(i)    i < L
+    b^(L)' = a linear map of all invariants: W^(L,0), WW^(L)(0), bW^(L)(0), Wb^(L,t), b^(L), the traces of
+             WW^(s)(s) and bW^(s)(s) for 1 <= s < L, and a constant
+
+Each Phi, phi is another one, and also indexed by output and input channel (e, d). Products are taken channel by
+channel, and each sum over n numbers within them is divided by sqrt(n), so that they start at the size of their factors.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.layers.hnps import check_weights, require_hidden_layer
+from nfn_transformer.layers.initialization import Fan, initialize_term
+from nfn_transformer.weights.containers import FeedForwardWeights
+from nfn_transformer.weights.spec import FeedForwardSpec
+
+
+class Products:
+    """The products of weights [b, d, ...] of a spec; see the module."""
+
+    def __init__(self, spec: FeedForwardSpec, weights: FeedForwardWeights, Psi: Tensor, psi: Tensor):
+        self._sizes, self._L = spec.sizes, spec.layers
+        self._W, self._b = weights.weights, weights.biases
+        self._Psi, self._psi = Psi, psi  # [d, n_0, n_L] and [d, n_L]
+        self._paths: dict[tuple[int, int], Tensor] = {}
+
+    def W(self, s: int, t: int) -> Tensor:
+        """W^(s,t) [b, d, n_s, n_t], s > t."""
+        if (s, t) not in self._paths:
+            product = self._W[s - 1]
+            if s > t + 1:
+                product = product @ self.W(s - 1, t) / math.sqrt(self._sizes[s - 1])
+            self._paths[s, t] = product
+        return self._paths[s, t]
+
+    def Wb(self, s: int, t: int) -> Tensor:
+        """Wb^(s,t) [b, d, n_s], s > t >= 1."""
+        return torch.einsum("bdnm,bdm->bdn", self.W(s, t), self._b[t - 1]) / math.sqrt(self._sizes[t])
+
+    def WW(self, s: int, t: int) -> Tensor:
+        """WW^(s)(t) [b, d, n_s, n_t], s >= 1, t < L."""
+        n_0, n_L = self._sizes[0], self._sizes[-1]
+        return self.W(s, 0) @ self._Psi @ self.W(self._L, t) / math.sqrt(n_0 * n_L)
+
+    def bW(self, s: int, t: int) -> Tensor:
+        """bW^(s)(t) [b, d, n_s, n_t], s >= 1, t < L."""
+        row = torch.einsum("dk,bdkm->bdm", self._psi, self.W(self._L, t)) / math.sqrt(self._sizes[-1])
+        return self._b[s - 1][..., :, None] * row[..., None, :]
+
+    def weights(self, s: int, t: int) -> list[Tensor]:
+        """All that transforms as a weight from layer t to layer s."""
+        return [self.W(s, t), self.WW(s, t), self.bW(s, t)]
+
+    def invariants(self) -> Tensor:
+        """What the group leaves unchanged: [b, d, numbers]."""
+        L = self._L
+        matrices = [tensor.flatten(2) for tensor in self.weights(L, 0)]
+        vectors = [self.Wb(L, t) for t in range(1, L)]
+        traces = [self._trace(tensor, self._sizes[s]) for s in range(1, L) for tensor in (self.WW(s, s), self.bW(s, s))]
+        return torch.cat([*matrices, *vectors, self._b[-1], *traces], dim=-1)
+
+    def _trace(self, tensor: Tensor, size: int) -> Tensor:
+        return tensor.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) / math.sqrt(size)
+
+
+def count_invariants(spec: FeedForwardSpec) -> int:
+    """How many numbers `Products.invariants` gives for a channel."""
+    n_0, n_L, L = spec.sizes[0], spec.sizes[-1], spec.layers
+    return 3 * n_L * n_0 + (L - 1) * n_L + n_L + 2 * (L - 1)
+
+
+class MAGEPLayer(nn.Module):
+    """Feed-forward weights of d channels to feed-forward weights of e channels.
+
+    Args:
+        spec: sizes n_0, ..., n_L with L of at least 2.
+        in_channels, out_channels: d and e.
+        init_type: one of `layers.initialization.INIT_TYPES`, without the squares of the polynomial layers.
+        generator: source of the initial parameters and of Psi and psi; PyTorch's own where None.
+        learn_Psi: whether Psi and psi are learned; else they stay as they were drawn.
+
+    Raises:
+        SpecError: the spec has no hidden layer.
+    """
+
+    def __init__(
+        self,
+        spec: FeedForwardSpec,
+        in_channels: int,
+        out_channels: int,
+        init_type: str = "xavier_normal",
+        generator: torch.Generator | None = None,
+        learn_Psi: bool = False,
+    ):
+        super().__init__()
+        require_hidden_layer(spec)
+        self.spec, self.in_channels = spec, in_channels
+        d, e, n_0, n_L, L = in_channels, out_channels, spec.sizes[0], spec.sizes[-1], spec.layers
+        Psi = torch.randn(d, n_0, n_L, generator=generator)
+        psi = torch.randn(d, n_L, generator=generator)
+        if learn_Psi:
+            self.Psi, self.psi = nn.Parameter(Psi), nn.Parameter(psi)
+        else:
+            self.register_buffer("Psi", Psi)
+            self.register_buffer("psi", psi)
+        self.first_weight = nn.Parameter(torch.empty(3, e, n_0, d, n_0))
+        self.first_weight_from_bias = nn.Parameter(torch.empty(e, n_0, d))
+        self.middle_weights = nn.ParameterList(torch.empty(3, e, d) for _ in range(L - 2))
+        self.last_weight = nn.Parameter(torch.empty(3, e, n_L, d, n_L))
+        self.biases_from_weights = nn.ParameterList(torch.empty(3, e, d, n_0) for _ in range(L - 1))
+        # Of b^(i): Wb^(i,1), ..., Wb^(i,i-1), and b^(i) itself.
+        self.biases_from_biases = nn.ParameterList(torch.empty(i, e, d) for i in range(1, L))
+        self.last_bias = nn.Parameter(torch.empty(e, n_L, d, count_invariants(spec)))
+        self.constant = nn.Parameter(torch.empty(e, n_L))
+        inner = [(Phi, Fan(d * (3 * n_0 + i), e)) for i, Phi in enumerate(self.biases_from_weights, start=1)]
+        inner += [(phi, Fan(d * (3 * n_0 + len(phi)), e)) for phi in self.biases_from_biases]
+        fans = [
+            (self.first_weight, Fan(d * (3 * n_0 + 1), e * n_0)),
+            (self.first_weight_from_bias, Fan(d * (3 * n_0 + 1), e * n_0)),
+            *((phi, Fan(3 * d, e)) for phi in self.middle_weights),
+            (self.last_weight, Fan(3 * d * n_L, e * n_L)),
+            *inner,
+            (self.last_bias, Fan(d * count_invariants(spec), e * n_L)),
+            (self.constant, Fan(1, e * n_L)),
+        ]
+        for term, fan in fans:
+            initialize_term(term, fan, init_type, generator)
+
+    def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
+        """Feed-forward weights of d channels to feed-forward weights of e channels.
+
+        Raises:
+            SpecError: the weights do not have the sizes or channels that the layer was built for.
+        """
+        check_weights(weights, self.spec, self.in_channels)
+        L, products = self.spec.layers, Products(self.spec, weights, self.Psi, self.psi)
+        first = torch.einsum("fepdq,fbdnq->benp", self.first_weight, torch.stack(products.weights(1, 0)))
+        first = first + torch.einsum("epd,bdn->benp", self.first_weight_from_bias, weights.biases[0])
+        middle = [
+            torch.einsum("fed,fbdnm->benm", phi, torch.stack(products.weights(i, i - 1)))
+            for i, phi in enumerate(self.middle_weights, start=2)
+        ]
+        last = torch.einsum("fekdl,fbdlm->bekm", self.last_weight, torch.stack(products.weights(L, L - 1)))
+        biases = [
+            self._hidden_bias(i, products, weights.biases[i - 1], *parameters)
+            for i, parameters in enumerate(zip(self.biases_from_weights, self.biases_from_biases, strict=True), start=1)
+        ]
+        last_bias = torch.einsum("ekdj,bdj->bek", self.last_bias, products.invariants()) + self.constant
+        return FeedForwardWeights((first, *middle, last), (*biases, last_bias))
+
+    def _hidden_bias(self, i: int, products: Products, bias: Tensor, Phi: Tensor, phi: Tensor) -> Tensor:
+        vectors = torch.stack([*(products.Wb(i, t) for t in range(1, i)), bias])
+        from_weights = torch.einsum("fedq,fbdnq->ben", Phi, torch.stack(products.weights(i, 0)))
+        return from_weights + torch.einsum("ted,tbdn->ben", phi, vectors)
