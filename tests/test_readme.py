@@ -45,13 +45,20 @@ EVERY_COMMAND = re.findall(
 )
 
 
-def test_the_librarys_example(monkeypatch, capsys):
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("example", "shown"), zip(EXAMPLES, (2, 4), strict=True), ids=["blocks", "plain networks"])
+def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
     errors = re.findall(r"tensor\(([^,)]+)", capsys.readouterr().out)
-    assert len(errors) == 2
+    assert len(errors) == shown
     assert all(float(error) < 1e-9 for error in errors)
+
+
+def test_the_example_on_plain_networks_is_short():
+    assert len(EXAMPLES[1].splitlines()) < 25
 
 
 def test_it_shows_the_published_commands():
