@@ -48,7 +48,7 @@ EVERY_COMMAND = re.findall(
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("example", "shown"), zip(EXAMPLES, (2, 4), strict=True), ids=["blocks", "plain networks"])
+@pytest.mark.parametrize(("example", "shown"), [*zip(EXAMPLES, (2, 4), strict=True)], ids=["blocks", "plain"])
 def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     exec(compile(example, "README.md", "exec"), {})
