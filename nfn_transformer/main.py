@@ -46,7 +46,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--cls_mode",
         choices=CLASSIFIER_MODES,
         help="classifier: layers that respect permuting of hidden neurons (hnp), of inputs and classes too (np), "
-        "or permuting and scaling of hidden neurons (hnps, linear; magep, polynomial); the others as above "
+        "or permuting and scaling of hidden neurons (hnps, linear; magep, polynomial); nft, attention "
+        "among neurons, which respects permuting of hidden ones; the others as above "
         f"(default: {default.cls_mode}; {COMPLETE.cls_mode} with --enc_mode complete)",
     )
     group.add_argument(

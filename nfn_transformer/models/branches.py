@@ -21,9 +21,10 @@ from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
 from nfn_transformer.layers.scaling import Sizes, Standardised
 from nfn_transformer.layers.stack import feature_invariants
+from nfn_transformer.layers.weight_attention import NeuronAttention, NeuronEmbedding
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.spec import FeedForwardSpec, TransformerSpec
 
 HEAD_WIDTH = 10
 
@@ -123,31 +124,40 @@ class EquivariantEncoder(Branch):
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
-_SCALE_FREE = {"hnps": hnps.HNPSLayer, "magep": MAGEPLayer}
+def _linear_layers(spec: FeedForwardSpec, config: ModelConfig) -> tuple[list[nn.Module], nn.Module]:
+    """Layers d -> e of a mode, and the pooling of the group that they respect."""
+    channels = config.classifier_nfn_channels
+    sizes = list(zip((1, *channels[:-1]), channels, strict=True))
+    if config.cls_mode in ("np", "hnp"):
+        outer = config.cls_mode == "np"
+        layers = [PermutationLayer(spec, d, e, outer, config.init_type) for d, e in sizes]
+        return layers, PermutationPooling(spec, channels[-1], outer)
+    layer = hnps.HNPSLayer if config.cls_mode == "hnps" else MAGEPLayer
+    return [layer(spec, d, e, config.init_type) for d, e in sizes], hnps.HNPSPooling(spec, channels[-1])
+
+
+def _attention_layers(spec: FeedForwardSpec, config: ModelConfig) -> tuple[list[nn.Module], nn.Module]:
+    """An embedding and a block for each channel count, all of one width, and their pooling."""
+    width, *_ = config.classifier_nfn_channels
+    blocks = [NeuronAttention(spec, width) for _ in config.classifier_nfn_channels]
+    return [NeuronEmbedding(spec, 1, width), *blocks], PermutationPooling(spec, width, outer=False)
 
 
 class FeedForwardBranch(Branch):
     """A classifier's weights to [b, out], by layers between weight spaces, ReLU, and a pooling that is invariant.
 
     Modes: hnps and magep, to permuting and scaling hidden neurons; hnp, to permuting them; np, to permuting inputs and
-    classes as well.
+    classes as well; nft, attention without ReLU, to permuting hidden neurons.
     """
 
     def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
-        classifier, channels = spec.classifier, config.classifier_nfn_channels
-        sizes = list(zip((1, *channels[:-1]), channels, strict=True))
-        if config.cls_mode in _SCALE_FREE:
-            layer = _SCALE_FREE[config.cls_mode]
-            layers = [layer(classifier, d, e, config.init_type) for d, e in sizes]
-            self.layers, self.pooling = nn.ModuleList(layers), hnps.HNPSPooling(classifier, channels[-1])
-        else:
-            outer = config.cls_mode == "np"
-            layers = [PermutationLayer(classifier, d, e, outer, config.init_type) for d, e in sizes]
-            self.layers, self.pooling = nn.ModuleList(layers), PermutationPooling(classifier, channels[-1], outer)
+        self._attends = config.cls_mode == "nft"
+        layers, pooling = (_attention_layers if self._attends else _linear_layers)(spec.classifier, config)
+        self.layers, self.pooling = nn.ModuleList(layers), pooling
         self.head = readout_head(self.pooling.features, config.num_out_classify, config.dropout)
         self.learns_scales = config.standardize
-        self.sizes = Sizes(2 * classifier.layers) if config.standardize else None
+        self.sizes = Sizes(2 * spec.classifier.layers) if config.standardize else None
 
     def read(self, weights: TransformerWeights) -> FeedForwardWeights:
         """The classifier's weights themselves."""
@@ -163,7 +173,7 @@ class FeedForwardBranch(Branch):
             sizes = iter(self.sizes().unbind())
             weights = weights.map(lambda tensor: tensor / next(sizes))
         for layer in self.layers:
-            weights = hnps.relu(layer(weights))
+            weights = layer(weights) if self._attends else hnps.relu(layer(weights))
         return self.head(self.pooling(weights), keys)
 
 

@@ -7,7 +7,7 @@ from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
 ENCODER_MODES = ("no", "inv", "complete", "statnn", "mlp")
-CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "magep", "statnn", "mlp")
+CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "magep", "nft", "statnn", "mlp")
 EMBEDDING_MODES = ("no", "mlp")
 
 
@@ -69,6 +69,11 @@ class ModelConfig:
         if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
+            )
+        if self.cls_mode == "nft" and len(set(self.classifier_nfn_channels)) > 1:
+            listed = ",".join(map(str, self.classifier_nfn_channels))
+            raise UserError(
+                f"--cls_mode nft --classifier_nfn_channels {listed}: its blocks are of one width, as in 10,10"
             )
         if self.dropout and (self.enc_mode, self.cls_mode) == ("no", "no"):
             raise UserError("--dropout: a predictor that reads the embedding alone has no hidden numbers to drop")

@@ -62,6 +62,7 @@ MODES = [
     ModelConfig(cls_mode="hnps"),
     ModelConfig(enc_mode="no", cls_mode="magep"),
     ModelConfig(enc_mode="no", cls_mode="np"),
+    ModelConfig(enc_mode="no", cls_mode="nft"),
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),

@@ -126,5 +126,7 @@ def test_bad_options_are_refused():
     config = ModelConfig(enc_mode="inv", cls_mode="hnps", emb_mode="no", standardize=True, log_magnitudes=True)
     with pytest.raises(UserError, match="--log_magnitudes True: no branch reads flattened weights or statistics"):
         config.check(SPEC, "mnist")
+    with pytest.raises(UserError, match=r"--cls_mode nft --classifier_nfn_channels 10,5: its blocks are of one width"):
+        ModelConfig(cls_mode="nft", classifier_nfn_channels=(10, 5)).check(SPEC, "mnist")
     with pytest.raises(UserError, match="--dropout: a predictor that reads the embedding alone has no hidden numbers"):
         ModelConfig("no", "no", "mlp", dropout=0.1).check(SPEC, "mnist")

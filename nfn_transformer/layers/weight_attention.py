@@ -1,0 +1,136 @@
+"""Attention among the neurons of each layer of a feed-forward network, by the weights that they carry.
+
+After Neural Functional Transformers (Zhou et al. 2023, arXiv 2305.13546), whose attention runs over rows and columns of
+weight matrices. Neuron j of layer s carries row j of W^(s), entry j of b^(s) and column j of W^(s+1). Queries, keys and
+values are linear in the channels of each entry, and a query meets a key by the mean of their products over all that the
+two neurons carry:
+
+    score_s(j, k) = sqrt(c) mean over entries and channels of Q_j K_k            attention_s = softmax over k
+    out_j         = sum_k attention_s(j, k) V_k          for rows of W^(s), b^(s) and columns of W^(s+1) alike
+
+An entry of W^(s) is in a row and in a column, and gets the sum of both. Permuting the neurons of a layer permutes its
+scores' rows and columns: all commutes with permutations of hidden neurons. Inputs and outputs keep their meaning, by a
+learned embedding for each of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.layers.hnps import check_weights, require_hidden_layer
+from nfn_transformer.weights.containers import FeedForwardWeights
+from nfn_transformer.weights.spec import FeedForwardSpec
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.movedim(1, -1)
+
+
+def _by_channel(weights: FeedForwardWeights) -> list[Tensor]:
+    """Tensors [b, axes..., d], weights first and then biases."""
+    return [_channels_last(tensor) for tensor in weights.tensors()]
+
+
+class NeuronEmbedding(nn.Module):
+    """Feed-forward weights of d channels to weights of e channels, inputs and outputs told apart.
+
+    Args:
+        spec: sizes n_0, ..., n_L with L of at least 2.
+        in_channels, out_channels: d and e.
+
+    Raises:
+        SpecError: the spec has no hidden layer.
+    """
+
+    def __init__(self, spec: FeedForwardSpec, in_channels: int, out_channels: int):
+        super().__init__()
+        require_hidden_layer(spec)
+        self.spec, self.in_channels = spec, in_channels
+        self.lifts = nn.ModuleList(nn.Linear(in_channels, out_channels) for _ in range(2 * spec.layers))
+        self.inputs = nn.Parameter(torch.randn(spec.sizes[0], out_channels) * 0.1)
+        self.outputs = nn.Parameter(torch.randn(spec.sizes[-1], out_channels) * 0.1)
+
+    def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
+        """The lifted weights.
+
+        Raises:
+            SpecError: the weights do not have the sizes or channels that the layer was built for.
+        """
+        check_weights(weights, self.spec, self.in_channels)
+        L = self.spec.layers
+        lifted = [lift(tensor) for lift, tensor in zip(self.lifts, _by_channel(weights), strict=True)]
+        lifted[0] = lifted[0] + self.inputs  # [b, n_1, n_0, e]
+        lifted[L - 1] = lifted[L - 1] + self.outputs[:, None]
+        lifted[-1] = lifted[-1] + self.outputs
+        found = [tensor.movedim(-1, 1) for tensor in lifted]
+        return FeedForwardWeights(tuple(found[:L]), tuple(found[L:]))
+
+
+class NeuronAttention(nn.Module):
+    """One block: attention among the neurons of every layer, then a perceptron on each entry's channels, each with a
+    LayerNorm over channels before it and the input added after it.
+
+    Args:
+        spec: sizes n_0, ..., n_L with L of at least 2.
+        channels: c, of input and output.
+
+    Raises:
+        SpecError: the spec has no hidden layer.
+    """
+
+    def __init__(self, spec: FeedForwardSpec, channels: int):
+        super().__init__()
+        require_hidden_layer(spec)
+        self.spec, self.channels = spec, channels
+        tensors = 2 * spec.layers
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(tensors))
+        self.queries = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(tensors))
+        self.keys = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(tensors))
+        self.values = nn.ModuleList(nn.Linear(channels, 2 * channels, bias=False) for _ in range(tensors))
+        self.mixers = nn.ModuleList(nn.Linear(channels, channels) for _ in range(tensors))
+        self.perceptrons = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+            )
+            for _ in range(tensors)
+        )
+
+    def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
+        """Weights of c channels to weights of c channels.
+
+        Raises:
+            SpecError: the weights do not have the sizes or channels that the layer was built for.
+        """
+        check_weights(weights, self.spec, self.channels)
+        L, seen = self.spec.layers, _by_channel(weights)
+        normed = [norm(tensor) for norm, tensor in zip(self.norms, seen, strict=True)]
+        Q, K, V = (
+            [layer(tensor) for layer, tensor in zip(layers, normed, strict=True)]
+            for layers in (self.queries, self.keys, self.values)
+        )
+        attention = [self._attention(s, Q, K) for s in range(L + 1)]  # [b, n_s, n_s]
+        rows, columns = zip(*(value.chunk(2, dim=-1) for value in V), strict=True)
+        mixed = [
+            torch.einsum("bjk,bkmc->bjmc", attention[s], rows[s - 1])
+            + torch.einsum("bjk,bmkc->bmjc", attention[s - 1], columns[s - 1])
+            for s in range(1, L + 1)
+        ]
+        mixed += [torch.einsum("bjk,bkc->bjc", attention[s], rows[L + s - 1]) for s in range(1, L + 1)]
+        found = []
+        for tensor, new, mixer, perceptron in zip(seen, mixed, self.mixers, self.perceptrons, strict=True):
+            tensor = tensor + mixer(new)
+            found.append((tensor + perceptron(tensor)).movedim(-1, 1))
+        return FeedForwardWeights(tuple(found[:L]), tuple(found[L:]))
+
+    def _attention(self, s: int, Q: list[Tensor], K: list[Tensor]) -> Tensor:
+        """How much each neuron of layer s looks at each other."""
+        L, products, entries = self.spec.layers, [], 0
+        if s > 0:
+            products.append(torch.einsum("bjmc,bkmc->bjk", Q[s - 1], K[s - 1]))
+            products.append(torch.einsum("bjc,bkc->bjk", Q[L + s - 1], K[L + s - 1]))
+            entries += self.spec.sizes[s - 1] + 1
+        if s < L:
+            products.append(torch.einsum("bmjc,bmkc->bjk", Q[s], K[s]))
+            entries += self.spec.sizes[s + 1]
+        return (sum(products) / (entries * math.sqrt(self.channels))).softmax(-1)
