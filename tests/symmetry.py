@@ -1,6 +1,7 @@
 """One way to measure symmetry, used by the tests of the group, of every layer and of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -65,3 +66,14 @@ def random_transformer(spec: TransformerSpec, batch: int, generator: torch.Gener
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def with_one_tensor_changed(
+    U: FeedForwardWeights, generator: torch.Generator
+) -> Iterator[tuple[str, FeedForwardWeights]]:
+    """Each tensor's name, and the weights with other random numbers in it alone."""
+    for part in ("weights", "biases"):
+        for index, tensor in enumerate(getattr(U, part)):
+            changed = list(getattr(U, part))
+            changed[index] = tensor + torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+            yield f"{part}[{index}]", replace(U, **{part: tuple(changed)})

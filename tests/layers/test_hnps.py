@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_feed_forward, relative_error, symmetry_defect
+from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling, relu
@@ -112,12 +112,8 @@ def test_pooling_of_zero_entries_is_finite_with_its_gradient(generator):
 
 def test_outputs_depend_on_every_input(generator):
     U, layer, pool = random_feed_forward(SPEC, 1, 2, generator), hnps(), pooling(d=3)
-    for part in ("weights", "biases"):
-        for index, tensor in enumerate(getattr(U, part)):
-            changed = list(getattr(U, part))
-            changed[index] = tensor + torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-            moved = replace(U, **{part: tuple(changed)})
-            assert (pool(layer(moved)) - pool(layer(U))).abs().max() > 1e-3, (part, index)
+    for name, moved in with_one_tensor_changed(U, generator):
+        assert (pool(layer(moved)) - pool(layer(U))).abs().max() > 1e-3, name
 
 
 def test_layers_are_not_more_symmetric_than_the_group(generator):

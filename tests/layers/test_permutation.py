@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_feed_forward, relative_error, symmetry_defect
+from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.hnps import relu
@@ -98,12 +98,8 @@ def test_pooling_is_the_mean_over_what_is_permuted(outer, generator):
 @KINDS
 def test_outputs_depend_on_every_input(outer, generator):
     U, made, pool = random_feed_forward(SPEC, 1, 2, generator), layer(outer=outer), PermutationPooling(SPEC, 3, outer)
-    for part in ("weights", "biases"):
-        for index, tensor in enumerate(getattr(U, part)):
-            changed = list(getattr(U, part))
-            changed[index] = tensor + torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-            moved = replace(U, **{part: tuple(changed)})
-            assert (pool(relu(made(moved))) - pool(relu(made(U)))).abs().max() > 1e-3, (part, index)
+    for name, moved in with_one_tensor_changed(U, generator):
+        assert (pool(relu(made(moved))) - pool(relu(made(U)))).abs().max() > 1e-3, name
 
 
 def test_hidden_layers_alone_are_permuted_unless_asked(generator):
