@@ -7,9 +7,9 @@ drop alone, and no random generator has to be kept. A network is known by its pl
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.hashing import GOLDEN, mixed, shifted, signed
+from nfn_transformer.hashing import GOLDEN, mixed, signed
 
-_BITS = 31
+_BITS, _LEAST = 31, -(1 << 63)
 
 
 class Dropout(nn.Module):
@@ -28,14 +28,14 @@ class Dropout(nn.Module):
         self.register_buffer("golden", torch.tensor(signed(GOLDEN)), persistent=False)
 
     def forward(self, numbers: Tensor, keys: Tensor | None) -> Tensor:
-        """Drop by keys [b], int64, of the networks in this epoch; nothing where they are None."""
+        """Drop by random keys [b], int64, of the networks in this epoch; nothing where they are None."""
         if keys is None or not self.training or not self.probability:
             return numbers
         count = numbers.shape[1:].numel()  # there may be no network: of a batch's last part one process has none
         places = torch.arange(1, count + 1, device=numbers.device) * self.golden
-        of_layer = mixed(mixed(keys) + signed(self.number * GOLDEN))
-        bits = shifted(mixed(of_layer[:, None] + places), 64 - _BITS)
-        kept = bits >= round(self.probability * 2**_BITS)
+        bits = mixed(mixed(keys + signed(self.number * GOLDEN))[:, None] + places)
+        # The highest bits as an unsigned number, compared as signed ones.
+        kept = (bits ^ _LEAST) >= (round(self.probability * 2**_BITS) << (64 - _BITS)) + _LEAST
         return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)
 
     def extra_repr(self) -> str:

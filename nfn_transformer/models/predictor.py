@@ -182,7 +182,7 @@ class AccuracyPredictor(Predictor):
         """See `Predictor`."""
         keys = None
         if self.training and self.config.dropout and features.network is not None:
-            keys = mixed(self.epoch_key + features.network * signed(GOLDEN))
+            keys = mixed(mixed(self.epoch_key + features.network * signed(GOLDEN)))
         parts = [branch.from_features(getattr(features, name), keys) for name, branch in self.branches.items()]
         return self.output(torch.cat(parts, dim=1)).squeeze(1)
 
