@@ -4,8 +4,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from nfn_transformer.baselines.tree_config import TreeConfig
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.experiments.config import DataConfig
+from nfn_transformer.experiments.config import DataConfig, RunConfig
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
@@ -79,8 +82,20 @@ def prepare(zoo: Zoo | MixedZoo, split: Split, config: DataConfig | None = None,
 
 
 def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
-    """What split.json holds: the file names on each side, and a digest of their data; `zoo` is on the CPU."""
-    return {**split.to_names(zoo.names), "digest": _digest(zoo, split)}
+    """What split.json holds: the file names on each side, a digest of their data, and one of their hyperparameters;
+    `zoo` is on the CPU."""
+    told = zlib.crc32(zoo.hyperparameters[torch.cat([split.train, split.validation, split.test])].numpy().tobytes())
+    return {**split.to_names(zoo.names), "digest": _digest(zoo, split), "hyperparameters": f"{told:08x}"}
+
+
+def data_digest(record: dict, config: RunConfig) -> str | None:
+    """Text that is another one where what a run learns from is; None where a record of split.json has none.
+
+    Hyperparameters count where they are what is read.
+    """
+    digest = record.get("digest")
+    reads = isinstance(config.predictor, TreeConfig) and config.predictor.features == "hyperparameters"
+    return f"{digest}-{record.get('hyperparameters')}" if reads else digest
 
 
 def recorded_split(zoo: Zoo | MixedZoo, record: dict, where: Path) -> Split:

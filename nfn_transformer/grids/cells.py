@@ -11,7 +11,7 @@ from typing import Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig
-from nfn_transformer.experiments.data import draw_split, load_zoo, split_record
+from nfn_transformer.experiments.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.experiments.learners import check_learner
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.grids.cell_runner import CellTask
@@ -87,7 +87,7 @@ class Cell:
             return None
         run = RunDirectory.open(Path(self.task.directory))
         config, _ = run.read_config()
-        if _identity(config, read_json(run.split_file).get("digest")) != _identity(self.config, self.digest):
+        if _identity(config, data_digest(read_json(run.split_file), config)) != _identity(self.config, self.digest):
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
         machine = f"{config.device} with {config.versions.get('threads', '?')} threads"
         return replace(_result(read_json(run.results_file), run.results_file), machine=machine)
@@ -128,7 +128,7 @@ def plan(
         UserError: flags are not as their command wants them, or a zoo cannot be read.
     """
     zoos: dict[DataConfig, Zoo | MixedZoo] = {}
-    digests: dict[tuple[DataConfig, int], str] = {}
+    records: dict[tuple[DataConfig, int], dict] = {}
     cells, impossible = [], []
     for seed in grid.seeds:
         for column in grid.columns:
@@ -138,7 +138,7 @@ def plan(
                 command, parsed = _parse(row, flags, seed, commands, where)
                 try:
                     config = command.run_config(parsed)
-                    digest = _digest(config, parsed, zoos, digests)
+                    digest = _digest(config, parsed, zoos, records)
                     _check_model(config, zoos)
                 except _NoSplit as error:
                     impossible.append(Impossible(column.name, str(error)))
@@ -177,18 +177,18 @@ def _words(flags: Mapping[str, str]) -> list[str]:
     return [word for name, value in flags.items() for word in (f"--{name}", value)]
 
 
-def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, digests: dict) -> str:
+def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str:
     source = _source(config.data)
     split = replace(source, cut_off=config.data.cut_off, train_networks=config.data.train_networks)
-    if (split, config.seed) not in digests:
+    if (split, config.seed) not in records:
         if source not in zoos:
             zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)
         try:
             drawn = draw_split(zoos[source], config.data, config.seed)
         except ZooError as error:
             raise _NoSplit(str(error)) from None
-        digests[split, config.seed] = split_record(zoos[source], drawn)["digest"]
-    return digests[split, config.seed]
+        records[split, config.seed] = split_record(zoos[source], drawn)
+    return data_digest(records[split, config.seed], config)
 
 
 def _source(data: DataConfig) -> DataConfig:

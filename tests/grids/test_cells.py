@@ -81,6 +81,20 @@ def test_cells_of_earlier_versions_are_known_by_the_same_keys(planned):
     assert set(values["training"]) == {"epochs", "warmup_epochs", "batch_size", "optimizer", "lr", "wd"}
 
 
+def test_hyperparameters_are_data_where_they_are_read(planned, small_zoo, tmp_path):
+    changed = copied(small_zoo, tmp_path / "changed")
+    table = changed / "metadata/digits.csv"
+    text = table.read_text()
+    assert text.count(",0.02,1,digits,16,2,2,75,digits/01z00000_75") == 1
+    table.write_text(
+        text.replace(",0.02,1,digits,16,2,2,75,digits/01z00000_75", ",0.05,1,digits,16,2,2,75,digits/01z00000_75")
+    )
+    for features, same in (("hyperparameters", False), ("statistics", True)):
+        rows = [row("gbm", model="extra_trees", features=features)]
+        places = {only(planned(rows=rows, data_path=zoo)).task.directory for zoo in (small_zoo, changed)}
+        assert (len(places) == 1) == same, features
+
+
 def test_each_number_of_training_networks_is_data_of_its_own(planned):
     columns = [{"name": str(count), "flags": {"train_networks": str(count)}} for count in (10, 20)]
     found, impossible = planned(
