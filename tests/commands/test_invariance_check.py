@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/checks/invariance.py"
 
 
 def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
-    modes = {"inv": (), "statnn": ("--enc_mode", "statnn"), "complete": ("--enc_mode", "complete")}
+    modes = {"inv": (), "statnn": ("--enc_mode", "statnn"), "complete": ("--enc_mode", "complete", "--ensemble", "1")}
     for name, flags in modes.items():
         words = ("--dataset", "digits", "--data_path", small_zoo, "--epochs", 5, "--lr", 0.01, *flags)
         assert run("main.py", *words, "--out_dir", tmp_path / name).returncode == 0

@@ -50,7 +50,7 @@ def test_a_run_directory_describes_the_run(unbroken, small):
     assert config["seed"] == 1
     assert config["training"] == {
         "epochs": 4, "warmup_epochs": 10, "batch_size": 16, "optimizer": "adam", "lr": 1e-3, "wd": 0.0,
-        "compile": False, "cuda_graphs": False, "amp": False,
+        "compile": False, "cuda_graphs": False, "amp": False, "early_stopping": None,
     }  # fmt: skip
     assert config["versions"]["torch"] == torch.__version__
     split = json.loads((unbroken / "split.json").read_text())

@@ -134,19 +134,19 @@ def test_early_stopping_ends_after_so_many_epochs_that_are_not_the_best(new_trai
             with torch.no_grad():
                 early.model.output.weight.neg_()
 
-    plain = new_trainer(epochs=40, lr=1e-5)
-    early = new_trainer(epochs=40, lr=1e-5, early_stopping=5, report=spoil)
+    plain = new_trainer(epochs=12, lr=1e-5)
+    early = new_trainer(epochs=12, lr=1e-5, early_stopping=3, report=spoil)
     train([plain])
     train([early])
     best = early.progress.best.epoch
-    assert early.finished_epochs == best + 5 < 40
+    assert early.finished_epochs == best + 3 < 12
     assert early.progress.diverged is None
     assert best <= 2
-    patient = new_trainer(epochs=40, lr=1e-5, early_stopping=40)
+    patient = new_trainer(epochs=12, lr=1e-5, early_stopping=12)
     train([patient])
     assert_equal(patient, plain)
     train([early])
-    assert early.finished_epochs == best + 5, "what is over goes on"
+    assert early.finished_epochs == best + 3, "what is over goes on"
 
 
 def test_of_seeds_at_once_each_stops_early_by_itself(new_trainer):
