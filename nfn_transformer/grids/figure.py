@@ -54,8 +54,9 @@ def _draw_curves(axes, table: Table) -> None:
     rows = sorted((row.name for row in grid.rows), key=lambda name: -_last(table, name))
     sizes = {column.name: _training_networks(table, column.name) for column in grid.columns}
     for place, row in enumerate(rows):
-        found = {sizes[column.name]: table.summaries[row, column.name] for column in grid.columns}
-        points = sorted((size, s) for size, s in found.items() if not math.isnan(s.mean) and not math.isnan(size))
+        found = [(sizes[column.name], table.summaries[row, column.name]) for column in grid.columns]
+        drawn = [(size, s) for size, s in found if not math.isnan(s.mean) and not math.isnan(size)]
+        points = sorted(drawn, key=lambda point: point[0])
         front = row == grid.reference_row
         axes.errorbar(
             [size for size, _ in points],

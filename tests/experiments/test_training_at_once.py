@@ -6,56 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 from symmetry import relative_error
+from trainings import SMALL_MODES, assert_equal, stop_after
 
 from nfn_transformer.experiments import feature_store, training, training_step
 from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.data import prepare
 from nfn_transformer.experiments.feature_store import FeatureStore
 from nfn_transformer.experiments.optimization import OPTIMIZERS
-from nfn_transformer.experiments.run_directory import RunDirectory
 from nfn_transformer.experiments.streaming import StreamedZoo
-from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import Feeding, train
 from nfn_transformer.experiments.training_step import build_step
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import stream_seed
 from nfn_transformer.zoo.split import Split, split_runs
-
-PUBLISHED = ModelConfig()
-
-
-@pytest.fixture(scope="module")
-def double(small):
-    """The small zoo in double precision, where rounding cannot grow to anything in a few epochs."""
-    return replace(small, rows=small.rows.double(), labels=small.labels.double())
-
-
-@pytest.fixture
-def new_trainer(double, tmp_path):
-    """Makes trainers in double precision, each in a new directory."""
-    made = iter(range(100))
-
-    def make(seed=1, zoo=double, split=None, model_config=PUBLISHED, report=lambda record: None, **settings):
-        run = RunDirectory(tmp_path / str(next(made)))
-        run.path.mkdir()
-        data = prepare(zoo, split_runs(zoo.runs, seed) if split is None else split)
-        model = build_predictor(zoo.spec, model_config, seed).double()
-        config = TrainingConfig(**{"epochs": 3, "warmup_epochs": 1, "lr": 1e-2, **settings})
-        return Trainer(model, data, config, seed, run, report)
-
-    return make
-
-
-def assert_equal(found, expected, tolerance=1e-9):
-    assert [entry.epoch for entry in found.progress.history] == [entry.epoch for entry in expected.progress.history]
-    for a, b in zip(found.progress.history, expected.progress.history, strict=True):
-        assert a.train_loss == pytest.approx(b.train_loss, rel=tolerance)
-        assert a.validation.loss == pytest.approx(b.validation.loss, rel=tolerance)
-        assert a.validation.tau == b.validation.tau
-    for (name, a), b in zip(found.model.state_dict().items(), expected.model.state_dict().values(), strict=True):
-        assert relative_error(a, b) < tolerance, name
-
 
 MODES = [
     ModelConfig(transformers_nfn_channels=(3, 2)),
@@ -66,13 +28,6 @@ MODES = [
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),
-]
-# What helps on small zoos, in every kind of branch.
-SMALL = {"dropout": 0.3, "standardize": True, "ensemble": 2}
-SMALL_MODES = [
-    ModelConfig(cls_mode="hnps", **SMALL),
-    ModelConfig(enc_mode="statnn", log_magnitudes=True, **SMALL),
-    ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", **SMALL),
 ]
 
 
@@ -86,77 +41,6 @@ def test_seeds_at_once_are_what_each_is_alone(new_trainer, model_config):
         assert_equal(found, alone)
     first, second = (next(reversed(list(one.model.parameters()))) for one in together[:2])
     assert relative_error(first, second) > 1e-3
-
-
-@pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_trainer, model_config, monkeypatch):
-    plain, streamed, broken, again, pieces = (new_trainer(2, model_config=model_config) for _ in range(5))
-    train([plain])
-    train([streamed], Feeding(stream=True))
-    with pytest.raises(KeyboardInterrupt):
-        _stop_after(broken, 2)
-    again.run = broken.run
-    again.resume()
-    train([again])
-    monkeypatch.setattr(training_step, "NETWORKS_AT_ONCE", 7)
-    train([pieces])
-    for found in (streamed, again, pieces):
-        assert_equal(found, plain)
-    without = new_trainer(2, model_config=replace(model_config, dropout=0.0))
-    train([without])
-    assert abs(without.progress.history[-1].train_loss - plain.progress.history[-1].train_loss) > 1e-5
-
-
-@pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_trainer, model_config):
-    """And the loss that is written down is the mean of theirs."""
-    both, alone = (
-        new_trainer(2, model_config=model_config),
-        new_trainer(2, model_config=replace(model_config, ensemble=1)),
-    )
-    other = new_trainer(2, model_config=replace(model_config, ensemble=1))
-    other.model.load_state_dict(both.model.members[1].state_dict())
-    other.model.begin_epoch = lambda key, begin=other.model.begin_epoch: begin(stream_seed(key, "member", 1))
-    train([both])
-    for place, one in enumerate((alone, other)):
-        train([one])
-        member = both.model.members[place].state_dict()
-        for (name, a), b in zip(member.items(), one.model.state_dict().values(), strict=True):
-            assert relative_error(a, b) < 1e-9, name
-    for found, *of_members in zip(*(one.progress.history for one in (both, alone, other)), strict=True):
-        assert found.train_loss == pytest.approx(sum(entry.train_loss for entry in of_members) / 2, rel=1e-9)
-    assert alone.progress.history[0].train_loss != pytest.approx(other.progress.history[0].train_loss, rel=1e-6)
-
-
-def test_early_stopping_ends_after_so_many_epochs_that_are_not_the_best(new_trainer):
-    def spoil(record):
-        if record.epoch == 2:
-            with torch.no_grad():
-                early.model.output.weight.neg_()
-
-    plain = new_trainer(epochs=12, lr=1e-5)
-    early = new_trainer(epochs=12, lr=1e-5, early_stopping=3, report=spoil)
-    train([plain])
-    train([early])
-    best = early.progress.best.epoch
-    assert early.finished_epochs == best + 3 < 12
-    assert early.progress.diverged is None
-    assert best <= 2
-    patient = new_trainer(epochs=12, lr=1e-5, early_stopping=12)
-    train([patient])
-    assert_equal(patient, plain)
-    train([early])
-    assert early.finished_epochs == best + 3, "what is over goes on"
-
-
-def test_of_seeds_at_once_each_stops_early_by_itself(new_trainer):
-    together = [new_trainer(seed, epochs=25, early_stopping=4) for seed in (1, 2, 3)]
-    train(together)
-    assert len({one.finished_epochs for one in together}) > 1
-    for seed, found in zip((1, 2, 3), together, strict=True):
-        alone = new_trainer(seed, epochs=25, early_stopping=4)
-        train([alone])
-        assert_equal(found, alone)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -212,9 +96,9 @@ def test_seeds_at_once_go_on_where_they_stopped_each_by_itself(new_trainer):
         train([one])
     broken = [new_trainer(seed) for seed in (1, 2)]
     with pytest.raises(KeyboardInterrupt):
-        _stop_after(broken[0], 2)
+        stop_after(broken[0], 2)
     with pytest.raises(KeyboardInterrupt):
-        _stop_after(broken[1], 1)
+        stop_after(broken[1], 1)
     again = [new_trainer(seed) for seed in (1, 2)]
     for one, before in zip(again, broken, strict=True):
         one.run = before.run
@@ -223,15 +107,6 @@ def test_seeds_at_once_go_on_where_they_stopped_each_by_itself(new_trainer):
     train(again)
     for found, expected in zip(again, alone, strict=True):
         assert_equal(found, expected)
-
-
-def _stop_after(trainer, epochs):
-    def report(record):
-        if record.epoch == epochs:
-            raise KeyboardInterrupt
-
-    trainer.report = report
-    train([trainer])
 
 
 @pytest.mark.parametrize("n_workers", [0, 3])
@@ -302,7 +177,7 @@ def test_a_training_that_goes_on_keeps_the_scales_that_it_began_with(new_trainer
     unbroken, broken, again = (new_trainer(2, model_config=whole) for _ in range(3))
     train([unbroken])
     with pytest.raises(KeyboardInterrupt):
-        _stop_after(broken, 2)
+        stop_after(broken, 2)
     again.run = broken.run
     again.resume()
     scale = again.model.encoder.rest_scale
