@@ -22,6 +22,7 @@ setup(
         "numpy>=2.0",
         "scipy>=1.13",
         "scikit-learn>=1.5",
+        "torch_geometric>=2.6",
         "safetensors>=0.8",
         "tqdm>=4.60",
         "matplotlib>=3.8",

@@ -12,11 +12,24 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.experiments.config import NETWORK, RunConfig, TrainingConfig
 from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.layers.initialization import INIT_TYPES
-from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
+from nfn_transformer.models.config import (
+    CLASSIFIER_MODES,
+    EMBEDDING_MODES,
+    ENCODER_MODES,
+    GRAPH_CONVOLUTIONS,
+    GRAPH_HEADS,
+    ModelConfig,
+)
 from nfn_transformer.training_command import TrainingCommand
 
 COMPLETE = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", dropout=0.4, ensemble=5)
 """What the complete encoder has by default: it reads whole networks, and is meant for small zoos."""
+
+GRAPH = ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", standardize=True)
+"""What the graph encoder has by default: it reads whole networks too, and numbers of their own size do not suit it."""
+
+DEFAULTS = {default.enc_mode: default for default in (ModelConfig(), COMPLETE, GRAPH)}
+"""By encoder, where it has defaults of its own."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,8 +52,8 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=ENCODER_MODES,
         default=default.enc_mode,
         help="encoder blocks: inv, equivariant layers and an invariant one; complete, the whole network by what it "
-        "does to synthetic signals, invariant to every symmetry; statnn, statistics of each tensor; mlp, flattened "
-        "weights; no, not read",
+        "does to synthetic signals, invariant to every symmetry; graph, the whole network as a graph of neurons and "
+        "weights, invariant to permutations; statnn, statistics of each tensor; mlp, flattened weights; no, not read",
     )
     group.add_argument(
         "--cls_mode",
@@ -48,13 +61,13 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="classifier: layers that respect permuting of hidden neurons (hnp), of inputs and classes too (np), "
         "or permuting and scaling of hidden neurons (hnps, linear; magep, polynomial); nft, attention "
         "among neurons, which respects permuting of hidden ones; the others as above "
-        f"(default: {default.cls_mode}; {COMPLETE.cls_mode} with --enc_mode complete)",
+        f"(default: {default.cls_mode}; {COMPLETE.cls_mode} with --enc_mode complete or graph)",
     )
     group.add_argument(
         "--emb_mode",
         choices=EMBEDDING_MODES,
         help="embedding: mlp, one Linear on its weights "
-        f"(default: {default.emb_mode}; {COMPLETE.emb_mode} with --enc_mode complete)",
+        f"(default: {default.emb_mode}; {COMPLETE.emb_mode} with --enc_mode complete or graph)",
     )
     for name, what in (("transformers_nfn_channels", "encoder"), ("classifier_nfn_channels", "classifier")):
         channels = ",".join(map(str, getattr(default, name)))
@@ -68,6 +81,23 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         )
     group.add_argument(
         "--init_type", choices=INIT_TYPES, default=default.init_type, help="initialisation of weight-space layers"
+    )
+    only = "with --enc_mode graph: "
+    group.add_argument(
+        "--graph_layers",
+        type=count,
+        help=f"{only}layers, each of which messages cross once (default: {GRAPH.graph_layers})",
+    )
+    group.add_argument(
+        "--graph_dim",
+        type=count,
+        help=f"{only}numbers that each node and each edge carries (default: {GRAPH.graph_dim})",
+    )
+    group.add_argument(
+        "--graph_conv",
+        choices=GRAPH_CONVOLUTIONS,
+        help=f"{only}gnn, means of messages; attention, relational attention with {GRAPH_HEADS} heads "
+        f"(default: {GRAPH.graph_conv})",
     )
 
 
@@ -89,15 +119,16 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
     cli.add_boolean(
         group,
         "--standardize",
-        default.standardize,
-        "scale inputs by the training split: statistics and flattened weights to mean 0 and deviation 1, cut off "
-        "at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder always does",
+        None,
+        "scale inputs by the training split: statistics, flattened weights and a graph's edges to mean 0 and deviation "
+        "1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder "
+        f"always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
     )
     cli.add_boolean(
         group,
         "--log_magnitudes",
         default.log_magnitudes,
-        "with --standardize: statistics and flattened weights on a logarithmic scale",
+        "with --standardize: statistics, flattened weights and a graph's edges on a logarithmic scale",
     )
     group.add_argument(
         "--early_stopping",
@@ -153,13 +184,18 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
     """The model that the flags ask for.
 
     Raises:
-        UserError: --log_magnitudes without --standardize.
+        UserError: flags that do not go together.
     """
-    if flags.log_magnitudes and not flags.standardize:
-        raise UserError("--log_magnitudes True: is of inputs that are standardised; add --standardize True")
-    default = COMPLETE if flags.enc_mode == "complete" else ModelConfig()
+    default = DEFAULTS.get(flags.enc_mode, ModelConfig())
     given = {field.name: getattr(flags, field.name) for field in fields(ModelConfig)}
-    config = replace(default, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    if flags.log_magnitudes and not given.get("standardize", default.standardize):
+        raise UserError("--log_magnitudes True: is of inputs that are standardised; add --standardize True")
+    of_graphs = [name for name in given if name.startswith("graph_")]
+    if of_graphs and flags.enc_mode != "graph":
+        name = of_graphs[0]
+        raise UserError(f"--{name} {given[name]}: --enc_mode is {flags.enc_mode}; only --enc_mode graph reads it")
+    config = replace(default, **given)
     return replace(config, standardize=False) if config.reads_several_sizes else config  # it is by itself
 
 

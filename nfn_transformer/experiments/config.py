@@ -23,7 +23,7 @@ _LATER = {
     "DataConfig": ("all_sizes", "where", "train_networks", "augment", "augment_factor", "augment_scale"),
     "TrainingConfig": ("compile", "cuda_graphs", "amp", "early_stopping"),
     "TreeConfig": ("features",),
-    "ModelConfig": ("dropout", "standardize", "log_magnitudes", "ensemble"),
+    "ModelConfig": ("dropout", "standardize", "log_magnitudes", "ensemble", "graph_layers", "graph_dim", "graph_conv"),
 }
 
 

@@ -26,7 +26,16 @@ _READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 # What was not there for earlier cells, and what they did.
-_LATER_OF_PREDICTORS = {"features": "raw", "dropout": 0.0, "standardize": False, "log_magnitudes": False, "ensemble": 1}
+_LATER_OF_PREDICTORS = {
+    "features": "raw",
+    "dropout": 0.0,
+    "standardize": False,
+    "log_magnitudes": False,
+    "ensemble": 1,
+    "graph_layers": 3,
+    "graph_dim": 16,
+    "graph_conv": "gnn",
+}
 _LATER_OF_DATA = {"where": "", "train_networks": None, "all_sizes": False}
 _LATER_OF_TRAINING = {"amp": False, "early_stopping": None}
 

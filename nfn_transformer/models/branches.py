@@ -29,7 +29,7 @@ from nfn_transformer.weights.spec import FeedForwardSpec, TransformerSpec
 HEAD_WIDTH = 10
 
 Parts = Callable[[TransformerWeights], tuple[Part, ...]]
-"""From a network's weights to those parts that a branch reads."""
+"""From networks' weights to those parts that a branch reads."""
 
 FEATURES = {"mlp": flatten, "statnn": weight_statistics}
 """By a branch's mode, from parts to numbers [b, inputs]."""
@@ -178,26 +178,23 @@ class FeedForwardBranch(Branch):
 
 
 class FlatBranch(Branch):
-    """What the branches share that read numbers [b, inputs] of parts of the weights.
+    """What the branches share that read numbers [b, inputs].
 
     Args:
-        features: from parts to numbers.
-        parts: which parts.
+        numbers: from networks' weights to them.
         groups: of how many neighbouring inputs each is, that share their scale, as `Standardised` takes them.
         config: whether inputs are standardised, and whether by log-magnitudes.
     """
 
-    def __init__(
-        self, features: Callable[[tuple[Part, ...]], Tensor], parts: Parts, groups: list[int], config: ModelConfig
-    ):
+    def __init__(self, numbers: Callable[[TransformerWeights], Tensor], groups: list[int], config: ModelConfig):
         super().__init__()
-        self._features, self._parts = features, parts
+        self._numbers = numbers
         self.learns_scales = config.standardize
         self.scale = Standardised(groups, log_magnitudes=config.log_magnitudes) if config.standardize else None
 
     def read(self, weights: TransformerWeights) -> Tensor:
         """The numbers [b, inputs]."""
-        return self._features(self._parts(weights))
+        return self._numbers(weights)
 
     def learn_scales(self, seen: Iterable[Tensor]) -> None:
         """Take the scale of each group."""
@@ -231,7 +228,7 @@ class FeatureBranch(FlatBranch):
         tensors = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         groups = tensors if mode == "mlp" else [1] * (STATISTICS_PER_TENSOR * len(tensors))
-        super().__init__(FEATURES[mode], parts, groups, config)
+        super().__init__(lambda weights: FEATURES[mode](parts(weights)), groups, config)
         *widths, last = itertools.pairwise((sum(groups), *hidden, outputs))
         layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
         self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
@@ -246,7 +243,7 @@ class LinearBranch(FlatBranch):
 
     def __init__(self, parts: Parts, example: TransformerWeights, outputs: int, config: ModelConfig):
         groups = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
-        super().__init__(flatten, parts, groups, config)
+        super().__init__(lambda weights: flatten(parts(weights)), groups, config)
         self.linear = nn.Linear(sum(groups), outputs)
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:

@@ -6,9 +6,12 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
-ENCODER_MODES = ("no", "inv", "complete", "statnn", "mlp")
+ENCODER_MODES = ("no", "inv", "complete", "graph", "statnn", "mlp")
 CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "magep", "nft", "statnn", "mlp")
 EMBEDDING_MODES = ("no", "mlp")
+GRAPH_CONVOLUTIONS = ("gnn", "attention")
+GRAPH_HEADS = 4
+"""Heads of relational attention."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class ModelConfig:
     Fields, besides modes and widths: dropout, the share of hidden numbers dropped in training, in [0, 1); standardize,
     whether inputs are scaled by the training split, statistics and flattened weights to mean 0 and deviation 1 and cut
     off at 4, what layers with symmetries read to size 1 (the complete encoder always does); log_magnitudes, whether
-    flattened weights and statistics are first taken on a logarithmic scale; ensemble, how many predictors are trained
-    side by side and averaged.
+    flattened weights, statistics and a graph's edges are first taken on a logarithmic scale; ensemble, how many
+    predictors are trained side by side and averaged; graph_layers, graph_dim and graph_conv, of the graph encoder,
+    where relational attention needs a graph_dim that is a multiple of its heads.
     """
 
     enc_mode: str = "inv"
@@ -35,6 +39,9 @@ class ModelConfig:
     standardize: bool = False
     log_magnitudes: bool = False
     ensemble: int = 1
+    graph_layers: int = 3
+    graph_dim: int = 16
+    graph_conv: str = "gnn"
 
     def __post_init__(self):
         for value, known in (
@@ -42,6 +49,7 @@ class ModelConfig:
             (self.cls_mode, CLASSIFIER_MODES),
             (self.emb_mode, EMBEDDING_MODES),
             (self.init_type, INIT_TYPES),
+            (self.graph_conv, GRAPH_CONVOLUTIONS),
         ):
             if value not in known:
                 raise ValueError(f"'{value}', expected one of {', '.join(known)}")
@@ -49,7 +57,7 @@ class ModelConfig:
         outputs = (self.num_out_encoder, self.num_out_classify, self.num_out_embedding)
         if not (self.transformers_nfn_channels and self.classifier_nfn_channels) or min(*widths, *outputs) < 1:
             raise ValueError(f"a width is missing or below 1 in {self}")
-        if not 0 <= self.dropout < 1 or self.ensemble < 1:
+        if not 0 <= self.dropout < 1 or min(self.ensemble, self.graph_layers, self.graph_dim) < 1:
             raise ValueError(f"a number is out of its range in {self}")
         if self.log_magnitudes and not self.standardize:
             raise ValueError("log-magnitudes are taken of inputs that are standardised")
@@ -77,6 +85,10 @@ class ModelConfig:
             )
         if self.dropout and (self.enc_mode, self.cls_mode) == ("no", "no"):
             raise UserError("--dropout: a predictor that reads the embedding alone has no hidden numbers to drop")
+        if self.enc_mode == "graph" and self.graph_conv == "attention" and self.graph_dim % GRAPH_HEADS:
+            raise UserError(
+                f"--graph_conv attention --graph_dim {self.graph_dim}: not a multiple of its {GRAPH_HEADS} heads"
+            )
         if self.enc_mode == "complete" and spec.classifier.layers != 2:
             raise UserError(
                 f"--enc_mode complete: reads classifiers of two layers, those of zoo '{dataset}' have "
@@ -86,8 +98,8 @@ class ModelConfig:
             raise UserError(
                 f"--emb_mode {self.emb_mode}: the checkpoints of zoo '{dataset}' have no embedding; use --emb_mode no"
             )
-        if self.log_magnitudes and not {self.enc_mode, self.cls_mode, self.emb_mode} & {"mlp", "statnn"}:
+        if self.log_magnitudes and not {self.enc_mode, self.cls_mode, self.emb_mode} & {"graph", "mlp", "statnn"}:
             raise UserError(
-                "--log_magnitudes True: no branch reads flattened weights or statistics; a logarithm of anything else "
-                "would break its symmetry"
+                "--log_magnitudes True: no branch reads flattened weights, statistics or a graph; a logarithm of "
+                "anything else would break its symmetry"
             )

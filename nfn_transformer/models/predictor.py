@@ -261,6 +261,10 @@ def _encoder(spec: TransformerSpec, example: TransformerWeights, config: ModelCo
         return CompleteEncoder(spec, config.num_out_encoder, config.dropout)
     if config.enc_mode == "inv":
         return EquivariantEncoder(spec, config)
+    if config.enc_mode == "graph":
+        from nfn_transformer.models.graph_encoder import GraphEncoder  # its library takes seconds to import
+
+        return GraphEncoder(example, config)
     hidden, outputs = config.transformers_nfn_channels, config.num_out_encoder
     return FeatureBranch(config.enc_mode, of_blocks, example, hidden, outputs, config)
 

@@ -28,6 +28,7 @@ def test_published_defaults():
         (["--enc_mode", "complete"], ("no", "no")),
         (["--cls_mode", "hnps", "--enc_mode", "complete"], ("hnps", "no")),
         (["--enc_mode", "complete", "--emb_mode", "mlp"], ("no", "mlp")),
+        (["--enc_mode", "graph"], ("no", "no")),
         (["--enc_mode", "statnn"], ("mlp", "mlp")),
     ],
 )
@@ -45,9 +46,11 @@ def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
         (["--enc_mode", "complete", "--standardize"], (0.4, 5, False)),
         (["--enc_mode", "complete", "--cls_mode", "mlp", "--standardize"], (0.4, 5, True)),
         (["--enc_mode", "complete", "--dropout", "0", "--ensemble", "1"], (0.0, 1, False)),
+        (["--enc_mode", "graph"], (0.0, 1, True)),
+        (["--enc_mode", "graph", "--standardize", "no"], (0.0, 1, False)),
     ],
 )
-def test_what_suits_small_zoos_is_a_default_of_the_complete_encoder_alone(words, expected):
+def test_what_suits_small_zoos_is_a_default_of_what_reads_whole_networks(words, expected):
     found = main.model_config(main.build_parser().parse_args(words))
     assert (found.dropout, found.ensemble, found.standardize) == expected
 
@@ -55,6 +58,13 @@ def test_what_suits_small_zoos_is_a_default_of_the_complete_encoder_alone(words,
 def test_log_magnitudes_alone_are_refused():
     with pytest.raises(UserError, match=r"is of inputs that are standardised; add --standardize True"):
         main.model_config(main.build_parser().parse_args(["--enc_mode", "mlp", "--log_magnitudes"]))
+
+
+def test_what_is_of_graphs_is_read_by_them_alone():
+    read = main.model_config(main.build_parser().parse_args(["--enc_mode", "graph", "--graph_dim", "8"]))
+    assert (read.graph_layers, read.graph_dim, read.graph_conv) == (3, 8, "gnn")
+    with pytest.raises(UserError, match="--graph_conv attention: --enc_mode is inv; only --enc_mode graph reads it"):
+        main.model_config(main.build_parser().parse_args(["--graph_conv", "attention"]))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ MODES = [
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),
+    ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", graph_dim=4, graph_layers=2, graph_conv="attention"),
 ]
 
 

@@ -41,7 +41,7 @@ def test_every_combination_of_modes_learns_from_every_parameter(modes, generator
 
 
 # The others have slow versions of their own beside the tests of their layers.
-BY_HAND = [modes for modes in MODES if modes[0] != "complete" and modes[1] not in ("magep", "nft")]
+BY_HAND = [modes for modes in MODES if modes[0] not in ("complete", "graph") and modes[1] not in ("magep", "nft")]
 
 
 @pytest.mark.parametrize("modes", BY_HAND)
@@ -120,6 +120,8 @@ def test_wrong_modes_and_weights_are_refused(generator):
         ModelConfig("no", "no", "no").check(SPEC, "mnist")
     with pytest.raises(UserError, match="--emb_mode mlp: the checkpoints of zoo 'ag_news' have no embedding"):
         ModelConfig().check(replace(SPEC, embedding=None), "ag_news")
+    with pytest.raises(UserError, match="--graph_conv attention --graph_dim 10: not a multiple of its 4 heads"):
+        ModelConfig("graph", graph_conv="attention", graph_dim=10).check(SPEC, "mnist")
     model = build_predictor(SPEC, ModelConfig(), seed=0).double()
     with pytest.raises(SpecError, match="weights have 2 blocks, expected 3"):
         model(random_transformer(replace(SPEC, blocks=SPEC.blocks[:2]), 2, generator))

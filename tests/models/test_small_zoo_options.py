@@ -124,7 +124,9 @@ def test_bad_options_are_refused():
         with pytest.raises(ValueError, match=r"out of its range|log-magnitudes are taken of inputs"):
             ModelConfig(**wrong)
     config = ModelConfig(enc_mode="inv", cls_mode="hnps", emb_mode="no", standardize=True, log_magnitudes=True)
-    with pytest.raises(UserError, match="--log_magnitudes True: no branch reads flattened weights or statistics"):
+    with pytest.raises(
+        UserError, match="--log_magnitudes True: no branch reads flattened weights, statistics or a graph"
+    ):
         config.check(SPEC, "mnist")
     with pytest.raises(UserError, match=r"--cls_mode nft --classifier_nfn_channels 10,5: its blocks are of one width"):
         ModelConfig(cls_mode="nft", classifier_nfn_channels=(10, 5)).check(SPEC, "mnist")

@@ -1,0 +1,184 @@
+"""A transformer as the graph of its computation: neurons are nodes, weights are edges, biases belong to nodes.
+
+After Neural Graphs (Kofinas et al. 2024, arXiv 2403.12143), for the zoo's networks. From input to output:
+
+    pixels -> coordinates            the patch embedding's kernel; its bias at the coordinates
+    tokens -> coordinates            the constant positional encoding, as the checkpoint has it; where there is no
+                                     embedding, coordinates are told apart instead, as those of word vectors are
+    coordinates -> LayerNorm         one node for each LayerNorm, which looks at all of them
+    coordinates -> queries, keys, values          W^Q, W^K, W^V: a node for each column of each head
+    query c -> key c                 the product whose sum over c is a score; in each head by itself
+    queries, keys -> head            one node for each head's attention
+    head -> values                   what it mixes
+    values -> attended               W^O: coordinates after the attention
+    attended -> hidden -> coordinates             W^A, W^B; b^A and b^B at their targets; the next block follows
+    coordinates -> pooled            the mean over tokens after the last LayerNorm, each coordinate by itself
+    pooled -> hidden -> classes      the classifier
+
+Nodes of a set are told apart where they have a meaning of their own: pixels, tokens, classes. All others differ by
+their edges alone, so that whatever treats a set's nodes alike is invariant to permuting heads, the columns of a head's
+queries with its keys', those of its values, hidden neurons, coordinates after an attention or a block. It is not to
+other elements of GL(D_k) and GL(D_v), to scales or rotations: they change the weights of edges.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import SpecError
+from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
+
+
+@dataclass(frozen=True)
+class NodeSet:
+    """Nodes of one kind.
+
+    Fields: name; size, how many; biases [b, size], or None where they have none; told_apart, whether each has a meaning
+    of its own.
+    """
+
+    name: str
+    size: int
+    biases: Tensor | None = None
+    told_apart: bool = False
+
+
+@dataclass(frozen=True)
+class EdgeSet:
+    """Edges of one kind between two sets of nodes.
+
+    Fields: source and target, names of sets; pairs [2, size], places in these sets; weights [b, size], or None where an
+    edge has none.
+    """
+
+    source: str
+    target: str
+    pairs: Tensor
+    weights: Tensor | None = None
+
+
+class ComputationGraph:
+    """The graphs of b networks of one spec, which differ by weights and biases alone.
+
+    Args:
+        weights: of one channel.
+
+    Raises:
+        SpecError: parts have different widths D.
+
+    Attributes: nodes and edges, their sets from input to output.
+    """
+
+    def __init__(self, weights: TransformerWeights):
+        self.nodes: list[NodeSet] = []
+        self.edges: list[EdgeSet] = []
+        self._device, self._batch = weights.classifier.biases[0].device, weights.batch
+        _check_widths(weights)
+        coordinates = self._embed(weights)
+        for place, block in enumerate(weights.blocks):
+            coordinates = self._block(f"block {place} ", block, coordinates)
+        self._normalise(coordinates)
+        pooled = self._nodes("pooled", weights.classifier.spec.sizes[0])
+        self._link(coordinates, pooled, self._one_to_one(pooled.size))
+        self._classify(pooled, weights.classifier)
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of each edge among all nodes, int64 [2, E]."""
+        starts, start = {}, 0
+        for nodes in self.nodes:
+            starts[nodes.name], start = start, start + nodes.size
+        offsets = [torch.tensor([[starts[edges.source]], [starts[edges.target]]]) for edges in self.edges]
+        return torch.cat(
+            [edges.pairs + offset.to(self._device) for edges, offset in zip(self.edges, offsets, strict=True)], dim=1
+        )
+
+    def numbers(self) -> Tensor:
+        """Biases of the nodes, 0 where there is none, then weights of the edges, 1 where there is none: [b, N + E]."""
+        example = next(edges.weights for edges in self.edges if edges.weights is not None)
+        parts = [
+            example.new_zeros(self._batch, nodes.size) if nodes.biases is None else nodes.biases for nodes in self.nodes
+        ]
+        parts += [
+            example.new_ones(self._batch, edges.pairs.shape[1]) if edges.weights is None else edges.weights
+            for edges in self.edges
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _nodes(self, name: str, size: int, biases: Tensor | None = None, told_apart: bool = False) -> NodeSet:
+        self.nodes.append(NodeSet(name, size, None if biases is None else biases.flatten(1), told_apart))
+        return self.nodes[-1]
+
+    def _link(self, source: NodeSet, target: NodeSet, pairs: Tensor, weights: Tensor | None = None) -> None:
+        self.edges.append(EdgeSet(source.name, target.name, pairs, weights))
+
+    def _connect(self, source: NodeSet, target: NodeSet, weights: Tensor) -> None:
+        """All pairs, by weights [b, sources, targets]."""
+        rows = torch.arange(source.size, device=self._device).repeat_interleave(target.size)
+        columns = torch.arange(target.size, device=self._device).repeat(source.size)
+        self._link(source, target, torch.stack([rows, columns]), weights.flatten(1))
+
+    def _one_to_one(self, size: int) -> Tensor:
+        return torch.arange(size, device=self._device).expand(2, -1)
+
+    def _with_parts(self, whole: int, parts: int) -> Tensor:
+        """Pairs of each of `whole` nodes with its equally many neighbouring ones among `parts`."""
+        every = torch.arange(parts, device=self._device)
+        return torch.stack([every // (parts // whole), every])
+
+    def _normalise(self, coordinates: NodeSet) -> None:
+        normalised = self._nodes(f"LayerNorm of {coordinates.name}", 1)
+        every = torch.arange(coordinates.size, device=self._device)
+        self._link(coordinates, normalised, torch.stack([every, torch.zeros_like(every)]))
+
+    def _embed(self, weights: TransformerWeights) -> NodeSet:
+        embedding: EmbeddingWeights | None = weights.embedding
+        if embedding is None:
+            width = weights.blocks[0].spec.width if weights.blocks else weights.classifier.spec.sizes[0]
+            return self._nodes("coordinates", width, told_apart=True)
+        kernel = embedding.conv_weight.squeeze(1).flatten(2).transpose(1, 2)  # [b, C p q, D]
+        pixels = self._nodes("pixels", kernel.shape[1], told_apart=True)
+        tokens = self._nodes("tokens", embedding.spec.tokens, told_apart=True)
+        coordinates = self._nodes("coordinates", kernel.shape[2], embedding.conv_bias)
+        self._connect(pixels, coordinates, kernel)
+        self._connect(tokens, coordinates, embedding.pos_embedding.squeeze(1))
+        return coordinates
+
+    def _block(self, name: str, block: BlockWeights, coordinates: NodeSet) -> NodeSet:
+        spec = block.spec
+        self._normalise(coordinates)
+        queries = self._nodes(f"{name}queries", spec.heads * spec.key)
+        keys = self._nodes(f"{name}keys", spec.heads * spec.key)
+        values = self._nodes(f"{name}values", spec.heads * spec.value)
+        heads = self._nodes(f"{name}heads", spec.heads)
+        for nodes, projection in ((queries, block.W_Q), (keys, block.W_K), (values, block.W_V)):
+            self._connect(coordinates, nodes, projection.squeeze(1).transpose(1, 2))  # [b, D, h, D_k]
+        self._link(queries, keys, self._one_to_one(queries.size))
+        self._link(queries, heads, self._with_parts(heads.size, queries.size).flip(0))
+        self._link(keys, heads, self._with_parts(heads.size, keys.size).flip(0))
+        self._link(heads, values, self._with_parts(heads.size, values.size))
+        attended = self._nodes(f"{name}attended", spec.width)
+        self._connect(values, attended, block.W_O.squeeze(1))  # [b, h, D_v, D]
+        self._normalise(attended)
+        hidden = self._nodes(f"{name}hidden", spec.hidden, block.b_A)
+        self._connect(attended, hidden, block.W_A.squeeze(1))
+        leaving = self._nodes(f"{name}coordinates", spec.width, block.b_B)
+        self._connect(hidden, leaving, block.W_B.squeeze(1))
+        return leaving
+
+    def _classify(self, entering: NodeSet, classifier: FeedForwardWeights) -> None:
+        last = classifier.spec.layers - 1
+        for layer, (weight, bias) in enumerate(zip(classifier.weights, classifier.biases, strict=True)):
+            name = "classes" if layer == last else f"classifier hidden {layer}"
+            leaving = self._nodes(name, bias.shape[-1], bias, told_apart=layer == last)
+            self._connect(entering, leaving, weight.squeeze(1).transpose(1, 2))
+            entering = leaving
+
+
+def _check_widths(weights: TransformerWeights) -> None:
+    spec = weights.spec
+    embedding = [] if spec.embedding is None else [spec.embedding.width]
+    widths = [*embedding, *(block.width for block in spec.blocks), spec.classifier.sizes[0]]
+    if len(set(widths)) > 1:
+        raise SpecError(f"networks with parts of width {', '.join(map(str, widths))}, expected one width D in all")

@@ -1,0 +1,179 @@
+"""The graph encoder: under which symmetries it is invariant, under which not, and that it sees everything."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from symmetry import random_transformer, relative_error
+from torch import Tensor
+
+from nfn_transformer.models import graph_encoder
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+
+TOLERANCE = 1e-9
+CONFIG = ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", graph_dim=8, standardize=True)
+CONVOLUTIONS = [CONFIG, replace(CONFIG, graph_conv="attention"), replace(CONFIG, graph_layers=1, log_magnitudes=True)]
+
+
+def _spec(heads=2, key=3, value=2, hidden=5, blocks=2, with_embedding=True) -> TransformerSpec:
+    block = BlockSpec(heads, 6, key, value, hidden)
+    embedding = EmbeddingSpec(2, 6, (2, 3), 6) if with_embedding else None
+    return TransformerSpec((block,) * blocks, FeedForwardSpec((6, 5, 3)), embedding)
+
+
+def _predictor(U: TransformerWeights, config: ModelConfig = CONFIG) -> AccuracyPredictor:
+    model = build_predictor(U.spec, config, seed=1).double()
+    model.learn_scales([model.read(U)])
+    return model
+
+
+def _matrices(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Permutation matrices [count, size, size]."""
+    orders = [torch.randperm(size, generator=generator) for _ in range(count)]
+    return torch.stack([torch.eye(size, dtype=torch.float64)[order] for order in orders])
+
+
+def _permutations(spec: TransformerSpec, generator: torch.Generator) -> CompleteElement:
+    """Heads, columns of queries with those of keys, of values, hidden neurons, coordinates after an attention and after
+    a block, and hidden neurons of the classifier: all permuted, and nothing else done."""
+    element, identity = CompleteElement.sample(spec, generator), CompleteElement.identity(spec)
+    blocks = []
+    for block, sizes, nothing in zip(element.blocks, spec.blocks, identity.blocks, strict=True):
+        M, N = (_matrices(sizes.heads, size, generator) for size in (sizes.key, sizes.value))
+        inverses = {"M_inverse": M.transpose(1, 2), "N_inverse": N.transpose(1, 2)}
+        published = replace(block.published, M=M, N=N, **inverses)
+        blocks.append(replace(nothing, published=published, R_B=_matrices(1, sizes.width, generator)[0]))
+    classifier = replace(identity.classifier, pi=element.classifier.pi)
+    return replace(identity, blocks=tuple(blocks), classifier=classifier)
+
+
+sizes = st.integers(1, 4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    spec=st.builds(_spec, sizes, sizes, sizes, sizes, st.integers(1, 3), st.booleans()),
+    config=st.sampled_from(CONVOLUTIONS),
+    seed=st.integers(0, 2**32),
+)
+def test_permutations_change_no_prediction(spec, config, seed):
+    generator = torch.Generator().manual_seed(seed)
+    U = random_transformer(spec, 3, generator)
+    model = _predictor(U, config)
+    assert relative_error(model(_permutations(spec, generator).act(U)), model(U)) < TOLERANCE
+
+
+def test_permutations_change_no_prediction_on_trained_networks(small, generator):
+    U = small.weights(torch.arange(24)).to(torch.float64)
+    for config in CONVOLUTIONS:
+        model = _predictor(U, config)
+        before = model.predict(U)
+        assert before.std() > 1e-4
+        assert (model.predict(_permutations(small.spec, generator).act(U)) - before).abs().max() < TOLERANCE
+
+
+def _without(part: str) -> Callable[[TransformerSpec, torch.Generator], CompleteElement]:
+    """What else there is in the complete group, by its part."""
+
+    def sample(spec: TransformerSpec, generator: torch.Generator) -> CompleteElement:
+        whole, identity = CompleteElement.sample(spec, generator, condition=10.0), CompleteElement.identity(spec)
+        blocks = []
+        for some, nothing in zip(whole.blocks, identity.blocks, strict=True):
+            g, one = some.published, nothing.published
+            blocks.append(
+                {
+                    "GL(D_k)": replace(nothing, published=replace(one, M=g.M, M_inverse=g.M_inverse)),
+                    "GL(D_v)": replace(nothing, published=replace(one, N=g.N, N_inverse=g.N_inverse)),
+                    "rotations after the attention": replace(nothing, R_O=some.R_O),
+                    "rotations after the block": replace(nothing, R_B=some.R_B),
+                    "hidden scales": replace(nothing, c_A=some.c_A),
+                    "scales": replace(nothing, c_O=some.c_O, c_B=some.c_B),
+                    "shifts": replace(nothing, shifts=some.shifts),
+                }[part]
+            )
+        return replace(identity, blocks=tuple(blocks))
+
+    return sample
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "GL(D_k)",
+        "GL(D_v)",
+        "rotations after the attention",
+        "rotations after the block",
+        "hidden scales",
+        "scales",
+        "shifts",
+    ],
+)
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+def test_to_nothing_else_of_the_group_is_it_invariant(part, config, generator):
+    spec = _spec()
+    U = random_transformer(spec, 3, generator)
+    model = _predictor(U, config)
+    assert relative_error(model(_without(part)(spec, generator).act(U)), model(U)) > 1e-5
+
+
+def test_pixels_tokens_and_classes_are_told_apart(generator):
+    U = random_transformer(_spec(), 3, generator)
+    model = _predictor(U)
+    before, embedding, classifier = model(U), U.embedding, U.classifier
+    for changed in (
+        replace(U, embedding=replace(embedding, conv_weight=embedding.conv_weight.flip(-1))),
+        replace(U, embedding=replace(embedding, pos_embedding=embedding.pos_embedding.flip(2))),
+        replace(
+            U,
+            classifier=replace(
+                classifier,
+                weights=(classifier.weights[0], classifier.weights[1].flip(2)),
+                biases=(classifier.biases[0], classifier.biases[1].flip(2)),
+            ),
+        ),
+    ):
+        assert relative_error(model(changed), before) > 1e-5
+
+
+def test_the_positional_encoding_alone_tells_coordinates_apart(generator):
+    """Permuting them with the encoding and all else that reads or writes them is no change of the function."""
+    U = random_transformer(_spec(), 3, generator)
+    model, order = _predictor(U), torch.randperm(6, generator=generator)
+    first, embedding = U.blocks[0], U.embedding
+    read = {name: getattr(first, name)[:, :, :, order] for name in ("W_Q", "W_K", "W_V")}
+    written = {name: getattr(embedding, name)[:, :, order] for name in ("conv_weight", "conv_bias")}
+    moved = replace(U, blocks=(replace(first, **read), *U.blocks[1:]), embedding=replace(embedding, **written))
+    assert relative_error(model(moved), model(U)) > 1e-5
+    encoded = replace(moved.embedding, pos_embedding=embedding.pos_embedding[..., order])
+    assert relative_error(model(replace(moved, embedding=encoded)), model(U)) < TOLERANCE
+
+
+@pytest.mark.parametrize("with_embedding", [True, False])
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+def test_every_tensor_is_seen_and_every_parameter_learns(config, with_embedding, generator):
+    U = random_transformer(_spec(with_embedding=with_embedding), 4, generator)
+    model = _predictor(U, config)
+    before, count = model(U), len(U.tensors())
+    for place in range(count):
+        tensors = [tensor.clone() for tensor in U.tensors()]
+        tensors[place] += torch.randn(tensors[place].shape, generator=generator, dtype=torch.float64)
+        changed = iter(tensors)
+        assert relative_error(model(U.map(lambda _, changed=changed: next(changed))), before) > 1e-5, place
+    model(U).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_large_batches_are_read_in_parts(generator, monkeypatch):
+    U = random_transformer(_spec(), 7, generator)
+    model = _predictor(U)
+    with torch.no_grad():
+        whole = model(U)
+        monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", 2 * 8 * model.encoder.edge_index.shape[1])
+        assert relative_error(model(U), whole) < 1e-12
