@@ -82,6 +82,24 @@ def test_seeds_at_once(tmp_path):
         assert list(entry["seconds"]) == ["one after another", "at once"]
 
 
+def test_encoders_and_heads(tmp_path):
+    grid, plot = tmp_path / "grid.yaml", tmp_path / "plot.png"
+    models = (
+        "{graph: {command: main, flags: {enc_mode: graph, graph_dim: 4}}, np: {command: main, flags: {cls_mode: np}}}"
+    )
+    (tmp_path / "models.yaml").write_text(models)
+    grid.write_text("{title: t, models: models.yaml, rows: [graph, np], columns: [{name: c, flags: {}}], seeds: [1]}")
+    flags = f"--grid {grid} --networks 40 --rounds 2 --seconds 0 --widths 4 8 --plot {plot}"
+    rows, written = run("encoders_and_heads", tmp_path / "out.json", flags)
+    assert [row[0] for row in rows] == ["", "graph", "np"]
+    assert rows[0][1:5] == ["parameters", "reading, s", "epoch, s", "step, MiB"]
+    for entry in written["measurements"]:
+        assert entry["bytes"] > 4 * entry["parameters"]  # gradients among them
+        assert len(entry["epochs"]) == 2
+        assert {width: len(seconds) for width, seconds in entry["steps"].items()} == {"4": 2, "8": 2}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_peak_is_of_tensors_that_live_together():
     def function():
         first = torch.ones(3 * MIB, dtype=torch.uint8)
