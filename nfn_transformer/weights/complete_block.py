@@ -64,6 +64,15 @@ class CompleteBlockElement:
         )
 
     @classmethod
+    def sample_permutations(cls, spec: BlockSpec, generator: torch.Generator, dtype: torch.dtype) -> Self:
+        """A random element that permutes and does no more; see `CompleteElement.sample_permutations`."""
+        M, N = (_permutation_matrices(spec.heads, size, generator).to(dtype) for size in (spec.key, spec.value))
+        tau, pi_O, pi_A = (torch.randperm(n, generator=generator) for n in (spec.heads, spec.width, spec.hidden))
+        published = BlockElement(tau, M, M.transpose(1, 2), N, N.transpose(1, 2), pi_O, pi_A)
+        R_B = _permutation_matrices(1, spec.width, generator)[0].to(dtype)
+        return replace(cls.identity(spec, dtype), published=published, R_B=R_B)
+
+    @classmethod
     def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:
         """The element that changes nothing."""
         one = torch.ones((), dtype=dtype)
@@ -142,6 +151,12 @@ def _random_rotation(size: int, generator: torch.Generator) -> Tensor:
     basis = torch.linalg.qr(normal).Q  # its first column is parallel to the ones
     inner = torch.linalg.qr(torch.randn(size - 1, size - 1, generator=generator, dtype=torch.float64)).Q
     return basis @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), inner) @ basis.T
+
+
+def _permutation_matrices(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Random ones [count, size, size], in float64."""
+    orders = [torch.randperm(size, generator=generator) for _ in range(count)]
+    return torch.stack([torch.eye(size, dtype=torch.float64)[order] for order in orders])
 
 
 def _shift_shapes(spec: BlockSpec) -> tuple[tuple[int, ...], ...]:

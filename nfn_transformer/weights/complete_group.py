@@ -140,6 +140,23 @@ class CompleteElement:
         )
 
     @classmethod
+    def sample_permutations(
+        cls, spec: TransformerSpec, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Self:
+        """A random element that permutes heads, a head's columns of queries with its keys', those of its values, hidden
+        neurons of blocks and classifier, coordinates after an attention and after a block, and does no more.
+
+        Raises:
+            SpecError: the classifier has not two layers.
+        """
+        nothing, hidden = cls.identity(spec, dtype), spec.classifier.sizes[1]
+        return replace(
+            nothing,
+            blocks=tuple(CompleteBlockElement.sample_permutations(block, generator, dtype) for block in spec.blocks),
+            classifier=replace(nothing.classifier, pi=torch.randperm(hidden, generator=generator)),
+        )
+
+    @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
         """The element that changes nothing.
 

@@ -1,12 +1,14 @@
 """Many random elements of the symmetry group at once, one for each network of a batch."""
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
 from nfn_transformer.weights.complete_group import CompleteElement
-from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
+from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
+from nfn_transformer.weights.feed_forward_group import FeedForwardElement
 from nfn_transformer.weights.group import BlockElement
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
@@ -14,24 +16,35 @@ MOST_CONDITION = 1e4
 
 
 def transform_each(
-    weights: TransformerWeights, spec: TransformerSpec, scale: float, generator: torch.Generator
+    weights: TransformerWeights,
+    spec: TransformerSpec,
+    scale: float,
+    generator: torch.Generator,
+    classifier: bool = False,
 ) -> TransformerWeights:
     """The n networks [n, 1, ...], each transformed by an element of its own; their functions stay.
 
     Every block has its own uniform permutations of heads and neurons, and M and N with entries uniform in
-    [-scale, scale], drawn again where the condition number exceeds 1e4. Classifier and embedding stay. What is
-    computed is computed in float64 and returned in the dtype of the weights.
+    [-scale, scale], drawn again where the condition number exceeds 1e4. The embedding stays. What is computed is
+    computed in float64 and returned in the dtype of the weights.
 
     Args:
         weights: of networks with the sizes of `spec`, on the CPU.
         scale: above 0.
         generator: of the draws, on the CPU.
+        classifier: whether its hidden neurons are permuted and scaled, too (see `weights.feed_forward_group`).
     """
     blocks = []
     for block, block_spec in zip(weights.blocks, spec.blocks, strict=True):
         elements = sample_uniform(block_spec, weights.batch, scale, generator)
         blocks.append(act_each(elements, block.to(torch.float64)).to(block.W_A.dtype))
-    return replace(weights, blocks=tuple(blocks))
+    moved = replace(weights, blocks=tuple(blocks))
+    if not classifier:
+        return moved
+    samples = (FeedForwardElement.sample(spec.classifier, generator) for _ in range(weights.batch))
+    return replace(
+        moved, classifier=_act_one_by_one(samples, weights.classifier).to(weights.classifier.biases[0].dtype)
+    )
 
 
 def transform_each_completely(
@@ -43,9 +56,25 @@ def transform_each_completely(
         weights: of networks with the sizes of `spec`, on the CPU.
         generator: of the draws, on the CPU; see `CompleteElement.sample`.
     """
+    samples = (CompleteElement.sample(spec, generator) for _ in range(weights.batch))
+    return _act_one_by_one(samples, weights)
+
+
+def permute_each(weights: TransformerWeights, spec: TransformerSpec, generator: torch.Generator) -> TransformerWeights:
+    """The n networks [n, 1, ...], each transformed by a permutation of its own, in float64.
+
+    Args:
+        weights: of networks with the sizes of `spec`, on the CPU.
+        generator: of the draws, on the CPU; see `CompleteElement.sample_permutations`.
+    """
+    samples = (CompleteElement.sample_permutations(spec, generator) for _ in range(weights.batch))
+    return _act_one_by_one(samples, weights)
+
+
+def _act_one_by_one(elements: Iterable, weights: TensorFields):
+    """Weights [n, ...] in float64, the i-th network transformed by the i-th element."""
     weights = weights.to(torch.float64)
-    networks = [weights[place : place + 1] for place in range(weights.batch)]
-    moved = [CompleteElement.sample(spec, generator).act(network).tensors() for network in networks]
+    moved = [element.act(weights[place : place + 1]).tensors() for place, element in enumerate(elements)]
     columns = iter([torch.cat(tensors) for tensors in zip(*moved, strict=True)])
     return weights.map(lambda _: next(columns))
 

@@ -1,7 +1,8 @@
 """What a change of weights that changes no function does to trained predictors.
 
 Takes finished runs, transforms the networks of each run's test side by random elements of the symmetry group, and
-prints Kendall's tau on the originals, on the copies, and how far predictions move; then the means of each kind of run.
+prints Kendall's tau on the originals, on the copies, on both together, and how far predictions move; then the means of
+each kind of run.
 
     python scripts/checks/invariance.py runs/cells/*-seed1-*/ [--group complete] [--scale 1.0] [--seed 0]
 """
@@ -19,7 +20,7 @@ from nfn_transformer.experiments.learners import load_fitted
 from nfn_transformer.experiments.metrics import kendall_tau
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.random_transformations import transform_each, transform_each_completely
+from nfn_transformer.weights.random_transformations import permute_each, transform_each, transform_each_completely
 
 
 def main() -> int:
@@ -34,9 +35,10 @@ def main() -> int:
     parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
     parser.add_argument(
         "--group",
-        choices=("published", "complete"),
+        choices=("permutations", "published", "layers", "complete"),
         default="published",
-        help="the paper's group, or every symmetry that the networks have, with all in float64 (default: %(default)s)",
+        help="permutations alone; the paper's group; the same with permutations and scales of the classifier's hidden "
+        "neurons; or every symmetry that the networks have; all but the second in float64 (default: %(default)s)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="entries of M and N (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the transformations (default: %(default)s)")
@@ -62,8 +64,9 @@ def main() -> int:
 
 
 def _line(numbers: list[float]) -> str:
-    original, copies, mean, most = numbers
-    return f"tau {original:.3f}, on copies {copies:.3f}; predictions move by {mean:.1e}, at most {most:.1e}"
+    original, copies, both, mean, most = numbers
+    taus = f"tau {original:.3f}, on copies {copies:.3f}, on both {both:.3f}"
+    return f"{taus}; predictions move by {mean:.1e}, at most {most:.1e}"
 
 
 def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
@@ -72,17 +75,20 @@ def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
     test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
     originals, generator = zoo.weights(test), stream(options.seed, "invariance", config.seed)
     fitted = load_fitted(run, torch.device("cpu"))
-    if options.group == "published":
-        copies = transform_each(originals, zoo.spec, options.scale, generator)
-    else:
+    if options.group != "published":
         originals = originals.to(torch.float64)
-        copies = transform_each_completely(originals, zoo.spec, generator)
         if isinstance(fitted, FittedNetwork):
             fitted.model.double()
+    if options.group in ("published", "layers"):
+        copies = transform_each(originals, zoo.spec, options.scale, generator, classifier=options.group == "layers")
+    else:
+        transform = permute_each if options.group == "permutations" else transform_each_completely
+        copies = transform(originals, zoo.spec, generator)
     before, after = (fitted.accuracies(fitted.outputs_of(weights)) for weights in (originals, copies))
     moved = (after - before).abs()
     labels = zoo.labels[test]
-    return [kendall_tau(before, labels), kendall_tau(after, labels), moved.mean().item(), moved.max().item()]
+    sides = ((before, labels), (after, labels), (torch.cat([before, after]), labels.repeat(2)))
+    return [*(kendall_tau(*side) for side in sides), moved.mean().item(), moved.max().item()]
 
 
 if __name__ == "__main__":

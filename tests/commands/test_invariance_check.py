@@ -11,7 +11,12 @@ SCRIPT = Path(__file__).parents[2] / "scripts/checks/invariance.py"
 
 
 def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
-    modes = {"inv": (), "statnn": ("--enc_mode", "statnn"), "complete": ("--enc_mode", "complete", "--ensemble", "1")}
+    modes = {
+        "inv": (),
+        "statnn": ("--enc_mode", "statnn"),
+        "complete": ("--enc_mode", "complete", "--ensemble", "1"),
+        "graph": ("--enc_mode", "graph", "--graph_layers", 1, "--graph_dim", 4),
+    }
     for name, flags in modes.items():
         words = ("--dataset", "digits", "--data_path", small_zoo, "--epochs", 5, "--lr", 0.01, *flags)
         assert run("main.py", *words, "--out_dir", tmp_path / name).returncode == 0
@@ -22,9 +27,10 @@ def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
     moved = dict(re.findall(r"digits, (\w+)-mlp-mlp, mean of 1: .+ move by (\S+),", done.stdout))
     assert float(moved["inv"]) < 1e-5
     assert float(moved["statnn"]) > 1e-3
-    done = subprocess.run([*map(str, words), "--group", "complete"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    most = dict(re.findall(r"digits, (\w+)-\w+-\w+, mean of 1: .+ at most (\S+)", done.stdout))
-    assert float(most["complete"]) < 1e-9
-    assert float(most["inv"]) > 1e-3
-    assert float(most["statnn"]) > 1e-3
+    for group, unmoved in (("permutations", {"complete", "graph"}), ("complete", {"complete"})):
+        done = subprocess.run([*map(str, words), "--group", group], capture_output=True, text=True, env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        most = dict(re.findall(r"digits, (\w+)-\w+-\w+, mean of 1: .+ at most (\S+)", done.stdout))
+        assert set(most) == set(modes)
+        assert {name for name, moved in most.items() if float(moved) < 1e-9} == unmoved
+        assert all(float(moved) > 1e-4 for name, moved in most.items() if name not in unmoved)

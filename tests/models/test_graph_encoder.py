@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_transformer, relative_error
-from torch import Tensor
 
 from nfn_transformer.models import graph_encoder
 from nfn_transformer.models.config import ModelConfig
@@ -34,26 +33,6 @@ def _predictor(U: TransformerWeights, config: ModelConfig = CONFIG) -> AccuracyP
     return model
 
 
-def _matrices(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Permutation matrices [count, size, size]."""
-    orders = [torch.randperm(size, generator=generator) for _ in range(count)]
-    return torch.stack([torch.eye(size, dtype=torch.float64)[order] for order in orders])
-
-
-def _permutations(spec: TransformerSpec, generator: torch.Generator) -> CompleteElement:
-    """Heads, columns of queries with those of keys, of values, hidden neurons, coordinates after an attention and after
-    a block, and hidden neurons of the classifier: all permuted, and nothing else done."""
-    element, identity = CompleteElement.sample(spec, generator), CompleteElement.identity(spec)
-    blocks = []
-    for block, sizes, nothing in zip(element.blocks, spec.blocks, identity.blocks, strict=True):
-        M, N = (_matrices(sizes.heads, size, generator) for size in (sizes.key, sizes.value))
-        inverses = {"M_inverse": M.transpose(1, 2), "N_inverse": N.transpose(1, 2)}
-        published = replace(block.published, M=M, N=N, **inverses)
-        blocks.append(replace(nothing, published=published, R_B=_matrices(1, sizes.width, generator)[0]))
-    classifier = replace(identity.classifier, pi=element.classifier.pi)
-    return replace(identity, blocks=tuple(blocks), classifier=classifier)
-
-
 sizes = st.integers(1, 4)
 
 
@@ -67,7 +46,7 @@ def test_permutations_change_no_prediction(spec, config, seed):
     generator = torch.Generator().manual_seed(seed)
     U = random_transformer(spec, 3, generator)
     model = _predictor(U, config)
-    assert relative_error(model(_permutations(spec, generator).act(U)), model(U)) < TOLERANCE
+    assert relative_error(model(CompleteElement.sample_permutations(spec, generator).act(U)), model(U)) < TOLERANCE
 
 
 def test_permutations_change_no_prediction_on_trained_networks(small, generator):
@@ -76,7 +55,9 @@ def test_permutations_change_no_prediction_on_trained_networks(small, generator)
         model = _predictor(U, config)
         before = model.predict(U)
         assert before.std() > 1e-4
-        assert (model.predict(_permutations(small.spec, generator).act(U)) - before).abs().max() < TOLERANCE
+        assert (
+            model.predict(CompleteElement.sample_permutations(small.spec, generator).act(U)) - before
+        ).abs().max() < TOLERANCE
 
 
 def _without(part: str) -> Callable[[TransformerSpec, torch.Generator], CompleteElement]:

@@ -13,7 +13,13 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.networks.forward import image_logits
 from nfn_transformer.weights.group import BlockElement
-from nfn_transformer.weights.random_transformations import MOST_CONDITION, act_each, sample_uniform, transform_each
+from nfn_transformer.weights.random_transformations import (
+    MOST_CONDITION,
+    act_each,
+    permute_each,
+    sample_uniform,
+    transform_each,
+)
 from nfn_transformer.weights.spec import BlockSpec
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.split import split_runs
@@ -44,6 +50,24 @@ def test_copies_are_the_same_functions(small, double, scale, generator):
         assert torch.equal(block.b_B, original.b_B)
     assert copies.classifier is double.classifier
     assert copies.embedding is double.embedding
+
+
+def test_copies_with_another_classifier_are_the_same_functions(small, double, generator):
+    images = torch.rand(1, 20, 1, 8, 8, generator=generator, dtype=torch.float64) * 2 - 1
+    copies = transform_each(double, small.spec, 1.0, generator, classifier=True)
+    assert relative_error(image_logits(images, copies), image_logits(images, double)) < 1e-9
+    for moved, stays in zip(copies.classifier.weights, double.classifier.weights, strict=True):
+        assert all(relative_error(moved[i], stays[i]) > 1e-2 for i in range(len(small)))
+
+
+def test_permuted_copies_are_the_same_functions_with_the_same_numbers(small, double, generator):
+    images = torch.rand(1, 20, 1, 8, 8, generator=generator, dtype=torch.float64) * 2 - 1
+    copies = permute_each(double, small.spec, generator)
+    assert relative_error(image_logits(images, copies), image_logits(images, double)) < 1e-9
+    for moved, stays in zip(copies.tensors(), double.tensors(), strict=True):
+        assert torch.equal(moved.flatten(1).sort(1).values, stays.flatten(1).sort(1).values)
+    for block, original in zip(copies.blocks, double.blocks, strict=True):
+        assert all(relative_error(*pair) > 1e-2 for pair in zip(block.tensors(), original.tensors(), strict=True))
 
 
 def test_copies_have_the_dtype_of_their_originals(small, double):
