@@ -6,11 +6,13 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files
 
+_FEW, _MARKERS = 4, "osD^v"
+
 
 def plot_growth(
     path: Path, widths: Sequence[int], seconds: Mapping[str, Sequence[Sequence[float]]], title: str
 ) -> None:
-    """Write a plot (PNG) of time against D, both logarithmic: medians as points, ranges as bars.
+    """Write a plot (PNG) of time against D, both logarithmic: medians as points, ranges as bars; the slowest first.
 
     Args:
         path: of the picture.
@@ -22,14 +24,24 @@ def plot_growth(
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    many = len(seconds) > _FEW
+    figure = Figure(figsize=(7.5, 5) if many else (5, 4), layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log")
-    for place, (name, of_widths) in enumerate(seconds.items()):
+    slowest_first = sorted(seconds.items(), key=lambda item: -statistics.median(item[1][-1]))
+    for place, (name, of_widths) in enumerate(slowest_first):
         colour = colormaps["viridis"](0.85 * place / max(1, len(seconds) - 1))
         middles = [1000 * statistics.median(values) for values in of_widths]
         below = [middle - 1000 * min(values) for middle, values in zip(middles, of_widths, strict=True)]
         above = [1000 * max(values) - middle for middle, values in zip(middles, of_widths, strict=True)]
-        axes.errorbar(widths, middles, yerr=(below, above), fmt="o-", capsize=2, color=colour, label=name)
+        axes.errorbar(
+            widths,
+            middles,
+            yerr=(below, above),
+            fmt=f"{_MARKERS[place % len(_MARKERS)]}-",
+            capsize=2,
+            color=colour,
+            label=name,
+        )
     axes.set_xticks(widths, list(map(str, widths)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(color="0.9")
@@ -37,6 +49,7 @@ def plot_growth(
     axes.set_xlabel("D")
     axes.set_ylabel("milliseconds, median and range")
     axes.set_title(title, fontsize="medium")
-    axes.legend(frameon=False)
+    outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if many else {}
+    axes.legend(frameon=False, **outside)
     with atomic_files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
