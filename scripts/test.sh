@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 install_once tests tests/requirement.txt -r tests/requirement.txt
-python -m pytest "$@"
+# Many tests wait for processes that they start. A file's tests stay together, as they may share what they made.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+python -m pytest -n 2 --dist loadfile "$@"
