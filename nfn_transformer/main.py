@@ -69,10 +69,13 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="embedding: mlp, one Linear on its weights "
         f"(default: {default.emb_mode}; {COMPLETE.emb_mode} with --enc_mode complete or graph)",
     )
-    for name, what in (("transformers_nfn_channels", "encoder"), ("classifier_nfn_channels", "classifier")):
+    for name, what in (
+        ("transformers_nfn_channels", "encoder layer (inv, statnn, mlp)"),
+        ("classifier_nfn_channels", "classifier layer"),
+    ):
         channels = ",".join(map(str, getattr(default, name)))
         group.add_argument(
-            f"--{name}", type=cli.channels, default=channels, help=f"channels of each {what} layer, as in 10,10"
+            f"--{name}", type=cli.channels, default=channels, help=f"channels of each {what}, as in 10,10"
         )
     for name in ("num_out_classify", "num_out_embedding", "num_out_encoder"):
         what = name.rsplit("_", 1)[1]
@@ -86,7 +89,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--graph_layers",
         type=count,
-        help=f"{only}layers, each of which messages cross once (default: {GRAPH.graph_layers})",
+        help=f"{only}how often neighbours exchange messages (default: {GRAPH.graph_layers})",
     )
     group.add_argument(
         "--graph_dim",
@@ -120,7 +123,7 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         group,
         "--standardize",
         None,
-        "scale inputs by the training split: statistics, flattened weights and a graph's edges to mean 0 and deviation "
+        "scale inputs by the training split: statistics, flattened weights and a graph's to mean 0 and deviation "
         "1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder "
         f"always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
     )
@@ -128,7 +131,7 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         group,
         "--log_magnitudes",
         default.log_magnitudes,
-        "with --standardize: statistics, flattened weights and a graph's edges on a logarithmic scale",
+        "with --standardize: statistics, flattened weights and a graph's on a logarithmic scale",
     )
     group.add_argument(
         "--early_stopping",

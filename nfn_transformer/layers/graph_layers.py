@@ -14,7 +14,8 @@ maps of their own, and all networks of a batch share one graph:
                 out_s likewise over t, with maps of its own;  e_st += F GELU(A e_st + B x_s + C x_t)
     both        x_v += G GELU(H [x_v, in_v, out_v])
 
-The x that maps see have passed a LayerNorm. Memory and time grow with E b d: with each single weight of each network.
+The x that maps see have passed a LayerNorm; A, F, G and H have biases. There is an edge for each single weight of each
+network: time grows with E b d^2, and so does with E b d for each layer the memory that gradients need.
 """
 
 import math
@@ -23,53 +24,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from nfn_transformer.layers.graph_library import MessagePassing, softmax
+from nfn_transformer.layers.graph_library import scatter, softmax
 
 
-class MeanMessages(MessagePassing):
-    """The mean over a node's edges of m (1 + y), with y of the node at the other end.
+def mean_messages(y: Tensor, m: Tensor, edge_index: Tensor) -> Tensor:
+    """The mean over a node's edges of m (1 + y), with y of the node at the other end; 0 where a node has none.
 
     Shapes: y [N, b, d], m [E, b, d], edge_index [2, E] from source to target, to [N, b, d].
     """
-
-    def __init__(self):
-        super().__init__(aggr="mean", node_dim=0)
-
-    def forward(self, y: Tensor, m: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(edge_index, y=y, m=m)
-
-    def message(self, y_j: Tensor, m: Tensor) -> Tensor:
-        return torch.addcmul(m, m, y_j)
+    source, target = edge_index
+    messages = torch.addcmul(m, m, y.index_select(0, source))
+    return scatter(_exact(messages), target, dim=0, dim_size=len(y), reduce="mean")
 
 
-class AttendedMessages(MessagePassing):
-    """Relational attention of each node to its edges and the nodes at their other ends.
+def _exact(messages: Tensor) -> Tensor:
+    """Messages of half precision in single precision: many of them are added up."""
+    return messages.to(torch.promote_types(messages.dtype, torch.float32))
+
+
+class RelationalAttention(nn.Module):
+    """Attention of each node to its edges and the nodes at their other ends.
 
     Args:
         dim: d, a multiple of `heads`.
         heads: each attends by d / heads numbers.
-
-    Shapes: as of `MeanMessages`.
     """
 
     def __init__(self, dim: int, heads: int):
-        super().__init__(aggr="sum", node_dim=0)
+        super().__init__()
         self.heads = heads
         self.queries = nn.Linear(dim, dim, bias=False)
         self.of_nodes = nn.Linear(dim, 2 * dim, bias=False)  # keys and values
         self.of_edges = nn.Linear(dim, 2 * dim, bias=False)
 
     def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(
-            edge_index, query=self.queries(nodes), given=self.of_nodes(nodes), more=self.of_edges(edges)
-        )
-
-    def message(self, query_i: Tensor, given_j: Tensor, more: Tensor, index: Tensor, dim_size: int) -> Tensor:
-        heads = (self.heads, -1)
-        keys, values = (given_j + more).chunk(2, dim=-1)
-        products = (query_i * keys).unflatten(-1, heads).sum(-1)  # [E, b, heads]
-        attention = softmax(products / math.sqrt(keys.shape[-1] // self.heads), index, num_nodes=dim_size)
-        return (values.unflatten(-1, heads) * attention[..., None]).flatten(-2)
+        """Nodes [N, b, d] and edges [E, b, d], edge_index [2, E] from source to target: to [N, b, d]."""
+        (source, target), by_head = edge_index, (self.heads, -1)
+        given = self.of_nodes(nodes).index_select(0, source) + self.of_edges(edges)
+        keys, values = given.chunk(2, dim=-1)
+        products = (self.queries(nodes).index_select(0, target) * keys).unflatten(-1, by_head).sum(-1)  # [E, b, heads]
+        scores = _exact(products) / math.sqrt(keys.shape[-1] // self.heads)
+        attention = softmax(scores, target, num_nodes=len(nodes))
+        messages = (values.unflatten(-1, by_head) * attention[..., None]).flatten(-2)
+        return scatter(_exact(messages), target, dim=0, dim_size=len(nodes), reduce="sum")
 
 
 class GraphLayer(nn.Module):
@@ -99,15 +96,14 @@ class GraphLayer(nn.Module):
 class MessageLayer(GraphLayer):
     """See `GraphLayer`; by messages."""
 
-    def __init__(self, dim: int, last: bool):
-        super().__init__(dim, last)
-        self.mean = MeanMessages()
-
     def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.norm(nodes)
         source, target = self.of_source(seen), self.of_target(seen)
         hidden = self._hidden(source, target, edges, edge_index)
-        incoming, outgoing = self.mean(source, hidden, edge_index), self.mean(target, hidden, edge_index.flip(0))
+        incoming, outgoing = (
+            mean_messages(source, hidden, edge_index),
+            mean_messages(target, hidden, edge_index.flip(0)),
+        )
         nodes = nodes + self.node_update(torch.cat([seen, incoming, outgoing], dim=-1))
         return nodes, edges if self.edge_update is None else edges + self.edge_update(hidden)
 
@@ -117,7 +113,7 @@ class RelationalAttentionLayer(GraphLayer):
 
     def __init__(self, dim: int, last: bool, heads: int):
         super().__init__(dim, last)
-        self.incoming, self.outgoing = AttendedMessages(dim, heads), AttendedMessages(dim, heads)
+        self.incoming, self.outgoing = RelationalAttention(dim, heads), RelationalAttention(dim, heads)
         if last:
             self.of_edge = self.of_source = self.of_target = None
 

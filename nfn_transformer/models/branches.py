@@ -6,6 +6,7 @@ once for a network and not in every epoch; `from_features` maps features to numb
 
 import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -228,7 +229,7 @@ class FeatureBranch(FlatBranch):
         tensors = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         groups = tensors if mode == "mlp" else [1] * (STATISTICS_PER_TENSOR * len(tensors))
-        super().__init__(lambda weights: FEATURES[mode](parts(weights)), groups, config)
+        super().__init__(partial(_of_parts, FEATURES[mode], parts), groups, config)
         *widths, last = itertools.pairwise((sum(groups), *hidden, outputs))
         layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
         self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
@@ -243,12 +244,16 @@ class LinearBranch(FlatBranch):
 
     def __init__(self, parts: Parts, example: TransformerWeights, outputs: int, config: ModelConfig):
         groups = [tensor[0].numel() for part in parts(example) for tensor in learned_tensors(part)]
-        super().__init__(lambda weights: flatten(parts(weights)), groups, config)
+        super().__init__(partial(_of_parts, flatten, parts), groups, config)
         self.linear = nn.Linear(sum(groups), outputs)
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Flattened parts [b, inputs] to [b, out]."""
         return self.linear(self.scaled(features))
+
+
+def _of_parts(features: Callable[[tuple[Part, ...]], Tensor], parts: Parts, weights: TransformerWeights) -> Tensor:
+    return features(parts(weights))
 
 
 def of_embedding(weights: TransformerWeights) -> tuple[Part, ...]:

@@ -19,11 +19,11 @@ class ModelConfig:
     """Modes, widths, and what helps on small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
 
     Fields, besides modes and widths: dropout, the share of hidden numbers dropped in training, in [0, 1); standardize,
-    whether inputs are scaled by the training split, statistics and flattened weights to mean 0 and deviation 1 and cut
-    off at 4, what layers with symmetries read to size 1 (the complete encoder always does); log_magnitudes, whether
-    flattened weights, statistics and a graph's edges are first taken on a logarithmic scale; ensemble, how many
-    predictors are trained side by side and averaged; graph_layers, graph_dim and graph_conv, of the graph encoder,
-    where relational attention needs a graph_dim that is a multiple of its heads.
+    whether inputs are scaled by the training split, statistics, flattened weights and those of a graph to mean 0 and
+    deviation 1 and cut off at 4, what layers with symmetries read to size 1 (the complete encoder always does);
+    log_magnitudes, whether what is standardised to mean 0 is first taken on a logarithmic scale; ensemble, how many
+    predictors are trained side by side and averaged; graph_layers, graph_dim and graph_conv, of the graph encoder (for
+    relational attention, graph_dim is a multiple of its heads).
     """
 
     enc_mode: str = "inv"

@@ -32,12 +32,13 @@ class SetLift(nn.Module):
     def __init__(self, sizes: list[int], dim: int):
         super().__init__()
         self.scale, self.shift = (nn.Parameter(torch.randn(len(sizes), dim)) for _ in range(2))
-        of_each = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-        self.register_buffer("of_each", of_each, persistent=False)
+        self._sizes = sizes
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[n, b] to [n, b, d]."""
-        return torch.addcmul(self.shift[self.of_each, None], self.scale[self.of_each, None], numbers[..., None])
+        # Set by set: gradients of indices would be added up in any order on a CPU, each time with other last digits.
+        parts = zip(self.shift, self.scale, numbers[..., None].split(self._sizes), strict=True)
+        return torch.cat([torch.addcmul(shift, scale, part) for shift, scale, part in parts])
 
 
 class GraphEncoder(FlatBranch):
@@ -57,7 +58,7 @@ class GraphEncoder(FlatBranch):
     def __init__(self, example: TransformerWeights, config: ModelConfig):
         graph, dim, count = ComputationGraph(example), config.graph_dim, config.graph_layers
         node_sizes = [nodes.size for nodes in graph.nodes]
-        edge_sizes = [edges.pairs.shape[1] for edges in graph.edges]
+        edge_sizes = [edges.size for edges in graph.edges]
         super().__init__(_numbers, [*node_sizes, *edge_sizes], config)
         self._node_sizes = node_sizes
         told_apart = [torch.full((nodes.size,), nodes.told_apart) for nodes in graph.nodes]
@@ -71,7 +72,7 @@ class GraphEncoder(FlatBranch):
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """The numbers [b, N + E] of `ComputationGraph` to [b, out]."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or keys is not None:
             return self._encode(features, keys)
         count = max(1, _NUMBERS_AT_ONCE // self.meanings.shape[-1] // self.edge_index.shape[1])
         return torch.cat([self._encode(part, None) for part in features.split(count)])

@@ -21,13 +21,18 @@ queries with its keys', those of its values, hidden neurons, coordinates after a
 other elements of GL(D_k) and GL(D_v), to scales or rotations: they change the weights of edges.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
+
+Pairs = Callable[[int, int], Tensor]
+"""From the sizes of two sets to pairs of places in them, int64 [2, edges]."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,20 @@ class NodeSet:
 class EdgeSet:
     """Edges of one kind between two sets of nodes.
 
-    Fields: source and target, names of sets; pairs [2, size], places in these sets; weights [b, size], or None where an
-    edge has none.
+    Fields: source and target, names of sets; size, how many; make_pairs, what makes `pairs`; weights [b, size], or None
+    where they have none.
     """
 
     source: str
     target: str
-    pairs: Tensor
+    size: int
+    make_pairs: Callable[[], Tensor]
     weights: Tensor | None = None
+
+    @property
+    def pairs(self) -> Tensor:
+        """Places of both ends in their sets, int64 [2, size]."""
+        return self.make_pairs()
 
 
 class ComputationGraph:
@@ -73,14 +84,14 @@ class ComputationGraph:
     def __init__(self, weights: TransformerWeights):
         self.nodes: list[NodeSet] = []
         self.edges: list[EdgeSet] = []
-        self._device, self._batch = weights.classifier.biases[0].device, weights.batch
+        self._like = weights.classifier.biases[0].flatten(1)  # [b, classifier's hidden neurons]
         _check_widths(weights)
         coordinates = self._embed(weights)
         for place, block in enumerate(weights.blocks):
             coordinates = self._block(f"block {place} ", block, coordinates)
         self._normalise(coordinates)
         pooled = self._nodes("pooled", weights.classifier.spec.sizes[0])
-        self._link(coordinates, pooled, self._one_to_one(pooled.size))
+        self._link(coordinates, pooled, pooled.size, _one_to_one)
         self._classify(pooled, weights.classifier)
 
     @property
@@ -90,47 +101,31 @@ class ComputationGraph:
         for nodes in self.nodes:
             starts[nodes.name], start = start, start + nodes.size
         offsets = [torch.tensor([[starts[edges.source]], [starts[edges.target]]]) for edges in self.edges]
-        return torch.cat(
-            [edges.pairs + offset.to(self._device) for edges, offset in zip(self.edges, offsets, strict=True)], dim=1
-        )
+        return torch.cat([edges.pairs + offset for edges, offset in zip(self.edges, offsets, strict=True)], dim=1)
 
     def numbers(self) -> Tensor:
-        """Biases of the nodes, 0 where there is none, then weights of the edges, 1 where there is none: [b, N + E]."""
-        example = next(edges.weights for edges in self.edges if edges.weights is not None)
-        parts = [
-            example.new_zeros(self._batch, nodes.size) if nodes.biases is None else nodes.biases for nodes in self.nodes
+        """Biases of the nodes and then weights of the edges, in the order of their sets, 0 where there is none:
+        [b, N + E]."""
+        parts = [(nodes.size, nodes.biases) for nodes in self.nodes] + [
+            (edges.size, edges.weights) for edges in self.edges
         ]
-        parts += [
-            example.new_ones(self._batch, edges.pairs.shape[1]) if edges.weights is None else edges.weights
-            for edges in self.edges
-        ]
-        return torch.cat(parts, dim=1)
+        return torch.cat([self._like.new_zeros(len(self._like), n) if own is None else own for n, own in parts], dim=1)
 
     def _nodes(self, name: str, size: int, biases: Tensor | None = None, told_apart: bool = False) -> NodeSet:
         self.nodes.append(NodeSet(name, size, None if biases is None else biases.flatten(1), told_apart))
         return self.nodes[-1]
 
-    def _link(self, source: NodeSet, target: NodeSet, pairs: Tensor, weights: Tensor | None = None) -> None:
-        self.edges.append(EdgeSet(source.name, target.name, pairs, weights))
+    def _link(self, source: NodeSet, target: NodeSet, size: int, pairs: Pairs, weights: Tensor | None = None) -> None:
+        made = partial(pairs, source.size, target.size)
+        self.edges.append(EdgeSet(source.name, target.name, size, made, weights))
 
     def _connect(self, source: NodeSet, target: NodeSet, weights: Tensor) -> None:
         """All pairs, by weights [b, sources, targets]."""
-        rows = torch.arange(source.size, device=self._device).repeat_interleave(target.size)
-        columns = torch.arange(target.size, device=self._device).repeat(source.size)
-        self._link(source, target, torch.stack([rows, columns]), weights.flatten(1))
-
-    def _one_to_one(self, size: int) -> Tensor:
-        return torch.arange(size, device=self._device).expand(2, -1)
-
-    def _with_parts(self, whole: int, parts: int) -> Tensor:
-        """Pairs of each of `whole` nodes with its equally many neighbouring ones among `parts`."""
-        every = torch.arange(parts, device=self._device)
-        return torch.stack([every // (parts // whole), every])
+        self._link(source, target, source.size * target.size, _all, weights.flatten(1))
 
     def _normalise(self, coordinates: NodeSet) -> None:
         normalised = self._nodes(f"LayerNorm of {coordinates.name}", 1)
-        every = torch.arange(coordinates.size, device=self._device)
-        self._link(coordinates, normalised, torch.stack([every, torch.zeros_like(every)]))
+        self._link(coordinates, normalised, coordinates.size, _in_groups)
 
     def _embed(self, weights: TransformerWeights) -> NodeSet:
         embedding: EmbeddingWeights | None = weights.embedding
@@ -154,10 +149,10 @@ class ComputationGraph:
         heads = self._nodes(f"{name}heads", spec.heads)
         for nodes, projection in ((queries, block.W_Q), (keys, block.W_K), (values, block.W_V)):
             self._connect(coordinates, nodes, projection.squeeze(1).transpose(1, 2))  # [b, D, h, D_k]
-        self._link(queries, keys, self._one_to_one(queries.size))
-        self._link(queries, heads, self._with_parts(heads.size, queries.size).flip(0))
-        self._link(keys, heads, self._with_parts(heads.size, keys.size).flip(0))
-        self._link(heads, values, self._with_parts(heads.size, values.size))
+        self._link(queries, keys, queries.size, _one_to_one)
+        self._link(queries, heads, queries.size, _in_groups)
+        self._link(keys, heads, keys.size, _in_groups)
+        self._link(heads, values, values.size, _in_groups)
         attended = self._nodes(f"{name}attended", spec.width)
         self._connect(values, attended, block.W_O.squeeze(1))  # [b, h, D_v, D]
         self._normalise(attended)
@@ -174,6 +169,22 @@ class ComputationGraph:
             leaving = self._nodes(name, bias.shape[-1], bias, told_apart=layer == last)
             self._connect(entering, leaving, weight.squeeze(1).transpose(1, 2))
             entering = leaving
+
+
+def _all(sources: int, targets: int) -> Tensor:
+    """Each with each."""
+    return torch.cartesian_prod(torch.arange(sources), torch.arange(targets)).T
+
+
+def _one_to_one(sources: int, targets: int) -> Tensor:
+    """Each with that of its own place."""
+    return torch.stack([torch.arange(sources), torch.arange(targets)])
+
+
+def _in_groups(sources: int, targets: int) -> Tensor:
+    """Of the smaller set each with equally many neighbours of the other one."""
+    every = torch.arange(max(sources, targets))
+    return torch.stack([every // (len(every) // sources), every // (len(every) // targets)])
 
 
 def _check_widths(weights: TransformerWeights) -> None:

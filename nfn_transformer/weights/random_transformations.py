@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.complete_group import CompleteElement
 from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.feed_forward_group import FeedForwardElement
 from nfn_transformer.weights.group import BlockElement
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 MOST_CONDITION = 1e4
+
+Weights = TypeVar("Weights", bound=TensorFields)
+
+
+class Element(Protocol):
+    """Of a group that acts on such weights."""
+
+    def act(self, weights: Weights) -> Weights:
+        """The transformed weights."""
 
 
 def transform_each(
@@ -43,36 +52,12 @@ def transform_each(
         return moved
     samples = (FeedForwardElement.sample(spec.classifier, generator) for _ in range(weights.batch))
     return replace(
-        moved, classifier=_act_one_by_one(samples, weights.classifier).to(weights.classifier.biases[0].dtype)
+        moved, classifier=transform_one_by_one(samples, weights.classifier).to(weights.classifier.biases[0].dtype)
     )
 
 
-def transform_each_completely(
-    weights: TransformerWeights, spec: TransformerSpec, generator: torch.Generator
-) -> TransformerWeights:
-    """The n networks [n, 1, ...], each transformed by an element of the complete group of its own, in float64.
-
-    Args:
-        weights: of networks with the sizes of `spec`, on the CPU.
-        generator: of the draws, on the CPU; see `CompleteElement.sample`.
-    """
-    samples = (CompleteElement.sample(spec, generator) for _ in range(weights.batch))
-    return _act_one_by_one(samples, weights)
-
-
-def permute_each(weights: TransformerWeights, spec: TransformerSpec, generator: torch.Generator) -> TransformerWeights:
-    """The n networks [n, 1, ...], each transformed by a permutation of its own, in float64.
-
-    Args:
-        weights: of networks with the sizes of `spec`, on the CPU.
-        generator: of the draws, on the CPU; see `CompleteElement.sample_permutations`.
-    """
-    samples = (CompleteElement.sample_permutations(spec, generator) for _ in range(weights.batch))
-    return _act_one_by_one(samples, weights)
-
-
-def _act_one_by_one(elements: Iterable, weights: TensorFields):
-    """Weights [n, ...] in float64, the i-th network transformed by the i-th element."""
+def transform_one_by_one(elements: Iterable[Element], weights: Weights) -> Weights:
+    """Weights [n, 1, ...] of n networks in float64, the i-th one transformed by the i-th of `elements`."""
     weights = weights.to(torch.float64)
     moved = [element.act(weights[place : place + 1]).tensors() for place, element in enumerate(elements)]
     columns = iter([torch.cat(tensors) for tensors in zip(*moved, strict=True)])

@@ -34,31 +34,40 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     device = begin(flags)
     check_peak_memory(device)
-    cases = {row.name: Case(model=_model(row), networks=flags.networks) for row in read_grid(flags.grid).rows}
-    measurements = []
-    for name, case in cases.items():
-        progress(f"{name}: epochs ...")
-        measurements.append({"name": name, **_costs(case, device, flags)})
+    rows = [row for row in read_grid(flags.grid).rows if row.command == "main"]
+    cases = {row.name: Case(model=_model(row), networks=flags.networks) for row in rows}
+    measurements = {name: {"name": name, **_memory(case, device)} for name, case in cases.items()}
+    for place in range(flags.rounds):
+        for name, case in cases.items():
+            progress(f"epoch {place + 1} of {flags.rounds}: {name} ...")
+            _measure_epoch(measurements[name], case, device)
     for width in flags.widths:
         seconds = _steps(cases, width, device, flags)
-        for measurement in measurements:
-            measurement["steps"][width] = seconds[measurement["name"]]
-    print(_table(measurements, flags.widths))
+        for name, measurement in measurements.items():
+            measurement["steps"][width] = seconds[name]
+    print(_table(list(measurements.values()), flags.widths))
     if flags.plot is not None:
-        lines = {measurement["name"]: list(measurement["steps"].values()) for measurement in measurements}
+        lines = {name: list(measurement["steps"].values()) for name, measurement in measurements.items()}
         plot_growth(flags.plot, flags.widths, lines, "A training step on 16 networks")
-    write_measurements(flags, device, measurements)
+    write_measurements(flags, device, list(measurements.values()))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
     made.add_argument("--grid", type=Path, default=GRID, help="whose rows are measured")
-    made.add_argument("--widths", type=cli.count, nargs="+", default=[16, 32, 64], help="D, multiples of 2")
+    made.add_argument("--widths", type=_even, nargs="+", default=[16, 32, 64], help="D, multiples of 2")
     made.add_argument("--networks", type=cli.number(int, 7), default=600, help="in the zoo; 70 %% train")
     made.add_argument("--seconds", type=cli.number(float, 0), default=0.3, help="of one measurement of steps")
     made.add_argument("--plot", type=Path, help="a PNG file for time against D")
     return made
+
+
+def _even(text: str) -> int:
+    value = cli.count(text)
+    if value % 2:
+        raise argparse.ArgumentTypeError(f"'{text}', expected a multiple of 2")
+    return value
 
 
 def _model(row: Row) -> ModelConfig:
@@ -67,18 +76,25 @@ def _model(row: Row) -> ModelConfig:
     return training.model_config(training.build_parser().parse_args(words))
 
 
-def _costs(case: Case, device: torch.device, flags: argparse.Namespace) -> dict:
-    """Parameters, bytes of a step, seconds of reading and of epochs; the first epoch does not count."""
-    way, turns = OurWay(device), []
+def _memory(case: Case, device: torch.device) -> dict:
+    """Parameters, and bytes of a step that begins without gradients; seconds are to follow."""
+    way = OurWay(device)
     way.prepare(case)
     way.training_step()
     for parameter in way.model.parameters():
         parameter.grad = None
     memory = peak_memory(way.training_step, device)
-    way.epochs(case, 1 + flags.rounds, turns.append)
-    reading, _, *epochs = turns
     parameters = sum(parameter.numel() for parameter in way.model.parameters())
-    return {"parameters": parameters, "bytes": memory, "reading": reading, "epochs": epochs, "steps": {}}
+    return {"parameters": parameters, "bytes": memory, "reading": [], "epochs": [], "steps": {}}
+
+
+def _measure_epoch(measurement: dict, case: Case, device: torch.device) -> None:
+    """Add seconds of reading and of an epoch, the second one, as a first one warms up."""
+    turns: list[float] = []
+    OurWay(device).epochs(case, 2, turns.append)
+    reading, _, epoch = turns
+    measurement["reading"].append(reading)
+    measurement["epochs"].append(epoch)
 
 
 def _steps(cases: dict[str, Case], width: int, device: torch.device, flags: argparse.Namespace) -> dict[str, list]:
@@ -105,7 +121,7 @@ def _table(measurements: Sequence[dict], widths: Sequence[int]) -> str:
         ]
         times = (spread(steps[width], 1000) for width in widths)
         memory, epoch = f"{measurement['bytes'] / MIB:.3g}", spread(measurement["epochs"])
-        costs = (f"{measurement['parameters']:,}", spread([measurement["reading"]]), epoch, memory)
+        costs = (f"{measurement['parameters']:,}", spread(measurement["reading"]), epoch, memory)
         rows.append((measurement["name"], *costs, *times, ", ".join(growth)))
     steps = (f"step at D = {width}, ms" for width in widths)
     header = ("", "parameters", "reading, s", "epoch, s", "step, MiB", *steps, "growth")

@@ -10,6 +10,7 @@ each kind of run.
 import argparse
 import sys
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,8 +20,13 @@ from nfn_transformer.experiments.fitted import FittedNetwork
 from nfn_transformer.experiments.learners import load_fitted
 from nfn_transformer.experiments.metrics import kendall_tau
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.random_transformations import permute_each, transform_each, transform_each_completely
+from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.weights.random_transformations import transform_each, transform_one_by_one
+
+ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
+IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)
 
 
 def main() -> int:
@@ -35,10 +41,11 @@ def main() -> int:
     parser.add_argument("--cut_off", type=float, default=0.0, help="only runs with this one (default: %(default)s)")
     parser.add_argument(
         "--group",
-        choices=("permutations", "published", "layers", "complete"),
+        choices=("published", *IN_FLOAT64),
         default="published",
-        help="permutations alone; the paper's group; the same with permutations and scales of the classifier's hidden "
-        "neurons; or every symmetry that the networks have; all but the second in float64 (default: %(default)s)",
+        help="the paper's group, in float32; or, in float64, with permutations and scales of the classifier's hidden "
+        "neurons besides (with_classifier), permutations alone, of all that the networks let be permuted, or every "
+        "symmetry that they have (complete) (default: %(default)s)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="entries of M and N (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the transformations (default: %(default)s)")
@@ -54,13 +61,22 @@ def main() -> int:
             continue
         if getattr(config.predictor, "features", "") == "hyperparameters":
             continue  # of copies as of originals it reads the same
-        name = f"{config.data.dataset}, {config.predictor.name}"
+        name = f"{config.data.dataset}, {config.predictor.name}{_settings(config.predictor)}"
         kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
         found[kind].append(_measure(run, options))
         print(f"{name}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
     for (name, _), of_kind in found.items():
         print(f"{name}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
     return 0
+
+
+def _settings(predictor: object) -> str:
+    """What a network's predictor has besides its modes that is no default; trees tell all by their names."""
+    if not isinstance(predictor, ModelConfig):
+        return ""
+    own = {field.name: getattr(predictor, field.name) for field in fields(predictor) if "_mode" not in field.name}
+    changed = [f"{name} {value}" for name, value in own.items() if value != getattr(ModelConfig, name)]
+    return f" ({', '.join(changed)})" if changed else ""
 
 
 def _line(numbers: list[float]) -> str:
@@ -75,15 +91,16 @@ def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
     test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
     originals, generator = zoo.weights(test), stream(options.seed, "invariance", config.seed)
     fitted = load_fitted(run, torch.device("cpu"))
-    if options.group != "published":
+    if options.group in IN_FLOAT64:
         originals = originals.to(torch.float64)
         if isinstance(fitted, FittedNetwork):
             fitted.model.double()
-    if options.group in ("published", "layers"):
-        copies = transform_each(originals, zoo.spec, options.scale, generator, classifier=options.group == "layers")
+    if options.group in ONE_BY_ONE:
+        samples = (ONE_BY_ONE[options.group](zoo.spec, generator) for _ in test)
+        copies = transform_one_by_one(samples, originals)
     else:
-        transform = permute_each if options.group == "permutations" else transform_each_completely
-        copies = transform(originals, zoo.spec, generator)
+        with_classifier = options.group == "with_classifier"
+        copies = transform_each(originals, zoo.spec, options.scale, generator, with_classifier)
     before, after = (fitted.accuracies(fitted.outputs_of(weights)) for weights in (originals, copies))
     moved = (after - before).abs()
     labels = zoo.labels[test]

@@ -24,13 +24,17 @@ def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
     words = [sys.executable, "-W", "error", SCRIPT, *sorted(tmp_path.iterdir())]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr
-    moved = dict(re.findall(r"digits, (\w+)-mlp-mlp, mean of 1: .+ move by (\S+),", done.stdout))
+    moved = dict(re.findall(r"digits, (\w+)-mlp-mlp.*, mean of 1: .+ move by (\S+),", done.stdout))
     assert float(moved["inv"]) < 1e-5
     assert float(moved["statnn"]) > 1e-3
-    for group, unmoved in (("permutations", {"complete", "graph"}), ("complete", {"complete"})):
+    assert "digits, graph-no-no (standardize True, graph_layers 1, graph_dim 4), mean of 1: " in done.stdout
+    of_one = re.search(r"complete-no-no \(.+\), mean of 1: tau (\S+), on copies (\S+), on both (\S+);", done.stdout)
+    assert len(set(of_one.groups())) == 1
+    groups = {"permutations": {"complete", "graph"}, "with_classifier": {"complete"}, "complete": {"complete"}}
+    for group, unmoved in groups.items():
         done = subprocess.run([*map(str, words), "--group", group], capture_output=True, text=True, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
-        most = dict(re.findall(r"digits, (\w+)-\w+-\w+, mean of 1: .+ at most (\S+)", done.stdout))
+        most = dict(re.findall(r"digits, (\w+)-\w+-\w+.*, mean of 1: .+ at most (\S+)", done.stdout))
         assert set(most) == set(modes)
         assert {name for name, moved in most.items() if float(moved) < 1e-9} == unmoved
         assert all(float(moved) > 1e-4 for name, moved in most.items() if name not in unmoved)

@@ -1,6 +1,5 @@
 """The graph encoder: under which symmetries it is invariant, under which not, and that it sees everything."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -60,28 +59,29 @@ def test_permutations_change_no_prediction_on_trained_networks(small, generator)
         ).abs().max() < TOLERANCE
 
 
-def _without(part: str) -> Callable[[TransformerSpec, torch.Generator], CompleteElement]:
-    """What else there is in the complete group, by its part."""
-
-    def sample(spec: TransformerSpec, generator: torch.Generator) -> CompleteElement:
-        whole, identity = CompleteElement.sample(spec, generator, condition=10.0), CompleteElement.identity(spec)
-        blocks = []
-        for some, nothing in zip(whole.blocks, identity.blocks, strict=True):
-            g, one = some.published, nothing.published
-            blocks.append(
-                {
-                    "GL(D_k)": replace(nothing, published=replace(one, M=g.M, M_inverse=g.M_inverse)),
-                    "GL(D_v)": replace(nothing, published=replace(one, N=g.N, N_inverse=g.N_inverse)),
-                    "rotations after the attention": replace(nothing, R_O=some.R_O),
-                    "rotations after the block": replace(nothing, R_B=some.R_B),
-                    "hidden scales": replace(nothing, c_A=some.c_A),
-                    "scales": replace(nothing, c_O=some.c_O, c_B=some.c_B),
-                    "shifts": replace(nothing, shifts=some.shifts),
-                }[part]
-            )
-        return replace(identity, blocks=tuple(blocks))
-
-    return sample
+def _only(part: str, spec: TransformerSpec, generator: torch.Generator) -> CompleteElement:
+    """A random element of the complete group that is the identity but for one part."""
+    whole, identity = CompleteElement.sample(spec, generator, condition=10.0), CompleteElement.identity(spec)
+    if part == "embedding shifts":
+        return replace(identity, embedding=whole.embedding)
+    if part in ("classifier scales", "classifier shifts"):
+        name = {"classifier scales": "c", "classifier shifts": "u"}[part]
+        return replace(identity, classifier=replace(identity.classifier, **{name: getattr(whole.classifier, name)}))
+    blocks = []
+    for some, nothing in zip(whole.blocks, identity.blocks, strict=True):
+        g, one = some.published, nothing.published
+        blocks.append(
+            {
+                "GL(D_k)": replace(nothing, published=replace(one, M=g.M, M_inverse=g.M_inverse)),
+                "GL(D_v)": replace(nothing, published=replace(one, N=g.N, N_inverse=g.N_inverse)),
+                "rotations after the attention": replace(nothing, R_O=some.R_O),
+                "rotations after the block": replace(nothing, R_B=some.R_B),
+                "hidden scales": replace(nothing, c_A=some.c_A),
+                "scales": replace(nothing, c_O=some.c_O, c_B=some.c_B),
+                "shifts": replace(nothing, shifts=some.shifts),
+            }[part]
+        )
+    return replace(identity, blocks=tuple(blocks))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,9 @@ def _without(part: str) -> Callable[[TransformerSpec, torch.Generator], Complete
         "hidden scales",
         "scales",
         "shifts",
+        "embedding shifts",
+        "classifier scales",
+        "classifier shifts",
     ],
 )
 @pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
@@ -101,7 +104,7 @@ def test_to_nothing_else_of_the_group_is_it_invariant(part, config, generator):
     spec = _spec()
     U = random_transformer(spec, 3, generator)
     model = _predictor(U, config)
-    assert relative_error(model(_without(part)(spec, generator).act(U)), model(U)) > 1e-5
+    assert relative_error(model(_only(part, spec, generator).act(U)), model(U)) > 1e-5
 
 
 def test_pixels_tokens_and_classes_are_told_apart(generator):
@@ -154,7 +157,43 @@ def test_every_tensor_is_seen_and_every_parameter_learns(config, with_embedding,
 def test_large_batches_are_read_in_parts(generator, monkeypatch):
     U = random_transformer(_spec(), 7, generator)
     model = _predictor(U)
+    whole, sizes, encode = model(U), [], model.encoder._encode
+    monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", 2 * 8 * model.encoder.edge_index.shape[1])
+    monkeypatch.setattr(model.encoder, "_encode", lambda part, keys: sizes.append(len(part)) or encode(part, keys))
     with torch.no_grad():
-        whole = model(U)
-        monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", 2 * 8 * model.encoder.edge_index.shape[1])
         assert relative_error(model(U), whole) < 1e-12
+    assert sizes == [2, 2, 2, 1]
+    model(U)
+    assert sizes[4:] == [7]  # gradients are wanted
+
+
+def test_in_single_precision_permutations_move_little(small, generator):
+    U = small.weights(torch.arange(24))
+    for config in CONVOLUTIONS:
+        model = build_predictor(U.spec, config, seed=1)
+        model.learn_scales([model.read(U)])
+        element = CompleteElement.sample_permutations(small.spec, generator, dtype=torch.float32)
+        assert relative_error(model(element.act(U)), model(U)) < 1e-4
+
+
+def test_double_precision_predicts_what_single_does(small):
+    """Scales that were learned in single precision meet numbers in double."""
+    U = small.weights(torch.arange(24))
+    for config in CONVOLUTIONS:
+        model = build_predictor(U.spec, config, seed=1)
+        model.learn_scales([model.read(U)])
+        before = model(U)
+        assert relative_error(model.double()(U.to(torch.float64)).float(), before) < 1e-4
+
+
+def test_gradients_have_the_same_bits_each_time(small):
+    U = small.weights(torch.arange(16))
+    model = build_predictor(U.spec, CONFIG, seed=1)
+    features, found, threads = model.read(U), [], torch.get_num_threads()
+    torch.set_num_threads(4)
+    for _ in range(5):
+        model.zero_grad()
+        model.from_features(features).sum().backward()
+        found.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for again in found[1:] for a, b in zip(found[0], again, strict=True))

@@ -28,23 +28,35 @@ def specs(draw, embedded=None):
 
 
 class Run:
-    """A network that runs on nothing but its graph."""
+    """A network that runs on nothing but what an encoder sees of its graph."""
 
     def __init__(self, graph: ComputationGraph):
-        self.sets = {nodes.name: nodes for nodes in graph.nodes}
-        self.edges = {(edges.source, edges.target): edges for edges in graph.edges}
+        self.sizes = {nodes.name: nodes.size for nodes in graph.nodes}
+        counts = [len(edges.pairs[0]) for edges in graph.edges]
+        biases, weights = graph.numbers().split([sum(self.sizes.values()), sum(counts)], dim=1)
+        self.biases = dict(zip(self.sizes, biases.split(list(self.sizes.values()), dim=1), strict=True))
+        starts = dict(zip(self.sizes, itertools.accumulate(self.sizes.values(), initial=0), strict=False))
+        self.edges = {
+            (edges.source, edges.target): (
+                pairs[0] - starts[edges.source],
+                pairs[1] - starts[edges.target],
+                torch.ones_like(own) if edges.weights is None else own,
+            )
+            for edges, pairs, own in zip(
+                graph.edges, graph.edge_index.split(counts, dim=1), weights.split(counts, dim=1), strict=True
+            )
+        }
 
     def matrix(self, source: str, target: str) -> torch.Tensor:
         """Weights [b, sources, targets], 1 where an edge has none, 0 where there is no edge."""
-        edges, batch = self.edges[source, target], len(self.sets["classes"].biases)
-        found = torch.zeros(batch, self.sets[source].size, self.sets[target].size, dtype=torch.float64)
-        found[:, edges.pairs[0], edges.pairs[1]] = 1.0 if edges.weights is None else edges.weights
+        rows, columns, weights = self.edges[source, target]
+        found = torch.zeros(len(weights), self.sizes[source], self.sizes[target], dtype=torch.float64)
+        found[:, rows, columns] = weights
         return found
 
     def pass_on(self, x: torch.Tensor, source: str, target: str) -> torch.Tensor:
         """From [b, m, sources] to [b, m, targets]."""
-        biases = self.sets[target].biases
-        return x @ self.matrix(source, target) + (0 if biases is None else biases[:, None])
+        return x @ self.matrix(source, target) + self.biases[target][:, None]
 
     def normalise(self, x: torch.Tensor, name: str) -> torch.Tensor:
         assert (name, f"LayerNorm of {name}") in self.edges
@@ -57,7 +69,7 @@ class Run:
         of_queries, of_keys = (self.matrix(f"{block}{part}", f"{block}heads") for part in ("queries", "keys"))
         assert torch.equal(paired @ of_keys, of_queries)
         of_values, mixed = self.matrix(f"{block}heads", f"{block}values"), 0
-        for head in range(self.sets[f"{block}heads"].size):
+        for head in range(self.sizes[f"{block}heads"]):
             own = of_queries[:, None, :, head]
             scores = (queries * own) @ paired @ keys.transpose(1, 2) / own[0].sum().sqrt()
             mixed = mixed + scores.softmax(-1) @ (values * of_values[:, None, head])
@@ -74,7 +86,7 @@ class Run:
             hidden = self.pass_on(self.normalise(x, name), name, f"{block}hidden").relu()
             x, name = self.pass_on(hidden, f"{block}hidden", f"{block}coordinates"), f"{block}coordinates"
         x = self.pass_on(self.normalise(x, name), name, "pooled").mean(1, keepdim=True)
-        layers = ["pooled", *(name for name in self.sets if name.startswith("classifier")), "classes"]
+        layers = ["pooled", *(name for name in self.sizes if name.startswith("classifier")), "classes"]
         for source, target in itertools.pairwise(layers):
             x = self.pass_on(x if source == "pooled" else x.relu(), source, target)
         return x.squeeze(1)

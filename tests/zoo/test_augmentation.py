@@ -12,13 +12,14 @@ from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.networks.forward import image_logits
+from nfn_transformer.weights.complete_group import CompleteElement
 from nfn_transformer.weights.group import BlockElement
 from nfn_transformer.weights.random_transformations import (
     MOST_CONDITION,
     act_each,
-    permute_each,
     sample_uniform,
     transform_each,
+    transform_one_by_one,
 )
 from nfn_transformer.weights.spec import BlockSpec
 from nfn_transformer.zoo.augmentation import enlarge
@@ -62,7 +63,8 @@ def test_copies_with_another_classifier_are_the_same_functions(small, double, ge
 
 def test_permuted_copies_are_the_same_functions_with_the_same_numbers(small, double, generator):
     images = torch.rand(1, 20, 1, 8, 8, generator=generator, dtype=torch.float64) * 2 - 1
-    copies = permute_each(double, small.spec, generator)
+    samples = (CompleteElement.sample_permutations(small.spec, generator) for _ in range(len(small)))
+    copies = transform_one_by_one(samples, double)
     assert relative_error(image_logits(images, copies), image_logits(images, double)) < 1e-9
     for moved, stays in zip(copies.tensors(), double.tensors(), strict=True):
         assert torch.equal(moved.flatten(1).sort(1).values, stays.flatten(1).sort(1).values)
