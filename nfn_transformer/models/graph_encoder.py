@@ -1,5 +1,6 @@
 """An encoder for the whole network as the graph of its computation (`weights.computation_graph`)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -17,8 +18,10 @@ _LAYERS: dict[str, Callable[[int, bool], GraphLayer]] = {
     "attention": partial(RelationalAttentionLayer, heads=GRAPH_HEADS),
 }
 
-# Where no gradients are wanted, as many networks are computed at once as have so many numbers at their edges.
-_NUMBERS_AT_ONCE = 1 << 25
+# As many networks are computed at once as have so many numbers at their edges. On a CPU tensors stay below 32 MiB, from
+# where on the C library asks the system for fresh memory each time (`experiments.host_memory`).
+_NUMBERS_AT_ONCE = {"cpu": 1 << 22}
+_NUMBERS_AT_ONCE_ELSEWHERE = 1 << 27
 
 
 class SetLift(nn.Module):
@@ -72,10 +75,12 @@ class GraphEncoder(FlatBranch):
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """The numbers [b, N + E] of `ComputationGraph` to [b, out]."""
-        if torch.is_grad_enabled() or keys is not None:
-            return self._encode(features, keys)
-        count = max(1, _NUMBERS_AT_ONCE // self.meanings.shape[-1] // self.edge_index.shape[1])
-        return torch.cat([self._encode(part, None) for part in features.split(count)])
+        numbers = _NUMBERS_AT_ONCE.get(features.device.type, _NUMBERS_AT_ONCE_ELSEWHERE)
+        at_once = max(1, numbers // self.meanings.shape[-1] // self.edge_index.shape[1])
+        count = max(1, math.ceil(len(features) / at_once))
+        of_parts = [None] * count if keys is None else keys.chunk(count)
+        parts = zip(features.chunk(count), of_parts, strict=False)  # `chunk` may make fewer
+        return torch.cat([self._encode(*part) for part in parts])
 
     def _encode(self, features: Tensor, keys: Tensor | None) -> Tensor:
         of_nodes, of_edges = self.scaled(features).T.split([sum(self._node_sizes), self.edge_index.shape[1]])

@@ -158,13 +158,26 @@ def test_large_batches_are_read_in_parts(generator, monkeypatch):
     U = random_transformer(_spec(), 7, generator)
     model = _predictor(U)
     whole, sizes, encode = model(U), [], model.encoder._encode
-    monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", 2 * 8 * model.encoder.edge_index.shape[1])
+    numbers = 2 * 8 * model.encoder.edge_index.shape[1]
+    monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", {"cpu": numbers})
     monkeypatch.setattr(model.encoder, "_encode", lambda part, keys: sizes.append(len(part)) or encode(part, keys))
-    with torch.no_grad():
-        assert relative_error(model(U), whole) < 1e-12
+    assert relative_error(model(U), whole) < 1e-12
     assert sizes == [2, 2, 2, 1]
-    model(U)
-    assert sizes[4:] == [7]  # gradients are wanted
+
+
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+def test_parts_of_a_batch_drop_and_learn_what_the_whole_does(config, generator, monkeypatch):
+    U, found = random_transformer(_spec(), 7, generator), []
+    model = _predictor(U, replace(config, dropout=0.3)).train()
+    features = model.read(U).of_networks(torch.arange(10, 17))
+    model.begin_epoch(5)
+    for numbers in (1 << 22, 3 * 8 * model.encoder.edge_index.shape[1]):
+        monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", {"cpu": numbers})
+        model.zero_grad()
+        logits = model.from_features(features)
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert all(relative_error(part, whole) < 1e-9 for whole, part in zip(*found, strict=True))
 
 
 def test_in_single_precision_permutations_move_little(small, generator):
