@@ -123,15 +123,15 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         group,
         "--standardize",
         None,
-        "scale inputs by the training split: statistics, flattened weights and a graph's to mean 0 and deviation "
-        "1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder "
+        "scale inputs by the training split: statistics, flattened weights and those of a graph to mean 0 and "
+        "deviation 1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the complete encoder "
         f"always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
     )
     cli.add_boolean(
         group,
         "--log_magnitudes",
         default.log_magnitudes,
-        "with --standardize: statistics, flattened weights and a graph's on a logarithmic scale",
+        "with --standardize: statistics, flattened weights and those of a graph on a logarithmic scale",
     )
     group.add_argument(
         "--early_stopping",

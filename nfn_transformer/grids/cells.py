@@ -15,7 +15,7 @@ from nfn_transformer.experiments.data import data_digest, draw_split, load_zoo, 
 from nfn_transformer.experiments.learners import check_learner
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.grids.cell_runner import CellTask
-from nfn_transformer.grids.grid_file import Grid, GridError, Row
+from nfn_transformer.grids.grid_file import Grid, GridError, Row, flag_words
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -179,11 +179,7 @@ def _parse(
     parser = commands[row.command].build_parser()
     parser.error = refuse  # argparse would end the program without a word on the grid
     # The device decides nothing here, and that of the cells may be on another machine than this one.
-    return commands[row.command], parser.parse_args([*_words(flags), "--seed", str(seed), "--device", "cpu"])
-
-
-def _words(flags: Mapping[str, str]) -> list[str]:
-    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+    return commands[row.command], parser.parse_args([*flag_words(flags), "--seed", str(seed), "--device", "cpu"])
 
 
 def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str:
@@ -240,12 +236,12 @@ def _task(
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
     place = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
     program, data_path = str(command.path), config.data.data_path
-    words = _words({**flags, "data_path": data_path})
+    words = flag_words({**flags, "data_path": data_path})
     begin = (program, *words, "--seed", str(config.seed), "--device", device, "--out_dir", str(place))
     again = {name: flags[name] for name in _GIVEN_AGAIN if name in flags}
     if device != "auto":
         again["device"] = device
-    resume = (program, "--resume", str(place), "--data_path", data_path, *_words(again))
+    resume = (program, "--resume", str(place), "--data_path", data_path, *flag_words(again))
     return CellTask(str(place), f"{place}.log", f"{place}.lock", begin, resume)
 
 

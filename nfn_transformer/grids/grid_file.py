@@ -85,6 +85,11 @@ class Grid:
     figure: str = "dots"
 
 
+def flag_words(flags: Mapping[str, str]) -> list[str]:
+    """Flags as the words of a command line."""
+    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+
+
 def read_grid(path: Path) -> Grid:
     """Read a grid's file.
 

@@ -24,7 +24,7 @@ from two_ways import TRAINING_STEP, OurWay
 
 from nfn_transformer import cli
 from nfn_transformer import main as training
-from nfn_transformer.grids.grid_file import Row, read_grid
+from nfn_transformer.grids.grid_file import Row, flag_words, read_grid
 from nfn_transformer.models.config import ModelConfig
 
 GRID = Path(__file__).parents[1] / "tables/encoders_and_heads.yaml"
@@ -72,8 +72,7 @@ def _even(text: str) -> int:
 
 def _model(row: Row) -> ModelConfig:
     """What main.py makes of a row's flags."""
-    words = [word for name, value in row.flags.items() for word in (f"--{name}", value)]
-    return training.model_config(training.build_parser().parse_args(words))
+    return training.model_config(training.build_parser().parse_args(flag_words(row.flags)))
 
 
 def _memory(case: Case, device: torch.device) -> dict:

@@ -13,7 +13,7 @@ from nfn_transformer.baselines.tree_config import (
     lightgbm_config,
     xgboost_config,
 )
-from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, read_grid
+from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flag_words, read_grid
 from nfn_transformer.reproduce import COMMANDS
 
 TABLES = Path(__file__).parents[2] / "scripts/tables"
@@ -197,8 +197,7 @@ def test_tags_build_nothing(tmp_path):
 
 def words(row: Row, column: Column) -> list[str]:
     """What a cell's command is told, apart from its seed, device and place."""
-    flags = {**row.flags, **column.flags}
-    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+    return flag_words({**row.flags, **column.flags})
 
 
 def config(row: Row, column: Column):
