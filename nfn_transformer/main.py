@@ -124,8 +124,8 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         "--standardize",
         None,
         "scale inputs by the training split: statistics, flattened weights and those of a graph to mean 0 and "
-        "deviation 1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the complete "
-        f"encoder always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
+        "deviation 1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the "
+        f"complete encoder always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
     )
     cli.add_boolean(
         group,
