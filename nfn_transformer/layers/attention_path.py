@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from nfn_transformer.layers.features import BlockFeatures, heads_side_by_side
 from nfn_transformer.weights.containers import BlockWeights
@@ -105,15 +106,15 @@ class AttentionPath:
 
         Phi is pulled back to the stack's input, where networks cost nothing but one product for all of them.
         """
-        right = Phi.transpose(0, 1).flatten(1, 2) @ self.Psi_K  # [d, r D, a D]
-        right = right.unflatten(1, (len(Phi), -1)).permute(0, 2, 1, 3)  # [d, D, r, a D]
-        pulled = self.Psi_Q.flatten(0, 1).T @ right.flatten(0, 1).flatten(1)  # [a D, r a D]
-        pulled = pulled.unflatten(1, (len(Phi), -1)).transpose(1, 2)  # [a D, a D, r]
-        return self.sums.QK.flatten(1) @ pulled.flatten(0, 1)
+        right = Phi.permute(1, 2, 0, 3).flatten(1, 2).bmm(self.Psi_K)  # [d, D r, a D]
+        right = right.view(len(self.Psi_Q.flatten(0, 1)), -1)  # [d D, r a D]
+        pulled = self.Psi_Q.flatten(0, 1).T @ right  # [a D, r a D]
+        pulled = pulled.unflatten(1, (len(Phi), -1)).transpose(0, 1).flatten(1)  # [r, a D a D]
+        return linear(self.sums.QK.flatten(1), pulled)
 
     def VO_1(self) -> Tensor:
         """VO^(l) times the vector of ones, of each channel: [b, d, D]."""
-        mixed = self._row_sums @ self.sums.VO_1  # [b, d, a D]
+        mixed = self._row_sums.expand(len(self.sums.VO_1), -1, -1).bmm(self.sums.VO_1)  # [b, d, a D]
         return (self.Psi_V @ mixed.permute(1, 2, 0)).permute(2, 0, 1)
 
     def VO_rows(self, Phi: Tensor) -> Tensor:

@@ -19,22 +19,36 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-from nfn_transformer.layers.features import BlockFeatures, read_block
+from nfn_transformer.layers.features import BlockFeatures, read_block, scalar_sums
 from nfn_transformer.layers.initialization import Fan, initialize_term
 from nfn_transformer.layers.terms import TermTable, check_block, column_terms, row_terms, scalar_terms
-from nfn_transformer.weights.containers import BlockWeights, TensorFields
+from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
 
 
 @dataclass(frozen=True)
-class FeedForwardPart(TensorFields):
-    """The part of a block that ReLU acts on: W_A [b, d, D, D_A], b_A [b, d, D_A], W_B [b, d, D_A, D], b_B [b, d, D]."""
+class FeedForwardPart:
+    """The part of a block that ReLU acts on: W_A [b, d, D, D_A], b_A [b, d, D_A], W_B [b, d, D_A, D], b_B [b, d, D].
+
+    W_B is kept as `B` [b, D_A, d D], as a product leaves it.
+    """
 
     W_A: Tensor
     b_A: Tensor
-    W_B: Tensor
+    B: Tensor
     b_B: Tensor
+
+    @property
+    def W_B(self) -> Tensor:
+        """See above."""
+        return self.B.unflatten(2, self.b_B.shape[1:]).transpose(1, 2)
+
+    def scalar_sums(self, VO_1: Tensor) -> Tensor:
+        """What scalar terms read, see `layers.features.scalar_sums`: [b, d, 3 D + 2]."""
+        sum_B = self.B.sum(1).unflatten(1, self.b_B.shape[1:])
+        return scalar_sums(VO_1, self.W_A.sum((-2, -1)), sum_B, self.b_A.sum(-1), self.b_B)
 
 
 class EquivariantBlockLayer(nn.Module):
@@ -103,11 +117,11 @@ class EquivariantBlockLayer(nn.Module):
         """Raise SpecError unless the weights have the sizes and channels that the layer was built for."""
         check_block(weights, self.spec, self.in_channels)
 
-    def feed_forward(self, features: BlockFeatures) -> FeedForwardPart:
+    def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
         """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels."""
         scalars = self.scalars(features.scalars, self.constants)
-        (rows,) = self.rows.at_places(features.rows, ("A",))  # [b, D, e]
-        return self.assemble(scalars, rows, features.columns, features.W_A)
+        (Phi,) = self.rows.split(("A",))
+        return self.assemble(scalars, _at_places(Phi, features.rows), features.columns, features.W_A, rectified)
 
     @property
     def constants(self) -> Tensor:
@@ -115,27 +129,38 @@ class EquivariantBlockLayer(nn.Module):
         constants = (self.constant_A, self.constant_b_A, self.constant_B, self.constant_b_B)
         return torch.cat([constant.flatten() for constant in constants])
 
-    def assemble(self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor) -> FeedForwardPart:
+    def assemble(
+        self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor, rectified: bool
+    ) -> FeedForwardPart:
         """The same from what its terms give.
 
         Args:
             scalars: outputs of the table `scalars`, with the constants added.
-            rows: outputs of the table `rows`, [b, D, e].
+            rows: outputs of the table `rows`, [b, e, D].
             columns: column features of the input, [b, d, D_A, D + 2].
             W_A: of the input, [b, d, D, D_A].
+            rectified: whether a ReLU follows.
         """
-        # The large ones in the layouts that products leave, so that all the rest can be done in place.
-        columns_A, B = self.columns.at_places(columns, ("A", "b_A"), ("B",))  # [b, D_A, 2 e], [b, D_A, e D]
-        columns_A, columns_b_A = columns_A.transpose(1, 2).chunk(2, dim=1)  # [b, e, D_A]
-        A = self.phi_A.expand(*rows.shape[:2], -1, -1) @ W_A.transpose(1, 2)  # [b, D, e, D_A]
-        A = A.add_((rows + scalars["A"].unsqueeze(1)).unsqueeze(-1)).add_(columns_A.unsqueeze(1))
-        B = B.add_(scalars["B"].flatten(1).unsqueeze(1))
-        return FeedForwardPart(
-            W_A=A.transpose(1, 2),
-            b_A=columns_b_A + scalars["b_A"].unsqueeze(-1),
-            W_B=B.unflatten(2, (self.out_channels, -1)).transpose(1, 2),
-            b_B=scalars["b_B"],
-        )
+        Phi_A, Phi_B = self.columns.split(("A", "b_A"), ("B",))
+        columns_A, columns_b_A = _at_places(Phi_A, columns).chunk(2, dim=1)  # [b, e, D_A]
+        # What is large is changed in place, and is no view then: autograd would copy it.
+        A = (rows + scalars["A"].unsqueeze(-1)).unsqueeze(-1) + columns_A.unsqueeze(2)
+        A = A.add_(_for_each(self.phi_A, W_A.flatten(2)).view_as(A))
+        b_A, b_B = columns_b_A + scalars["b_A"].unsqueeze(-1), scalars["b_B"]
+        B = linear(columns.transpose(1, 2).flatten(2), Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
+        if rectified:
+            A, b_A, B, b_B = A.relu_(), b_A.relu_(), B.relu_(), b_B.relu()
+        return FeedForwardPart(A, b_A, B, b_B)
+
+
+def _at_places(Phi: Tensor, features: Tensor) -> Tensor:
+    """Phi [r, d S] times features [b, d, n, S] of n places: [b, r, n]."""
+    return _for_each(Phi, features.transpose(2, 3).flatten(1, 2))
+
+
+def _for_each(Phi: Tensor, numbers: Tensor) -> Tensor:
+    """Phi [r, s] times numbers [b, s, n]: [b, r, n], in this layout, which `@` does not promise."""
+    return Phi.expand(len(numbers), -1, -1).bmm(numbers)
 
 
 def _mix_inputs(Phi: Tensor, per_head: Tensor) -> Tensor:
@@ -148,7 +173,7 @@ def _mix_inputs(Phi: Tensor, per_head: Tensor) -> Tensor:
 
 def _mix_channels(phi: Tensor, tensor: Tensor) -> Tensor:
     """phi [e, d] times the channels of [b, d, ...]: [b, e, ...]."""
-    return (phi @ tensor.flatten(2)).unflatten(2, tensor.shape[2:])
+    return _for_each(phi, tensor.flatten(2)).unflatten(2, tensor.shape[2:])
 
 
 def relu(weights: BlockWeights) -> BlockWeights:

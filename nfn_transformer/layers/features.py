@@ -81,18 +81,22 @@ def heads_side_by_side(per_head: Tensor) -> Tensor:
 
 def block_features(QK: Tensor, VO: Tensor, W_A: Tensor, b_A: Tensor, W_B: Tensor, b_B: Tensor) -> BlockFeatures:
     """The features from sums over heads QK and VO [b, d, D, D] and the feed-forward tensors of `BlockWeights`."""
+    sums = scalar_sums(VO.sum(-1), W_A.sum((-2, -1)), W_B.sum(-2), b_A.sum(-1), b_B)
     return BlockFeatures(
-        scalars=torch.cat([QK.flatten(2), scalar_sums(VO.sum(-1), W_A, b_A, W_B, b_B)], dim=-1),
+        scalars=torch.cat([QK.flatten(2), sums], dim=-1),
         columns=column_features(W_A, b_A, W_B),
         rows=torch.cat([VO.transpose(-1, -2), W_A.sum(-1, keepdim=True)], dim=-1),
         W_A=W_A,
     )
 
 
-def scalar_sums(VO_1: Tensor, W_A: Tensor, b_A: Tensor, W_B: Tensor, b_B: Tensor) -> Tensor:
-    """What the scalar terms after s_QK read, VO_1 [b, d, D] being VO times the vector of ones: [b, d, 3 D + 2]."""
-    sum_A = W_A.sum((-2, -1)).unsqueeze(-1)
-    return torch.cat([VO_1, sum_A, W_B.sum(-2), b_A.sum(-1, keepdim=True), b_B], dim=-1)
+def scalar_sums(VO_1: Tensor, sum_A: Tensor, sum_B: Tensor, sum_bA: Tensor, b_B: Tensor) -> Tensor:
+    """What the scalar terms after s_QK read: [b, d, 3 D + 2].
+
+    VO_1 [b, d, D] is VO times the vector of ones; sum_A, sum_B, sum_bA [b, d], [b, d, D], [b, d] are sums of W_A over
+    both its indices, of W_B over the hidden neurons and of b_A.
+    """
+    return torch.cat([VO_1, sum_A.unsqueeze(-1), sum_B, sum_bA.unsqueeze(-1), b_B], dim=-1)
 
 
 def column_features(W_A: Tensor, b_A: Tensor, W_B: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 from nfn_transformer.layers.attention_path import AttentionPath, AttentionSums
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer, FeedForwardPart
-from nfn_transformer.layers.features import BlockFeatures, column_features, read_block, scalar_sums
+from nfn_transformer.layers.features import BlockFeatures, column_features, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.layers.terms import TermTable
 from nfn_transformer.weights.containers import BlockWeights
@@ -48,30 +48,30 @@ def _invariants(
 ) -> Tensor:
     first, *others = layers
     path = AttentionPath.through_first(sums, first)
-    part = first.feed_forward(features).map(torch.relu)
+    part = first.feed_forward(features, rectified=True)
     for layer in others:
-        part, path = _next(layer, path, part).map(torch.relu), path.through(layer)
-    return _scalars(invariant.scalars, path, part, invariant.constant)["I"]
+        part, path = _next(layer, path, part), path.through(layer)
+    return _scalars(invariant.scalars, path, part, invariant.constant)
 
 
 def _next(layer: EquivariantBlockLayer, path: AttentionPath, part: FeedForwardPart) -> FeedForwardPart:
     """What a layer that is not the first makes of the feed-forward part."""
     rows = path.VO_rows(layer.rows.term("A", "row_VO")) + layer.rows.term("A", "row_A") @ part.W_A.sum(-1)
     columns = column_features(part.W_A, part.b_A, part.W_B)
-    scalars = _scalars(layer.scalars, path, part, layer.constants)
-    return layer.assemble(scalars, rows.transpose(1, 2), columns, part.W_A)
+    scalars = layer.scalars.named(_scalars(layer.scalars, path, part, layer.constants))
+    return layer.assemble(scalars, rows, columns, part.W_A, rectified=True)
 
 
-def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart, constants: Tensor) -> dict[str, Tensor]:
-    """Outputs of a table of scalar terms, with its constants added.
+def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart, constants: Tensor) -> Tensor:
+    """Outputs of a table of scalar terms, with its constants added: [b, R].
 
     Either its Phi is pulled back to the input, which costs as much for each of its rows, or QK is pushed forward to
     the layer, which costs as much for each network.
     """
-    sums = scalar_sums(path.VO_1(), part.W_A, part.b_A, part.W_B, part.b_B)
+    sums = part.scalar_sums(path.VO_1())
     if table.rows > len(sums):
-        return table(torch.cat([path.QK().flatten(2), sums], dim=-1), constants)
+        return table.mixed(torch.cat([path.QK().flatten(2), sums], dim=-1), constants)
     Phi_QK, Phi = table.Phi.split([table.Phi.shape[-1] - sums.shape[-1], sums.shape[-1]], dim=-1)
     width = path.Psi_Q.shape[1]
     from_QK = path.QK_scalars(Phi_QK.unflatten(-1, (width, width)))
-    return table.named(linear(sums.flatten(1), Phi.flatten(1), constants) + from_QK)
+    return linear(sums.flatten(1), Phi.flatten(1), constants) + from_QK
