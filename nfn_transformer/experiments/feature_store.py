@@ -65,9 +65,13 @@ class FeatureStore:
         Args:
             index: int64 of any shape, on the store's device.
         """
-        place = self._place[index.flatten()]
-        features = self._features.map(lambda tensor: tensor.index_select(0, place).unflatten(0, index.shape))
-        return features.of_networks(index), self._labels.index_select(0, place).view(index.shape)
+        place = self._place.index_select(0, index.flatten())
+
+        def select(stored: Tensor) -> Tensor:
+            chosen = stored.index_select(0, place)
+            return chosen if index.ndim == 1 else chosen.unflatten(0, index.shape)
+
+        return self._features.map(select).of_networks(index), select(self._labels)
 
     def batches(self, order: Tensor, batch_size: int, share: Share = whole) -> Iterator[tuple[Features, Tensor]]:
         """Batches of the checkpoints in `order`, int64 [n] or, side by side for m models, [m, n]; along the last.

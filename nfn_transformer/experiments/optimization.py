@@ -1,10 +1,11 @@
 """Optimizers by name, and the published schedule of the learning rate."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.adam import adam
 
 FINAL_LEARNING_RATE = 1e-5
 
@@ -29,6 +30,48 @@ def build_optimizer(name: str, parameters: Iterable[nn.Parameter], lr: float, wd
         case "rmsprop":
             return torch.optim.RMSprop(parameters, lr=lr, weight_decay=wd, foreach=True)
     raise ValueError(f"optimizer '{name}', expected one of {', '.join(OPTIMIZERS)}")
+
+
+def stepping(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """What does an optimizer's `step`, faster where it can.
+
+    From its first call on nothing else may replace the optimizer's state, and always the same parameters must have
+    gradients.
+    """
+    return AdamSteps(optimizer) if isinstance(optimizer, torch.optim.Adam) else optimizer.step
+
+
+class AdamSteps:
+    """Steps of Adam that look its tensors up once; at small batches that takes a third as long as the arithmetic.
+
+    Args:
+        optimizer: of one group of parameters; see `stepping`.
+    """
+
+    def __init__(self, optimizer: torch.optim.Adam):
+        self._optimizer = optimizer
+        self._parameters: list[Tensor] = []
+        self._state: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """See `torch.optim.Adam.step`."""
+        (group,) = self._optimizer.param_groups
+        if not self._parameters:
+            self._optimizer.step()  # makes the state, where there is none yet
+            self._look_up(group["params"])
+            return
+        exp_avgs, exp_avg_sqs, steps = self._state
+        beta1, beta2 = group["betas"]
+        rule = {name: group[name] for name in ("fused", "foreach", "amsgrad", "lr", "weight_decay", "eps", "maximize")}
+        gradients = [parameter.grad for parameter in self._parameters]
+        adam(self._parameters, gradients, exp_avgs, exp_avg_sqs, [], steps, beta1=beta1, beta2=beta2, **rule)
+
+    def _look_up(self, parameters: Iterable[Tensor]) -> None:
+        states = self._optimizer.state
+        self._parameters = [parameter for parameter in parameters if states.get(parameter)]
+        names = ("exp_avg", "exp_avg_sq", "step")
+        self._state = [[states[parameter][name] for parameter in self._parameters] for name in names]
 
 
 def learning_rate(epoch: int, lr: float, epochs: int, warmup_epochs: int) -> float:

@@ -31,7 +31,7 @@ from nfn_transformer.experiments.epoch_record import EpochRecord
 from nfn_transformer.experiments.feature_store import FeatureStore, union
 from nfn_transformer.experiments.host_memory import keep_freed_memory
 from nfn_transformer.experiments.metrics import measure_logits
-from nfn_transformer.experiments.optimization import build_optimizer
+from nfn_transformer.experiments.optimization import build_optimizer, stepping
 from nfn_transformer.experiments.processes import ALONE
 from nfn_transformer.experiments.training import Feeding, train
 from nfn_transformer.experiments.training_step import build_step
@@ -152,10 +152,10 @@ class OurWay(Way):
 
     def prepare(self, case: Case) -> None:
         """Make the model, the features of one batch, and the step."""
-        self.model = self.optimizer = self.step = None  # a large one of the case before must make room
+        self.model = self.move = self.step = None  # a large one of the case before must make room
         config = TrainingConfig(batch_size=case.batch_size, **self.settings)
         self.model = build_predictor(case.spec, case.model, SEED).to(self.device)
-        self.optimizer = build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd)
+        self.move = stepping(build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd))
         self.step = build_step(self.model, config, ALONE)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
         self.stored, self.index = FeatureStore(self.model.read, zoo, index, self.device), index.to(self.device)
@@ -175,7 +175,7 @@ class OurWay(Way):
     def training_step(self) -> None:
         """From the indices of a batch to updated parameters."""
         self.step(*self.stored.batch(self.index), len(self.index))
-        self.optimizer.step()
+        self.move()
 
     training_step_from_stored = training_step
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate
+from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate, stepping
 
 
 def test_warm_up_then_cosine_to_1e_5():
@@ -31,6 +31,32 @@ def test_optimizers_obey_their_settings(name):
     group = build_optimizer(name, [parameter], lr=0.5, wd=0.25).param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     assert group.get("momentum", 0) == (0.9 if name == "sgd_momentum" else 0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_those_of_the_optimizer(name, generator):
+    """Also after its rate has changed, from a state that was loaded, and with a parameter that has no gradient."""
+    initial = [torch.randn(shape, generator=generator) for shape in ((3, 4), (), (5,), (2,))]
+
+    def train(steps_of):
+        parameters = [torch.nn.Parameter(tensor.clone()) for tensor in initial]
+        optimizer, state = build_optimizer(name, parameters, lr=0.1, wd=0.01), None
+        draws = torch.Generator().manual_seed(2)
+        for rate in (0.1, 0.2, 0.05):
+            if state is not None:
+                optimizer.load_state_dict(state)
+            step = steps_of(optimizer)
+            for factor in (1.0, 0.5, 0.1):
+                optimizer.param_groups[0]["lr"] = factor * rate
+                for parameter in parameters[:-1]:
+                    parameter.grad = torch.randn(parameter.shape, generator=draws)
+                step()
+            state = optimizer.state_dict()
+        return parameters, state
+
+    (parameters, state), (expected, expected_state) = train(stepping), train(lambda optimizer: optimizer.step)
+    torch.testing.assert_close(parameters, expected, rtol=0, atol=0)
+    torch.testing.assert_close(state["state"], expected_state["state"], rtol=0, atol=0)
 
 
 def test_an_unknown_optimizer_is_refused():
