@@ -109,7 +109,7 @@ class Losses:
         targets = targets.unsqueeze(-2).expand_as(logits) if members else targets
         sums = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
         # Averaging over processes divides once more, by their number. Members of an ensemble learn each by itself.
-        (sums.sum() * (self.processes / batch)).backward()
+        sums.backward(torch.full_like(sums, self.processes / batch))
         return (sums.mean(-1) if members else sums).detach()
 
 

@@ -109,13 +109,13 @@ class AttentionPath:
         right = Phi.permute(1, 2, 0, 3).flatten(1, 2).bmm(self.Psi_K)  # [d, D r, a D]
         right = right.view(len(self.Psi_Q.flatten(0, 1)), -1)  # [d D, r a D]
         pulled = self.Psi_Q.flatten(0, 1).T @ right  # [a D, r a D]
-        pulled = pulled.unflatten(1, (len(Phi), -1)).transpose(0, 1).flatten(1)  # [r, a D a D]
+        pulled = pulled.view(len(pulled), len(Phi), -1).transpose(0, 1).flatten(1)  # [r, a D a D]
         return linear(self.sums.QK.flatten(1), pulled)
 
     def VO_1(self) -> Tensor:
         """VO^(l) times the vector of ones, of each channel: [b, d, D]."""
-        mixed = self._row_sums.expand(len(self.sums.VO_1), -1, -1).bmm(self.sums.VO_1)  # [b, d, a D]
-        return (self.Psi_V @ mixed.permute(1, 2, 0)).permute(2, 0, 1)
+        Psi = self._row_sums[:, None, :, None] * self.Psi_V.unsqueeze(2)  # [d, D, a, a D]
+        return linear(self.sums.VO_1.flatten(1), Psi.flatten(2).flatten(0, 1)).view(-1, *self.Psi_V.shape[:2])
 
     def VO_rows(self, Phi: Tensor) -> Tensor:
         """sum_(d,p) Phi[r,d,p] VO^(l)_d[p,j] from Phi [r, d, D]: [b, r, D]."""

@@ -47,7 +47,7 @@ class FeedForwardPart:
 
     def scalar_sums(self, VO_1: Tensor) -> Tensor:
         """What scalar terms read, see `layers.features.scalar_sums`: [b, d, 3 D + 2]."""
-        sum_B = self.B.sum(1).unflatten(1, self.b_B.shape[1:])
+        sum_B = self.B.sum(1).view_as(self.b_B)
         return scalar_sums(VO_1, self.W_A.sum((-2, -1)), sum_B, self.b_A.sum(-1), self.b_B)
 
 

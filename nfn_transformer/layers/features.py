@@ -33,7 +33,7 @@ class BlockFeatures(TensorFields):
     @property
     def QK(self) -> Tensor:
         """sum_s W^Q_s (W^K_s)^T of each channel: [b, d, D, D]."""
-        return self.scalars[..., : self.width**2].unflatten(-1, (self.width, self.width))
+        return self.scalars[..., : self.width**2].view(*self.scalars.shape[:2], self.width, self.width)
 
     @property
     def VO(self) -> Tensor:

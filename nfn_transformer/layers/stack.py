@@ -73,5 +73,5 @@ def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart, const
         return table.mixed(torch.cat([path.QK().flatten(2), sums], dim=-1), constants)
     Phi_QK, Phi = table.Phi.split([table.Phi.shape[-1] - sums.shape[-1], sums.shape[-1]], dim=-1)
     width = path.Psi_Q.shape[1]
-    from_QK = path.QK_scalars(Phi_QK.unflatten(-1, (width, width)))
+    from_QK = path.QK_scalars(Phi_QK.view(*Phi_QK.shape[:2], width, width))
     return linear(sums.flatten(1), Phi.flatten(1), constants) + from_QK

@@ -117,9 +117,7 @@ class TermTable(nn.Module):
     def named(self, mixed: Tensor) -> dict[str, Tensor]:
         """Output numbers [b, R] by name: [b, *shape]."""
         pieces = mixed.split(list(self._rows.values()), dim=-1)
-        return {
-            name: piece.unflatten(-1, shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)
-        }
+        return {name: piece.view(-1, *shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)}
 
     @property
     def rows(self) -> int:
