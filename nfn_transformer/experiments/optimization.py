@@ -32,20 +32,23 @@ def build_optimizer(name: str, parameters: Iterable[nn.Parameter], lr: float, wd
     raise ValueError(f"optimizer '{name}', expected one of {', '.join(OPTIMIZERS)}")
 
 
+_RULE_OF_ADAM = ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused", "foreach")
+
+
 def stepping(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     """What does an optimizer's `step`, faster where it can.
 
     From its first call on nothing else may replace the optimizer's state, and always the same parameters must have
     gradients.
     """
-    return AdamSteps(optimizer) if isinstance(optimizer, torch.optim.Adam) else optimizer.step
+    return AdamSteps(optimizer) if type(optimizer) is torch.optim.Adam else optimizer.step
 
 
 class AdamSteps:
     """Steps of Adam that look its tensors up once; at small batches that takes a third as long as the arithmetic.
 
     Args:
-        optimizer: of one group of parameters; see `stepping`.
+        optimizer: of one group of parameters, without amsgrad; see `stepping`.
     """
 
     def __init__(self, optimizer: torch.optim.Adam):
@@ -63,7 +66,7 @@ class AdamSteps:
             return
         exp_avgs, exp_avg_sqs, steps = self._state
         beta1, beta2 = group["betas"]
-        rule = {name: group[name] for name in ("fused", "foreach", "amsgrad", "lr", "weight_decay", "eps", "maximize")}
+        rule = {name: group[name] for name in _RULE_OF_ADAM}
         gradients = [parameter.grad for parameter in self._parameters]
         adam(self._parameters, gradients, exp_avgs, exp_avg_sqs, [], steps, beta1=beta1, beta2=beta2, **rule)
 

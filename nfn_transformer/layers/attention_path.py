@@ -107,9 +107,9 @@ class AttentionPath:
         Phi is pulled back to the stack's input, where networks cost nothing but one product for all of them.
         """
         right = Phi.permute(1, 2, 0, 3).flatten(1, 2).bmm(self.Psi_K)  # [d, D r, a D]
-        right = right.view(len(self.Psi_Q.flatten(0, 1)), -1)  # [d D, r a D]
-        pulled = self.Psi_Q.flatten(0, 1).T @ right  # [a D, r a D]
-        pulled = pulled.view(len(pulled), len(Phi), -1).transpose(0, 1).flatten(1)  # [r, a D a D]
+        Psi_Q = self.Psi_Q.flatten(0, 1)  # [d D, a D]
+        pulled = Psi_Q.T @ right.reshape(len(Psi_Q), -1)  # [a D, r a D]
+        pulled = pulled.unflatten(1, (len(Phi), -1)).transpose(0, 1).flatten(1)  # [r, a D a D]
         return linear(self.sums.QK.flatten(1), pulled)
 
     def VO_1(self) -> Tensor:

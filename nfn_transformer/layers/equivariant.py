@@ -120,8 +120,8 @@ class EquivariantBlockLayer(nn.Module):
     def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
         """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels."""
         scalars = self.scalars(features.scalars, self.constants)
-        (Phi,) = self.rows.split(("A",))
-        return self.assemble(scalars, _at_places(Phi, features.rows), features.columns, features.W_A, rectified)
+        rows = _for_each(self.rows.Phi.flatten(1), _places(features.rows).transpose(1, 2))
+        return self.assemble(scalars, rows, features.columns, features.W_A, rectified)
 
     @property
     def constants(self) -> Tensor:
@@ -142,20 +142,21 @@ class EquivariantBlockLayer(nn.Module):
             rectified: whether a ReLU follows.
         """
         Phi_A, Phi_B = self.columns.split(("A", "b_A"), ("B",))
-        columns_A, columns_b_A = _at_places(Phi_A, columns).chunk(2, dim=1)  # [b, e, D_A]
+        places = _places(columns)
+        columns_A, columns_b_A = _for_each(Phi_A, places.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
         # What is large is changed in place, and is no view then: autograd would copy it.
         A = (rows + scalars["A"].unsqueeze(-1)).unsqueeze(-1) + columns_A.unsqueeze(2)
-        A = A.add_(_for_each(self.phi_A, W_A.flatten(2)).view_as(A))
+        A = A.add_(_mix_channels(self.phi_A, W_A))
         b_A, b_B = columns_b_A + scalars["b_A"].unsqueeze(-1), scalars["b_B"]
-        B = linear(columns.transpose(1, 2).flatten(2), Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
+        B = linear(places, Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
         if rectified:
             A, b_A, B, b_B = A.relu_(), b_A.relu_(), B.relu_(), b_B.relu()
         return FeedForwardPart(A, b_A, B, b_B)
 
 
-def _at_places(Phi: Tensor, features: Tensor) -> Tensor:
-    """Phi [r, d S] times features [b, d, n, S] of n places: [b, r, n]."""
-    return _for_each(Phi, features.transpose(2, 3).flatten(1, 2))
+def _places(features: Tensor) -> Tensor:
+    """Features [b, d, n, S] of n places with their channels side by side: [b, n, d S]."""
+    return features.transpose(1, 2).flatten(2)
 
 
 def _for_each(Phi: Tensor, numbers: Tensor) -> Tensor:
