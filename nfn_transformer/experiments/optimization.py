@@ -32,23 +32,20 @@ def build_optimizer(name: str, parameters: Iterable[nn.Parameter], lr: float, wd
     raise ValueError(f"optimizer '{name}', expected one of {', '.join(OPTIMIZERS)}")
 
 
-_RULE_OF_ADAM = ("lr", "weight_decay", "eps", "amsgrad", "maximize", "fused", "foreach")
+def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """What an optimizer's `step` does, faster where it is Adam.
 
-
-def stepping(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """What does an optimizer's `step`, faster where it can.
-
-    From its first call on nothing else may replace the optimizer's state, and always the same parameters must have
+    From the first call on nothing else may replace the optimizer's state, and always the same parameters must have
     gradients.
     """
     return AdamSteps(optimizer) if type(optimizer) is torch.optim.Adam else optimizer.step
 
 
 class AdamSteps:
-    """Steps of Adam that look its tensors up once; at small batches that takes a third as long as the arithmetic.
+    """Adam's step without looking its tensors up each time, a third as long as moving two million parameters.
 
     Args:
-        optimizer: of one group of parameters, without amsgrad; see `stepping`.
+        optimizer: of one group of parameters, without amsgrad; see `step_of`.
     """
 
     def __init__(self, optimizer: torch.optim.Adam):
@@ -66,7 +63,7 @@ class AdamSteps:
             return
         exp_avgs, exp_avg_sqs, steps = self._state
         beta1, beta2 = group["betas"]
-        rule = {name: group[name] for name in _RULE_OF_ADAM}
+        rule = {name: value for name, value in group.items() if name not in ("params", "betas")}
         gradients = [parameter.grad for parameter in self._parameters]
         adam(self._parameters, gradients, exp_avgs, exp_avg_sqs, [], steps, beta1=beta1, beta2=beta2, **rule)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nfn_transformer.experiments.optimization import stepping
+from nfn_transformer.experiments.optimization import step_of
 from nfn_transformer.models.predictor import Features, Predictor
 
 
@@ -88,7 +88,7 @@ class StackedOptimizer:
                     name: torch.stack([state[name] for state in states]) if first.ndim == own[0].ndim else first.clone()
                     for name, first in states[0].items()
                 }
-        self._move = stepping(self._optimizer)
+        self._step = step_of(self._optimizer)
 
     def begin_epoch(self) -> None:
         """Take over the learning rate."""
@@ -97,7 +97,7 @@ class StackedOptimizer:
 
     def step(self) -> None:
         """Move all models along their gradients."""
-        self._move()
+        self._step()
 
     def end_epoch(self) -> None:
         """Give each run's own optimizer its part of the state."""

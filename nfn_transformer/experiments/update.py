@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nfn_transformer.experiments.optimization import build_optimizer, stepping
+from nfn_transformer.experiments.optimization import build_optimizer, step_of
 from nfn_transformer.experiments.processes import Processes
 from nfn_transformer.experiments.stacked_models import StackedModels, StackedOptimizer
 from nfn_transformer.experiments.trainer import Trainer
@@ -23,17 +23,18 @@ class Update:
         config, models = trainers[0].config, [trainer.model for trainer in trainers]
         self._stacked: StackedOptimizer | None = None
         if len(trainers) == 1:
-            self._step, self._move = build_step(models[0], config, processes), stepping(trainers[0].optimizer)
+            self._losses_and_gradients = build_step(models[0], config, processes)
+            self._step = step_of(trainers[0].optimizer)
             return
         stack = StackedModels(models)
-        self._step = build_step(stack, config, processes)
+        self._losses_and_gradients = build_step(stack, config, processes)
         self._stacked = StackedOptimizer(
             stack,
             models,
             [trainer.optimizer for trainer in trainers],
             lambda parameters: build_optimizer(config.optimizer, parameters, config.lr, config.wd),
         )
-        self._move = self._stacked.step
+        self._step = self._stacked.step
 
     def begin_epoch(self) -> None:
         """After each trainer has set its learning rate."""
@@ -42,8 +43,8 @@ class Update:
 
     def step(self, features: Features, labels: Tensor, batch: int) -> Tensor:
         """Update the models by one batch, and return their mean losses before it; see `training_step.Step`."""
-        losses = self._step(features, labels, batch)
-        self._move()
+        losses = self._losses_and_gradients(features, labels, batch)
+        self._step()
         return losses
 
     def end_epoch(self) -> None:

@@ -118,7 +118,7 @@ class EquivariantBlockLayer(nn.Module):
         check_block(weights, self.spec, self.in_channels)
 
     def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
-        """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels."""
+        """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels; `rectified`, with a ReLU."""
         scalars = self.scalars(features.scalars, self.constants)
         rows = _for_each(self.rows.Phi.flatten(1), _places(features.rows).transpose(1, 2))
         return self.assemble(scalars, rows, features.columns, features.W_A, rectified)
@@ -132,20 +132,21 @@ class EquivariantBlockLayer(nn.Module):
     def assemble(
         self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor, rectified: bool
     ) -> FeedForwardPart:
-        """The same from what its terms give.
+        """What `feed_forward` gives, from what its terms give.
 
         Args:
             scalars: outputs of the table `scalars`, with the constants added.
             rows: outputs of the table `rows`, [b, e, D].
             columns: column features of the input, [b, d, D_A, D + 2].
             W_A: of the input, [b, d, D, D_A].
-            rectified: whether a ReLU follows.
+            rectified: whether a ReLU is applied.
         """
         Phi_A, Phi_B = self.columns.split(("A", "b_A"), ("B",))
         places = _places(columns)
         columns_A, columns_b_A = _for_each(Phi_A, places.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
-        # What is large is changed in place, and is no view then: autograd would copy it.
-        A = (rows + scalars["A"].unsqueeze(-1)).unsqueeze(-1) + columns_A.unsqueeze(2)
+        rows = (rows + scalars["A"].unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
+        # A and B are large and changed in place; neither is a view, whose gradient autograd would copy.
+        A = rows.unsqueeze(-1) + columns_A.unsqueeze(2)
         A = A.add_(_mix_channels(self.phi_A, W_A))
         b_A, b_B = columns_b_A + scalars["b_A"].unsqueeze(-1), scalars["b_B"]
         B = linear(places, Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))

@@ -107,11 +107,12 @@ class TermTable(nn.Module):
 
     def mixed(self, features: Tensor, bias: Tensor) -> Tensor:
         """The same outputs side by side, [b, R]."""
-        # On a CPU, small batches take up to twice as long where Phi is the second factor.
+        # On a CPU, small batches take up to twice as long where Phi is the second factor; and what outputs are added to
+        # takes longer where they do not lie close together.
         return torch.addmm(bias.unsqueeze(1), self.Phi.flatten(1), features.flatten(1).T).T.contiguous()
 
     def split(self, *groups: tuple[str, ...]) -> tuple[Tensor, ...]:
-        """Phi [numbers, d S] of each group of outputs that follow each other; all outputs are in one of the groups."""
+        """Phi [numbers, d S] of each group of outputs; one after another, groups name all outputs in their order."""
         return self.Phi.flatten(1).split([sum(self._rows[name] for name in group) for group in groups])
 
     def named(self, mixed: Tensor) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from nfn_transformer.experiments.epoch_record import EpochRecord
 from nfn_transformer.experiments.feature_store import FeatureStore, union
 from nfn_transformer.experiments.host_memory import keep_freed_memory
 from nfn_transformer.experiments.metrics import measure_logits
-from nfn_transformer.experiments.optimization import build_optimizer, stepping
+from nfn_transformer.experiments.optimization import build_optimizer, step_of
 from nfn_transformer.experiments.processes import ALONE
 from nfn_transformer.experiments.training import Feeding, train
 from nfn_transformer.experiments.training_step import build_step
@@ -155,7 +155,7 @@ class OurWay(Way):
         self.model = self.move = self.step = None  # a large one of the case before must make room
         config = TrainingConfig(batch_size=case.batch_size, **self.settings)
         self.model = build_predictor(case.spec, case.model, SEED).to(self.device)
-        self.move = stepping(build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd))
+        self.move = step_of(build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd))
         self.step = build_step(self.model, config, ALONE)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
         self.stored, self.index = FeatureStore(self.model.read, zoo, index, self.device), index.to(self.device)

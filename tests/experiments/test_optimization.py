@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate, stepping
+from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate, step_of
 
 
 def test_warm_up_then_cosine_to_1e_5():
@@ -54,7 +54,7 @@ def test_steps_are_those_of_the_optimizer(name, generator):
             state = optimizer.state_dict()
         return parameters, state
 
-    (parameters, state), (expected, expected_state) = train(stepping), train(lambda optimizer: optimizer.step)
+    (parameters, state), (expected, expected_state) = train(step_of), train(lambda optimizer: optimizer.step)
     torch.testing.assert_close(parameters, expected, rtol=0, atol=0)
     torch.testing.assert_close(state["state"], expected_state["state"], rtol=0, atol=0)
 
