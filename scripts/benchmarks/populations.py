@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     device = begin(flags)
     data = _random_images(flags.samples).to(device)
     plan = TrainingPlan(run_spec(ARCHITECTURE, data, flags.patch), 1, BATCH_SIZE, 2, ("100",), half=False)
-    sizes = flags.sizes or ([64] if device.type == "cpu" else [64, 512])
+    sizes = flags.sizes or ([64] if device.type == "cpu" else [64, 512, 4096])
     measurements = [_measure(plan, data, size, flags, device) for size in sizes]
     print(_table(measurements, flags))
     if device.type == "cuda":
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
-    made.add_argument("--sizes", type=cli.count, nargs="+", help="networks trained together (64; on a GPU also 512)")
+    made.add_argument("--sizes", type=cli.count, nargs="+", help="networks trained together (64; on a GPU also 512, 4096)")
     made.add_argument("--alone", type=cli.count, default=8, help="so many of them are trained one at a time")
     made.add_argument("--samples", type=cli.number(int, BATCH_SIZE), default=640, help="images")
     made.add_argument("--patch", type=cli.count, default=7, help="pixels of a patch's side, a divisor of 28")

@@ -58,12 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--batch_sizes", type=cli.count, nargs="+", default=[16, 128], help="networks of a seed's batch")
     made.add_argument("--networks", type=cli.number(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
     made.add_argument("--epochs", type=cli.number(int, 2), default=3, help="of each training; the first does not count")
+    cli.add_boolean(made, "--cuda_graphs", False, "train with CUDA graphs")
     return made
 
 
 def _measure(zoo: Zoo, count: int, batch_size: int, flags: argparse.Namespace, device: torch.device) -> dict:
     """Seconds of an epoch of so many seeds, at once and one after another, a figure a round."""
-    config, seeds = TrainingConfig(flags.epochs, batch_size=batch_size), range(1, count + 1)
+    config = TrainingConfig(flags.epochs, batch_size=batch_size, cuda_graphs=flags.cuda_graphs)
+    seeds = range(1, count + 1)
     found: dict[str, list[float]] = {IN_A_ROW: [], AT_ONCE: []}
     for number in range(1, flags.rounds + 1):
         progress(f"seeds {count}, batch {batch_size}, round {number} of {flags.rounds} ...")

@@ -104,14 +104,20 @@ def _serve(connection: Connection, make: Callable[[], Way], threads: int, start_
 
 PUBLISHED, OURS = "published", "ours"
 
+VARIANTS: dict[str, dict[str, bool]] = {
+    "graphs": {"cuda_graphs": True},
+    "compiled": {"compile": True},
+    "compiled_graphs": {"compile": True, "cuda_graphs": True},
+}
+"""Settings of our step that are measured beside the plain one; by default on a GPU, and there all."""
 
-def ways(device: torch.device, workers: int) -> dict[str, Callable[[], Way]]:
-    """By name what makes each way; a GPU has more of ours."""
-    found = {PUBLISHED: functools.partial(PublishedWay, device, workers), OURS: functools.partial(OurWay, device)}
-    if device.type == "cuda":
-        found[f"{OURS}, CUDA graphs"] = functools.partial(OurWay, device, cuda_graphs=True)
-        found[f"{OURS}, compiled"] = functools.partial(OurWay, device, compile=True)
-    return found
+
+def ways(device: torch.device, workers: int, variants: Sequence[str] | None = None) -> dict[str, Callable[[], Way]]:
+    """Return by name what makes each way."""
+    made = {PUBLISHED: functools.partial(PublishedWay, device, workers), OURS: functools.partial(OurWay, device)}
+    if variants is None:
+        variants = list(VARIANTS) if device.type == "cuda" else []
+    return made | {f"{OURS}, {name}": functools.partial(OurWay, device, **VARIANTS[name]) for name in variants}
 
 
 @contextmanager

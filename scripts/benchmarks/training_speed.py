@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from measuring import NETWORKS, Case, begin, markdown, parser, progress, ratios, spread, write_measurements
-from taking_turns import OURS, PUBLISHED, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
+from taking_turns import OURS, PUBLISHED, VARIANTS, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
 from two_ways import FORWARD, FORWARD_FROM_WEIGHTS, OPERATIONS, TRAINING_STEP
 
 from nfn_transformer import cli
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     device = begin(flags)
     measurements: list[dict] = []
-    with processes(ways(device, flags.workers)) as running:
+    with processes(ways(device, flags.workers, flags.variants)) as running:
         for batch_size in flags.batch_sizes:
             case = Case(batch_size=batch_size, networks=flags.networks)
             measurements += _operations(list(running.values()), case, flags)
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--networks", type=cli.number(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
     made.add_argument("--workers", type=cli.number(int, 0), default=2, help="processes that collate published batches")
     made.add_argument("--seconds", type=cli.number(float, 0), default=0.5, help="of one measurement, epochs apart")
+    made.add_argument("--variants", choices=VARIANTS, nargs="*", help="of our step (default: all that the device has)")
     return made
 
 
