@@ -52,7 +52,7 @@ PARTS = (
         f"{BENCHMARKS}/seeds_at_once.py",
         "--seeds 1 5 --batch_sizes 16 128 --rounds 2",
         "--seeds 1 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
-        40,
+        75,
     ),
     Part(
         "zoos",
@@ -90,7 +90,7 @@ PARTS = (
         "compiled",
         "Training, compiled",
         f"{BENCHMARKS}/training_speed.py",
-        "--rounds 2 --seconds 0.2 --networks 731 --batch_sizes 16 128 --variants compiled compiled_graphs",
+        "--rounds 2 --seconds 0.2 --networks 731 --batch_sizes 16 --variants compiled compiled_graphs",
         "--rounds 1 --seconds 0 --networks 40 --batch_sizes 8 --workers 1",
         140,
     ),
