@@ -13,7 +13,7 @@ from nfn_transformer.making.population import Population
 from nfn_transformer.making.samples import TaskData
 from nfn_transformer.making.streams import train_samples
 from nfn_transformer.making.zoo_maker import ZooPlan
-from nfn_transformer.weights.checkpoint_format import row_length, state_dict_shapes
+from nfn_transformer.weights.state_dicts import row_length, state_dict_shapes
 
 _MOST_ON_CPU, _MOST_ON_GPU = 64, 4096
 _TIMED_STEPS = 3

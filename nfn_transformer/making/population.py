@@ -18,7 +18,7 @@ from nfn_transformer.making.samples import TaskData
 from nfn_transformer.making.snapshots import Album, Snapshot, State
 from nfn_transformer.making.streams import POSITION_KEY, PopulationBatches, initial_state, run_streams
 from nfn_transformer.making.training_plan import TrainingPlan, lr_factor
-from nfn_transformer.weights.checkpoint_format import (
+from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     row_length,
     state_dict_shapes,

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch.nn.init import trunc_normal_
 
 from nfn_transformer.making.samples import LabelledSamples
-from nfn_transformer.networks.forward import positional_encoding
+from nfn_transformer.weights.forward import positional_encoding
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.weights.spec import TransformerSpec
 
 POSITION_KEY = "embedding.pos_embedding"

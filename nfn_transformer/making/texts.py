@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.making.samples import MOST_CLASSES, LabelledSamples, TaskData
-from nfn_transformer.networks.forward import Dropout, no_dropout, word_logits
+from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
 from nfn_transformer.weights.containers import TransformerWeights
 
 UNKNOWN = 0

@@ -25,7 +25,7 @@ from nfn_transformer.models.branches import (
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
-from nfn_transformer.weights.checkpoint_format import state_dict_shapes, weights_from_state_dict
+from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 

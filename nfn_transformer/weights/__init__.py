@@ -1,1 +1,1 @@
-"""What a transformer's weights are: specs, containers, checkpoints, and the group that acts on them."""
+"""What weights are: sizes, containers, state dicts and back, forward passes."""

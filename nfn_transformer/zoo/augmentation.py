@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.checkpoint_format import state_dict_from_weights
+from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.weights.random_transformations import transform_each
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import Split

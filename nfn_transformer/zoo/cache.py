@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing
-from nfn_transformer.weights.checkpoint_format import row_length
+from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.collecting import Collection, Signature
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.printing import printable

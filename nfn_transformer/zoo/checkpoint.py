@@ -11,7 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.checkpoint_format import (
+from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     is_known_key,
     required_keys,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.checkpoint_format import row_length
+from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.checkpoint import Outcome, Shapes
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.row_matrix import RowMatrix, Scratch, no_scratch

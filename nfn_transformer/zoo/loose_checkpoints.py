@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError, ZooError
-from nfn_transformer.weights.checkpoint_format import (
+from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
     state_dict_shapes,

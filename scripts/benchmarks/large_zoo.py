@@ -31,7 +31,7 @@ def build(path: Path, checkpoints: int, deflate: bool = False, source: Path | No
 def _random_checkpoints():
     import torch
 
-    from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+    from nfn_transformer.weights.state_dicts import state_dict_shapes
     from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
     block = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64)

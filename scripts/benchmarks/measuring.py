@@ -22,7 +22,7 @@ from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS

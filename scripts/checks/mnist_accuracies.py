@@ -14,7 +14,7 @@ import torch
 
 from nfn_transformer import cli
 from nfn_transformer.making.images import idx_folder
-from nfn_transformer.networks.forward import image_logits
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo
 
 TOLERANCE = 1e-4

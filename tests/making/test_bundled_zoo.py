@@ -10,7 +10,7 @@ import torch
 
 from nfn_transformer.making.images import digits
 from nfn_transformer.making.snapshots import count_correct
-from nfn_transformer.weights.checkpoint_format import spec_from_shapes
+from nfn_transformer.weights.state_dicts import spec_from_shapes
 
 ZOO = Path(__file__).parents[2] / "data/digits_transformers.zip"
 SAMPLE = 100

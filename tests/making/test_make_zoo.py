@@ -17,7 +17,7 @@ from nfn_transformer.cli import EXIT_INTERRUPTED, run_command
 from nfn_transformer.making import zoo_maker
 from nfn_transformer.making.images import digits
 from nfn_transformer.making.snapshots import count_correct
-from nfn_transformer.weights.checkpoint_format import spec_from_shapes
+from nfn_transformer.weights.state_dicts import spec_from_shapes
 
 COLUMNS = [
     *("optimizer", "w_init_std", "l2_regularize", "train_fraction", "dropout", "lr", "seed", "dataset", "embed_dim"),

@@ -10,7 +10,7 @@ from symmetry import random_transformer, relative_error
 from torch.nn.functional import layer_norm
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.networks.forward import LAYER_NORM_EPSILON, image_logits, patches
+from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, image_logits, patches
 from nfn_transformer.weights.computation_graph import ComputationGraph
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 

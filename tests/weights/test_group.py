@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, random_feed_forward, random_transformer, relative_error
 
-from nfn_transformer.networks.forward import image_logits
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.feed_forward_group import FeedForwardElement
 from nfn_transformer.weights.group import BlockElement, GroupElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec

@@ -3,7 +3,7 @@
 import torch
 from symmetry import relative_error
 
-from nfn_transformer.networks.forward import image_logits
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.group import GroupElement
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.checkpoint_format import state_dict_shapes
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
 

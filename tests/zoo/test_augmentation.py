@@ -11,7 +11,7 @@ from symmetry import random_block, relative_error
 from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.networks.forward import image_logits
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.complete_group import CompleteElement
 from nfn_transformer.weights.group import BlockElement
 from nfn_transformer.weights.random_transformations import (

@@ -9,7 +9,7 @@ import torch
 from small_zoo import BLOCK, SPEC, SmallZoo, assert_same, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.weights.checkpoint_format import (
+from nfn_transformer.weights.state_dicts import (
     state_dict_from_weights,
     state_dict_shapes,
     weights_from_state_dict,

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from symmetry import random_transformer, relative_error
 
-from nfn_transformer.networks.forward import embed_words, image_logits, logits_from_tokens, patches, positional_encoding
-from nfn_transformer.weights.checkpoint_format import state_dict_from_weights
+from nfn_transformer.weights.forward import embed_words, image_logits, logits_from_tokens, patches, positional_encoding
+from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 BLOCKS = (BlockSpec(2, 8, 3, 2, 5), BlockSpec(2, 8, 4, 4, 6))

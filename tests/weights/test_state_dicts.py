@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.checkpoint_format import (
+from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     is_known_key,
     required_keys,
