@@ -52,7 +52,7 @@ class FeedForwardPart:
 
 
 class EquivariantBlockLayer(nn.Module):
-    """E from d to e channels: block weights to block weights, with E(gU) = g E(U) (`weights.group`).
+    """E from d to e channels: block weights to block weights, with E(gU) = g E(U) (`groups.published`).
 
     Args:
         spec: sizes of the block that the layer reads and writes.

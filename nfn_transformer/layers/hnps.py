@@ -1,6 +1,6 @@
 """HNPS layers and pooling for feed-forward ReLU networks (Monomial-NFN, arXiv 2409.11697).
 
-The layers commute with permuting and positively scaling hidden neurons (`weights.feed_forward_group`):
+The layers commute with permuting and positively scaling hidden neurons (`groups.monomial`):
 
     W^(1)' = W^(1) Phi [n_0 x n_0] + b^(1) phi^T [n_0]      b^(1)' = W^(1) phi [n_0] + phi b^(1)
     W^(i)' = phi W^(i)                                      b^(i)' = phi b^(i)              1 < i < L

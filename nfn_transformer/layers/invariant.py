@@ -13,7 +13,7 @@ from nfn_transformer.weights.spec import BlockSpec
 class InvariantBlockLayer(nn.Module):
     """I = s_QK + s_VO + s_A + s_B + s_bA + s_bB + const, from d channels to e numbers.
 
-    I(gU) = I(U) for every element g of the block's group (`weights.group`).
+    I(gU) = I(U) for every element g of the block's group (`groups.published`).
 
     Args:
         spec: sizes of the block that the layer reads.

@@ -1,6 +1,6 @@
 """MAGEP layers for feed-forward ReLU networks: polynomials along paths (arXiv 2410.04213).
 
-They commute with permuting and positively scaling hidden neurons (`weights.feed_forward_group`), as HNPS layers do, and
+They commute with permuting and positively scaling hidden neurons (`groups.monomial`), as HNPS layers do, and
 relate weights of different hidden layers. Of weights W^(s) and biases b^(s), s = 1, ..., L, these products transform as
 a weight from layer t to layer s does:
 

@@ -1,4 +1,4 @@
-"""Whole networks to numbers that no element of the complete group changes (`weights.complete_group`).
+"""Whole networks to numbers that no element of the complete group changes (`groups.complete`).
 
 Fixed synthetic signals go through the network's own layers, in a canonical form that is free of scales and shifts
 (`layers.propagation`); no image or text of the task is needed. What becomes of them are invariants, a row for each

@@ -1,7 +1,7 @@
 """Invariants of what a network's weights do to signals: numbers that no element of the complete group changes.
 
 Between two blocks a signal is a tensor [b, n, tokens, D], normalised over D as the networks' LayerNorms do, but without
-their epsilon. An element g of the complete group (`weights.complete_group`) turns its coordinates by the orthogonal R_B
+their epsilon. An element g of the complete group (`groups.complete`) turns its coordinates by the orthogonal R_B
 and does nothing else: its shifts are subtracted and its scales divided away by the normalisation, the matrices M and N
 cancel within Q K^T and V W^O. So blocks are equivariant maps of signals, and what depends on a signal's scalar products
 alone is invariant; likewise all that treats heads alike, and hidden neurons, whose scales c_A do not change the sign of

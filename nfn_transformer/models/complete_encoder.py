@@ -1,4 +1,4 @@
-"""An encoder for the whole network that no element of the complete group changes (`weights.complete_group`).
+"""An encoder for the whole network that no element of the complete group changes (`groups.complete`).
 
 It reads `layers.network_invariants`, a row for each block and one for the rest. All blocks share one map; its results
 are pooled over depth and read out. So the number of parameters depends on none of the networks' sizes.

@@ -8,7 +8,7 @@ from torch import Tensor
 from nfn_transformer.errors import ZooError
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
-from nfn_transformer.weights.random_transformations import transform_each
+from nfn_transformer.groups.random_elements import transform_each
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import Split
 
@@ -25,7 +25,7 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         zoo: on the CPU.
         split: of the zoo's checkpoints.
         factor: at least 1; 1 changes nothing.
-        scale: entries of M and N are uniform in [-scale, scale], see `weights.random_transformations`.
+        scale: entries of M and N are uniform in [-scale, scale], see `groups.random_elements`.
         seed: of the draws; each side and each round of copies has a stream of its own.
 
     Raises:

@@ -22,8 +22,8 @@ from nfn_transformer.experiments.metrics import kendall_tau
 from nfn_transformer.experiments.run_directory import RunDirectory, read_json
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.complete_group import CompleteElement
-from nfn_transformer.weights.random_transformations import transform_each, transform_one_by_one
+from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.random_elements import transform_each, transform_one_by_one
 
 ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
 IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)

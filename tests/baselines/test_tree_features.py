@@ -10,7 +10,7 @@ from nfn_transformer.baselines import tree_features
 from nfn_transformer.baselines.tree_config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
 from nfn_transformer.baselines.tree_features import check_readable, features_of_checkpoints, features_of_networks
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
 

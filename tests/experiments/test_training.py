@@ -21,7 +21,7 @@ from nfn_transformer.experiments.trainer import Trainer
 from nfn_transformer.experiments.training import train
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.weights.group import GroupElement
+from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.hnps import HNPSPooling, relu
 from nfn_transformer.layers.magep import MAGEPLayer, Products, count_invariants
 from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.feed_forward_group import FeedForwardElement
+from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))

@@ -14,7 +14,7 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.hnps import relu
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
 from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.permutation_group import PermutationElement
+from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))

@@ -13,7 +13,7 @@ from nfn_transformer.layers.equivariant import EquivariantBlockLayer, relu
 from nfn_transformer.layers.features import read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.layers.stack import block_invariants, feature_invariants
-from nfn_transformer.weights.group import BlockElement
+from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.weights.spec import BlockSpec
 
 TOLERANCE = 1e-9

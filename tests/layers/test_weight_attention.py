@@ -12,7 +12,7 @@ from symmetry import random_feed_forward, relative_error, symmetry_defect, with_
 from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.permutation import PermutationPooling
 from nfn_transformer.layers.weight_attention import NeuronAttention, NeuronEmbedding
-from nfn_transformer.weights.permutation_group import PermutationElement
+from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))

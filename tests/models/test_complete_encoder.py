@@ -23,7 +23,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
 from nfn_transformer.networks import probes
 from nfn_transformer.networks.probes import PROBES, families, probe_tokens
-from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 

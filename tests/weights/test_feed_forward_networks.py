@@ -12,9 +12,9 @@ from torch import nn
 from nfn_transformer.errors import SpecError
 from nfn_transformer.layers.hnps import HNPSLayer, relu
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
-from nfn_transformer.weights.feed_forward_group import FeedForwardElement
+from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.weights.feed_forward_networks import NetworkLayout, layout_of, read_networks, write_networks
-from nfn_transformer.weights.permutation_group import PermutationElement
+from nfn_transformer.groups.permutation import PermutationElement
 
 
 def mlp(*sizes: int) -> nn.Sequential:

@@ -12,9 +12,9 @@ from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.forward import image_logits
-from nfn_transformer.weights.complete_group import CompleteElement
-from nfn_transformer.weights.group import BlockElement
-from nfn_transformer.weights.random_transformations import (
+from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.published import BlockElement
+from nfn_transformer.groups.random_elements import (
     MOST_CONDITION,
     act_each,
     sample_uniform,

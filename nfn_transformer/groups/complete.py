@@ -1,4 +1,4 @@
-"""Every symmetry that is known of the zoo's networks: the published group (`weights.group`) and what it leaves out.
+"""Every symmetry that is known of the zoo's networks: the published group (`groups.published`) and what it leaves out.
 
 The networks have LayerNorms without affine parameters and no residual connections, so their function also stays as it
 is, for every network and input, under
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.complete_block import CompleteBlockElement, random_scales, random_shift
+from nfn_transformer.groups.complete_block import CompleteBlockElement, random_scales, random_shift
 from nfn_transformer.weights.containers import EmbeddingWeights, FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import EmbeddingSpec, FeedForwardSpec, TransformerSpec
 

@@ -11,7 +11,7 @@ from symmetry import random_transformer, relative_error
 from nfn_transformer.making.images import digits
 from nfn_transformer.weights import forward
 from nfn_transformer.weights.forward import image_logits, word_logits
-from nfn_transformer.weights.complete_group import CompleteElement
+from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9

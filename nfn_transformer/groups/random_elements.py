@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
-from nfn_transformer.weights.feed_forward_group import FeedForwardElement
-from nfn_transformer.weights.group import BlockElement
+from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 MOST_CONDITION = 1e4
@@ -41,7 +41,7 @@ def transform_each(
         weights: of networks with the sizes of `spec`, on the CPU.
         scale: above 0.
         generator: of the draws, on the CPU.
-        classifier: whether its hidden neurons are permuted and scaled, too (see `weights.feed_forward_group`).
+        classifier: whether its hidden neurons are permuted and scaled, too (see `groups.monomial`).
     """
     blocks = []
     for block, block_spec in zip(weights.blocks, spec.blocks, strict=True):

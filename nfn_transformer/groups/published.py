@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
-from nfn_transformer.weights.feed_forward_group import FeedForwardElement
+from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 
@@ -126,7 +126,7 @@ def _random_invertible(count: int, size: int, condition: float, generator: torch
 @dataclass(frozen=True)
 class GroupElement:
     """An element of the whole network's group: one BlockElement per block, and one for the
-    classifier's hidden neurons (`weights.feed_forward_group`), or None to leave them alone."""
+    classifier's hidden neurons (`groups.monomial`), or None to leave them alone."""
 
     blocks: tuple[BlockElement, ...]
     classifier: FeedForwardElement | None = None

@@ -1,4 +1,4 @@
-"""The complete group's part in one block: see `weights.complete_group` for what it is, and why it is one."""
+"""The complete group's part in one block: see `groups.complete` for what it is, and why it is one."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, TensorFields
-from nfn_transformer.weights.group import BlockElement
+from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.weights.spec import BlockSpec
 
 

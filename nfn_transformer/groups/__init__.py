@@ -1,0 +1,1 @@
+"""Groups that act on weights: elements that act, compose and invert."""
