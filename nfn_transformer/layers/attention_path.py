@@ -20,7 +20,7 @@ from typing import Protocol, Self
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nfn_transformer.layers.features import BlockFeatures, heads_side_by_side
+from nfn_transformer.features.blocks import BlockFeatures, heads_side_by_side
 from nfn_transformer.weights.containers import BlockWeights
 
 

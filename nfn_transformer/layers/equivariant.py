@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nfn_transformer.layers.features import BlockFeatures, read_block, scalar_sums
+from nfn_transformer.features.blocks import BlockFeatures, read_block, scalar_sums
 from nfn_transformer.layers.initialization import Fan, initialize_term
 from nfn_transformer.layers.terms import TermTable, check_block, column_terms, row_terms, scalar_terms
 from nfn_transformer.weights.containers import BlockWeights
@@ -46,7 +46,7 @@ class FeedForwardPart:
         return self.B.unflatten(2, self.b_B.shape[1:]).transpose(1, 2)
 
     def scalar_sums(self, VO_1: Tensor) -> Tensor:
-        """What scalar terms read, see `layers.features.scalar_sums`: [b, d, 3 D + 2]."""
+        """What scalar terms read, see `features.blocks.scalar_sums`: [b, d, 3 D + 2]."""
         sum_B = self.B.sum(1).view_as(self.b_B)
         return scalar_sums(VO_1, self.W_A.sum((-2, -1)), sum_B, self.b_A.sum(-1), self.b_B)
 

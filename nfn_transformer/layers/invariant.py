@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.features import read_block
+from nfn_transformer.features.blocks import read_block
 from nfn_transformer.layers.initialization import Fan, initialize_term
 from nfn_transformer.layers.terms import TermTable, check_block, scalar_terms
 from nfn_transformer.weights.containers import BlockWeights

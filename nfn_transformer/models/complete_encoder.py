@@ -1,6 +1,6 @@
 """An encoder for the whole network that no element of the complete group changes (`groups.complete`).
 
-It reads `layers.network_invariants`, a row for each block and one for the rest. All blocks share one map; its results
+It reads `features.invariants`, a row for each block and one for the rest. All blocks share one map; its results
 are pooled over depth and read out. So the number of parameters depends on none of the networks' sizes.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
-from nfn_transformer.layers.network_invariants import (
+from nfn_transformer.features.invariants import (
     Invariants,
     check_has_invariants,
     has_like_invariants,

@@ -1,4 +1,4 @@
-"""An encoder for the whole network as the graph of its computation (`weights.computation_graph`)."""
+"""An encoder for the whole network as the graph of its computation (`features.graph`)."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nfn_transformer.layers.graph_layers import GraphLayer, MessageLayer, RelationalAttentionLayer
 from nfn_transformer.models.branches import FlatBranch, readout_head
 from nfn_transformer.models.config import GRAPH_HEADS, ModelConfig
-from nfn_transformer.weights.computation_graph import ComputationGraph
+from nfn_transformer.features.graph import ComputationGraph
 from nfn_transformer.weights.containers import TransformerWeights
 
 _LAYERS: dict[str, Callable[[int, bool], GraphLayer]] = {

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nfn_transformer.hashing import GOLDEN, mixed, signed
 from nfn_transformer.layers.dropout import number_dropouts
-from nfn_transformer.layers.features import BlockFeatures
-from nfn_transformer.layers.network_invariants import Invariants
+from nfn_transformer.features.blocks import BlockFeatures
+from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.layers.scaling import Again
 from nfn_transformer.models.branches import (
     FEATURES,

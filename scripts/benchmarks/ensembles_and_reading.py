@@ -14,7 +14,7 @@ from measuring import Case, begin, markdown, parser, progress, random_zoo, relea
 from two_ways import TRAINING_STEP, OurWay
 
 from nfn_transformer import cli
-from nfn_transformer.layers.network_invariants import read_invariants
+from nfn_transformer.features.invariants import read_invariants
 from nfn_transformer.models.config import ModelConfig
 
 BATCH_SIZES = (16, 128)

@@ -56,7 +56,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     import torch
     from tqdm import tqdm  # noqa: F401 - counts as an import
 
-    from nfn_transformer.baselines.flattening import flatten_networks
+    from nfn_transformer.features.flat import flatten_networks
     from nfn_transformer.baselines.tree_config import LIGHTGBM_MODELS
     from nfn_transformer.baselines.tree_libraries import tree_library
     from nfn_transformer.experiments.experiment import begin

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, relative_error
 
-from nfn_transformer.layers.features import read_block
+from nfn_transformer.features.blocks import read_block
 from nfn_transformer.layers.scaling import Again, Sizes, Standardised
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nfn_transformer.baselines.flattening import Part, learned_tensors
+from nfn_transformer.features.flat import Part, learned_tensors
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STATISTICS_PER_TENSOR = 2 + len(QUANTILES)

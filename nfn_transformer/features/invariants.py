@@ -1,7 +1,7 @@
 """Whole networks to numbers that no element of the complete group changes (`groups.complete`).
 
 Fixed synthetic signals go through the network's own layers, in a canonical form that is free of scales and shifts
-(`layers.propagation`); no image or text of the task is needed. What becomes of them are invariants, a row for each
+(`features.propagation`); no image or text of the task is needed. What becomes of them are invariants, a row for each
 block and one for the rest.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.layers.propagation import (
+from nfn_transformer.features.propagation import (
     BLOCK_INVARIANTS,
     CLASSIFIER_INVARIANTS,
     SIGNAL_INVARIANTS,
@@ -20,7 +20,7 @@ from nfn_transformer.layers.propagation import (
     normalised,
     signal_invariants,
 )
-from nfn_transformer.networks.probes import PROBES, TEXT_TOKENS, families, probe_tokens
+from nfn_transformer.features.probes import PROBES, TEXT_TOKENS, families, probe_tokens
 from nfn_transformer.weights.containers import TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 

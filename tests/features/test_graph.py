@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, image_logits, patches
-from nfn_transformer.weights.computation_graph import ComputationGraph
+from nfn_transformer.features.graph import ComputationGraph
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 sizes = st.integers(1, 4)

@@ -1,0 +1,1 @@
+"""Views of weights that have no parameters: flat vectors, statistics, invariants, probes, graphs."""

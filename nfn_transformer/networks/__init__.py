@@ -1,1 +1,0 @@
-"""The zoo's own networks, as plain functions of weights."""
