@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.baselines.tree_config import FEATURES, BoostingConfig, TreeConfig
+from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
 from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
 from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig

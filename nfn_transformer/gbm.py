@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from nfn_transformer import cli, cli_flags
-from nfn_transformer.baselines.tree_config import (
+from nfn_transformer.trees.config import (
     EXTRA_TREES,
     EXTRA_TREES_BOOSTING,
     LIGHTGBM_BOOSTING,

@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer import atomic_files
-from nfn_transformer.baselines.tree_config import BoostingConfig
-from nfn_transformer.baselines.tree_features import features_of_checkpoints
-from nfn_transformer.baselines.tree_fitting import Settings, Sides
-from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.trees.config import BoostingConfig
+from nfn_transformer.trees.features import features_of_checkpoints
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.experiments.config import RunConfig
 from nfn_transformer.experiments.data import RunData
 from nfn_transformer.experiments.metrics import Metrics, measure_regression
@@ -89,7 +89,7 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
 
 
 class _Follower:
-    """Measures each round, knows the best one, and says when to stop (`baselines.tree_fitting.Observer`)."""
+    """Measures each round, knows the best one, and says when to stop (`trees.fitting.Observer`)."""
 
     def __init__(
         self, labels: Tensor, config: BoostingConfig, run: RunDirectory, report: Callable[[RoundRecord], None]

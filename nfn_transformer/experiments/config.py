@@ -9,7 +9,7 @@ from typing import get_args, get_origin
 
 import torch
 
-from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.errors import RunError
 from nfn_transformer.experiments.optimization import OPTIMIZERS
 from nfn_transformer.models.config import ModelConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.baselines.tree_config import TreeConfig
+from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.experiments.config import DataConfig, RunConfig
 from nfn_transformer.zoo.augmentation import enlarge

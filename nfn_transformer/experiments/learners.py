@@ -7,9 +7,9 @@ from typing import Protocol
 
 import torch
 
-from nfn_transformer.baselines.tree_config import FEATURES
-from nfn_transformer.baselines.tree_features import check_readable, reads
-from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.trees.config import FEATURES
+from nfn_transformer.trees.features import check_readable, reads
+from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.experiments.boosting import train_trees
 from nfn_transformer.experiments.config import NETWORK, RunConfig

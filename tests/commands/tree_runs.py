@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nfn_transformer import gbm, xgb
-from nfn_transformer.baselines.tree_config import lightgbm_config, xgboost_config
+from nfn_transformer.trees.config import lightgbm_config, xgboost_config
 
 COMMANDS = {"gbtree": xgb, "dart": xgb, "gbdt": gbm, "rf": gbm}
 PROGRAMS = {"gbtree": "xgb.py", "dart": "xgb.py", "gbdt": "gbm.py", "rf": "gbm.py"}

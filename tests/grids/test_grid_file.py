@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_readme import COMMANDS as PUBLISHED_COMMANDS
 
-from nfn_transformer.baselines.tree_config import (
+from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
     XGBOOST_BOOSTING,
     lightgbm_config,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_zoo import DEEP, SPEC, WIDE, SmallZoo, assert_same, zoo_of_three_sizes
 
-from nfn_transformer.baselines.tree_features import features_of_checkpoints
+from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.errors import ZooError
 from nfn_transformer.experiments.config import DataConfig
 from nfn_transformer.experiments.data import draw_split, recorded_split, split_record

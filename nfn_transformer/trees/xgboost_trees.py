@@ -8,7 +8,7 @@ import numpy as np
 import xgboost
 from numpy import ndarray
 
-from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides
+from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
 # statistics of each column, evenly spaced, are sketched instead: twice as many as there are bins.

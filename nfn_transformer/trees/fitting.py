@@ -5,7 +5,7 @@ from typing import Protocol
 
 from numpy import ndarray
 
-from nfn_transformer.baselines.tree_config import BoostingConfig, TreeConfig
+from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from sklearn.ensemble import ExtraTreesRegressor
 
-from nfn_transformer.baselines import extra_trees
-from nfn_transformer.baselines.extra_trees import ExtraTrees
-from nfn_transformer.baselines.tree_config import EXTRA_TREES_BOOSTING, TreeConfig, extra_trees_config
-from nfn_transformer.baselines.tree_fitting import Settings, Sides
-from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.trees import extra_trees
+from nfn_transformer.trees.extra_trees import ExtraTrees
+from nfn_transformer.trees.config import EXTRA_TREES_BOOSTING, TreeConfig, extra_trees_config
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
 
 FEW = TreeConfig("scikit-learn", {"n_estimators": 25, "min_samples_leaf": 2})
 

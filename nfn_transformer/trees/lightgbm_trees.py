@@ -13,7 +13,7 @@ import lightgbm
 import numpy as np
 from numpy import ndarray
 
-from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides
+from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048

@@ -11,7 +11,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.tree import DecisionTreeRegressor
 from tqdm import tqdm
 
-from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides
+from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole.
 _KINDS = {"roots": "i8", "feature": "i4", "left": "i4", "right": "i4", "threshold": "f8", "value": "f8"}

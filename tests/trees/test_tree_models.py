@@ -8,8 +8,9 @@ import pytest
 import torch
 import xgboost
 
-from nfn_transformer.baselines import lightgbm_trees, xgboost_trees
-from nfn_transformer.baselines.tree_config import (
+from nfn_transformer.trees import xgboost_trees
+from nfn_transformer.trees import lightgbm_trees
+from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
     LIGHTGBM_MODELS,
     XGBOOST_BOOSTING,
@@ -19,8 +20,8 @@ from nfn_transformer.baselines.tree_config import (
     lightgbm_config,
     xgboost_config,
 )
-from nfn_transformer.baselines.tree_fitting import Settings, Sides
-from nfn_transformer.baselines.tree_libraries import tree_library
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
 
 CONFIGS = {model: xgboost_config(model) for model in XGBOOST_MODELS}
 CONFIGS |= {model: lightgbm_config(model) for model in LIGHTGBM_MODELS}

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nfn_transformer.baselines.tree_fitting import Observer, Settings, Sides, TreeModel
+from nfn_transformer.trees.fitting import Observer, Settings, Sides, TreeModel
 
 
 @dataclass(frozen=True)
 class TreeLibrary:
     """What a library does.
 
-    Fields: file_name, of a run's trees; fit, see `baselines.xgboost_trees.fit`; parse, a model from the content of
+    Fields: file_name, of a run's trees; fit, see `trees.xgboost_trees.fit`; parse, a model from the content of
     that file, with ValueError where it is none; device_for, the device that it can use in place of the wanted one, and
     why, where it is another.
     """
@@ -24,13 +24,13 @@ class TreeLibrary:
 def tree_library(name: str) -> TreeLibrary:
     """The library of a TreeConfig, one of `tree_config.LIBRARIES`."""
     if name == "xgboost":
-        from nfn_transformer.baselines import xgboost_trees
+        from nfn_transformer.trees import xgboost_trees
 
         return TreeLibrary("best.xgboost.json", xgboost_trees.fit, xgboost_trees.XGBoostTrees, xgboost_trees.device_for)
     if name == "scikit-learn":
-        from nfn_transformer.baselines import extra_trees
+        from nfn_transformer.trees import extra_trees
 
         return TreeLibrary("best.trees.safetensors", extra_trees.fit, extra_trees.ExtraTrees, extra_trees.device_for)
-    from nfn_transformer.baselines import lightgbm_trees
+    from nfn_transformer.trees import lightgbm_trees
 
     return TreeLibrary("best.lightgbm.txt", lightgbm_trees.fit, lightgbm_trees.LightGBMTrees, lightgbm_trees.device_for)

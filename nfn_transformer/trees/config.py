@@ -8,7 +8,7 @@ FEATURES = {
     "invariants": "invariants of whole networks, which the complete encoder reads",
     "hyperparameters": "the metadata's hyperparameters, and no weights",
 }
-"""By name, what tree models read (`baselines.tree_features`)."""
+"""By name, what tree models read (`trees.features`)."""
 
 XGBOOST_MODELS = ("gbtree", "dart")
 LIGHTGBM_MODELS = ("gbdt", "rf")

@@ -1,1 +1,0 @@
-"""Inputs of the baselines: flattened weights and statistics of weights."""

@@ -1,0 +1,1 @@
+"""Tree models: XGBoost, LightGBM and extremely randomised trees behind one interface."""
