@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
 from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
-from nfn_transformer.experiments.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
+from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.places import default_data_path, existing_zoo

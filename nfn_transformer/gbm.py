@@ -16,7 +16,7 @@ from nfn_transformer.trees.config import (
     extra_trees_config,
     lightgbm_config,
 )
-from nfn_transformer.experiments.config import RunConfig
+from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training_command import TrainingCommand
 
 _ABOUT = (

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import UserError
-from nfn_transformer.experiments.config import NETWORK, RunConfig, TrainingConfig
-from nfn_transformer.experiments.optimization import OPTIMIZERS
+from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
+from nfn_transformer.training.optimizer import OPTIMIZERS
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.models.config import (
     CLASSIFIER_MODES,

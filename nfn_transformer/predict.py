@@ -15,14 +15,14 @@ from torch import Tensor
 
 from nfn_transformer import cli
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.experiments.bootstrap import tau_interval
-from nfn_transformer.experiments.config import DataConfig, absolute
-from nfn_transformer.experiments.data import load_zoo, recorded_split
-from nfn_transformer.experiments.final_report import metrics_line
-from nfn_transformer.experiments.fitted import FittedPredictor
-from nfn_transformer.experiments.learners import load_fitted
-from nfn_transformer.experiments.predictions import write_predictions
-from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.training.bootstrap import tau_interval
+from nfn_transformer.training.config import DataConfig, absolute
+from nfn_transformer.training.data import load_zoo, recorded_split
+from nfn_transformer.training.final_report import metrics_line
+from nfn_transformer.training.fitted import FittedPredictor
+from nfn_transformer.training.learners import load_fitted
+from nfn_transformer.training.predictions import write_predictions
+from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.places import default_data_path, existing_zoo

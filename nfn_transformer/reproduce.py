@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files, cli, gbm, xgb
 from nfn_transformer import main as network
-from nfn_transformer.experiments.run_directory import write_csv
+from nfn_transformer.training.run_directory import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells

@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.experiments import tracking
-from nfn_transformer.experiments.config import RunConfig
-from nfn_transformer.experiments.experiment import Elsewhere, Experiment, begin, reopen
-from nfn_transformer.experiments.final_report import COMPLETE, evaluate_best, read_summary
-from nfn_transformer.experiments.learners import Job, load_fitted, train_learners
-from nfn_transformer.experiments.processes import Processes
-from nfn_transformer.experiments.progress import Progress, Record
-from nfn_transformer.experiments.run_directory import RunDirectory
-from nfn_transformer.experiments.training import Feeding
+from nfn_transformer.training import tracking
+from nfn_transformer.training.config import RunConfig
+from nfn_transformer.training.experiment import Elsewhere, Experiment, begin, reopen
+from nfn_transformer.training.final_report import COMPLETE, evaluate_best, read_summary
+from nfn_transformer.training.learners import Job, load_fitted, train_learners
+from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.progress import Progress, Record
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.loop import Feeding
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {

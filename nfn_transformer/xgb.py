@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nfn_transformer import cli, cli_flags
 from nfn_transformer.trees.config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOOST_MODELS, xgboost_config
-from nfn_transformer.experiments.config import RunConfig
+from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training_command import TrainingCommand
 
 

@@ -20,7 +20,7 @@ _LAYERS: dict[str, Callable[[int, bool], GraphLayer]] = {
 
 # As many networks are computed at once as have so many numbers at their edges. On a CPU the tensors of one model take
 # 16 MiB then in float32, keys with values 32 MiB: beyond, the C library asks the system for fresh memory each time
-# (`experiments.host_memory`).
+# (`training.host_memory`).
 _NUMBERS_AT_ONCE = {"cpu": 1 << 22}
 _NUMBERS_AT_ONCE_ELSEWHERE = 1 << 27
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import cli
-from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.data import prepare
-from nfn_transformer.experiments.epoch_record import EpochRecord
-from nfn_transformer.experiments.run_directory import RunDirectory, write_json
-from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.data import prepare
+from nfn_transformer.training.epoch_record import EpochRecord
+from nfn_transformer.training.run_directory import RunDirectory, write_json
+from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.seeding import stream

@@ -30,8 +30,8 @@ from measuring import (
 )
 
 from nfn_transformer import cli
-from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.zoo.reading import Zoo
 
 NETWORKS = 1463

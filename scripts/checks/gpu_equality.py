@@ -19,11 +19,11 @@ import torch
 
 from nfn_transformer import cli
 from nfn_transformer import main as training
-from nfn_transformer.experiments.config import DataConfig, TrainingConfig
-from nfn_transformer.experiments.data import draw_split, load_zoo, prepare
-from nfn_transformer.experiments.run_directory import RunDirectory, write_json
-from nfn_transformer.experiments.trainer import Trainer
-from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.training.config import DataConfig, TrainingConfig
+from nfn_transformer.training.data import draw_split, load_zoo, prepare
+from nfn_transformer.training.run_directory import RunDirectory, write_json
+from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.reading import Zoo
 

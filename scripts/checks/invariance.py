@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.experiments.data import load_zoo, recorded_split
-from nfn_transformer.experiments.fitted import FittedNetwork
-from nfn_transformer.experiments.learners import load_fitted
-from nfn_transformer.experiments.metrics import kendall_tau
-from nfn_transformer.experiments.run_directory import RunDirectory, read_json
+from nfn_transformer.training.data import load_zoo, recorded_split
+from nfn_transformer.training.fitted import FittedNetwork
+from nfn_transformer.training.learners import load_fitted
+from nfn_transformer.training.metrics import kendall_tau
+from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream
 from nfn_transformer.groups.complete import CompleteElement

@@ -5,8 +5,8 @@ from running import fail
 from small_zoo import DEEP, SPEC, WIDE, SmallZoo, zoo_of_three_sizes
 
 from nfn_transformer import gbm, main, predict
-from nfn_transformer.experiments.config import DataConfig
-from nfn_transformer.experiments.data import load_zoo
+from nfn_transformer.training.config import DataConfig
+from nfn_transformer.training.data import load_zoo
 
 
 @pytest.fixture

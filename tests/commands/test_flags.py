@@ -6,7 +6,7 @@ import pytest
 
 from nfn_transformer import cli_flags, main
 from nfn_transformer.errors import UserError
-from nfn_transformer.experiments import tracking
+from nfn_transformer.training import tracking
 
 PUBLISHED = {
     "seed": 3, "device": "auto", "model": "transformer_nfn", "epochs": 100, "warmup_epochs": 10, "batch_size": 16,

@@ -14,11 +14,11 @@ import torch
 from running import ENVIRONMENT, PACKAGE, run
 from symmetry import relative_error
 
-from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.data import prepare
-from nfn_transformer.experiments.run_directory import RunDirectory
-from nfn_transformer.experiments.trainer import Trainer
-from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.data import prepare
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.reading import read_zoo
@@ -60,8 +60,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from nfn_transformer.experiments.processes import Processes
-from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.loop import Feeding, train
 sys.path[:0] = sys.argv[4:]
 from test_several_processes import double_trainer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfn_transformer.experiments.metrics import kendall_tau
+from nfn_transformer.training.metrics import kendall_tau
 from nfn_transformer.seeding import stream
 
 DRAWS = 1000

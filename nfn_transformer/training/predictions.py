@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.experiments.run_directory import write_csv
+from nfn_transformer.training.run_directory import write_csv
 from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo

@@ -4,14 +4,14 @@ import math
 from dataclasses import asdict
 
 from nfn_transformer.errors import RunError
-from nfn_transformer.experiments.bootstrap import TauInterval, tau_interval
-from nfn_transformer.experiments.data import RunData
-from nfn_transformer.experiments.fitted import FittedPredictor
-from nfn_transformer.experiments.metrics import Metrics
-from nfn_transformer.experiments.plots import plot_predictions
-from nfn_transformer.experiments.predictions import write_predictions
-from nfn_transformer.experiments.progress import Progress
-from nfn_transformer.experiments.run_directory import RunDirectory, read_json, write_json
+from nfn_transformer.training.bootstrap import TauInterval, tau_interval
+from nfn_transformer.training.data import RunData
+from nfn_transformer.training.fitted import FittedPredictor
+from nfn_transformer.training.metrics import Metrics
+from nfn_transformer.training.plots import plot_predictions
+from nfn_transformer.training.predictions import write_predictions
+from nfn_transformer.training.progress import Progress
+from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 
 COMPLETE = "complete"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nfn_transformer.experiments.optimization import step_of
+from nfn_transformer.training.optimizer import step_of
 from nfn_transformer.models.predictor import Features, Predictor
 
 

@@ -28,7 +28,7 @@ import torch
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
-from nfn_transformer.experiments.config import RunConfig, spec_from_json, spec_to_json
+from nfn_transformer.training.config import RunConfig, spec_from_json, spec_to_json
 from nfn_transformer.weights.spec import TransformerSpec
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nfn_transformer import main
-from nfn_transformer.experiments.bootstrap import tau_interval
-from nfn_transformer.experiments.final_report import read_summary
-from nfn_transformer.experiments.metrics import kendall_tau
-from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.training.bootstrap import tau_interval
+from nfn_transformer.training.final_report import read_summary
+from nfn_transformer.training.metrics import kendall_tau
+from nfn_transformer.training.run_directory import RunDirectory
 
 
 def sample(n, correlation, generator):

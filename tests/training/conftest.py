@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.data import prepare
-from nfn_transformer.experiments.run_directory import RunDirectory
-from nfn_transformer.experiments.trainer import Trainer
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.data import prepare
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.split import split_runs

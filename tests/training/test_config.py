@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nfn_transformer.errors import RunError
-from nfn_transformer.experiments.config import (
+from nfn_transformer.training.config import (
     DataConfig,
     RunConfig,
     TrainingConfig,

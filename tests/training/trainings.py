@@ -3,7 +3,7 @@
 import pytest
 from symmetry import relative_error
 
-from nfn_transformer.experiments.training import train
+from nfn_transformer.training.loop import train
 from nfn_transformer.models.config import ModelConfig
 
 # What helps on small zoos, in every kind of branch.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from nfn_transformer.experiments.metrics import Metrics, is_better, is_lower
+from nfn_transformer.training.metrics import Metrics, is_better, is_lower
 
 
 class Record(Protocol):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfn_transformer.experiments.metrics import Metrics, is_better, kendall_tau, measure_logits
+from nfn_transformer.training.metrics import Metrics, is_better, kendall_tau, measure_logits
 
 
 def slow_tau_b(x, y):

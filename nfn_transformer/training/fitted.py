@@ -9,8 +9,8 @@ from nfn_transformer.trees import features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.errors import RunError
-from nfn_transformer.experiments.metrics import Metrics, measure_logits, measure_regression
-from nfn_transformer.experiments.predictions import predict_logits, predict_logits_of
+from nfn_transformer.training.metrics import Metrics, measure_logits, measure_regression
+from nfn_transformer.training.predictions import predict_logits, predict_logits_of
 from nfn_transformer.models.predictor import Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec

@@ -11,7 +11,7 @@ import torch
 
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.errors import RunError
-from nfn_transformer.experiments.optimization import OPTIMIZERS
+from nfn_transformer.training.optimizer import OPTIMIZERS
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 

@@ -8,13 +8,15 @@ import torch
 from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
-from nfn_transformer.experiments import feature_store, training, training_step
-from nfn_transformer.experiments.config import TrainingConfig
-from nfn_transformer.experiments.feature_store import FeatureStore
-from nfn_transformer.experiments.optimization import OPTIMIZERS
-from nfn_transformer.experiments.streaming import StreamedZoo
-from nfn_transformer.experiments.training import Feeding, train
-from nfn_transformer.experiments.training_step import build_step
+from nfn_transformer.training import loop
+from nfn_transformer.training import step
+from nfn_transformer.training import feature_store
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.loop.feature_store import FeatureStore
+from nfn_transformer.loop.optimizer import OPTIMIZERS
+from nfn_transformer.loop.streaming import StreamedZoo
+from nfn_transformer.loop.loop import Feeding, train
+from nfn_transformer.loop.step import build_step
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.split import Split, split_runs

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from nfn_transformer.experiments.metrics import Metrics
-from nfn_transformer.experiments.progress import validation_columns, validation_line
+from nfn_transformer.training.metrics import Metrics
+from nfn_transformer.training.progress import validation_columns, validation_line
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from nfn_transformer.trees.config import BoostingConfig
 from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.trees.fitting import Settings, Sides
 from nfn_transformer.trees.libraries import tree_library
-from nfn_transformer.experiments.config import RunConfig
-from nfn_transformer.experiments.data import RunData
-from nfn_transformer.experiments.metrics import Metrics, measure_regression
-from nfn_transformer.experiments.progress import Progress, validation_columns, validation_line
-from nfn_transformer.experiments.run_directory import RunDirectory
+from nfn_transformer.training.config import RunConfig
+from nfn_transformer.training.data import RunData
+from nfn_transformer.training.metrics import Metrics, measure_regression
+from nfn_transformer.training.progress import Progress, validation_columns, validation_line
+from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.seeding import stream_seed
 
 # Of more rounds than these not every one is worth a line on the screen.

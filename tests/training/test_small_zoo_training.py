@@ -7,8 +7,8 @@ import torch
 from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
-from nfn_transformer.experiments import training_step
-from nfn_transformer.experiments.training import Feeding, train
+from nfn_transformer.training import step
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.seeding import stream_seed
 
 

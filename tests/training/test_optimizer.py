@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from nfn_transformer.experiments.optimization import OPTIMIZERS, build_optimizer, learning_rate, step_of
+from nfn_transformer.training.optimizer import OPTIMIZERS, build_optimizer, learning_rate, step_of
 
 
 def test_warm_up_then_cosine_to_1e_5():

@@ -1,1 +1,0 @@
-"""Training, metrics, run directories, tracking and plots."""
