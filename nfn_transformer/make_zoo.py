@@ -28,15 +28,15 @@ from nfn_transformer.cli import (
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
 from nfn_transformer.grids.launchers import build_launcher
-from nfn_transformer.making.estimate import estimate, population_size
-from nfn_transformer.making.histogram import save_histogram
-from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.recipe import Recipe, read_recipe
-from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.task_flags import add_task_flags, task_data
-from nfn_transformer.making.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
-from nfn_transformer.making.workers import run_workers, wait_for_others, worker_is_done
-from nfn_transformer.making.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
+from nfn_transformer.generation.estimate import estimate, population_size
+from nfn_transformer.generation.histogram import save_histogram
+from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.recipe import Recipe, read_recipe
+from nfn_transformer.generation.samples import TaskData
+from nfn_transformer.generation.task_flags import add_task_flags, task_data
+from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
+from nfn_transformer.generation.workers import run_workers, wait_for_others, worker_is_done
+from nfn_transformer.generation.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
 
 AUTO = "auto"
 

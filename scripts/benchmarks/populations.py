@@ -15,11 +15,11 @@ import torch
 from measuring import begin, markdown, parser, progress, ratios, seconds_of_one, spread, write_measurements
 
 from nfn_transformer import cli
-from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
-from nfn_transformer.making.images import ImageData
-from nfn_transformer.making.population import Population
-from nfn_transformer.making.samples import LabelledSamples
-from nfn_transformer.making.training_plan import TrainingPlan
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec
+from nfn_transformer.generation.images import ImageData
+from nfn_transformer.generation.population import Population
+from nfn_transformer.generation.samples import LabelledSamples
+from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.seeding import stream
 
 ARCHITECTURE = Architecture(embed_dim=32, n_attention_heads=2, n_layers=2, hidden=64)

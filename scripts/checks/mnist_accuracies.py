@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import cli
-from nfn_transformer.making.images import idx_folder
+from nfn_transformer.generation.images import idx_folder
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo
 

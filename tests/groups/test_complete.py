@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_transformer, relative_error
 
-from nfn_transformer.making.images import digits
+from nfn_transformer.generation.images import digits
 from nfn_transformer.weights import forward
 from nfn_transformer.weights.forward import image_logits, word_logits
 from nfn_transformer.groups.complete import CompleteElement

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nfn_transformer.making.texts import read_texts
+from nfn_transformer.generation.texts import read_texts
 
 SCRIPT = Path(__file__).parents[2] / "scripts/zoos/mails_to_csv.py"
 HTML = (

@@ -14,9 +14,9 @@ import torch
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import EXIT_INTERRUPTED, run_command
-from nfn_transformer.making import zoo_maker
-from nfn_transformer.making.images import digits
-from nfn_transformer.making.snapshots import count_correct
+from nfn_transformer.generation import zoo_maker
+from nfn_transformer.generation.images import digits
+from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.weights.state_dicts import spec_from_shapes
 
 COLUMNS = [

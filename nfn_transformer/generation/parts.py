@@ -20,8 +20,8 @@ from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.population import TrainedPopulation
-from nfn_transformer.making.snapshots import Snapshot
+from nfn_transformer.generation.population import TrainedPopulation
+from nfn_transformer.generation.snapshots import Snapshot
 
 _LONGEST_VALUE = 60
 _REMOVALS, _REMOVAL_SECONDS = 5, 0.5

@@ -10,12 +10,12 @@ from nfn_transformer import make_zoo
 from nfn_transformer.atomic_files import replacing
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import ZooError
-from nfn_transformer.making import parts
-from nfn_transformer.making.arrays import npz_file
-from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.population import TrainedPopulation
-from nfn_transformer.making.snapshots import Snapshot
-from nfn_transformer.making.workers import wait_for_others
+from nfn_transformer.generation import parts
+from nfn_transformer.generation.arrays import npz_file
+from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.population import TrainedPopulation
+from nfn_transformer.generation.snapshots import Snapshot
+from nfn_transformer.generation.workers import wait_for_others
 
 FLAGS = [
     *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2", "--runs", "8", "--population", "2"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.making.hyperparameters import Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Hyperparameters, Run
 
 AddFile = Callable[[str, bytes], None]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.samples import MOST_CLASSES, LabelledSamples, TaskData
+from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples, TaskData
 from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
 from nfn_transformer.weights.containers import TransformerWeights
 

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.idx_files import find_idx, read_idx
-from nfn_transformer.making.samples import LabelledSamples, TaskData
+from nfn_transformer.generation.idx_files import find_idx, read_idx
+from nfn_transformer.generation.samples import LabelledSamples, TaskData
 from nfn_transformer.weights.forward import Dropout, image_logits, no_dropout
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import EmbeddingSpec

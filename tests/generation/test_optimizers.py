@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nfn_transformer.making.optimizers import RULES, PopulationOptimizer
+from nfn_transformer.generation.optimizers import RULES, PopulationOptimizer
 
 STEPS = 12
 LEARNING_RATES = (0.3, 0.01, 0.001)

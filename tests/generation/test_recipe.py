@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.recipe import LEARNING_RATES, Recipe, read_recipe
+from nfn_transformer.generation.recipe import LEARNING_RATES, Recipe, read_recipe
 
 DEFAULTS = {
     "runs": 30, "hidden": 32, "epochs": (4,), "embed_dim": (16,), "n_attention_heads": (2,), "n_layers": (2,),

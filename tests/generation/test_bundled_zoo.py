@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfn_transformer.making.images import digits
-from nfn_transformer.making.snapshots import count_correct
+from nfn_transformer.generation.images import digits
+from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.weights.state_dicts import spec_from_shapes
 
 ZOO = Path(__file__).parents[2] / "data/digits_transformers.zip"

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.free_memory import free_bytes
-from nfn_transformer.making.hyperparameters import Architecture, Run
-from nfn_transformer.making.population import Population
-from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.streams import train_samples
-from nfn_transformer.making.zoo_maker import ZooPlan
+from nfn_transformer.generation.hyperparameters import Architecture, Run
+from nfn_transformer.generation.population import Population
+from nfn_transformer.generation.samples import TaskData
+from nfn_transformer.generation.streams import train_samples
+from nfn_transformer.generation.zoo_maker import ZooPlan
 from nfn_transformer.weights.state_dicts import row_length, state_dict_shapes
 
 _MOST_ON_CPU, _MOST_ON_GPU = 64, 4096

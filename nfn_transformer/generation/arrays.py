@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.images import ImageData
-from nfn_transformer.making.samples import MOST_CLASSES, LabelledSamples
+from nfn_transformer.generation.images import ImageData
+from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples
 
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 _CHANNELS_LAST = (1, 3, 4)

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nfn_transformer.making.dropout import PopulationDropout
-from nfn_transformer.making.hyperparameters import Run
-from nfn_transformer.making.optimizers import PopulationOptimizer
-from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.snapshots import Album, Snapshot, State
-from nfn_transformer.making.streams import POSITION_KEY, PopulationBatches, initial_state, run_streams
-from nfn_transformer.making.training_plan import TrainingPlan, lr_factor
+from nfn_transformer.generation.dropout import PopulationDropout
+from nfn_transformer.generation.hyperparameters import Run
+from nfn_transformer.generation.optimizers import PopulationOptimizer
+from nfn_transformer.generation.samples import TaskData
+from nfn_transformer.generation.snapshots import Album, Snapshot, State
+from nfn_transformer.generation.streams import POSITION_KEY, PopulationBatches, initial_state, run_streams
+from nfn_transformer.generation.training_plan import TrainingPlan, lr_factor
 from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     row_length,

@@ -13,7 +13,7 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cell_runner import CellTask
 from nfn_transformer.grids.execution import last_line
 from nfn_transformer.grids.launchers import Launcher, Refused
-from nfn_transformer.making.parts import WorkFolder
+from nfn_transformer.generation.parts import WorkFolder
 
 _POLL_SECONDS = 0.5
 

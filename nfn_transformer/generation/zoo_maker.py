@@ -15,20 +15,20 @@ from tqdm import tqdm
 
 from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run, run_spec
-from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.population import TrainedPopulation, train_population
-from nfn_transformer.making.release import (
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec
+from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.population import TrainedPopulation, train_population
+from nfn_transformer.generation.release import (
     MetadataRow,
     checkpoint_bytes,
     checkpoint_name,
     metadata_bytes,
     writing_zoo,
 )
-from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.snapshots import NOT_TAKEN, Snapshot
-from nfn_transformer.making.streams import train_samples
-from nfn_transformer.making.training_plan import PERCENT, TrainingPlan
+from nfn_transformer.generation.samples import TaskData
+from nfn_transformer.generation.snapshots import NOT_TAKEN, Snapshot
+from nfn_transformer.generation.streams import train_samples
+from nfn_transformer.generation.training_plan import PERCENT, TrainingPlan
 
 FORMAT_VERSION = 3
 """Raised whenever the same configuration would give other networks, so that parts of both never mix."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nfn_transformer.making.samples import TaskData
+from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from nfn_transformer.cli import count, number
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.arrays import npz_file
-from nfn_transformer.making.images import digits, idx_folder
-from nfn_transformer.making.parts import WorkFolder
-from nfn_transformer.making.samples import TaskData
-from nfn_transformer.making.texts import frequent_words, read_texts, text_data, vectors_source
-from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
+from nfn_transformer.generation.arrays import npz_file
+from nfn_transformer.generation.images import digits, idx_folder
+from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.samples import TaskData
+from nfn_transformer.generation.texts import frequent_words, read_texts, text_data, vectors_source
+from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
 
 
 def add_task_flags(group: argparse._ArgumentGroup) -> None:

@@ -12,7 +12,7 @@ from slurm_stand_in import stand_in
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import EXIT_INTERRUPTED
-from nfn_transformer.making import zoo_maker
+from nfn_transformer.generation import zoo_maker
 
 FLAGS = [
     *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2", "--runs", "4", "--population", "2"),

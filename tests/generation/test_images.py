@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.making.idx_files import read_idx
-from nfn_transformer.making.images import digits, idx_folder
+from nfn_transformer.generation.idx_files import read_idx
+from nfn_transformer.generation.images import digits, idx_folder
 
 
 def _idx(shape: tuple[int, ...], content: bytes | None = None, magic: int | None = None) -> bytes:

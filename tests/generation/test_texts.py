@@ -13,13 +13,13 @@ import torch
 from nfn_transformer import make_zoo
 from nfn_transformer.cli import run_command
 from nfn_transformer.errors import UserError
-from nfn_transformer.making import task_flags
-from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run
-from nfn_transformer.making.population import train_population
-from nfn_transformer.making.snapshots import count_correct
-from nfn_transformer.making.texts import frequent_words, read_texts, text_data
-from nfn_transformer.making.training_plan import TrainingPlan
-from nfn_transformer.making.word_vectors import corpus_vectors, word2vec_vectors
+from nfn_transformer.generation import task_flags
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.population import train_population
+from nfn_transformer.generation.snapshots import count_correct
+from nfn_transformer.generation.texts import frequent_words, read_texts, text_data
+from nfn_transformer.generation.training_plan import TrainingPlan
+from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.zoo.reading import read_zoo
 
 TINY = ["--embed_dim", "4", "--hidden", "5", "--epochs", "3", "--tokens", "6", "--runs", "6", "--batch_size", "8"]

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.init import trunc_normal_
 
-from nfn_transformer.making.samples import LabelledSamples
+from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.weights.forward import positional_encoding
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.state_dicts import state_dict_shapes

@@ -28,8 +28,8 @@ import torch
 import yaml
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.making.hyperparameters import Architecture, Hyperparameters, Run
-from nfn_transformer.making.optimizers import RULES
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.optimizers import RULES
 from nfn_transformer.seeding import stream
 
 LEARNING_RATES: dict[str, tuple[float, ...]] = {

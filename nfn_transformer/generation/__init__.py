@@ -1,0 +1,1 @@
+"""Zoos made here: recipes, tasks, populations of networks trained together, and files."""
