@@ -26,8 +26,8 @@ from nfn_transformer.cli import (
     seed,
 )
 from nfn_transformer.errors import UserError
-from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
-from nfn_transformer.grids.launchers import build_launcher
+from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
+from nfn_transformer.launch.launchers import build_launcher
 from nfn_transformer.generation.estimate import estimate, population_size
 from nfn_transformer.generation.histogram import save_histogram
 from nfn_transformer.generation.parts import WorkFolder

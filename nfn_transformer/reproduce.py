@@ -18,8 +18,8 @@ from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
-from nfn_transformer.grids.launcher_flags import add_launcher_flags, environments, launcher_parameters
-from nfn_transformer.grids.launchers import build_launcher
+from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
+from nfn_transformer.launch.launchers import build_launcher
 from nfn_transformer.grids.results_table import Table, build_table
 
 COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}

@@ -1,4 +1,4 @@
-"""Processes that train a zoo together, started by a launcher of `grids.launchers`: here, or in a cluster."""
+"""Processes that train a zoo together, started by a launcher of `launch.launchers`: here, or in a cluster."""
 
 import shutil
 import sys
@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
-from nfn_transformer.grids.cell_runner import CellTask
+from nfn_transformer.launch.job_runner import CellTask
 from nfn_transformer.grids.execution import last_line
-from nfn_transformer.grids.launchers import Launcher, Refused
+from nfn_transformer.launch.launchers import Launcher, Refused
 from nfn_transformer.generation.parts import WorkFolder
 
 _POLL_SECONDS = 0.5

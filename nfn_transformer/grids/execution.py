@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cells import Cell
-from nfn_transformer.grids.launchers import Launcher, Refused, RunningCell
+from nfn_transformer.launch.launchers import Launcher, Refused, RunningCell
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0

@@ -12,7 +12,7 @@ from running import fail, run
 
 from nfn_transformer import main as network
 from nfn_transformer import reproduce
-from nfn_transformer.grids.launcher_flags import environments
+from nfn_transformer.launch.flags import environments
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
 

@@ -11,7 +11,8 @@ from running import fail
 from slurm_stand_in import stand_in
 
 from nfn_transformer import reproduce
-from nfn_transformer.grids import execution, launchers
+from nfn_transformer.grids import execution
+from nfn_transformer.launch import launchers
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
 

@@ -1,6 +1,6 @@
 """Run one cell in a process of its own: alone, once, from where an earlier attempt was stopped.
 
-python -m nfn_transformer.grids.cell_runner TASK, where TASK is the JSON of a CellTask.
+python -m nfn_transformer.launch.job_runner TASK, where TASK is the JSON of a CellTask.
 
 Nothing heavy is imported here: this process becomes the command.
 """
@@ -32,7 +32,7 @@ class CellTask:
     @property
     def words(self) -> list[str]:
         """The words of a process that runs the cell."""
-        return [sys.executable, "-m", "nfn_transformer.grids.cell_runner", json.dumps(asdict(self))]
+        return [sys.executable, "-m", "nfn_transformer.launch.job_runner", json.dumps(asdict(self))]
 
     @property
     def finished(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from nfn_transformer import cli
 from nfn_transformer.errors import UserError
-from nfn_transformer.grids.launchers import LAUNCHERS
+from nfn_transformer.launch.launchers import LAUNCHERS
 
 
 def add_launcher_flags(parser: argparse._ActionsContainer, what: str, most: str) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import UserError
-from nfn_transformer.grids.cell_runner import CellTask
+from nfn_transformer.launch.job_runner import CellTask
 
 LAUNCHERS = ("processes", "local", "slurm")
 

@@ -1,0 +1,1 @@
+"""Processes and cluster jobs that other commands start."""
