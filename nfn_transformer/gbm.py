@@ -7,7 +7,10 @@ python nfn_transformer/gbm.py --model gbdt --dataset digits --data_path data/dig
 import argparse
 from collections.abc import Sequence
 
-from nfn_transformer import cli, cli_flags
+from nfn_transformer.cli import flags as shared_flags
+from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.training_command import TrainingCommand
+from nfn_transformer.training.config import RunConfig
 from nfn_transformer.trees.config import (
     EXTRA_TREES,
     EXTRA_TREES_BOOSTING,
@@ -16,8 +19,6 @@ from nfn_transformer.trees.config import (
     extra_trees_config,
     lightgbm_config,
 )
-from nfn_transformer.training.config import RunConfig
-from nfn_transformer.training_command import TrainingCommand
 
 _ABOUT = (
     "of LightGBM gbdt, gradient boosted trees, or rf, a random forest; extra_trees, scikit-learn's forest of extremely "
@@ -27,20 +28,20 @@ _ABOUT = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags, in groups."""
-    parser = cli_flags.training_parser(
+    parser = shared_flags.training_parser(
         "gbm.py",
         "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
         "it once.",
     )
-    cli_flags.add_tree_flags(parser, (*LIGHTGBM_MODELS, EXTRA_TREES), "rf", _ABOUT)
+    shared_flags.add_tree_flags(parser, (*LIGHTGBM_MODELS, EXTRA_TREES), "rf", _ABOUT)
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
     if flags.model == EXTRA_TREES:
-        return cli_flags.run_config(flags, extra_trees_config(flags.features), EXTRA_TREES_BOOSTING)
-    return cli_flags.run_config(flags, lightgbm_config(flags.model, flags.features), LIGHTGBM_BOOSTING)
+        return shared_flags.run_config(flags, extra_trees_config(flags.features), EXTRA_TREES_BOOSTING)
+    return shared_flags.run_config(flags, lightgbm_config(flags.model, flags.features), LIGHTGBM_BOOSTING)
 
 
 COMMAND = TrainingCommand("gbm.py", build_parser, run_config)
@@ -52,4 +53,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -7,10 +7,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from nfn_transformer import cli, cli_flags
+from nfn_transformer.cli import flags as shared_flags
+from nfn_transformer.cli.arguments import add_boolean, channel_counts, number_in, positive_int, seed_list
+from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.errors import UserError
-from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
-from nfn_transformer.training.optimizer import OPTIMIZERS
 from nfn_transformer.layers.initialization import INIT_TYPES
 from nfn_transformer.models.config import (
     CLASSIFIER_MODES,
@@ -20,7 +21,8 @@ from nfn_transformer.models.config import (
     GRAPH_HEADS,
     ModelConfig,
 )
-from nfn_transformer.training_command import TrainingCommand
+from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
+from nfn_transformer.training.optimizer import OPTIMIZERS
 
 COMPLETE = ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", dropout=0.4, ensemble=5)
 """What the complete encoder has by default: it reads whole networks, and is meant for small zoos."""
@@ -34,7 +36,7 @@ DEFAULTS = {default.enc_mode: default for default in (ModelConfig(), COMPLETE, G
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags, in groups."""
-    parser = cli_flags.training_parser(
+    parser = shared_flags.training_parser(
         "main.py", "Train a predictor of accuracy on the weights of a zoo of transformers, and test it once."
     )
     _add_model_flags(parser)
@@ -45,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
-    group, default, count = parser.add_argument_group("model"), ModelConfig(), cli.count
+    group, default, count = parser.add_argument_group("model"), ModelConfig(), positive_int
     group.add_argument("--model", choices=[NETWORK], default=NETWORK, help="family of the model")
     group.add_argument(
         "--enc_mode",
@@ -75,7 +77,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     ):
         channels = ",".join(map(str, getattr(default, name)))
         group.add_argument(
-            f"--{name}", type=cli.channels, default=channels, help=f"channels of each {what}, as in 10,10"
+            f"--{name}", type=channel_counts, default=channels, help=f"channels of each {what}, as in 10,10"
         )
     for name in ("num_out_classify", "num_out_embedding", "num_out_encoder"):
         what = name.rsplit("_", 1)[1]
@@ -108,18 +110,18 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
     group, default = parser.add_argument_group("small zoos"), ModelConfig()
     group.add_argument(
         "--ensemble",
-        type=cli.count,
+        type=positive_int,
         metavar="K",
         help="train K predictors side by side on one split and average their logits "
         f"(default: {default.ensemble}; {COMPLETE.ensemble} with --enc_mode complete)",
     )
     group.add_argument(
         "--dropout",
-        type=cli.number(float, 0, 0.99),
+        type=number_in(float, 0, 0.99),
         help="share of hidden numbers that is dropped in training "
         f"(default: {default.dropout:g}; {COMPLETE.dropout:g} with --enc_mode complete, half of it for its inputs)",
     )
-    cli.add_boolean(
+    add_boolean(
         group,
         "--standardize",
         None,
@@ -127,7 +129,7 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
         "deviation 1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number; the "
         f"complete encoder always does (default: {default.standardize}; {GRAPH.standardize} with --enc_mode graph)",
     )
-    cli.add_boolean(
+    add_boolean(
         group,
         "--log_magnitudes",
         default.log_magnitudes,
@@ -135,52 +137,52 @@ def _add_small_zoo_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--early_stopping",
-        type=cli.count,
+        type=positive_int,
         metavar="EPOCHS",
         help="stop when so many epochs in a row have not been the best by validation tau (default: never)",
     )
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
-    group, default, count = parser.add_argument_group("training"), TrainingConfig(), cli.count
+    group, default, count = parser.add_argument_group("training"), TrainingConfig(), positive_int
     group.add_argument("--epochs", type=count, default=default.epochs, help="passes over the training split")
     group.add_argument(
         "--warmup_epochs",
-        type=cli.number(int, 0),
+        type=number_in(int, 0),
         default=default.warmup_epochs,
         help="epochs over which the learning rate rises to --lr, before its cosine to 1e-5; at most --epochs",
     )
     group.add_argument("--batch_size", type=count, default=default.batch_size, help="networks per training step")
     group.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="rule of the updates")
     group.add_argument(
-        "--lr", type=cli.number(float, 0, above=True), default=default.lr, help="learning rate after the warm-up"
+        "--lr", type=number_in(float, 0, above=True), default=default.lr, help="learning rate after the warm-up"
     )
-    group.add_argument("--wd", type=cli.number(float, 0), default=default.wd, help="weight decay (L2)")
+    group.add_argument("--wd", type=number_in(float, 0), default=default.wd, help="weight decay (L2)")
 
 
 def _add_speed_flags(parser: argparse.ArgumentParser) -> None:
     group, default = parser.add_argument_group("speed"), TrainingConfig()
     group.add_argument(
         "--seeds",
-        type=cli.seeds,
+        type=seed_list,
         help="in place of --seed: several, as in 1,2,3, trained at once; each has its own split and run directory, "
         "seedN in --out_dir where that is given",
     )
-    cli.add_boolean(
+    add_boolean(
         group,
         "--stream",
         None,
         "read every batch from the zoo's mapped cache (default: only where the zoo does not fit into half of the "
         "device's free memory); the complete encoder's few numbers of a network are always kept",
     )
-    cli.add_boolean(group, "--compile", default.compile, "compile the training step by torch.compile")
-    cli.add_boolean(
+    add_boolean(group, "--compile", default.compile, "compile the training step by torch.compile")
+    add_boolean(
         group,
         "--cuda_graphs",
         default.cuda_graphs,
         "launch the training step's kernels together, which helps small batches on a GPU",
     )
-    cli.add_boolean(group, "--amp", default.amp, "train in bfloat16 where PyTorch's autocast thinks it safe")
+    add_boolean(group, "--amp", default.amp, "train in bfloat16 where PyTorch's autocast thinks it safe")
 
 
 def model_config(flags: argparse.Namespace) -> ModelConfig:
@@ -205,7 +207,7 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
     training = TrainingConfig(**{field.name: getattr(flags, field.name) for field in fields(TrainingConfig)})
-    return cli_flags.run_config(flags, model_config(flags), training)
+    return shared_flags.run_config(flags, model_config(flags), training)
 
 
 COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)
@@ -217,4 +219,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

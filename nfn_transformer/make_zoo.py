@@ -15,19 +15,16 @@ from pathlib import Path
 import torch
 
 from nfn_transformer.atomic_files import write_text
-from nfn_transformer.cli import (
-    EXIT_INTERRUPTED,
+from nfn_transformer.cli.arguments import (
     HelpFormatter,
     add_boolean,
     check_device_name,
-    count,
-    device,
-    run_command,
-    seed,
+    find_device,
+    positive_int,
+    seed_number,
 )
+from nfn_transformer.cli.program import EXIT_INTERRUPTED, run_command
 from nfn_transformer.errors import UserError
-from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
-from nfn_transformer.launch.launchers import build_launcher
 from nfn_transformer.generation.estimate import estimate, population_size
 from nfn_transformer.generation.histogram import save_histogram
 from nfn_transformer.generation.parts import WorkFolder
@@ -37,6 +34,8 @@ from nfn_transformer.generation.task_flags import add_task_flags, task_data
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
 from nfn_transformer.generation.workers import run_workers, wait_for_others, worker_is_done
 from nfn_transformer.generation.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
+from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
+from nfn_transformer.launch.launchers import build_launcher
 
 AUTO = "auto"
 
@@ -68,11 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", type=Path, required=True, help="where it goes: a new folder, or a zip if it ends so")
     group.add_argument("--dataset", default="digits", help="its name: metadata/NAME.csv and NAME/*.pt")
-    group.add_argument("--runs", type=count, default=1600, help="networks to train, each with drawn hyperparameters")
+    group.add_argument("--runs", type=positive_int, default=1600, help="networks to train, with drawn hyperparameters")
     group.add_argument(
         "--recipe", type=Path, help="file with the values that runs draw or combine, as those in scripts/zoos/"
     )
-    group.add_argument("--seed", type=seed, default=1, help="what all random choices depend on")
+    group.add_argument("--seed", type=seed_number, default=1, help="what all random choices depend on")
     group.add_argument(
         "--snapshots",
         default="75",
@@ -90,17 +89,17 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--embed_dim", type=count, default=16, help="width D of the tokens")
-    group.add_argument("--n_attention_heads", type=count, default=2, help="heads of each block; they divide D")
-    group.add_argument("--n_layers", type=count, default=2, help="encoder blocks")
-    group.add_argument("--hidden", type=count, default=32, help="hidden width D_A of each block's MLP")
-    group.add_argument("--patch", type=count, default=2, help="patch size; it divides the image's sides")
-    group.add_argument("--epochs", type=count, default=48, help="length of the training; it ends at the last snapshot")
-    group.add_argument("--batch_size", type=count, default=32, help="images or texts in a batch of each network")
+    group.add_argument("--embed_dim", type=positive_int, default=16, help="width D of the tokens")
+    group.add_argument("--n_attention_heads", type=positive_int, default=2, help="heads of each block; they divide D")
+    group.add_argument("--n_layers", type=positive_int, default=2, help="encoder blocks")
+    group.add_argument("--hidden", type=positive_int, default=32, help="hidden width D_A of each block's MLP")
+    group.add_argument("--patch", type=positive_int, default=2, help="patch size; it divides the image's sides")
+    group.add_argument("--epochs", type=positive_int, default=48, help="length of a training, up to the last snapshot")
+    group.add_argument("--batch_size", type=positive_int, default=32, help="images or texts in a batch of each network")
 
 
 def _population(text: str) -> int | str:
-    return text if text == AUTO else count(text)
+    return text if text == AUTO else positive_int(text)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -149,7 +148,7 @@ def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace)
         return begun
     if options.launcher == "slurm":
         raise UserError("--launcher slurm: needs --population, as this machine cannot see the cluster's memory")
-    chosen = device(options.device)
+    chosen = find_device(options.device)
     several = chosen.type == "cuda" and options.device in ("auto", "cuda")
     processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if several else 1))
     return population_size(plan, data, chosen, processes)
@@ -158,7 +157,7 @@ def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace)
 def _announce(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> None:
     total = len(plan.populations())
     finished = set(range(total)) - set(WorkFolder(plan.out).unfinished(total))
-    expected = estimate(plan, data, None if options.launcher == "slurm" else device(options.device), finished)
+    expected = estimate(plan, data, None if options.launcher == "slurm" else find_device(options.device), finished)
     done = f", {len(finished)} of them finished" if finished else ""
     time = ""
     if (seconds := expected.seconds) is not None:
@@ -206,7 +205,7 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, words: lis
     jobs, total = _jobs(plan, options), len(plan.populations())
     with making(plan, data) as work:
         if jobs == 1 and options.launcher == "processes":
-            train_share(plan, data, device(options.device), work)
+            train_share(plan, data, find_device(options.device), work)
         elif left := work.unfinished(total):
             slots = environments(jobs, options.device)
             folder = (work.path / "submitit").resolve()
@@ -227,14 +226,14 @@ def main(arguments: Sequence[str]) -> int:
     launcher_parameters(options)
     check_device_name(options.device)
     if options.launcher != "slurm" or options.worker is not None:
-        device(options.device)
+        find_device(options.device)
     data = task_data(options)
     plan = _plan(options, data)
     try:
         if options.worker is not None:
             work = WorkFolder(plan.out)
             work.check(plan.configuration(data))
-            train_share(plan, data, device(options.device), work)
+            train_share(plan, data, find_device(options.device), work)
             worker_is_done(options.worker)
             return 0
         if options.dry_run:

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import add_boolean, find_device, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.training.bootstrap import tau_interval
 from nfn_transformer.training.config import DataConfig, absolute
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt_epoch", metavar="EPOCH", help="epoch of its checkpoints (default: the run's)")
     parser.add_argument(
         "--n_heads",
-        type=cli.count,
+        type=positive_int,
         help="heads of the networks, which no checkpoint tells (default: the run's; of a labelled zoo what its "
         "metadata tells, else what the run was told, else 2)",
     )
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what is scored: the run's own test split, all of a zoo, or (auto, the default) the test split of the "
         "zoo that the run was trained on, wherever it lies now, and all of any other",
     )
-    cli.add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
+    add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true accuracy to this CSV")
     return parser
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     if bool(of_a_zoo) == bool(flags.checkpoints):
         given = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in of_a_zoo[:1])
         raise UserError(f"name either checkpoints, or a labelled zoo by --dataset and --data_path{given}")
-    run, device = RunDirectory.open(flags.run), cli.device(flags.device)
+    run, device = RunDirectory.open(flags.run), find_device(flags.device)
     fitted = load_fitted(run, device)
     labels = None
     if of_a_zoo:
@@ -163,4 +164,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

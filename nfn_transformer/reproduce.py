@@ -10,17 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer import atomic_files, cli, gbm, xgb
+from nfn_transformer import atomic_files, gbm, xgb
 from nfn_transformer import main as network
-from nfn_transformer.training.run_directory import write_csv
+from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, check_device_name, find_device
+from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED, run_command
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
+from nfn_transformer.grids.results_table import Table, build_table
 from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
 from nfn_transformer.launch.launchers import build_launcher
-from nfn_transformer.grids.results_table import Table, build_table
+from nfn_transformer.training.run_directory import write_csv
 
 COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
 
@@ -31,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="reproduce.py",
         description="Run a grid of trainings, rows (models) x columns (settings) x seeds, and write its table as "
         "Markdown, CSV, LaTeX and a figure. The same command goes on where an earlier one was stopped.",
-        formatter_class=cli.HelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("grid", type=Path, help="file that describes the grid, as those in scripts/tables/")
@@ -42,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_path", help="zoo of all cells, in place of the grid's own")
     parser.add_argument("--device", default="auto", help="device of the cells: auto, cpu, cuda, ...")
     add_launcher_flags(parser, "cells", "as many as there are")
-    cli.add_boolean(
+    add_boolean(
         parser, "--report", False, "run nothing; write the table of what is finished (the zoo is read to know it)"
     )
     return parser
@@ -89,16 +91,16 @@ def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure
     except Interrupted as error:
         advice = "; ".join(["the same command goes on from here", *filter(None, [error.advice])])
         print(f"\ninterrupted; {advice}", file=sys.stderr)
-        return [], cli.EXIT_INTERRUPTED
+        return [], EXIT_INTERRUPTED
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
-    cli.check_device_name(flags.device)
+    check_device_name(flags.device)
     launcher_parameters(flags)
     if flags.launcher != "slurm":
-        cli.device(flags.device)
+        find_device(flags.device)
     grid = read_grid(flags.grid)
     cells, impossible = plan(grid, COMMANDS, flags.cells, flags.device, flags.data_path)
     print(grid.title)
@@ -111,8 +113,8 @@ def main(arguments: Sequence[str]) -> int:
     command = f"python nfn_transformer/reproduce.py {shlex.join([str(flags.grid), *place])}"
     text = _write(build_table(grid, results), folder, command, problems)
     print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
-    return status or (cli.EXIT_FAILURE if problems else 0)
+    return status or (EXIT_FAILURE if problems else 0)
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -6,25 +6,26 @@ python nfn_transformer/xgb.py --dataset digits --data_path data/digits_transform
 import argparse
 from collections.abc import Sequence
 
-from nfn_transformer import cli, cli_flags
-from nfn_transformer.trees.config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOOST_MODELS, xgboost_config
+from nfn_transformer.cli import flags as shared_flags
+from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.training_command import TrainingCommand
+from nfn_transformer.trees.config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOOST_MODELS, xgboost_config
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags, in groups."""
-    parser = cli_flags.training_parser(
+    parser = shared_flags.training_parser(
         "xgb.py", "Train XGBoost on the weights of a zoo of transformers, and test it once."
     )
     about = f"gbtree, or dart, which drops {DART_RATE_DROP:.0%} of the trees in each round".replace("%", "%%")
-    cli_flags.add_tree_flags(parser, XGBOOST_MODELS, "gbtree", about)
+    shared_flags.add_tree_flags(parser, XGBOOST_MODELS, "gbtree", about)
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """What the flags ask for."""
-    return cli_flags.run_config(flags, xgboost_config(flags.model, flags.features), XGBOOST_BOOSTING)
+    return shared_flags.run_config(flags, xgboost_config(flags.model, flags.features), XGBOOST_BOOSTING)
 
 
 COMMAND = TrainingCommand("xgb.py", build_parser, run_config)
@@ -36,4 +37,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

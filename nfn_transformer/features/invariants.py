@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.features.probes import PROBES, TEXT_TOKENS, families, probe_tokens
 from nfn_transformer.features.propagation import (
     BLOCK_INVARIANTS,
     CLASSIFIER_INVARIANTS,
@@ -20,7 +21,6 @@ from nfn_transformer.features.propagation import (
     normalised,
     signal_invariants,
 )
-from nfn_transformer.features.probes import PROBES, TEXT_TOKENS, families, probe_tokens
 from nfn_transformer.weights.containers import TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nfn_transformer.weights.forward import embed_patches, embed_words, patches
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.forward import embed_patches, embed_words, patches
 from nfn_transformer.weights.spec import EmbeddingSpec, TransformerSpec
 
 PROBES = 48

@@ -11,8 +11,8 @@ from torch import Tensor
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.idx_files import find_idx, read_idx
 from nfn_transformer.generation.samples import LabelledSamples, TaskData
-from nfn_transformer.weights.forward import Dropout, image_logits, no_dropout
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.forward import Dropout, image_logits, no_dropout
 from nfn_transformer.weights.spec import EmbeddingSpec
 
 DIGITS_TRAIN = 1000

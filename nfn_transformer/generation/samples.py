@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.forward import Dropout, no_dropout
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.forward import Dropout, no_dropout
 from nfn_transformer.weights.spec import EmbeddingSpec
 
 MOST_CLASSES = 1000

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.training_plan import BEST, TrainingPlan
-from nfn_transformer.weights.state_dicts import Shape, row_length, unflatten_rows, weights_from_state_dict
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.state_dicts import Shape, row_length, unflatten_rows, weights_from_state_dict
 
 State = dict[str, Tensor]
 

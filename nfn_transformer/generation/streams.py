@@ -11,10 +11,10 @@ from torch import Generator, Tensor
 from torch.nn.init import trunc_normal_
 
 from nfn_transformer.generation.samples import LabelledSamples
-from nfn_transformer.weights.forward import positional_encoding
 from nfn_transformer.seeding import stream
-from nfn_transformer.weights.state_dicts import state_dict_shapes
+from nfn_transformer.weights.forward import positional_encoding
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 
 POSITION_KEY = "embedding.pos_embedding"
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nfn_transformer.cli import count, number
+from nfn_transformer.cli.arguments import number_in, positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.arrays import npz_file
 from nfn_transformer.generation.images import digits, idx_folder
@@ -18,16 +18,16 @@ def add_task_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
     )
-    group.add_argument("--train_images", type=count, help="train on the first so many images, or texts, only")
-    group.add_argument("--test_images", type=count, help="measure accuracy on the first so many only")
+    group.add_argument("--train_images", type=positive_int, help="train on the first so many images, or texts, only")
+    group.add_argument("--test_images", type=positive_int, help="measure accuracy on the first so many only")
     group.add_argument(
-        "--crop_padding", type=number(int, 0), default=0, help="pad train images by this, crop at random"
+        "--crop_padding", type=number_in(int, 0), default=0, help="pad train images by this, crop at random"
     )
     group.add_argument(
         "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
     )
-    group.add_argument("--tokens", type=count, default=32, help="words of a text that networks see")
-    group.add_argument("--vocabulary", type=count, default=10_000, help="words with a vector: the most frequent ones")
+    group.add_argument("--tokens", type=positive_int, default=32, help="words of a text that networks see")
+    group.add_argument("--vocabulary", type=positive_int, default=10_000, help="most frequent words, with a vector")
     group.add_argument(
         "--word_vectors",
         type=Path,

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples, TaskData
-from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
 
 UNKNOWN = 0
 """The row of unknown words and of padding."""

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
-from nfn_transformer.launch.job_runner import CellTask
-from nfn_transformer.grids.execution import last_line
-from nfn_transformer.launch.launchers import Launcher, Refused
 from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.grids.execution import last_line
+from nfn_transformer.launch.job_runner import CellTask
+from nfn_transformer.launch.launchers import Launcher, Refused
 
 _POLL_SECONDS = 0.5
 

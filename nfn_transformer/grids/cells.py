@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
+from nfn_transformer.grids.grid_file import Grid, GridError, Row, flag_words
+from nfn_transformer.launch.job_runner import CellTask
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.training.learners import check_learner
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.launch.job_runner import CellTask
-from nfn_transformer.grids.grid_file import Grid, GridError, Row, flag_words
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 

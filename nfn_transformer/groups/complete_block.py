@@ -6,8 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import BlockWeights, TensorFields
 from nfn_transformer.groups.published import BlockElement
+from nfn_transformer.weights.containers import BlockWeights, TensorFields
 from nfn_transformer.weights.spec import BlockSpec
 
 

@@ -17,8 +17,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 

@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
 from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.groups.published import BlockElement
+from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 MOST_CONDITION = 1e4

@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.launch.launchers import LAUNCHERS
 
@@ -15,7 +15,7 @@ def add_launcher_flags(parser: argparse._ActionsContainer, what: str, most: str)
     them a cluster starts by default."""
     parser.add_argument(
         "--jobs",
-        type=cli.count,
+        type=positive_int,
         help=f"{what} at once: on this machine 1 by default, on its GPUs in turn; with --launcher slurm {most} "
         "by default",
     )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from nfn_transformer.features.blocks import BlockFeatures, column_features, read_block
 from nfn_transformer.layers.attention_path import AttentionPath, AttentionSums
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer, FeedForwardPart
-from nfn_transformer.features.blocks import BlockFeatures, column_features, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.layers.terms import TermTable
 from nfn_transformer.weights.containers import BlockWeights

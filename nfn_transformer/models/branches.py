@@ -11,12 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.features.blocks import BlockFeatures, read_block
 from nfn_transformer.features.flat import Part, flatten, learned_tensors
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.layers import hnps
 from nfn_transformer.layers.dropout import Chain, dropouts
 from nfn_transformer.layers.equivariant import EquivariantBlockLayer
-from nfn_transformer.features.blocks import BlockFeatures, read_block
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.features.invariants import (
     Invariants,
     check_has_invariants,
@@ -18,6 +17,7 @@ from nfn_transformer.features.invariants import (
     invariants_of_rest,
     read_invariants,
 )
+from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.scaling import Again, Standardised
 from nfn_transformer.models.branches import Branch
 from nfn_transformer.weights.containers import TransformerWeights

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.features.graph import ComputationGraph
 from nfn_transformer.layers.graph_layers import GraphLayer, MessageLayer, RelationalAttentionLayer
 from nfn_transformer.models.branches import FlatBranch, readout_head
 from nfn_transformer.models.config import GRAPH_HEADS, ModelConfig
-from nfn_transformer.features.graph import ComputationGraph
 from nfn_transformer.weights.containers import TransformerWeights
 
 _LAYERS: dict[str, Callable[[int, bool], GraphLayer]] = {

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.hashing import GOLDEN, mixed, signed
-from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
+from nfn_transformer.hashing import GOLDEN, mixed, signed
+from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.layers.scaling import Again
 from nfn_transformer.models.branches import (
     FEATURES,
@@ -25,9 +25,9 @@ from nfn_transformer.models.branches import (
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import stream_seed
-from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer import atomic_files
-from nfn_transformer.trees.config import BoostingConfig
-from nfn_transformer.trees.features import features_of_checkpoints
-from nfn_transformer.trees.fitting import Settings, Sides
-from nfn_transformer.trees.libraries import tree_library
+from nfn_transformer.seeding import stream_seed
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.metrics import Metrics, measure_regression
 from nfn_transformer.training.progress import Progress, validation_columns, validation_line
 from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.seeding import stream_seed
+from nfn_transformer.trees.config import BoostingConfig
+from nfn_transformer.trees.features import features_of_checkpoints
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
 
 # Of more rounds than these not every one is worth a line on the screen.
 _LINES = 100

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfn_transformer.training.metrics import kendall_tau
 from nfn_transformer.seeding import stream
+from nfn_transformer.training.metrics import kendall_tau
 
 DRAWS = 1000
 LEVEL = 0.95

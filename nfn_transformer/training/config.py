@@ -9,10 +9,10 @@ from typing import get_args, get_origin
 
 import torch
 
-from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.errors import RunError
-from nfn_transformer.training.optimizer import OPTIMIZERS
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.optimizer import OPTIMIZERS
+from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 NETWORK = "transformer_nfn"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.training.config import DataConfig, RunConfig
+from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes

@@ -10,8 +10,8 @@ import torch
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, absolute, installed_versions
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
-from nfn_transformer.training.learners import Learner, build_learner
 from nfn_transformer.training.distributed import ALONE, Processes
+from nfn_transformer.training.learners import Learner, build_learner
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo

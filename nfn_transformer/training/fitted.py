@@ -5,13 +5,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nfn_transformer.trees import features
-from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
-from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.errors import RunError
+from nfn_transformer.models.predictor import Predictor
 from nfn_transformer.training.metrics import Metrics, measure_logits, measure_regression
 from nfn_transformer.training.predictions import predict_logits, predict_logits_of
-from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.trees import features as tree_features
+from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
+from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
@@ -90,7 +90,7 @@ class FittedTrees:
 
     def reads(self, spec: TransformerSpec) -> bool:
         """Whether it can be asked about networks of these sizes."""
-        return features.reads(self.features, self.spec, spec)
+        return tree_features.reads(self.features, self.spec, spec)
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Accuracies [n] for the checkpoints that `index` [n] selects."""

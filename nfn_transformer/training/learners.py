@@ -7,23 +7,23 @@ from typing import Protocol
 
 import torch
 
-from nfn_transformer.trees.config import FEATURES
-from nfn_transformer.trees.features import check_readable, reads
-from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.boosting import train_trees
 from nfn_transformer.training.config import NETWORK, RunConfig
 from nfn_transformer.training.data import RunData
-from nfn_transformer.training.fitted import FittedNetwork, FittedPredictor, FittedTrees
 from nfn_transformer.training.distributed import ALONE, Processes
+from nfn_transformer.training.fitted import FittedNetwork, FittedPredictor, FittedTrees
+from nfn_transformer.training.loop import IN_MEMORY_IF_IT_FITS, Feeding, train
 from nfn_transformer.training.progress import Progress, Record
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.saved_predictor import load_predictor
-from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.training.loop import IN_MEMORY_IF_IT_FITS, Feeding, train
 from nfn_transformer.training.step import check_preparations
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.trees.config import FEATURES
+from nfn_transformer.trees.features import check_readable, reads
+from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo

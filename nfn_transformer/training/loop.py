@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nfn_transformer.layers.scaling import Again
+from nfn_transformer.models.predictor import Features
 from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.distributed import ALONE, Processes
 from nfn_transformer.training.feature_store import FeatureStore, fits, union
 from nfn_transformer.training.host_memory import keep_freed_memory
 from nfn_transformer.training.metrics import Metrics, measure_logits
 from nfn_transformer.training.predictions import EVALUATION_BATCH, predict_logits_of_features
-from nfn_transformer.training.distributed import ALONE, Processes
 from nfn_transformer.training.progress import Progress
 from nfn_transformer.training.streaming import StreamedZoo
 from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.training.update import Update
-from nfn_transformer.layers.scaling import Again
-from nfn_transformer.models.predictor import Features
 from nfn_transformer.zoo.reading import Zoo
 
 Source = FeatureStore | StreamedZoo

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
-from nfn_transformer.training.config import predictor_from_json, spec_from_json, spec_to_json
 from nfn_transformer.models.predictor import Predictor, build_predictor
+from nfn_transformer.training.config import predictor_from_json, spec_from_json, spec_to_json
 
 # One entry, as safetensors does not keep the order of several, and one model shall be one sequence of bytes.
 _HEADER = "predictor"

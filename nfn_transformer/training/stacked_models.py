@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nfn_transformer.training.optimizer import step_of
 from nfn_transformer.models.predictor import Features, Predictor
+from nfn_transformer.training.optimizer import step_of
 
 
 class OfFeatures(nn.Module):

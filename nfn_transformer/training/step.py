@@ -16,10 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.distributed import ALONE, Processes
 from nfn_transformer.training.stacked_models import OfFeatures, StackedModels
-from nfn_transformer.models.predictor import Features, Predictor
 
 Forward = Callable[[Features], Tensor]
 

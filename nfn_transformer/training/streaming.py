@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from nfn_transformer.training.feature_store import Read, Share, whole
 from nfn_transformer.models.predictor import Features
+from nfn_transformer.training.feature_store import Read, Share, whole
 from nfn_transformer.zoo.reading import Zoo
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import RunError
+from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.seeding import stream, stream_seed
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.epoch_record import EpochRecord
@@ -15,8 +17,6 @@ from nfn_transformer.training.optimizer import build_optimizer, learning_rate
 from nfn_transformer.training.progress import Progress
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.saved_predictor import save_predictor
-from nfn_transformer.models.predictor import Predictor
-from nfn_transformer.seeding import stream, stream_seed
 
 
 class Trainer:

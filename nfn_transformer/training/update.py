@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nfn_transformer.training.optimizer import build_optimizer, step_of
-from nfn_transformer.training.distributed import Processes
-from nfn_transformer.training.stacked_models import StackedModels, StackedOptimizer
-from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.training.step import build_step
 from nfn_transformer.models.predictor import Features
+from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.optimizer import build_optimizer, step_of
+from nfn_transformer.training.stacked_models import StackedModels, StackedOptimizer
+from nfn_transformer.training.step import build_step
+from nfn_transformer.training.trainer import Trainer
 
 
 class Update:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nfn_transformer.features.flat import flatten_networks, trained_parts
-from nfn_transformer.features.statistics import weight_statistics
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
+from nfn_transformer.features.flat import flatten_networks, trained_parts
 from nfn_transformer.features.invariants import check_has_invariants, has_like_invariants, read_invariants
+from nfn_transformer.features.statistics import weight_statistics
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS

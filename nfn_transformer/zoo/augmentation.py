@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.groups.random_elements import transform_each
 from nfn_transformer.seeding import stream
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
-from nfn_transformer.groups.random_elements import transform_each
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import Split
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
@@ -17,8 +19,6 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
     weights_from_state_dict,
 )
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.checkpoint import read_checkpoint
 from nfn_transformer.zoo.printing import printable
 from nfn_transformer.zoo.release import is_checkpoint

@@ -9,6 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
@@ -16,8 +18,6 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
     weights_from_state_dict,
 )
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.acceptance import check_acceptable
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import Collection, collect

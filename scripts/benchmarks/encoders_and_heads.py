@@ -22,8 +22,9 @@ from measuring import Case, begin, markdown, parser, progress, ratios, released_
 from peak_memory import check_peak_memory, peak_memory
 from two_ways import TRAINING_STEP, OurWay
 
-from nfn_transformer import cli
 from nfn_transformer import main as training
+from nfn_transformer.cli.arguments import number_in, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.grids.grid_file import Row, flag_words, read_grid
 from nfn_transformer.models.config import ModelConfig
 
@@ -57,14 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
     made.add_argument("--grid", type=Path, default=GRID, help="whose rows are measured")
     made.add_argument("--widths", type=_even, nargs="+", default=[16, 32, 64], help="D, multiples of 2")
-    made.add_argument("--networks", type=cli.number(int, 7), default=600, help="in the zoo; 70 %% train")
-    made.add_argument("--seconds", type=cli.number(float, 0), default=0.3, help="of one measurement of steps")
+    made.add_argument("--networks", type=number_in(int, 7), default=600, help="in the zoo; 70 %% train")
+    made.add_argument("--seconds", type=number_in(float, 0), default=0.3, help="of one measurement of steps")
     made.add_argument("--plot", type=Path, help="a PNG file for time against D")
     return made
 
 
 def _even(text: str) -> int:
-    value = cli.count(text)
+    value = positive_int(text)
     if value % 2:
         raise argparse.ArgumentTypeError(f"'{text}', expected a multiple of 2")
     return value
@@ -128,4 +129,4 @@ def _table(measurements: Sequence[dict], widths: Sequence[int]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -13,7 +13,8 @@ import torch
 from measuring import Case, begin, markdown, parser, progress, random_zoo, released_sizes, spread, write_measurements
 from two_ways import TRAINING_STEP, OurWay
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import number_in, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.features.invariants import read_invariants
 from nfn_transformer.models.config import ModelConfig
 
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
-    made.add_argument("--members", type=cli.count, nargs="+", default=[1, 5], help="of the ensembles")
-    made.add_argument("--widths", type=cli.count, nargs="+", default=[32, 128], help="D of the networks that are read")
-    made.add_argument("--networks", type=cli.count, default=256, help="that are read")
-    made.add_argument("--seconds", type=cli.number(float, 0), default=0.3, help="of one measurement of steps")
+    made.add_argument("--members", type=positive_int, nargs="+", default=[1, 5], help="of the ensembles")
+    made.add_argument("--widths", type=positive_int, nargs="+", default=[32, 128], help="D of what is read")
+    made.add_argument("--networks", type=positive_int, default=256, help="that are read")
+    made.add_argument("--seconds", type=number_in(float, 0), default=0.3, help="of one measurement of steps")
     return made
 
 
@@ -75,4 +76,4 @@ def _step(members: int, batch_size: int, flags: argparse.Namespace, device: torc
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

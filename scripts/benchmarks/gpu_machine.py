@@ -1,6 +1,6 @@
 """Print what a report was measured on: card, driver, versions, free memory, and the speed of plain products.
 
-    python scripts/benchmarks/gpu_machine.py [--device cuda] [--out FILE]
+python scripts/benchmarks/gpu_machine.py [--device cuda] [--out FILE]
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from measuring import machine, parser, seconds_of_one, write_measurements
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import find_device
+from nfn_transformer.cli.program import run_command
 
 LIBRARIES = ("torch", "numpy", "torch_geometric", "safetensors", "triton", "xgboost", "lightgbm", "scikit-learn")
 
@@ -17,7 +18,7 @@ LIBRARIES = ("torch", "numpy", "torch_geometric", "safetensors", "triton", "xgbo
 def main(arguments: Sequence[str]) -> int:
     """Print a line for each property."""
     flags = parser(__doc__, rounds=0).parse_args(arguments)
-    device = cli.device(flags.device)
+    device = find_device(flags.device)
     found: dict[str, object] = dict(machine(device))
     found |= {name: _version(name) for name in LIBRARIES}
     if device.type == "cuda":
@@ -42,4 +43,4 @@ def _version(name: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -35,9 +35,7 @@ class Part:
 
 PARTS = (
     Part("machine", "The machine", f"{BENCHMARKS}/gpu_machine.py", "", "", 30),
-    Part(
-        "equality", "Equality with the CPU", f"{CHECKS}/gpu_equality.py", "--epochs 2 --limit 80", "--epochs 1", 110
-    ),
+    Part("equality", "Equality with the CPU", f"{CHECKS}/gpu_equality.py", "--epochs 2 --limit 80", "--epochs 1", 110),
     Part(
         "speed",
         "Training against the published way",

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import HelpFormatter, find_device, positive_int
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.seeding import stream
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare
 from nfn_transformer.training.epoch_record import EpochRecord
 from nfn_transformer.training.run_directory import RunDirectory, write_json
 from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import stream
-from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
 from nfn_transformer.zoo.reading import Zoo
@@ -154,14 +154,14 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     """A benchmark's parser with the flags that all have."""
     made = argparse.ArgumentParser(description=description, formatter_class=_Help)
     made.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    made.add_argument("--threads", type=cli.count, help="of PyTorch on the CPU (default: as many as it takes)")
+    made.add_argument("--threads", type=positive_int, help="of PyTorch on the CPU (default: as many as it takes)")
     made.add_argument("--out", type=Path, help="a JSON file for all measurements")
     if rounds:
-        made.add_argument("--rounds", type=cli.count, default=rounds, help="how often all are measured, in turns")
+        made.add_argument("--rounds", type=positive_int, default=rounds, help="how often all are measured, in turns")
     return made
 
 
-class _Help(cli.HelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _Help(HelpFormatter, argparse.RawDescriptionHelpFormatter):
     """The description as it is written, and the defaults of the flags."""
 
 
@@ -171,7 +171,7 @@ def begin(flags: argparse.Namespace) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
-    device = cli.device(flags.device)
+    device = find_device(flags.device)
     if flags.threads is not None:
         torch.set_num_threads(flags.threads)
     print("; ".join(f"{name} {value}" for name, value in machine(device).items()))

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from measuring import begin, markdown, parser, progress, ratios, seconds_of_one, spread, write_measurements
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import number_in, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.population import Population
@@ -51,11 +52,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
-    made.add_argument("--sizes", type=cli.count, nargs="+", help="networks trained together (64; on a GPU also 512, 4096)")
-    made.add_argument("--alone", type=cli.count, default=8, help="so many of them are trained one at a time")
-    made.add_argument("--samples", type=cli.number(int, BATCH_SIZE), default=640, help="images")
-    made.add_argument("--patch", type=cli.count, default=7, help="pixels of a patch's side, a divisor of 28")
-    made.add_argument("--epochs", type=cli.count, default=2, help="of each training")
+    made.add_argument(
+        "--sizes", type=positive_int, nargs="+", help="networks trained together (64; on a GPU also 512, 4096)"
+    )
+    made.add_argument("--alone", type=positive_int, default=8, help="so many of them are trained one at a time")
+    made.add_argument("--samples", type=number_in(int, BATCH_SIZE), default=640, help="images")
+    made.add_argument("--patch", type=positive_int, default=7, help="pixels of a patch's side, a divisor of 28")
+    made.add_argument("--epochs", type=positive_int, default=2, help="of each training")
     return made
 
 
@@ -104,4 +107,4 @@ def _table(measurements: Sequence[dict], flags: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

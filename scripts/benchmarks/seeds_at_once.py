@@ -29,7 +29,8 @@ from measuring import (
     write_measurements,
 )
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import add_boolean, number_in, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.zoo.reading import Zoo
@@ -54,11 +55,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
-    made.add_argument("--seeds", type=cli.count, nargs="+", default=[1, 2, 5], help="how many are trained at once")
-    made.add_argument("--batch_sizes", type=cli.count, nargs="+", default=[16, 128], help="networks of a seed's batch")
-    made.add_argument("--networks", type=cli.number(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
-    made.add_argument("--epochs", type=cli.number(int, 2), default=3, help="of each training; the first does not count")
-    cli.add_boolean(made, "--cuda_graphs", False, "train with CUDA graphs")
+    made.add_argument("--seeds", type=positive_int, nargs="+", default=[1, 2, 5], help="how many are trained at once")
+    made.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 128], help="of each seed")
+    made.add_argument("--networks", type=number_in(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
+    made.add_argument("--epochs", type=number_in(int, 2), default=3, help="of each training; the first does not count")
+    add_boolean(made, "--cuda_graphs", False, "train with CUDA graphs")
     return made
 
 
@@ -93,4 +94,4 @@ def _table(measurements: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

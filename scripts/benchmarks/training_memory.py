@@ -18,12 +18,13 @@ from peak_memory import check_peak_memory, peak_memory
 from taking_turns import OURS, PUBLISHED
 from two_ways import OurWay, PublishedWay, Way
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import positive_int
+from nfn_transformer.cli.program import run_command
 
 
 def main(arguments: Sequence[str]) -> int:
     made = parser(__doc__, rounds=0)
-    made.add_argument("--batch_sizes", type=cli.count, nargs="+", default=[16, 128, 1024], help="networks of a batch")
+    made.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 128, 1024], help="of a step")
     flags = made.parse_args(arguments)
     device = begin(flags)
     check_peak_memory(device)
@@ -73,4 +74,4 @@ def _table(measurements: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -31,7 +31,8 @@ from measuring import (
 from taking_turns import OURS, PUBLISHED, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
 from two_ways import TRAINING_STEP
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import channel_counts, number_in, positive_int
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.models.config import ModelConfig
 
 WIDTH, HEADS, BLOCKS, CHANNELS, ZOO = "D", "heads", "blocks", "channels", "networks in the zoo"
@@ -69,16 +70,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=3)
-    many = {"nargs": "*", "type": cli.count}
+    many = {"nargs": "*", "type": positive_int}
     made.add_argument("--widths", **many, default=[32, 64, 128], help="D, multiples of 2")
     made.add_argument("--heads", **many, default=[2, 4, 8], help="h at D = 32, of which they are divisors")
     made.add_argument("--blocks", **many, default=[1, 2, 4], help="encoder blocks")
     channels = [(10,), (10, 10), (20,), (40,)]
-    made.add_argument("--channels", nargs="*", type=cli.channels, default=channels, help="of the encoder, as in 10,10")
+    made.add_argument("--channels", nargs="*", type=channel_counts, default=channels, help="as in 10,10")
     made.add_argument("--networks", **many, default=[500, 1000, 2000], help="in the zoo, for seconds of an epoch")
-    made.add_argument("--batch_sizes", type=cli.count, nargs="+", default=[16, 128], help="networks of a batch")
-    made.add_argument("--workers", type=cli.number(int, 0), default=2, help="processes that collate published batches")
-    made.add_argument("--seconds", type=cli.number(float, 0), default=0.3, help="of one measurement; at least one step")
+    made.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 128], help="networks of a batch")
+    made.add_argument("--workers", type=number_in(int, 0), default=2, help="processes that collate published batches")
+    made.add_argument("--seconds", type=number_in(float, 0), default=0.3, help="of one measurement; at least one step")
     made.add_argument("--plot", type=Path, help="a PNG file for time against D at the largest batch")
     return made
 
@@ -136,4 +137,4 @@ def _plot(flags: argparse.Namespace, measurements: Sequence[dict]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -19,7 +19,8 @@ from measuring import NETWORKS, Case, begin, markdown, parser, progress, ratios,
 from taking_turns import OURS, PUBLISHED, VARIANTS, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
 from two_ways import FORWARD, FORWARD_FROM_WEIGHTS, OPERATIONS, TRAINING_STEP
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import number_in, positive_int
+from nfn_transformer.cli.program import run_command
 
 EPOCH = "epoch"
 NAMES = {FORWARD: "forward", FORWARD_FROM_WEIGHTS: "forward from weights", TRAINING_STEP: "training step"}
@@ -45,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__, rounds=5)
-    made.add_argument("--batch_sizes", type=cli.count, nargs="+", default=[16, 128, 1024], help="networks of a batch")
-    made.add_argument("--networks", type=cli.number(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
-    made.add_argument("--workers", type=cli.number(int, 0), default=2, help="processes that collate published batches")
-    made.add_argument("--seconds", type=cli.number(float, 0), default=0.5, help="of one measurement, epochs apart")
+    made.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 128, 1024], help="of a step")
+    made.add_argument("--networks", type=number_in(int, 7), default=NETWORKS, help="in the zoo; 70 %% train")
+    made.add_argument("--workers", type=number_in(int, 0), default=2, help="processes that collate published batches")
+    made.add_argument("--seconds", type=number_in(float, 0), default=0.5, help="of one measurement, epochs apart")
     made.add_argument("--variants", choices=VARIANTS, nargs="*", help="of our step (default: all that the device has)")
     return made
 
@@ -107,4 +108,4 @@ def _table_of_costs(measurements: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

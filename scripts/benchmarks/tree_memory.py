@@ -57,11 +57,11 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     from tqdm import tqdm  # noqa: F401 - counts as an import
 
     from nfn_transformer.features.flat import flatten_networks
-    from nfn_transformer.trees.config import LIGHTGBM_MODELS
-    from nfn_transformer.trees.libraries import tree_library
     from nfn_transformer.training.experiment import begin
     from nfn_transformer.training.final_report import evaluate_best
     from nfn_transformer.training.learners import Job, load_fitted, train_learners
+    from nfn_transformer.trees.config import LIGHTGBM_MODELS
+    from nfn_transformer.trees.libraries import tree_library
 
     if model in LIGHTGBM_MODELS:
         from nfn_transformer import gbm as command

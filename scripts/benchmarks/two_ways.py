@@ -26,17 +26,17 @@ from published_way import (
 )
 from torch.utils.data import DataLoader, default_collate
 
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.seeding import stream
 from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.distributed import ALONE
 from nfn_transformer.training.epoch_record import EpochRecord
 from nfn_transformer.training.feature_store import FeatureStore, union
 from nfn_transformer.training.host_memory import keep_freed_memory
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.optimizer import build_optimizer, step_of
-from nfn_transformer.training.distributed import ALONE
-from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.training.step import build_step
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import stream
 from nfn_transformer.zoo.split import split_runs
 
 SEED = 1

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer import cli
 from nfn_transformer import main as training
+from nfn_transformer.cli.arguments import find_device, positive_int
+from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import DataConfig, TrainingConfig
 from nfn_transformer.training.data import draw_split, load_zoo, prepare
+from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.training.run_directory import RunDirectory, write_json
 from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.training.loop import Feeding, train
-from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.reading import Zoo
 
 DATA = DataConfig("digits", str(Path(__file__).parents[2] / "data/digits_transformers.zip"), train_networks=200)
@@ -84,7 +84,7 @@ WAYS = (
 def main(arguments: list[str]) -> int:
     """Train all ways and print a line for each; return 1 where one failed or lies outside its bound."""
     flags = _parser().parse_args(arguments)
-    device, start = cli.device(flags.device), time.perf_counter()
+    device, start = find_device(flags.device), time.perf_counter()
     print(f"{_name(device)}, PyTorch {torch.__version__}")
     zoo, expected, results = load_zoo(DATA), {}, []
     for way in WAYS:
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--epochs", type=cli.count, default=3, help="of each way (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive_int, default=3, help="of each way (default: %(default)s)")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of float32 losses (default: %(default)s)")
     parser.add_argument("--amp_tolerance", type=float, default=3e-2, help="of bfloat16 losses (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which no way begins")

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
+from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.random_elements import transform_each, transform_one_by_one
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.seeding import stream
 from nfn_transformer.training.data import load_zoo, recorded_split
 from nfn_transformer.training.fitted import FittedNetwork
 from nfn_transformer.training.learners import load_fitted
 from nfn_transformer.training.metrics import kendall_tau
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.seeding import stream
-from nfn_transformer.groups.complete import CompleteElement
-from nfn_transformer.groups.random_elements import transform_each, transform_one_by_one
 
 ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
 IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)

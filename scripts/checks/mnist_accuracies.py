@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import number_in
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.generation.images import idx_folder
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dataset", default="mnist", help="name of its data set")
     parser.add_argument("--ckpt_epoch", default="75", help="epoch of the checkpoints")
     parser.add_argument("--images", type=Path, required=True, help="folder with the idx files")
-    parser.add_argument("--test_images", type=cli.number(int, 1), help="use that many of the first test images")
+    parser.add_argument("--test_images", type=number_in(int, 1), help="use that many of the first test images")
     flags = parser.parse_args(arguments)
     zoo = read_zoo(flags.data_path, flags.dataset, flags.ckpt_epoch)
     test = idx_folder(flags.images).limited(None, flags.test_images).test
@@ -42,4 +43,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nfn_transformer import cli
+from nfn_transformer.cli.arguments import HelpFormatter, number_in
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import UserError
 
 _FEWEST_WORDS, _MOST_WORDS = 5, 400
@@ -24,11 +25,11 @@ HAM, SPAM = 1, 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--ham", type=Path, nargs="+", required=True, help="folders of wanted messages")
     parser.add_argument("--spam", type=Path, nargs="+", required=True, help="folders of unwanted ones")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for train.csv and test.csv")
-    parser.add_argument("--test_share", type=cli.number(float, 0, 1), default=0.2, help="part of the texts for testing")
+    parser.add_argument("--test_share", type=number_in(float, 0, 1), default=0.2, help="part of the texts for testing")
     flags = parser.parse_args(arguments)
     ham, spam = _texts(flags.ham), _texts(flags.spam)
     spam = {digest: text for digest, text in spam.items() if digest not in ham}
@@ -82,4 +83,4 @@ def _words(content: bytes) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    cli.run_command(main)
+    run_command(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfn_transformer import cli
+from nfn_transformer.cli.program import EXIT_USER_ERROR, run_command
 
 PACKAGE = Path(__file__).parents[2] / "nfn_transformer"
 
@@ -62,8 +62,8 @@ def run_until(text: str, signal: int, name: str, *arguments) -> tuple[int, str]:
 def fail(main, capsys, *arguments) -> str:
     """The stderr of a command that must end with exit status 2, without a traceback."""
     with pytest.raises(SystemExit) as ended:
-        cli.run_command(main, [str(argument) for argument in arguments])
+        run_command(main, [str(argument) for argument in arguments])
     errors = capsys.readouterr().err
-    assert ended.value.code == cli.EXIT_USER_ERROR
+    assert ended.value.code == EXIT_USER_ERROR
     assert "Traceback" not in errors
     return errors

@@ -91,14 +91,15 @@ def test_numbers_out_of_range_are_refused(flags, message, capsys):
 
 KILLED_AFTER_THE_EPOCH = """
 import os, signal
-from nfn_transformer import cli, main
+from nfn_transformer import main
+from nfn_transformer.cli.program import run_command
 replace = os.replace
 def killing_replace(source, target):
     replace(source, target)
     if os.path.basename(target) == "metrics.csv":
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = killing_replace
-cli.run_command(main.main)
+run_command(main.main)
 """
 
 

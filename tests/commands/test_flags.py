@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from nfn_transformer import cli_flags, main
+from nfn_transformer import main
+from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.errors import UserError
 from nfn_transformer.training import tracking
 
@@ -91,7 +92,7 @@ def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch):
 
 
 def test_explicit_flags_are_those_on_the_command_line():
-    given = cli_flags.explicit_flags(main.build_parser(), ["--lr", "0.1", "--no-wandb", "--seed", "3"])
+    given = shared_flags.explicit_flags(main.build_parser(), ["--lr", "0.1", "--no-wandb", "--seed", "3"])
     assert given == {"lr": 0.1, "wandb": False, "seed": 3}
 
 

@@ -73,7 +73,8 @@ BATCHES = 3  # of 16 among 42 networks
 
 KILLED_IN_BATCH = f"""
 import os, signal, tqdm
-from nfn_transformer import cli, main
+from nfn_transformer import main
+from nfn_transformer.cli.program import run_command
 update, seen = tqdm.tqdm.update, []
 def killing_update(bar, n=1):
     seen.append(n)
@@ -81,12 +82,13 @@ def killing_update(bar, n=1):
         os.kill(os.getpid(), signal.SIGKILL)
     return update(bar, n)
 tqdm.tqdm.update = killing_update
-cli.run_command(main.main)
+run_command(main.main)
 """
 
 KILLED_AFTER_WRITING = """
 import os, signal
-from nfn_transformer import cli, main
+from nfn_transformer import main
+from nfn_transformer.cli.program import run_command
 replace, seen = os.replace, []
 def killing_replace(source, target):
     replace(source, target)
@@ -94,7 +96,7 @@ def killing_replace(source, target):
     if seen.count("{file}") == {times}:
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = killing_replace
-cli.run_command(main.main)
+run_command(main.main)
 """
 
 

@@ -14,13 +14,13 @@ import torch
 from running import ENVIRONMENT, PACKAGE, run
 from symmetry import relative_error
 
-from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.data import prepare
-from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.data import prepare
+from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import split_runs
 

@@ -135,7 +135,8 @@ def test_two_runs_with_one_seed_are_identical(model, runs, bundled_zoo, tmp_path
 
 KILLED_IN_ROUND = """
 import os, signal, tqdm
-from nfn_transformer import cli, {module}
+from nfn_transformer import {module}
+from nfn_transformer.cli.program import run_command
 update, seen = tqdm.tqdm.update, []
 def killing_update(bar, n=1):
     seen.append(n)
@@ -143,19 +144,20 @@ def killing_update(bar, n=1):
         os.kill(os.getpid(), signal.SIGKILL)
     return update(bar, n)
 tqdm.tqdm.update = killing_update
-cli.run_command({module}.main)
+run_command({module}.main)
 """
 
 KILLED_AFTER_WRITING = """
 import os, signal
-from nfn_transformer import cli, {module}
+from nfn_transformer import {module}
+from nfn_transformer.cli.program import run_command
 replace = os.replace
 def killing_replace(source, target):
     replace(source, target)
     if os.path.basename(target) == "{file}":
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = killing_replace
-cli.run_command({module}.main)
+run_command({module}.main)
 """
 
 

@@ -10,8 +10,8 @@ from symmetry import random_transformer, relative_error
 from torch.nn.functional import layer_norm
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, image_logits, patches
 from nfn_transformer.features.graph import ComputationGraph
+from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, image_logits, patches
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 sizes = st.integers(1, 4)

@@ -8,7 +8,7 @@ import torch
 
 from nfn_transformer import make_zoo
 from nfn_transformer.atomic_files import replacing
-from nfn_transformer.cli import run_command
+from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import ZooError
 from nfn_transformer.generation import parts
 from nfn_transformer.generation.arrays import npz_file

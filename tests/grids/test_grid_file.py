@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from test_readme import COMMANDS as PUBLISHED_COMMANDS
 
+from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flag_words, read_grid
+from nfn_transformer.reproduce import COMMANDS
 from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
     XGBOOST_BOOSTING,
     lightgbm_config,
     xgboost_config,
 )
-from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flag_words, read_grid
-from nfn_transformer.reproduce import COMMANDS
 
 TABLES = Path(__file__).parents[2] / "scripts/tables"
 SHIPPED = sorted(path for path in TABLES.glob("*.yaml") if path.name != "models.yaml")

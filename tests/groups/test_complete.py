@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from symmetry import random_transformer, relative_error
 
 from nfn_transformer.generation.images import digits
+from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights import forward
 from nfn_transformer.weights.forward import image_logits, word_logits
-from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9

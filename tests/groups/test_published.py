@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, random_feed_forward, random_transformer, relative_error
 
-from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.groups.published import BlockElement, GroupElement
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.layers.hnps import HNPSPooling, relu
 from nfn_transformer.layers.magep import MAGEPLayer, Products, count_invariants
 from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))

@@ -22,8 +22,8 @@ from nfn_transformer.layers.equivariant import EquivariantBlockLayer
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_from_weights
 
 TOLERANCE = 1e-9
 PAIRS = [(EquivariantBlockLayer, TermByTermEquivariant), (InvariantBlockLayer, TermByTermInvariant)]

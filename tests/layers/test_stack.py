@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from symmetry import random_block, relative_error, symmetry_defect
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer, relu
 from nfn_transformer.features.blocks import read_block
+from nfn_transformer.groups.published import BlockElement
+from nfn_transformer.layers.equivariant import EquivariantBlockLayer, relu
 from nfn_transformer.layers.invariant import InvariantBlockLayer
 from nfn_transformer.layers.stack import block_invariants, feature_invariants
-from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.weights.spec import BlockSpec
 
 TOLERANCE = 1e-9

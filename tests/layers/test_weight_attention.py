@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.layers.permutation import PermutationPooling
 from nfn_transformer.layers.weight_attention import NeuronAttention, NeuronEmbedding
-from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))

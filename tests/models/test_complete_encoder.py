@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from symmetry import random_transformer, relative_error
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.features import probes
+from nfn_transformer.features.probes import PROBES, families, probe_tokens
 from nfn_transformer.features.propagation import (
     BLOCK_INVARIANTS,
     CLASSIFIER_INVARIANTS,
@@ -18,12 +20,10 @@ from nfn_transformer.features.propagation import (
     normalised,
     signal_invariants,
 )
+from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
-from nfn_transformer.features import probes
-from nfn_transformer.features.probes import PROBES, families, probe_tokens
-from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 

@@ -9,10 +9,10 @@ import torch
 from symmetry import random_transformer, relative_error, symmetry_defect
 
 from nfn_transformer.errors import SpecError, UserError
+from nfn_transformer.groups.permutation import PermutationElement
+from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.groups.published import GroupElement
-from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 SPEC = TransformerSpec(

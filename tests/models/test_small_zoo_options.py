@@ -7,11 +7,11 @@ import torch
 from symmetry import random_transformer, relative_error, symmetry_defect
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, Ensemble, build_predictor
-from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
-from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 SPEC = TransformerSpec(

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.zoo.split import split_runs
 
 PUBLISHED = ModelConfig()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nfn_transformer.errors import RunError
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import (
     DataConfig,
     RunConfig,
@@ -13,7 +14,6 @@ from nfn_transformer.training.config import (
     spec_from_json,
     spec_to_json,
 )
-from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 CONFIG = RunConfig(

@@ -7,9 +7,9 @@ import torch
 from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
-from nfn_transformer.training import step
-from nfn_transformer.training.loop import Feeding, train
 from nfn_transformer.seeding import stream_seed
+from nfn_transformer.training import step as training_step
+from nfn_transformer.training.loop import Feeding, train
 
 
 @pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)

@@ -9,19 +9,19 @@ import torch
 from symmetry import symmetry_defect
 
 from nfn_transformer.errors import RunError
+from nfn_transformer.groups.published import GroupElement
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare, recorded_split
 from nfn_transformer.training.final_report import evaluate_best
 from nfn_transformer.training.fitted import FittedNetwork
+from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.predictions import predict_logits
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.saved_predictor import load_predictor
 from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.training.loop import train
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")

@@ -8,17 +8,17 @@ import torch
 from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
-from nfn_transformer.training import loop
-from nfn_transformer.training import step
-from nfn_transformer.training import feature_store
-from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.loop.feature_store import FeatureStore
-from nfn_transformer.loop.optimizer import OPTIMIZERS
-from nfn_transformer.loop.streaming import StreamedZoo
-from nfn_transformer.loop.loop import Feeding, train
-from nfn_transformer.loop.step import build_step
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training import feature_store
+from nfn_transformer.training import loop as training_loop
+from nfn_transformer.training import step as training_step
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.feature_store import FeatureStore
+from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.optimizer import OPTIMIZERS
+from nfn_transformer.training.step import build_step
+from nfn_transformer.training.streaming import StreamedZoo
 from nfn_transformer.zoo.split import Split, split_runs
 
 MODES = [
@@ -128,7 +128,7 @@ def test_a_zoo_is_streamed_where_its_features_do_not_fit(new_trainer, monkeypatc
     made = []
     monkeypatch.setattr(feature_store, "free_bytes", lambda device: free)
     for source in (FeatureStore, StreamedZoo):
-        monkeypatch.setattr(training, source.__name__, lambda *words, own=source: made.append(own) or own(*words))
+        monkeypatch.setattr(training_loop, source.__name__, lambda *words, own=source: made.append(own) or own(*words))
     train([new_trainer(epochs=1)])
     assert made == [kind]
 

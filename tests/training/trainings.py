@@ -3,8 +3,8 @@
 import pytest
 from symmetry import relative_error
 
-from nfn_transformer.training.loop import train
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.loop import train
 
 # What helps on small zoos, in every kind of branch.
 SMALL = {"dropout": 0.3, "standardize": True, "ensemble": 2}

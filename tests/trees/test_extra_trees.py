@@ -8,8 +8,8 @@ from safetensors.numpy import load, save
 from sklearn.ensemble import ExtraTreesRegressor
 
 from nfn_transformer.trees import extra_trees
-from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.config import EXTRA_TREES_BOOSTING, TreeConfig, extra_trees_config
+from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.fitting import Settings, Sides
 from nfn_transformer.trees.libraries import tree_library
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from symmetry import random_transformer
 
-from nfn_transformer.trees import features
-from nfn_transformer.trees.config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
-from nfn_transformer.trees.features import check_readable, features_of_checkpoints, features_of_networks
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.trees import features as tree_features
+from nfn_transformer.trees.config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
+from nfn_transformer.trees.features import check_readable, features_of_checkpoints, features_of_networks
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
 

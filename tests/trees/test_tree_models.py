@@ -8,8 +8,7 @@ import pytest
 import torch
 import xgboost
 
-from nfn_transformer.trees import xgboost_trees
-from nfn_transformer.trees import lightgbm_trees
+from nfn_transformer.trees import lightgbm_trees, xgboost_trees
 from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
     LIGHTGBM_MODELS,

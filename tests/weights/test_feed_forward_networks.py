@@ -10,11 +10,11 @@ from symmetry import symmetry_defect
 from torch import nn
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.layers.hnps import HNPSLayer, relu
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
-from nfn_transformer.groups.monomial import FeedForwardElement
 from nfn_transformer.weights.feed_forward_networks import NetworkLayout, layout_of, read_networks, write_networks
-from nfn_transformer.groups.permutation import PermutationElement
 
 
 def mlp(*sizes: int) -> nn.Sequential:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.zoo.reading import Zoo
 
 BLOCK = BlockSpec(heads=2, width=4, key=2, value=3, hidden=5)

@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from symmetry import random_block, relative_error
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.groups.random_elements import (
@@ -21,6 +18,9 @@ from nfn_transformer.groups.random_elements import (
     transform_each,
     transform_one_by_one,
 )
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.spec import BlockSpec
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.split import split_runs

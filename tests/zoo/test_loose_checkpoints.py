@@ -9,9 +9,9 @@ import torch
 from small_zoo import BLOCK, QUERIES_BIAS, SPEC, RunsCommand, saved, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.zoo.loose_checkpoints import MAX_LISTED, read_loose_checkpoints
 
 SOUND = saved(state_dict(0))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from small_zoo import DEEP, SPEC, WIDE, SmallZoo, assert_same, zoo_of_three_sizes
 
-from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.errors import ZooError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import draw_split, recorded_split, split_record
 from nfn_transformer.training.feature_store import FeatureStore, fits
 from nfn_transformer.training.predictions import predict_logits
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
 

@@ -9,12 +9,12 @@ import torch
 from small_zoo import BLOCK, SPEC, SmallZoo, assert_same, state_dict
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     state_dict_from_weights,
     state_dict_shapes,
     weights_from_state_dict,
 )
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo import parallel
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.reading import read_zoo

@@ -1,18 +1,13 @@
-"""What the commands share: real booleans, checked numbers, and one way to end on a user's mistake."""
+"""Types of command-line arguments: real booleans, numbers within bounds, lists, devices."""
 
 import argparse
 import math
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from nfn_transformer.errors import UserError
-
-EXIT_FAILURE = 1
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 _WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
@@ -53,7 +48,7 @@ def add_boolean(group, name: str, default: bool, help: str) -> None:
     group.add_argument(name, action=_BooleanAction, default=default, help=help)
 
 
-def number(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable[[str], float]:
+def number_in(kind: type, low: float, high: float = float("inf"), above: bool = False) -> Callable[[str], float]:
     """An argparse type: a finite number of this kind in [low, high], or (low, high] with `above`."""
 
     def parse(text: str):
@@ -73,22 +68,22 @@ def number(kind: type, low: float, high: float = float("inf"), above: bool = Fal
 _KINDS = {int: "a whole number", float: "a number"}
 
 
-count = number(int, 1, 2**31 - 1)
+positive_int = number_in(int, 1, 2**31 - 1)
 """An argparse type: how many of something, at least one."""
 
 
-seed = number(int, 0, 2**63 - 1)
+seed_number = number_in(int, 0, 2**63 - 1)
 """An argparse type: the seed of a run."""
 
 
-def channels(text: str) -> tuple[int, ...]:
+def channel_counts(text: str) -> tuple[int, ...]:
     """An argparse type: channel counts separated by commas, as in `10,10`."""
-    return tuple(count(part) for part in text.split(","))
+    return tuple(positive_int(part) for part in text.split(","))
 
 
-def seeds(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
     """An argparse type: different seeds separated by commas, as in `1,2,3`."""
-    found = [seed(part) for part in text.split(",")]
+    found = [seed_number(part) for part in text.split(",")]
     if len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"names a seed twice: {text}")
     return found
@@ -103,7 +98,7 @@ def check_device_name(text: str) -> None:
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,3}))?")
 
 
-def device(text: str) -> torch.device:
+def find_device(text: str) -> torch.device:
     """The device named by `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
@@ -116,22 +111,3 @@ def device(text: str) -> torch.device:
     if text != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device(text)
-
-
-def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> None:
-    """Run a command and end the process.
-
-    The exit status is the command's own, 2 on a user's mistake, 1 where the system fails, 130 on Ctrl-C.
-    """
-    try:
-        status = command(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_USER_ERROR
-    except OSError as error:  # a full disk, a closed pipe: nothing that a traceback would explain
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_FAILURE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    sys.exit(status)

@@ -10,17 +10,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nfn_transformer import cli, cli_flags
+from nfn_transformer.cli import flags as shared_flags
+from nfn_transformer.cli.arguments import find_device
+from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training import tracking
 from nfn_transformer.training.config import RunConfig
+from nfn_transformer.training.distributed import Processes
 from nfn_transformer.training.experiment import Elsewhere, Experiment, begin, reopen
 from nfn_transformer.training.final_report import COMPLETE, evaluate_best, read_summary
 from nfn_transformer.training.learners import Job, load_fitted, train_learners
-from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.loop import Feeding
 from nfn_transformer.training.progress import Progress, Record
 from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.training.loop import Feeding
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
@@ -45,13 +47,13 @@ class TrainingCommand:
     @property
     def path(self) -> Path:
         """Where its file is."""
-        return Path(__file__).with_name(self.program)
+        return Path(__file__).parents[1] / self.program
 
     def run(self, arguments: Sequence[str]) -> int:
         """Train, or go on; test once; report. Returns the exit status."""
         flags = self.build_parser().parse_args(arguments)
         processes = Processes.of_environment()
-        given = cli_flags.explicit_flags(self.build_parser(), arguments)
+        given = shared_flags.explicit_flags(self.build_parser(), arguments)
         self._check(flags, given, processes)
         statuses = []
         if flags.resume is not None:
@@ -95,7 +97,7 @@ class TrainingCommand:
                 out_dirs = [None if place is None else place / f"seed{seed}" for seed in flags.seeds]
             return begin(configs, out_dirs, flags.load_cache, flags.n_workers, processes)
         elsewhere = Elsewhere(
-            device=cli.device(flags.device) if "device" in given else None,
+            device=find_device(flags.device) if "device" in given else None,
             data_path=flags.data_path,
             compile=given.get("compile"),
             cuda_graphs=given.get("cuda_graphs"),
@@ -106,7 +108,7 @@ class TrainingCommand:
         if processes.is_first:
             _describe(experiments)
         trackers: list[tracking.Tracker] = []
-        status = cli.EXIT_FAILURE
+        status = EXIT_FAILURE
         try:
             if processes.is_first:
                 _open_trackers(trackers, flags, experiments)
@@ -116,7 +118,7 @@ class TrainingCommand:
                 places = " ".join(str(experiment.run.path) for experiment in experiments)
                 words = f"python nfn_transformer/{self.program} --resume {places}"
                 print(f"\ninterrupted; go on by: {words}", file=sys.stderr)
-            status = cli.EXIT_INTERRUPTED
+            status = EXIT_INTERRUPTED
         finally:
             for tracker in trackers:
                 tracker.finish(status)
@@ -126,7 +128,7 @@ class TrainingCommand:
 def _device(flags: argparse.Namespace, given: dict[str, object]) -> str:
     """The device that is wanted, as far as it is known before anything else is read."""
     if flags.resume is None or "device" in given:
-        return str(cli.device(flags.device))
+        return str(find_device(flags.device))
     config, _ = RunDirectory.open(flags.resume[0]).read_config()
     return config.device
 
@@ -190,7 +192,7 @@ def _test(experiment: Experiment, progress: Progress, tracker: tracking.Tracker)
     run, config = experiment.run, experiment.config
     if progress.diverged and progress.best is None:
         print(f"stopped: {progress.diverged}; no epoch was finished ({run.path})", file=sys.stderr)
-        return cli.EXIT_FAILURE
+        return EXIT_FAILURE
     fitted = load_fitted(run, torch.device(experiment.learner.device))
     test = evaluate_best(experiment.data, progress, fitted, run, config.seed)
     best = {f"best_validation_{name}": value for name, value in asdict(progress.best.validation).items()}
@@ -205,4 +207,4 @@ def _report_results(run: RunDirectory) -> int:
     if status == COMPLETE:
         return 0
     print(f"stopped: {status}", file=sys.stderr)
-    return cli.EXIT_FAILURE
+    return EXIT_FAILURE

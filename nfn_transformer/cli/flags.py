@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
-from nfn_transformer.cli import HelpFormatter, add_boolean, device, number, seed
-from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
+from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, find_device, number_in, seed_number
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
+from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
 
@@ -38,7 +38,7 @@ def run_config(
         data=data_config(flags),
         predictor=predictor,
         training=training,
-        device=str(device(flags.device)),
+        device=str(find_device(flags.device)),
         versions=installed_versions(),
     )
 
@@ -57,13 +57,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cut_off",
-        type=number(float, 0, 1),
+        type=number_in(float, 0, 1),
         default=0.0,
         help="keep checkpoints of at least this accuracy, a fraction in [0, 1]",
     )
     group.add_argument(
         "--n_heads",
-        type=number(int, 1),
+        type=number_in(int, 1),
         help="heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of the "
         "metadata tells, else 2)",
     )
@@ -83,7 +83,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--train_networks",
-        type=number(int, 1),
+        type=number_in(int, 1),
         help="train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation "
         "and test sides stay (default: all)",
     )
@@ -91,7 +91,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_boolean(group, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
     group.add_argument(
         "--n_workers",
-        type=number(int, 0),
+        type=number_in(int, 0),
         default=0,
         help="processes that read checkpoints, and threads that "
         "read batches ahead where a zoo is streamed; 0: this one alone",
@@ -117,13 +117,13 @@ def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--augment_factor",
-        type=number(int, 2, 1000),
+        type=number_in(int, 2, 1000),
         default=default.augment_factor,
         help="with --augment: how many times its size a side ends up with",
     )
     group.add_argument(
         "--augment_scale",
-        type=number(float, 1e-3, 1e3),
+        type=number_in(float, 1e-3, 1e3),
         default=default.augment_scale,
         help="with --augment: the entries of the matrices M and N are uniform in [-SCALE, SCALE]",
     )
@@ -132,7 +132,7 @@ def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Seed, device and run directory."""
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=seed, default=3, help="of split, parameters and batches")
+    group.add_argument("--seed", type=seed_number, default=3, help="of split, parameters and batches")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
     group.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
     group.add_argument(

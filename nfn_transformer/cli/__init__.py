@@ -1,0 +1,1 @@
+"""Types of arguments, shared flags, and what the training commands share."""
