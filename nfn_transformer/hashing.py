@@ -6,7 +6,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 """2^64 by the golden ratio: its multiples are spread evenly over all 64-bit numbers."""
 
 
-def mixed(keys: Tensor) -> Tensor:
+def splitmix64(keys: Tensor) -> Tensor:
     """Neighbouring 64-bit numbers, int64 of any shape, as unlike ones.
 
     The finalizer of SplitMix64 (Steele et al., OOPSLA 2014). Products overflow as they should.

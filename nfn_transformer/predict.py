@@ -20,10 +20,10 @@ from nfn_transformer.training.bootstrap import tau_interval
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo, recorded_split
 from nfn_transformer.training.final_report import metrics_line
-from nfn_transformer.training.fitted import FittedPredictor
-from nfn_transformer.training.learners import load_fitted
+from nfn_transformer.training.learners import load_trained
 from nfn_transformer.training.predictions import write_predictions
 from nfn_transformer.training.run_directory import RunDirectory, read_json
+from nfn_transformer.training.trained_predictor import TrainedPredictor
 from nfn_transformer.zoo.conditions import Condition
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.places import default_data_path, existing_zoo
@@ -67,8 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_sizes(zoo: Zoo, fitted: FittedPredictor, where: str) -> None:
-    for spec in (spec for spec in zoo.specs if not fitted.reads(spec)):
+def _check_sizes(zoo: Zoo, fitted: TrainedPredictor, where: str) -> None:
+    for spec in (spec for spec in zoo.specs if not fitted.supports(spec)):
         own = fitted.spec
         pairs = ((spec.embedding, own.embedding), (spec.blocks, own.blocks), (spec.classifier, own.classifier))
         differing = next(f"{found} where the run's have {expected}" for found, expected in pairs if found != expected)
@@ -113,7 +113,7 @@ def _own_test_split(run: RunDirectory, data: DataConfig, where: str, must: bool)
     return zoo, index
 
 
-def _score(run: RunDirectory, fitted: FittedPredictor, flags: argparse.Namespace):
+def _score(run: RunDirectory, fitted: TrainedPredictor, flags: argparse.Namespace):
     """Names, predictions and labels of what is scored; the scores are printed."""
     data, own = _labelled_zoo(run, flags), run.read_config()[0].data
     where = own.where if flags.where is None else str(Condition.parse(flags.where))
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         given = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in of_a_zoo[:1])
         raise UserError(f"name either checkpoints, or a labelled zoo by --dataset and --data_path{given}")
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
-    fitted = load_fitted(run, device)
+    fitted = load_trained(run, device)
     labels = None
     if of_a_zoo:
         names, predicted, labels = _score(run, fitted, flags)

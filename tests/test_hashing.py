@@ -2,7 +2,7 @@
 
 import torch
 
-from nfn_transformer.hashing import GOLDEN, mixed, shifted, signed
+from nfn_transformer.hashing import GOLDEN, shifted, signed, splitmix64
 
 
 def test_it_is_splitmix64():
@@ -15,7 +15,7 @@ def test_it_is_splitmix64():
         4593380528125082431,
         16408922859458223821,
     ]
-    assert [number % 2**64 for number in mixed(states).tolist()] == expected
+    assert [number % 2**64 for number in splitmix64(states).tolist()] == expected
 
 
 def test_signed_and_shifted_are_arithmetic_of_64_bits():

@@ -90,7 +90,7 @@ def seed_list(text: str) -> list[int]:
 
 
 def check_device_name(text: str) -> None:
-    """Raise UserError unless the text is `auto`, `cpu`, `cuda` or `cuda:N`; here or elsewhere."""
+    """Raise UserError unless the text is `auto`, `cpu`, `cuda` or `cuda:N`; here or overrides."""
     if text != "auto" and _DEVICE.fullmatch(text) is None:
         raise UserError(f"--device {text}: expected auto, cpu, cuda or cuda:N")
 

@@ -16,10 +16,10 @@ from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training import tracking
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.training.distributed import Processes
-from nfn_transformer.training.experiment import Elsewhere, Experiment, begin, reopen
+from nfn_transformer.training.distributed import Distributed
+from nfn_transformer.training.experiment import Experiment, ResumeOverrides, begin, reopen
 from nfn_transformer.training.final_report import COMPLETE, evaluate_best, read_summary
-from nfn_transformer.training.learners import Job, load_fitted, train_learners
+from nfn_transformer.training.learners import Job, load_trained, train_learners
 from nfn_transformer.training.loop import Feeding
 from nfn_transformer.training.progress import Progress, Record
 from nfn_transformer.training.run_directory import RunDirectory
@@ -52,7 +52,7 @@ class TrainingCommand:
     def run(self, arguments: Sequence[str]) -> int:
         """Train, or go on; test once; report. Returns the exit status."""
         flags = self.build_parser().parse_args(arguments)
-        processes = Processes.of_environment()
+        processes = Distributed.from_environment()
         given = shared_flags.explicit_flags(self.build_parser(), arguments)
         self._check(flags, given, processes)
         statuses = []
@@ -69,7 +69,7 @@ class TrainingCommand:
             statuses.append(self._work(self._experiments(flags, given, processes), flags, processes))
         return max(statuses)
 
-    def _check(self, flags: argparse.Namespace, given: dict[str, object], processes: Processes) -> None:
+    def _check(self, flags: argparse.Namespace, given: dict[str, object], processes: Distributed) -> None:
         """Raise UserError where flags contradict each other."""
         if flags.resume is not None:
             fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
@@ -86,7 +86,7 @@ class TrainingCommand:
             raise UserError(f"torchrun shares one network's training among processes, not {what}; start it by python")
 
     def _experiments(
-        self, flags: argparse.Namespace, given: dict[str, object], processes: Processes
+        self, flags: argparse.Namespace, given: dict[str, object], processes: Distributed
     ) -> list[Experiment]:
         if flags.resume is None:
             config = self.run_config(flags)
@@ -96,25 +96,25 @@ class TrainingCommand:
                 place = flags.out_dir
                 out_dirs = [None if place is None else place / f"seed{seed}" for seed in flags.seeds]
             return begin(configs, out_dirs, flags.load_cache, flags.n_workers, processes)
-        elsewhere = Elsewhere(
+        overrides = ResumeOverrides(
             device=find_device(flags.device) if "device" in given else None,
             data_path=flags.data_path,
             compile=given.get("compile"),
             cuda_graphs=given.get("cuda_graphs"),
         )
-        return reopen(flags.resume, elsewhere, flags.load_cache, flags.n_workers, processes)
+        return reopen(flags.resume, overrides, flags.load_cache, flags.n_workers, processes)
 
-    def _work(self, experiments: list[Experiment], flags: argparse.Namespace, processes: Processes) -> int:
-        if processes.is_first:
+    def _work(self, experiments: list[Experiment], flags: argparse.Namespace, processes: Distributed) -> int:
+        if processes.is_main:
             _describe(experiments)
         trackers: list[tracking.Tracker] = []
         status = EXIT_FAILURE
         try:
-            if processes.is_first:
+            if processes.is_main:
                 _open_trackers(trackers, flags, experiments)
             status = _train_and_test(experiments, flags, trackers, processes)
         except KeyboardInterrupt:
-            if processes.is_first:
+            if processes.is_main:
                 places = " ".join(str(experiment.run.path) for experiment in experiments)
                 words = f"python nfn_transformer/{self.program} --resume {places}"
                 print(f"\ninterrupted; go on by: {words}", file=sys.stderr)
@@ -167,7 +167,7 @@ def _open_trackers(trackers: list[tracking.Tracker], flags: argparse.Namespace, 
 
 
 def _train_and_test(
-    experiments: list[Experiment], flags: argparse.Namespace, trackers: list[tracking.Tracker], processes: Processes
+    experiments: list[Experiment], flags: argparse.Namespace, trackers: list[tracking.Tracker], processes: Distributed
 ) -> int:
     many = len(experiments) > 1
 
@@ -183,7 +183,7 @@ def _train_and_test(
 
     jobs = [job(place, experiment) for place, experiment in enumerate(experiments)]
     progresses = train_learners(jobs, Feeding(flags.stream, flags.n_workers), processes)
-    if not processes.is_first:
+    if not processes.is_main:
         return 0
     return max(_test(*parts) for parts in zip(experiments, progresses, trackers, strict=True))
 
@@ -193,7 +193,7 @@ def _test(experiment: Experiment, progress: Progress, tracker: tracking.Tracker)
     if progress.diverged and progress.best is None:
         print(f"stopped: {progress.diverged}; no epoch was finished ({run.path})", file=sys.stderr)
         return EXIT_FAILURE
-    fitted = load_fitted(run, torch.device(experiment.learner.device))
+    fitted = load_trained(run, torch.device(experiment.learner.device))
     test = evaluate_best(experiment.data, progress, fitted, run, config.seed)
     best = {f"best_validation_{name}": value for name, value in asdict(progress.best.validation).items()}
     tracker.summarize({**best, **{f"test_{name}": value for name, value in asdict(test).items()}})

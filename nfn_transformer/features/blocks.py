@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import BlockWeights, TensorFields
+from nfn_transformer.weights.containers import BlockWeights, TensorTree
 
 
 @dataclass(frozen=True)
-class BlockFeatures(TensorFields):
+class BlockFeatures(TensorTree):
     """Numbers of one block, which carry all that the layers can see of it.
 
     Shapes: scalars [b, d, D^2 + 3 D + 2], QK and then VO 1 and the sums of the other tensors, in the order of

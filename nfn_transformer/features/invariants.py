@@ -21,7 +21,7 @@ from nfn_transformer.features.propagation import (
     normalised,
     signal_invariants,
 )
-from nfn_transformer.weights.containers import TensorFields, TransformerWeights
+from nfn_transformer.weights.containers import TensorTree, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 # As many networks are read at once as need so many numbers for their signals.
@@ -31,7 +31,7 @@ _FARTHEST = 1e3
 
 
 @dataclass(frozen=True)
-class Invariants(TensorFields):
+class Invariants(TensorTree):
     """Of b networks: blocks [b, L, F BLOCK_INVARIANTS] and rest [b, F (SIGNAL_INVARIANTS + CLASSIFIER_INVARIANTS)],
     with F families of probes."""
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.forward import embed_patches, embed_words, patches
 from nfn_transformer.weights.spec import EmbeddingSpec, TransformerSpec
@@ -46,17 +46,17 @@ def _images(spec: EmbeddingSpec) -> list[Tensor]:
     size = (rows * spec.patch[0], spec.tokens // rows * spec.patch[1])
     found = []
     for cells, level, sharpness in _BLOBS:
-        coarse = torch.randn(PROBES, spec.channels, cells, cells, generator=stream(0, "probes", cells))
+        coarse = torch.randn(PROBES, spec.channels, cells, cells, generator=make_generator(0, "probes", cells))
         smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
         found.append(torch.tanh(sharpness * (smooth - level)))
-    noise = torch.rand(PROBES, spec.channels, *size, generator=stream(0, "probes", "noise"))
+    noise = torch.rand(PROBES, spec.channels, *size, generator=make_generator(0, "probes", "noise"))
     return [*found, 2 * noise - 1]
 
 
 @lru_cache(maxsize=4)
 def _texts(width: int) -> list[Tensor]:
     """Families of texts [PROBES, tokens, D]: vectors of words, frequent ones more often, and more or less padding."""
-    generator = stream(0, "probes", "texts")
+    generator = make_generator(0, "probes", "texts")
     vectors = torch.randn(_WORDS, width, generator=generator)
     frequencies = 1 / torch.arange(1.0, _WORDS + 1)
     found = []

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfn_transformer.hashing import GOLDEN, mixed, signed
-from nfn_transformer.seeding import stream_seed
+from nfn_transformer.hashing import GOLDEN, signed, splitmix64
+from nfn_transformer.seeding import derive_seed
 
 _LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
 
@@ -39,7 +39,7 @@ class PopulationDropout:
         """Args: probabilities in [0, 1), one a network; the zoo's seed and the numbers of the runs."""
         self._any = any(probabilities)
         self._calls = 0
-        keys = [stream_seed(seed, "run", run, "dropout") for run in runs]
+        keys = [derive_seed(seed, "run", run, "dropout") for run in runs]
         self._keys = torch.tensor(keys, dtype=torch.int64, device=device)
         # In 65536ths, as each number is dropped or kept by 16 bits.
         self._dropped = (torch.tensor(probabilities, dtype=torch.float64, device=device) * 2**16).round()
@@ -56,7 +56,7 @@ class PopulationDropout:
         size = activations[0].numel()
         keys = self._keys + signed(self._calls * GOLDEN)
         # Two numbers from one hash: its bits are as good as each other.
-        bits = random_bits(mixed(keys), -(-size // 2)).view(torch.int16)[:, :size]
+        bits = random_bits(splitmix64(keys), -(-size // 2)).view(torch.int16)[:, :size]
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)
         return activations * (kept * scale[:, None]).view_as(activations)

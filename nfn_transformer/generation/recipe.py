@@ -30,7 +30,7 @@ import yaml
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.optimizers import RULES
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 
 LEARNING_RATES: dict[str, tuple[float, ...]] = {
     "sgd": (0.03, 0.05, 0.07, 0.1, 0.2, 0.3),
@@ -87,7 +87,7 @@ class Recipe:
         return tuple(max(1, round(factor * width)) for factor in self.mlp_factor) or (self.hidden,)
 
     def _random(self, seed: int, number: int) -> Run:
-        generator = stream(seed, "run", number, "hyperparameters")
+        generator = make_generator(seed, "run", number, "hyperparameters")
 
         def choose(values: tuple):
             return values[int(torch.randint(len(values), (), generator=generator))]

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.init import trunc_normal_
 
 from nfn_transformer.generation.samples import LabelledSamples
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.forward import positional_encoding
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes
@@ -21,7 +21,7 @@ POSITION_KEY = "embedding.pos_embedding"
 
 def run_streams(seed: int, runs: Sequence[int], purpose: str) -> list[Generator]:
     """A generator for each of these runs."""
-    return [stream(seed, "run", run, purpose) for run in runs]
+    return [make_generator(seed, "run", run, purpose) for run in runs]
 
 
 def initial_state(spec: TransformerSpec, std: float, generator: Generator) -> dict[str, Tensor]:

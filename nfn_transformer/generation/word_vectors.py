@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.seeding import stream_seed
+from nfn_transformer.seeding import derive_seed
 
 WINDOW = 5
 """A word's context: so many words before and after it."""
@@ -36,7 +36,7 @@ def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensi
     information = _pointwise_mutual_information(_context_counts(texts, words))
     if information.nnz == 0:
         raise UserError("--texts: no word stands beside others more often than by chance; --word_vectors gives vectors")
-    decomposition = TruncatedSVD(dimensions, random_state=stream_seed(seed, "word vectors") % 2**32)
+    decomposition = TruncatedSVD(dimensions, random_state=derive_seed(seed, "word vectors") % 2**32)
     scaled = decomposition.fit_transform(information)
     vectors = scaled / np.sqrt(np.maximum(decomposition.singular_values_, np.finfo(np.float64).tiny))
     return vectors / np.sqrt((vectors**2).mean())

@@ -1,4 +1,4 @@
-"""Processes that train a zoo together, started by a launcher of `launch.launchers`: here, or in a cluster."""
+"""Distributed that train a zoo together, started by a launcher of `launch.launchers`: here, or in a cluster."""
 
 import shutil
 import sys

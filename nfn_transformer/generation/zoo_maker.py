@@ -90,7 +90,7 @@ class ZooPlan:
         return found
 
     def configuration(self, data: TaskData) -> dict[str, object]:
-        """All that the networks depend on. The device is not part: a zoo may be finished elsewhere."""
+        """All that the networks depend on. The device is not part: a zoo may be finished overrides."""
         own = {name: getattr(self, name) for name in _CONFIGURED}
         return {"format": FORMAT_VERSION, **own, "runs": [asdict(run) for run in self.runs], "data": data.digest()}
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.weights.containers import BlockWeights, TensorFields
+from nfn_transformer.weights.containers import BlockWeights, TensorTree
 from nfn_transformer.weights.spec import BlockSpec
 
 
 @dataclass(frozen=True)
-class BlockShifts(TensorFields):
+class BlockShifts(TensorTree):
     """What is added to a block's tensors.
 
     Shapes: u_Q, u_K [h, D_k], u_V [h, D_v] and u_A [D_A], along the input coordinate; s_O [h, D_v], s_B [D_A] and

@@ -16,7 +16,7 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 
 
 @dataclass(frozen=True)
-class FeedForwardElement:
+class MonomialElement:
     """One element: for each hidden layer s a permutation [n_s] (int64) and positive scales [n_s]."""
 
     permutations: tuple[Tensor, ...]

@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
@@ -129,7 +129,7 @@ class GroupElement:
     classifier's hidden neurons (`groups.monomial`), or None to leave them alone."""
 
     blocks: tuple[BlockElement, ...]
-    classifier: FeedForwardElement | None = None
+    classifier: MonomialElement | None = None
 
     @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
@@ -148,7 +148,7 @@ class GroupElement:
         """A random element, every block with its own; with `classifier` its hidden neurons are
         permuted and scaled too (only the `hnps` branch is invariant to that)."""
         blocks = tuple(BlockElement.sample(block, generator, condition, dtype) for block in spec.blocks)
-        return cls(blocks, FeedForwardElement.sample(spec.classifier, generator, dtype) if classifier else None)
+        return cls(blocks, MonomialElement.sample(spec.classifier, generator, dtype) if classifier else None)
 
     def act(self, weights: TransformerWeights) -> TransformerWeights:
         """The transformed weights; the embedding stays."""

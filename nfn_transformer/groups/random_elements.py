@@ -7,14 +7,14 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.weights.containers import BlockWeights, TensorFields, TransformerWeights
+from nfn_transformer.weights.containers import BlockWeights, TensorTree, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 MOST_CONDITION = 1e4
 
-Weights = TypeVar("Weights", bound=TensorFields)
+Weights = TypeVar("Weights", bound=TensorTree)
 
 
 class Element(Protocol):
@@ -50,7 +50,7 @@ def transform_each(
     moved = replace(weights, blocks=tuple(blocks))
     if not classifier:
         return moved
-    samples = (FeedForwardElement.sample(spec.classifier, generator) for _ in range(weights.batch))
+    samples = (MonomialElement.sample(spec.classifier, generator) for _ in range(weights.batch))
     return replace(
         moved, classifier=transform_one_by_one(samples, weights.classifier).to(weights.classifier.biases[0].dtype)
     )

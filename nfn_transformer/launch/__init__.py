@@ -1,1 +1,1 @@
-"""Processes and cluster jobs that other commands start."""
+"""Distributed and cluster jobs that other commands start."""

@@ -85,7 +85,7 @@ def build_launcher(
 
 
 class ProcessLauncher:
-    """Processes of this machine, each with its slot's environment."""
+    """Distributed of this machine, each with its slot's environment."""
 
     def __init__(self, environments: list[dict[str, str]]):
         self.environments, self.slots = environments, len(environments)

@@ -7,7 +7,7 @@ drop alone, and no random generator has to be kept. A network is known by its pl
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.hashing import GOLDEN, mixed, signed
+from nfn_transformer.hashing import GOLDEN, signed, splitmix64
 
 _BITS, _LEAST = 31, -(1 << 63)
 
@@ -33,7 +33,7 @@ class Dropout(nn.Module):
             return numbers
         count = numbers.shape[1:].numel()  # there may be no network: of a batch's last part one process has none
         places = torch.arange(1, count + 1, device=numbers.device) * self.golden
-        bits = mixed(mixed(keys + signed(self.number * GOLDEN))[:, None] + places)
+        bits = splitmix64(splitmix64(keys + signed(self.number * GOLDEN))[:, None] + places)
         # The highest bits as an unsigned number, compared as signed ones.
         kept = (bits ^ _LEAST) >= (round(self.probability * 2**_BITS) << (64 - _BITS)) + _LEAST
         return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)

@@ -68,7 +68,7 @@ class Standardised(nn.Module):
         return of_groups if self.group is None else of_groups[self.group]
 
 
-class Again:
+class Reiterable:
     """What a function gives anew each time that it is gone through.
 
     Args:

@@ -1,6 +1,6 @@
 """Branches of the predictor: each maps one part of a network's weights to numbers [b, out].
 
-A branch works in two steps. `read` makes features from the weights by no parameter of its own, so that this is done
+A branch works in two steps. `featurize` makes features from the weights by no parameter of its own, so that this is done
 once for a network and not in every epoch; `from_features` maps features to numbers. Calling a branch does both.
 """
 
@@ -54,22 +54,22 @@ def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
 class Branch(nn.Module):
     """What all branches share.
 
-    Attributes: reads_slowly, whether `read` takes long, so that features are better kept than made again;
-    learns_scales, whether `learn_scales` is to be called before the first epoch.
+    Attributes: is_slow_to_featurize, whether `featurize` takes long, so that features are better kept than made again;
+    needs_normalization, whether `fit_normalization` is to be called before the first epoch.
     """
 
-    reads_slowly = False
-    learns_scales = False
+    is_slow_to_featurize = False
+    needs_normalization = False
 
-    def read(self, weights: TransformerWeights):
+    def featurize(self, weights: TransformerWeights):
         """Features of b networks, tensors [b, ...], from their weights with one channel."""
         raise NotImplementedError
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Whether it reads networks of a spec that is not the one that it was made for."""
         return False
 
-    def learn_scales(self, seen: Iterable) -> None:
+    def fit_normalization(self, seen: Iterable) -> None:
         """Take scales of inputs from the training split's features; `seen` is gone through several times."""
 
     def from_features(self, features, keys: Tensor | None = None) -> Tensor:
@@ -78,7 +78,7 @@ class Branch(nn.Module):
 
     def forward(self, weights: TransformerWeights) -> Tensor:
         """Weights with one channel to [b, out]."""
-        return self.from_features(self.read(weights))
+        return self.from_features(self.featurize(weights))
 
 
 class EquivariantEncoder(Branch):
@@ -100,14 +100,14 @@ class EquivariantEncoder(Branch):
         self.block_norms = nn.ModuleList(nn.LayerNorm(last) for _ in blocks)
         self.norm = nn.LayerNorm(last * len(blocks))
         self.head = readout_head(last * len(blocks), config.num_out_encoder, config.dropout)
-        self.learns_scales = config.standardize
+        self.needs_normalization = config.standardize
         self.sizes = nn.ModuleList(Sizes(6) for _ in blocks) if config.standardize else None
 
-    def read(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
+    def featurize(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
         """Features of the encoder blocks."""
         return tuple(read_block(block) for block in weights.blocks)
 
-    def learn_scales(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
+    def fit_normalization(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
         """Take the size of each tensor of each block."""
         for place, sizes in enumerate(self.sizes):
             sizes.learn(blocks[place].parts for blocks in seen)
@@ -157,14 +157,14 @@ class FeedForwardBranch(Branch):
         layers, pooling = (_attention_layers if self._attends else _linear_layers)(spec.classifier, config)
         self.layers, self.pooling = nn.ModuleList(layers), pooling
         self.head = readout_head(self.pooling.features, config.num_out_classify, config.dropout)
-        self.learns_scales = config.standardize
+        self.needs_normalization = config.standardize
         self.sizes = Sizes(2 * spec.classifier.layers) if config.standardize else None
 
-    def read(self, weights: TransformerWeights) -> FeedForwardWeights:
+    def featurize(self, weights: TransformerWeights) -> FeedForwardWeights:
         """The classifier's weights themselves."""
         return weights.classifier
 
-    def learn_scales(self, seen: Iterable[FeedForwardWeights]) -> None:
+    def fit_normalization(self, seen: Iterable[FeedForwardWeights]) -> None:
         """Take the size of each tensor."""
         self.sizes.learn(weights.tensors() for weights in seen)
 
@@ -190,14 +190,14 @@ class FlatBranch(Branch):
     def __init__(self, numbers: Callable[[TransformerWeights], Tensor], groups: list[int], config: ModelConfig):
         super().__init__()
         self._numbers = numbers
-        self.learns_scales = config.standardize
+        self.needs_normalization = config.standardize
         self.scale = Standardised(groups, log_magnitudes=config.log_magnitudes) if config.standardize else None
 
-    def read(self, weights: TransformerWeights) -> Tensor:
+    def featurize(self, weights: TransformerWeights) -> Tensor:
         """The numbers [b, inputs]."""
         return self._numbers(weights)
 
-    def learn_scales(self, seen: Iterable[Tensor]) -> None:
+    def fit_normalization(self, seen: Iterable[Tensor]) -> None:
         """Take the scale of each group."""
         self.scale.learn(seen)
 

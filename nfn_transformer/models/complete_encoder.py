@@ -18,7 +18,7 @@ from nfn_transformer.features.invariants import (
     read_invariants,
 )
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
-from nfn_transformer.layers.scaling import Again, Standardised
+from nfn_transformer.layers.scaling import Reiterable, Standardised
 from nfn_transformer.models.branches import Branch
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
@@ -42,8 +42,8 @@ class CompleteEncoder(Branch):
         SpecError: the networks have no blocks, blocks of several widths, or a classifier that has not two layers.
     """
 
-    reads_slowly = True
-    learns_scales = True
+    is_slow_to_featurize = True
+    needs_normalization = True
 
     def __init__(self, spec: TransformerSpec, outputs: int, dropout: float = 0.0):
         super().__init__()
@@ -58,21 +58,21 @@ class CompleteEncoder(Branch):
         first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, outputs)
         self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
 
-    def read(self, weights: TransformerWeights) -> Invariants:
+    def featurize(self, weights: TransformerWeights) -> Invariants:
         """Invariants of b networks."""
         return read_invariants(weights)
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Networks of other sizes too, as long as they have an embedding where those that it learned from had one."""
         return has_like_invariants(self.spec, spec)
 
-    def learn_scales(self, seen: Iterable[Invariants]) -> None:
+    def fit_normalization(self, seen: Iterable[Invariants]) -> None:
         """Take the scales of all invariants from networks, the training split's; before the first epoch.
 
         Blocks share a scale, as they share all that follows.
         """
-        self.block_scale.learn(Again(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
-        self.rest_scale.learn(Again(lambda: (part.rest for part in seen)))
+        self.block_scale.learn(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
+        self.rest_scale.learn(Reiterable(lambda: (part.rest for part in seen)))
 
     def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
         """Invariants to [b, outputs]; blocks that a network does not have are NaN."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
-from nfn_transformer.hashing import GOLDEN, mixed, signed
+from nfn_transformer.hashing import GOLDEN, signed, splitmix64
 from nfn_transformer.layers.dropout import number_dropouts
-from nfn_transformer.layers.scaling import Again
+from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.branches import (
     FEATURES,
     Branch,
@@ -24,14 +24,14 @@ from nfn_transformer.models.branches import (
 )
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.seeding import stream_seed
-from nfn_transformer.weights.containers import FeedForwardWeights, TensorFields, TransformerWeights
+from nfn_transformer.seeding import derive_seed
+from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 
 
 @dataclass(frozen=True)
-class Features(TensorFields):
+class Features(TensorTree):
     """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch.
 
     `network` [b], int64, are numbers that tell a zoo's networks apart, by which dropout chooses; None outside training.
@@ -56,7 +56,7 @@ class Predictor(nn.Module):
     spec: TransformerSpec
     config: ModelConfig
 
-    def read(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: TransformerWeights) -> Features:
         """What the branches see of the weights, made by no parameter: once for a network, not in every epoch.
 
         Raises:
@@ -64,21 +64,21 @@ class Predictor(nn.Module):
         """
         raise NotImplementedError
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Whether it reads networks of these sizes: those that it was made for, and others where all branches do."""
         raise NotImplementedError
 
     @property
-    def reads_slowly(self) -> bool:
-        """Whether `read` takes long, so that its features are better kept than made again."""
+    def is_slow_to_featurize(self) -> bool:
+        """Whether `featurize` takes long, so that its features are better kept than made again."""
         raise NotImplementedError
 
     @property
-    def learns_scales(self) -> bool:
-        """Whether `learn_scales` is to be called before the first epoch."""
+    def needs_normalization(self) -> bool:
+        """Whether `fit_normalization` is to be called before the first epoch."""
         raise NotImplementedError
 
-    def learn_scales(self, seen: Iterable[Features]) -> None:
+    def fit_normalization(self, seen: Iterable[Features]) -> None:
         """Take the scales of inputs, where this model standardises any, from the training split's networks.
 
         `seen` is gone through several times.
@@ -90,7 +90,7 @@ class Predictor(nn.Module):
         raise NotImplementedError
 
     def from_features(self, features: Features) -> Tensor:
-        """The logit of the predicted accuracy, [b], from what `read` gave for b networks."""
+        """The logit of the predicted accuracy, [b], from what `featurize` gave for b networks."""
         raise NotImplementedError
 
     def forward(self, weights: TransformerWeights) -> Tensor:
@@ -99,7 +99,7 @@ class Predictor(nn.Module):
         Raises:
             SpecError: the weights have sizes that it does not read.
         """
-        return self.from_features(self.read(weights))
+        return self.from_features(self.featurize(weights))
 
     def predict(self, weights: TransformerWeights) -> Tensor:
         """The predicted accuracy in (0, 1), [b].
@@ -147,32 +147,32 @@ class AccuracyPredictor(Predictor):
         named = {"encoder": self.encoder, "classifier": self.classifier, "embedding": self.embedding}
         return {name: branch for name, branch in named.items() if branch is not None}
 
-    def read(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: TransformerWeights) -> Features:
         """See `Predictor`."""
         spec = weights.spec
-        weights.check(spec if self.reads(spec) else self.spec)
+        weights.check(spec if self.supports(spec) else self.spec)
         none = Features(None, None, None)
-        return replace(none, **{name: branch.read(weights) for name, branch in self.branches.items()})
+        return replace(none, **{name: branch.featurize(weights) for name, branch in self.branches.items()})
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """See `Predictor`."""
-        return spec == self.spec or all(branch.reads(spec) for branch in self.branches.values())
+        return spec == self.spec or all(branch.supports(spec) for branch in self.branches.values())
 
     @property
-    def reads_slowly(self) -> bool:
+    def is_slow_to_featurize(self) -> bool:
         """See `Predictor`."""
-        return any(branch.reads_slowly for branch in self.branches.values())
+        return any(branch.is_slow_to_featurize for branch in self.branches.values())
 
     @property
-    def learns_scales(self) -> bool:
+    def needs_normalization(self) -> bool:
         """See `Predictor`."""
-        return any(branch.learns_scales for branch in self.branches.values())
+        return any(branch.needs_normalization for branch in self.branches.values())
 
-    def learn_scales(self, seen: Iterable[Features]) -> None:
+    def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""
         for name, branch in self.branches.items():
-            if branch.learns_scales:
-                branch.learn_scales(Again(lambda name=name: (getattr(features, name) for features in seen)))
+            if branch.needs_normalization:
+                branch.fit_normalization(Reiterable(lambda name=name: (getattr(features, name) for features in seen)))
 
     def begin_epoch(self, key: int) -> None:
         """See `Predictor`."""
@@ -182,7 +182,7 @@ class AccuracyPredictor(Predictor):
         """See `Predictor`."""
         keys = None
         if self.training and self.config.dropout and features.network is not None:
-            keys = mixed(mixed(self.epoch_key + features.network * signed(GOLDEN)))
+            keys = splitmix64(splitmix64(self.epoch_key + features.network * signed(GOLDEN)))
         parts = [branch.from_features(getattr(features, name), keys) for name, branch in self.branches.items()]
         return self.output(torch.cat(parts, dim=1)).squeeze(1)
 
@@ -199,28 +199,28 @@ class Ensemble(Predictor):
         self.members = nn.ModuleList(members)
         self.spec, self.config = members[0].spec, members[0].config
 
-    def read(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: TransformerWeights) -> Features:
         """See `Predictor`; all members see the same."""
-        return self.members[0].read(weights)
+        return self.members[0].featurize(weights)
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """See `Predictor`."""
-        return self.members[0].reads(spec)
+        return self.members[0].supports(spec)
 
     @property
-    def reads_slowly(self) -> bool:
+    def is_slow_to_featurize(self) -> bool:
         """See `Predictor`."""
-        return self.members[0].reads_slowly
+        return self.members[0].is_slow_to_featurize
 
     @property
-    def learns_scales(self) -> bool:
+    def needs_normalization(self) -> bool:
         """See `Predictor`."""
-        return self.members[0].learns_scales
+        return self.members[0].needs_normalization
 
-    def learn_scales(self, seen: Iterable[Features]) -> None:
+    def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""
         first, *others = self.members
-        first.learn_scales(seen)
+        first.fit_normalization(seen)
         for member in others:
             for own, learned in zip(member.buffers(), first.buffers(), strict=True):
                 own.copy_(learned)
@@ -228,7 +228,7 @@ class Ensemble(Predictor):
     def begin_epoch(self, key: int) -> None:
         """See `Predictor`; the first member drops what it would drop alone, the others choose otherwise."""
         for place, member in enumerate(self.members):
-            member.begin_epoch(stream_seed(key, "member", place) if place else key)
+            member.begin_epoch(derive_seed(key, "member", place) if place else key)
 
     def from_features(self, features: Features) -> Tensor:
         """The mean logit of the members, [b]; in training the logits of each, [members, b]."""
@@ -245,7 +245,7 @@ def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> Ac
     for place in range(config.ensemble):
         purpose = ("parameters", place) if place else ("parameters",)
         with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
-            torch.manual_seed(stream_seed(seed, *purpose))
+            torch.manual_seed(derive_seed(seed, *purpose))
             members.append(AccuracyPredictor(spec, config))
     return members[0] if config.ensemble == 1 else Ensemble(members)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer import atomic_files
-from nfn_transformer.seeding import stream_seed
+from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.metrics import Metrics, measure_regression
@@ -76,7 +76,7 @@ def train_trees(config: RunConfig, data: RunData, run: RunDirectory, report: Cal
         validation_labels=data.zoo.labels[validation].numpy(),
     )
     follower = _Follower(data.zoo.labels[validation], config.training, run, report)
-    seed = stream_seed(config.seed, "trees") % 2**31
+    seed = derive_seed(config.seed, "trees") % 2**31
     settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
     try:
         with follower.bar:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.metrics import kendall_tau
 
 DRAWS = 1000
@@ -53,7 +53,7 @@ def tau_interval(
     for place, run in enumerate(runs):
         members[number[run]].append(place)
     members = [torch.tensor(places) for places in members]
-    generator = stream(seed, "bootstrap")
+    generator = make_generator(seed, "bootstrap")
     found = []
     for _ in range(draws):
         drawn = torch.randint(len(members), (len(members),), generator=generator).tolist()

@@ -16,7 +16,7 @@ _PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Processes:
+class Distributed:
     """rank, of this process; count, of all; local_rank, among those on this machine."""
 
     rank: int = 0
@@ -24,7 +24,7 @@ class Processes:
     local_rank: int = 0
 
     @classmethod
-    def of_environment(cls) -> "Processes":
+    def from_environment(cls) -> "Distributed":
         """What torchrun tells by RANK, WORLD_SIZE and LOCAL_RANK."""
         rank, count, local_rank = (
             int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
@@ -32,7 +32,7 @@ class Processes:
         return cls(rank, count, local_rank)
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
@@ -67,12 +67,12 @@ class Processes:
             distributed.destroy_process_group()
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Lets the first process through, and the others once it is done."""
-        if self.count > 1 and not self.is_first:
+        if self.count > 1 and not self.is_main:
             distributed.barrier()
         yield
-        if self.count > 1 and self.is_first:
+        if self.count > 1 and self.is_main:
             distributed.barrier()
 
     def share(self, batch: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Processes:
             distributed.all_reduce(number)
         return number
 
-    def from_first(self, value):
+    def broadcast(self, value):
         """What the first process gives; the others give anything."""
         if self.count == 1:
             return value
@@ -94,4 +94,4 @@ class Processes:
         return box[0]
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Distributed()

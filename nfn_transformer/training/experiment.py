@@ -10,7 +10,7 @@ import torch
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, absolute, installed_versions
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
-from nfn_transformer.training.distributed import ALONE, Processes
+from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.learners import Learner, build_learner
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.weights.spec import TransformerSpec
@@ -32,7 +32,7 @@ def begin(
     out_dirs: Sequence[Path | None],
     load_cache: bool = True,
     n_workers: int = 0,
-    processes: Processes = ALONE,
+    processes: Distributed = SINGLE_PROCESS,
 ) -> list[Experiment]:
     """New runs on one zoo. Their directories appear when the zoo, the splits and the models are sound.
 
@@ -46,15 +46,15 @@ def begin(
         UserError: anything in the configuration, the zoo or the directories is not as it must be.
     """
     for out_dir in out_dirs:
-        if out_dir is not None and processes.is_first:
+        if out_dir is not None and processes.is_main:
             check_free(out_dir)
-    with processes.first_goes_first():
+    with processes.main_process_first():
         zoo = load_zoo(configs[0].data, load_cache, n_workers)
     prepared = [_prepare(config, zoo, processes) for config in configs]
     return [_with_directory(*parts, out_dir, processes) for parts, out_dir in zip(prepared, out_dirs, strict=True)]
 
 
-def _prepare(config: RunConfig, zoo: Zoo, processes: Processes) -> tuple[RunConfig, RunData, Learner]:
+def _prepare(config: RunConfig, zoo: Zoo, processes: Distributed) -> tuple[RunConfig, RunData, Learner]:
     split = draw_split(zoo, config.data, config.seed)
     learner = build_learner(replace(config, device=processes.device(config.device)), zoo)
     config = replace(config, device=learner.device, versions={**config.versions, **_shared_by(processes)})
@@ -62,22 +62,22 @@ def _prepare(config: RunConfig, zoo: Zoo, processes: Processes) -> tuple[RunConf
 
 
 def _with_directory(
-    config: RunConfig, data: RunData, learner: Learner, out_dir: Path | None, processes: Processes
+    config: RunConfig, data: RunData, learner: Learner, out_dir: Path | None, processes: Distributed
 ) -> Experiment:
     path = None
-    if processes.is_first:
+    if processes.is_main:
         name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}"
         path = RunDirectory.create(out_dir, name, config, data.zoo.spec, data.record, data.zoo.report.csv()).path
-    return Experiment(RunDirectory(processes.from_first(path)), config, data, learner)
+    return Experiment(RunDirectory(processes.broadcast(path)), config, data, learner)
 
 
-def _shared_by(processes: Processes) -> dict[str, str]:
+def _shared_by(processes: Distributed) -> dict[str, str]:
     """Where several processes share a run, their number; it may change the last digits, as that of threads."""
     return {"processes": str(processes.count)} if processes.count > 1 else {}
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ResumeOverrides:
     """What a run that goes on has in place of its own, which decides no numbers beyond rounding; its own where None.
 
     Fields: device; data_path, another place of the same zoo; compile and cuda_graphs, see `TrainingConfig`.
@@ -99,21 +99,21 @@ class Elsewhere:
         return replace(config, training=replace(config.training, **wanted)) if wanted else config
 
 
-AS_IT_BEGAN = Elsewhere()
+NO_OVERRIDES = ResumeOverrides()
 
 
 def reopen(
     paths: Sequence[Path],
-    elsewhere: Elsewhere = AS_IT_BEGAN,
+    overrides: ResumeOverrides = NO_OVERRIDES,
     load_cache: bool = True,
     n_workers: int = 0,
-    processes: Processes = ALONE,
+    processes: Distributed = SINGLE_PROCESS,
 ) -> list[Experiment]:
     """Runs that have begun, with their own configuration, splits, device and number of threads.
 
     Args:
         paths: their directories; of several runs, all of one configuration but for the seed.
-        elsewhere: see there.
+        overrides: see there.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
         processes: those that share one run.
 
@@ -122,7 +122,7 @@ def reopen(
         ZooError: the zoo cannot be read.
     """
     runs = [RunDirectory.open(path) for path in paths]
-    described = [_described(run, elsewhere) for run in runs]
+    described = [_described(run, overrides) for run in runs]
     (config, spec), *others = described
     for path, (other, _) in zip(paths[1:], others, strict=True):
         if replace(other, seed=config.seed, versions=config.versions) != config:
@@ -130,23 +130,23 @@ def reopen(
     if not Path(config.data.data_path).exists():
         raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
     _check_device(config.device)
-    if processes.is_first:
+    if processes.is_main:
         for run in runs:
             run.remove_leftovers()
     _restore_threads(config, processes)
-    with processes.first_goes_first():
+    with processes.main_process_first():
         zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
         raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
     return [_taken_up(run, config, zoo, processes) for run, (config, _) in zip(runs, described, strict=True)]
 
 
-def _described(run: RunDirectory, elsewhere: Elsewhere) -> tuple[RunConfig, TransformerSpec]:
+def _described(run: RunDirectory, overrides: ResumeOverrides) -> tuple[RunConfig, TransformerSpec]:
     config, spec = run.read_config()
-    return elsewhere.applied(config), spec
+    return overrides.applied(config), spec
 
 
-def _taken_up(run: RunDirectory, config: RunConfig, zoo: Zoo, processes: Processes) -> Experiment:
+def _taken_up(run: RunDirectory, config: RunConfig, zoo: Zoo, processes: Distributed) -> Experiment:
     split = recorded_split(zoo, read_json(run.split_file), run.split_file)
     learner = build_learner(replace(config, device=processes.device(config.device)), zoo)
     return Experiment(run, config, prepare(zoo, split, config.data, config.seed), learner)
@@ -157,7 +157,7 @@ def _check_device(device: str) -> None:
         raise RunError(f"the run began on {device}, which is not on this machine; name another by --device")
 
 
-def _restore_threads(config: RunConfig, processes: Processes) -> None:
+def _restore_threads(config: RunConfig, processes: Distributed) -> None:
     """Sums on a CPU are rounded by how they are shared out, so the same bits need as many threads."""
     threads = config.versions.get("threads", "")
     if threads.isdecimal() and 0 < int(threads) <= 1024:
@@ -170,7 +170,7 @@ def _restore_threads(config: RunConfig, processes: Processes) -> None:
         torch.set_num_threads(int(threads))
     now = {"processes": "1", **installed_versions(), **_shared_by(processes)}
     for name, version in {"processes": "1", **config.versions}.items():
-        if now.get(name) != version and processes.is_first:
+        if now.get(name) != version and processes.is_main:
             print(
                 f"warning: the run began with {name} {version}, this is {now.get(name)}; its numbers may differ",
                 file=sys.stderr,

@@ -6,17 +6,17 @@ from dataclasses import asdict
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.bootstrap import TauInterval, tau_interval
 from nfn_transformer.training.data import RunData
-from nfn_transformer.training.fitted import FittedPredictor
 from nfn_transformer.training.metrics import Metrics
 from nfn_transformer.training.plots import plot_predictions
 from nfn_transformer.training.predictions import write_predictions
 from nfn_transformer.training.progress import Progress
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
+from nfn_transformer.training.trained_predictor import TrainedPredictor
 
 COMPLETE = "complete"
 
 
-def evaluate_best(data: RunData, progress: Progress, fitted: FittedPredictor, run: RunDirectory, seed: int) -> Metrics:
+def evaluate_best(data: RunData, progress: Progress, fitted: TrainedPredictor, run: RunDirectory, seed: int) -> Metrics:
     """Test the best epoch or round, once, and write predictions, plot and results.
 
     Args:

@@ -13,16 +13,16 @@ from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.boosting import train_trees
 from nfn_transformer.training.config import NETWORK, RunConfig
 from nfn_transformer.training.data import RunData
-from nfn_transformer.training.distributed import ALONE, Processes
-from nfn_transformer.training.fitted import FittedNetwork, FittedPredictor, FittedTrees
+from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.loop import IN_MEMORY_IF_IT_FITS, Feeding, train
 from nfn_transformer.training.progress import Progress, Record
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.saved_predictor import load_predictor
 from nfn_transformer.training.step import check_preparations
+from nfn_transformer.training.trained_predictor import TrainedNetwork, TrainedPredictor, TrainedTrees
 from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.trees.config import FEATURES
-from nfn_transformer.trees.features import check_readable, reads
+from nfn_transformer.trees.features import check_readable, supports
 from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
@@ -56,7 +56,7 @@ class Job:
 
 
 def train_learners(
-    jobs: Sequence[Job], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Processes = ALONE
+    jobs: Sequence[Job], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Distributed = SINGLE_PROCESS
 ) -> list[Progress]:
     """Train networks all at once, tree models one after another; see `training.train`.
 
@@ -79,7 +79,7 @@ def check_learner(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
             readable = spec == zoo.spec or predictor.reads_several_sizes
         else:
             check_readable(predictor.features, zoo, dataset)
-            readable = reads(predictor.features, zoo.spec, spec)
+            readable = supports(predictor.features, zoo.spec, spec)
         if not readable:
             raise UserError(
                 f"--all_sizes True: zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
@@ -98,7 +98,7 @@ def build_learner(config: RunConfig, zoo: Zoo | MixedZoo) -> Learner:
     return NetworkLearner(config, zoo.spec) if config.model == NETWORK else TreeLearner(config)
 
 
-def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
+def load_trained(run: RunDirectory, device: torch.device) -> TrainedPredictor:
     """The best predictor that a run has left; a network goes to `device`.
 
     Raises:
@@ -107,13 +107,13 @@ def load_fitted(run: RunDirectory, device: torch.device) -> FittedPredictor:
     config, spec = run.read_config()
     if config.model == NETWORK:
         model, _ = load_predictor(run.best_file)
-        return FittedNetwork(model, device)
+        return TrainedNetwork(model, device)
     library = tree_library(config.predictor.library)
     path = run.path / library.file_name
     if not path.is_file():
         raise RunError(f"{path}: no such file; a run writes it after its last round")
     try:
-        return FittedTrees(library.parse(path.read_bytes()), spec, config.predictor.features)
+        return TrainedTrees(library.parse(path.read_bytes()), spec, config.predictor.features)
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None
 
@@ -139,10 +139,10 @@ class NetworkLearner:
             f"{several}{parameters // modes.ensemble:,} parameters"
         )
 
-    def trainer(self, job: Job, processes: Processes) -> Trainer:
+    def trainer(self, job: Job, processes: Distributed) -> Trainer:
         """Its training, taken up where it was stopped if the job says so."""
         trainer = Trainer(
-            self.model, job.data, self.config.training, self.config.seed, job.run, job.report, processes.is_first
+            self.model, job.data, self.config.training, self.config.seed, job.run, job.report, processes.is_main
         )
         if job.resume:
             trainer.resume()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nfn_transformer.layers.scaling import Again
+from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.distributed import ALONE, Processes
+from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.feature_store import FeatureStore, fits, union
 from nfn_transformer.training.host_memory import keep_freed_memory
 from nfn_transformer.training.metrics import Metrics, measure_logits
@@ -39,7 +39,7 @@ IN_MEMORY_IF_IT_FITS = Feeding()
 
 
 def train(
-    trainers: Sequence[Trainer], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Processes = ALONE
+    trainers: Sequence[Trainer], feeding: Feeding = IN_MEMORY_IF_IT_FITS, processes: Distributed = SINGLE_PROCESS
 ) -> list[Progress]:
     """Train the epochs that are left of one run, or of several with one configuration but other seeds.
 
@@ -61,7 +61,7 @@ def train(
     config = trainers[0].config
     total = sum(trainer.batches * config.epochs for trainer in trainers)
     initial = sum(trainer.batches * trainer.finished_epochs for trainer in trainers)
-    hidden = None if processes.is_first else True  # None: only on a terminal
+    hidden = None if processes.is_main else True  # None: only on a terminal
     with tqdm(total=total, initial=initial, unit=" batches", leave=False, disable=hidden) as bar:
         for _, group in itertools.groupby(sorted(trainers, key=_train_size), _train_size):
             _train_together(list(group), sources, config, processes, bar)
@@ -70,9 +70,11 @@ def train(
 
 def _learn_scales(trainer: Trainer, source: Source) -> None:
     """Before the first epoch; a training that goes on has its scales among its weights."""
-    if trainer.model.learns_scales and trainer.finished_epochs == 0:
+    if trainer.model.needs_normalization and trainer.finished_epochs == 0:
         train = trainer.data.split.train
-        trainer.model.learn_scales(Again(lambda: (features for features, _ in source.batches(train, EVALUATION_BATCH))))
+        trainer.model.fit_normalization(
+            Reiterable(lambda: (features for features, _ in source.batches(train, EVALUATION_BATCH)))
+        )
 
 
 def _train_size(trainer: Trainer) -> int:
@@ -87,14 +89,14 @@ def _sources(trainers: Sequence[Trainer], feeding: Feeding) -> dict[int, Source]
 
 def _source(zoo: Zoo, trainers: Sequence[Trainer], feeding: Feeding) -> Source:
     index = union([side for t in trainers for side in (t.data.split.train, t.data.split.validation)])
-    read, device = trainers[0].model.read, trainers[0].device
+    read, device = trainers[0].model.featurize, trainers[0].device
     stream = not fits(read, zoo, len(index), device) if feeding.stream is None else feeding.stream
-    stream = stream and not trainers[0].model.reads_slowly
+    stream = stream and not trainers[0].model.is_slow_to_featurize
     return StreamedZoo(read, zoo, device, feeding.n_workers) if stream else FeatureStore(read, zoo, index, device)
 
 
 def _train_together(
-    trainers: list[Trainer], sources: dict[int, Source], config: TrainingConfig, processes: Processes, bar: tqdm
+    trainers: list[Trainer], sources: dict[int, Source], config: TrainingConfig, processes: Distributed, bar: tqdm
 ) -> None:
     learning, update = [], None
     while left := [trainer for trainer in trainers if not trainer.is_over]:
@@ -108,17 +110,17 @@ def _train_together(
         start = time.perf_counter()
         losses = _train_epoch(active, own, update, processes, bar)
         validations = [
-            _validate(trainer, source) if processes.is_first else None
+            _validate(trainer, source) if processes.is_main else None
             for trainer, source in zip(active, own, strict=True)
         ]
         seconds = time.perf_counter() - start
-        found = processes.from_first(list(zip(losses, validations, strict=True)))
+        found = processes.broadcast(list(zip(losses, validations, strict=True)))
         for trainer, (loss, validation) in zip(active, found, strict=True):
             trainer.finish_epoch(loss, validation, seconds)
 
 
 def _train_epoch(
-    trainers: list[Trainer], sources: list[Source], update: Update, processes: Processes, bar: tqdm
+    trainers: list[Trainer], sources: list[Source], update: Update, processes: Distributed, bar: tqdm
 ) -> list[float]:
     """One pass over each training side, in an order of its own; the mean losses."""
     for trainer in trainers:
@@ -136,7 +138,7 @@ def _train_epoch(
 
 
 def _batches(
-    trainers: list[Trainer], sources: list[Source], batch_size: int, processes: Processes
+    trainers: list[Trainer], sources: list[Source], batch_size: int, processes: Distributed
 ) -> Iterator[tuple[Features, Tensor]]:
     """Features and labels [b, ...] of one trainer's batches, or [m, b, ...] of m trainers'."""
     orders = [trainer.order() for trainer in trainers]

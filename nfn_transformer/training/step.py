@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.distributed import ALONE, Processes
+from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.stacked_models import OfFeatures, StackedModels
 
 Forward = Callable[[Features], Tensor]
@@ -37,7 +37,9 @@ class Step(Protocol):
         """
 
 
-def build_step(model: Predictor | StackedModels, config: TrainingConfig, processes: Processes = ALONE) -> Step:
+def build_step(
+    model: Predictor | StackedModels, config: TrainingConfig, processes: Distributed = SINGLE_PROCESS
+) -> Step:
     """The step that a configuration asks for; what is prepared, compiled or recorded, fits whole batches only.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.predictor import Predictor
-from nfn_transformer.seeding import stream, stream_seed
+from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.epoch_record import EpochRecord
@@ -97,13 +97,15 @@ class Trainer:
         """Make model and optimizer ready for the next epoch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
-        self.model.begin_epoch(stream_seed(self.seed, "dropout", self.finished_epochs + 1))
+        self.model.begin_epoch(derive_seed(self.seed, "dropout", self.finished_epochs + 1))
         self.model.train()
 
     def order(self) -> Tensor:
         """The training side in the next epoch's order, drawn from seed and epoch: int64 [n]."""
         train = self.data.split.train
-        return train[torch.randperm(len(train), generator=stream(self.seed, "batches", self.finished_epochs + 1))]
+        return train[
+            torch.randperm(len(train), generator=make_generator(self.seed, "batches", self.finished_epochs + 1))
+        ]
 
     def finish_epoch(self, train_loss: float, validation: Metrics, seconds: float) -> None:
         """Write the epoch down; one whose loss is not finite ends the training and is not kept."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nfn_transformer.models.predictor import Features
-from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.optimizer import build_optimizer, step_of
 from nfn_transformer.training.stacked_models import StackedModels, StackedOptimizer
 from nfn_transformer.training.step import build_step
@@ -19,7 +19,7 @@ class Update:
         UserError: the configuration wants what this machine cannot do.
     """
 
-    def __init__(self, trainers: Sequence[Trainer], processes: Processes):
+    def __init__(self, trainers: Sequence[Trainer], processes: Distributed):
         config, models = trainers[0].config, [trainer.model for trainer in trainers]
         self._stacked: StackedOptimizer | None = None
         if len(trainers) == 1:

@@ -62,7 +62,7 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
     return found
 
 
-def reads(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
+def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
     """Whether trees that were fitted to such features of networks of `spec` can be asked about networks of `other`."""
     if features == "invariants":
         return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)

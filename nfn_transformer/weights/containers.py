@@ -23,7 +23,7 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         raise SpecError(f"'{name}' has shape {tuple(tensor.shape)}, expected ({wanted})")
 
 
-class TensorFields:
+class TensorTree:
     """What all containers share: mapping a function over their tensors."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -54,7 +54,7 @@ def _map(value, function):
 
 
 @dataclass(frozen=True)
-class BlockWeights(TensorFields):
+class BlockWeights(TensorTree):
     """Weights of one encoder block.
 
     Shapes: W_Q, W_K [b, d, h, D, D_k]; W_V [b, d, h, D, D_v]; W_O [b, d, h, D_v, D];
@@ -103,7 +103,7 @@ def block_shapes(spec: BlockSpec) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class FeedForwardWeights(TensorFields):
+class FeedForwardWeights(TensorTree):
     """Weights of a feed-forward network: weights[s] [b, d, n_(s+1), n_s], biases[s] [b, d, n_(s+1)]."""
 
     weights: tuple[Tensor, ...]
@@ -129,7 +129,7 @@ class FeedForwardWeights(TensorFields):
 
 
 @dataclass(frozen=True)
-class EmbeddingWeights(TensorFields):
+class EmbeddingWeights(TensorTree):
     """Weights of a patch embedding.
 
     Shapes: conv_weight [b, d, D, channels, patch height, patch width]; conv_bias [b, d, D];
@@ -154,7 +154,7 @@ class EmbeddingWeights(TensorFields):
 
 
 @dataclass(frozen=True)
-class TransformerWeights(TensorFields):
+class TransformerWeights(TensorTree):
     """Weights of b whole networks of one shape; `embedding` is None where checkpoints have none."""
 
     blocks: tuple[BlockWeights, ...]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.groups.random_elements import transform_each
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import Split
@@ -41,7 +41,7 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         for copy in range(1, factor):
             place = torch.arange(end, end + len(index))
             end += len(index)
-            _transform(zoo, index, scale, stream(seed, "augmentation", side.name, copy), rows[place[0] : end])
+            _transform(zoo, index, scale, make_generator(seed, "augmentation", side.name, copy), rows[place[0] : end])
             names.extend(f"{zoo.names[i]} (copy {copy})" for i in index.tolist())
             origins.append(index)
             copies.append(place)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.zoo.printing import printable, quoted
 
 TRAIN_SHARE = 0.7
@@ -35,7 +35,7 @@ class Split:
         """
         if count > len(self.train):
             raise ZooError(f"--train_networks {count}: the training side has only {len(self.train)}")
-        drawn = torch.randperm(len(self.train), generator=stream(seed, "train networks"))[:count]
+        drawn = torch.randperm(len(self.train), generator=make_generator(seed, "train networks"))[:count]
         return type(self)(self.train[drawn.sort().values], self.validation, self.test)
 
     def to_names(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -85,7 +85,7 @@ def split_runs(runs: Sequence[str], seed: int) -> Split:
             f"too few runs to split: {len(runs)} checkpoints of {len(distinct)} runs give "
             f"{train} runs for training, {validation} for validation and {test} for the test; each must have one"
         )
-    order = torch.randperm(len(distinct), generator=stream(seed, "split")).tolist()
+    order = torch.randperm(len(distinct), generator=make_generator(seed, "split")).tolist()
     side_of = {distinct[run]: (rank >= train) + (rank >= train + validation) for rank, run in enumerate(order)}
     sides = torch.tensor([side_of[run] for run in runs])
     return Split(*((sides == side).nonzero().flatten() for side in range(3)))

@@ -16,7 +16,7 @@ import torch
 from nfn_transformer.cli.arguments import HelpFormatter, find_device, positive_int
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare
 from nfn_transformer.training.epoch_record import EpochRecord
@@ -60,7 +60,7 @@ def random_zoo(spec: TransformerSpec, networks: int) -> Zoo:
     """A zoo of random weights, normal with standard deviation 0.1, and random accuracies; the same in every process."""
     shapes = state_dict_shapes(spec)
     numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
-    generator = stream(0, "benchmark")
+    generator = make_generator(0, "benchmark")
     names = [f"run{index:06d}_75_0.pt" for index in range(networks)]
     return Zoo(
         spec=spec,

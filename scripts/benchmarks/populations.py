@@ -21,7 +21,7 @@ from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.training_plan import TrainingPlan
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 
 ARCHITECTURE = Architecture(embed_dim=32, n_attention_heads=2, n_layers=2, hidden=64)
 SETTINGS = Hyperparameters("adam", 0.2, 1e-6, 1.0, 0.1, 0.001)
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _random_images(count: int) -> ImageData:
-    generator = stream(0, "benchmark")
+    generator = make_generator(0, "benchmark")
     inputs = torch.rand(count, 1, SIDE, SIDE, generator=generator) * 2 - 1
     part = LabelledSamples(inputs, torch.randint(10, (count,), generator=generator))
     return ImageData(part, part.first(1), classes=10)

@@ -59,7 +59,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     from nfn_transformer.features.flat import flatten_networks
     from nfn_transformer.training.experiment import begin
     from nfn_transformer.training.final_report import evaluate_best
-    from nfn_transformer.training.learners import Job, load_fitted, train_learners
+    from nfn_transformer.training.learners import Job, load_trained, train_learners
     from nfn_transformer.trees.config import LIGHTGBM_MODELS
     from nfn_transformer.trees.libraries import tree_library
 
@@ -75,7 +75,7 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     (experiment,) = begin([config], [archive.with_name(f"run-{model}")])
     run, data = experiment.run, experiment.data
     (progress,) = train_learners([Job(experiment.learner, run, data, False, lambda record: None)])
-    evaluate_best(data, progress, load_fitted(run, torch.device("cpu")), run, config.seed)
+    evaluate_best(data, progress, load_trained(run, torch.device("cpu")), run, config.seed)
     peak = memory("VmHWM") - imports
     numbers = flatten_networks(data.zoo.weights(torch.arange(1))).shape[1]
     return {"flattened": len(data.zoo) * numbers * 4, "peak": peak}

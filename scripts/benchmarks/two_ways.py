@@ -27,9 +27,9 @@ from published_way import (
 from torch.utils.data import DataLoader, default_collate
 
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.distributed import ALONE
+from nfn_transformer.training.distributed import SINGLE_PROCESS
 from nfn_transformer.training.epoch_record import EpochRecord
 from nfn_transformer.training.feature_store import FeatureStore, union
 from nfn_transformer.training.host_memory import keep_freed_memory
@@ -85,7 +85,9 @@ class PublishedWay(Way):
         self.model = self.optimizer = None  # a large one of the case before must make room
         self._make_model(case)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
-        loader = published_loader(zoo, index, case.batch_size, workers=0, generator=stream(SEED, "published batches"))
+        loader = published_loader(
+            zoo, index, case.batch_size, workers=0, generator=make_generator(SEED, "published batches")
+        )
         self.stored: PublishedDataset = loader.dataset
         (self.batch,) = loader  # pinned, where there is a GPU
         self.weights = collated_weights(self.batch[0]).to(self.device)
@@ -112,7 +114,7 @@ class PublishedWay(Way):
     def epochs(self, case: Case, count: int, turn: Turn) -> None:
         """Seconds of collecting the data sets, then those of each epoch, to `turn`."""
         zoo = random_zoo(case.spec, case.networks)
-        split, generator = split_runs(zoo.runs, SEED), stream(SEED, "published batches")
+        split, generator = split_runs(zoo.runs, SEED), make_generator(SEED, "published batches")
         start = time.perf_counter()
         training = published_loader(zoo, split.train, case.batch_size, self.workers, generator)
         validation = published_loader(zoo, split.validation, case.batch_size, self.workers, generator)
@@ -156,9 +158,9 @@ class OurWay(Way):
         config = TrainingConfig(batch_size=case.batch_size, **self.settings)
         self.model = build_predictor(case.spec, case.model, SEED).to(self.device)
         self.move = step_of(build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd))
-        self.step = build_step(self.model, config, ALONE)
+        self.step = build_step(self.model, config, SINGLE_PROCESS)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
-        self.stored, self.index = FeatureStore(self.model.read, zoo, index, self.device), index.to(self.device)
+        self.stored, self.index = FeatureStore(self.model.featurize, zoo, index, self.device), index.to(self.device)
         self.features, _ = self.stored.batch(self.index)
         self.weights = zoo.weights(index).to(self.device)
 
@@ -191,7 +193,7 @@ class OurWay(Way):
             trainer = new_trainer(zoo, case.model, config, SEED, self.device, Path(folder), report)
             split = trainer.data.split
             start = time.perf_counter()
-            FeatureStore(trainer.model.read, zoo, union([split.train, split.validation]), self.device)
+            FeatureStore(trainer.model.featurize, zoo, union([split.train, split.validation]), self.device)
             synchronize(self.device)
             turn(time.perf_counter() - start)
             train([trainer], Feeding(stream=False))

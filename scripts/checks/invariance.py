@@ -18,12 +18,12 @@ import torch
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.random_elements import transform_each, transform_one_by_one
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.data import load_zoo, recorded_split
-from nfn_transformer.training.fitted import FittedNetwork
-from nfn_transformer.training.learners import load_fitted
+from nfn_transformer.training.learners import load_trained
 from nfn_transformer.training.metrics import kendall_tau
 from nfn_transformer.training.run_directory import RunDirectory, read_json
+from nfn_transformer.training.trained_predictor import TrainedNetwork
 
 ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
 IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)
@@ -89,11 +89,11 @@ def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
     config, _ = run.read_config()
     zoo = load_zoo(config.data)
     test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
-    originals, generator = zoo.weights(test), stream(options.seed, "invariance", config.seed)
-    fitted = load_fitted(run, torch.device("cpu"))
+    originals, generator = zoo.weights(test), make_generator(options.seed, "invariance", config.seed)
+    fitted = load_trained(run, torch.device("cpu"))
     if options.group in IN_FLOAT64:
         originals = originals.to(torch.float64)
-        if isinstance(fitted, FittedNetwork):
+        if isinstance(fitted, TrainedNetwork):
             fitted.model.double()
     if options.group in ONE_BY_ONE:
         samples = (ONE_BY_ONE[options.group](zoo.spec, generator) for _ in test)

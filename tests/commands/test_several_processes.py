@@ -60,15 +60,15 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from nfn_transformer.training.distributed import Processes
+from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import Feeding, train
 sys.path[:0] = sys.argv[4:]
 from test_several_processes import double_trainer
 
-processes = Processes.of_environment()
+processes = Distributed.from_environment()
 with processes.joined("cpu"):
     trainer = double_trainer(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
-    trainer.writes = processes.is_first
+    trainer.writes = processes.is_main
     train([trainer], Feeding(stream=int(sys.argv[3]) % 2 == 0), processes)
     torch.save(trainer.model.state_dict(), f"{sys.argv[2]}/rank{processes.rank}.pt")
 """

@@ -16,7 +16,7 @@ from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.generation.streams import PopulationBatches, initial_state
 from nfn_transformer.generation.training_plan import TrainingPlan, lr_factor
-from nfn_transformer.seeding import stream
+from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 SPEC = TransformerSpec((BlockSpec(2, 8, 4, 4, 12),) * 2, FeedForwardSpec((8, 8, 10)), EmbeddingSpec(1, 8, (4, 4), 4))
@@ -227,7 +227,7 @@ def test_crops_are_shifted_images():
 
 
 def test_initial_weights_are_cut_off_normals():
-    state = initial_state(SPEC, 0.3, stream(0, "run", 0, "weights"))
+    state = initial_state(SPEC, 0.3, make_generator(0, "run", 0, "weights"))
     weights = torch.cat([t.flatten() for key, t in state.items() if key.endswith(".weight")])
     assert weights.abs().max() <= 0.6
     assert 0.22 < weights.std() < 0.3

@@ -167,7 +167,7 @@ def test_a_finished_cell(finished, planned):
     threads = json.loads((run / "config.json").read_text())["versions"]["threads"]
     assert result.machine == f"cpu with {threads} threads"
     # It is found from another place and device, too.
-    edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/elsewhere")
+    edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/overrides")
     assert only(planned()).result() == replace(result, machine="cuda:1 with ? threads")
     edit(finished, "results.json", test__tau=None)
     assert math.isnan(only(planned()).result().tau)

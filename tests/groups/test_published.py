@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, random_feed_forward, random_transformer, relative_error
 
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.groups.published import BlockElement, GroupElement
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
@@ -53,9 +53,9 @@ def test_group_axioms_of_a_block(spec, seed, condition):
 @given(spec=feed_forward_specs, seed=seeds)
 def test_group_axioms_of_a_feed_forward_network(spec, seed):
     generator = torch.Generator().manual_seed(seed)
-    f, g = (FeedForwardElement.sample(spec, generator) for _ in range(2))
+    f, g = (MonomialElement.sample(spec, generator) for _ in range(2))
     U = random_feed_forward(spec, 2, 2, generator)
-    assert relative_error(FeedForwardElement.identity(spec).act(U), U) == 0
+    assert relative_error(MonomialElement.identity(spec).act(U), U) == 0
     assert relative_error(g.act(f.act(U)), g.compose(f).act(U)) < TOLERANCE
     assert relative_error(g.inverse().act(g.act(U)), U) < TOLERANCE
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.func import vmap
 
-from nfn_transformer.hashing import mixed
+from nfn_transformer.hashing import splitmix64
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts, number_dropouts
 
-KEYS = mixed(torch.arange(64))
+KEYS = splitmix64(torch.arange(64))
 
 
 def ones(*shape: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_networks_layers_and_keys_choose_differently():
     layers = nn.ModuleList([Dropout(0.5), nn.ModuleList([Dropout(0.5)])])
     number_dropouts(layers)
     first, second = layers[0], layers[1][0]
-    masks = [first(ones(400), KEYS), second(ones(400), KEYS), first(ones(400), mixed(KEYS))]
+    masks = [first(ones(400), KEYS), second(ones(400), KEYS), first(ones(400), splitmix64(KEYS))]
     masks += [masks[0].roll(1, 0), masks[0].roll(-1, 0), masks[0].roll(1, 1)]
     correlations = torch.corrcoef(torch.stack([mask.flatten() for mask in masks])) - torch.eye(6)
     assert correlations.abs().max() < 5 / masks[0].numel() ** 0.5

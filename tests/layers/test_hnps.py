@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling, relu
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
@@ -64,7 +64,7 @@ def slow_hnps(layer: HNPSLayer, U: FeedForwardWeights) -> FeedForwardWeights:
 @given(spec=specs, d=st.integers(1, 3), e=st.integers(1, 3), seed=seeds)
 def test_layers_and_pooling_respect_the_group(spec, d, e, seed):
     generator = torch.Generator().manual_seed(seed)
-    U, g = random_feed_forward(spec, 2, d, generator), FeedForwardElement.sample(spec, generator)
+    U, g = random_feed_forward(spec, 2, d, generator), MonomialElement.sample(spec, generator)
     layer = hnps(spec, d, e, seed)
     assert symmetry_defect(layer, U, g.act, g.act) < TOLERANCE
     assert symmetry_defect(pooling(spec, d, seed), U, g.act) < TOLERANCE

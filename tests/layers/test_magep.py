@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.layers.hnps import HNPSPooling, relu
 from nfn_transformer.layers.magep import MAGEPLayer, Products, count_invariants
 from nfn_transformer.weights.containers import FeedForwardWeights
@@ -84,7 +84,7 @@ def slow_magep(layer: MAGEPLayer, U: FeedForwardWeights, n: int) -> list[torch.T
 @given(spec=specs, d=st.integers(1, 3), e=st.integers(1, 3), seed=seeds)
 def test_layers_respect_the_group(spec, d, e, seed):
     generator = torch.Generator().manual_seed(seed)
-    U, g = random_feed_forward(spec, 2, d, generator), FeedForwardElement.sample(spec, generator)
+    U, g = random_feed_forward(spec, 2, d, generator), MonomialElement.sample(spec, generator)
     first, second, pool = magep(spec, d, e, seed), magep(spec, e, 2, seed + 1), HNPSPooling(spec, 2).double()
     assert symmetry_defect(first, U, g.act, g.act) < TOLERANCE
     assert symmetry_defect(lambda W: pool(relu(second(relu(first(W))))), U, g.act) < TOLERANCE
@@ -105,7 +105,7 @@ def test_layer_equals_the_formulas_product_by_product(spec, d, e, seed):
 @given(spec=specs, seed=seeds)
 def test_invariants_are_unchanged_and_counted(spec, seed):
     generator = torch.Generator().manual_seed(seed)
-    U, g, layer = random_feed_forward(spec, 2, 2, generator), FeedForwardElement.sample(spec, generator), magep(spec)
+    U, g, layer = random_feed_forward(spec, 2, 2, generator), MonomialElement.sample(spec, generator), magep(spec)
 
     def invariants(W):
         return Products(spec, W, layer.Psi, layer.psi).invariants()

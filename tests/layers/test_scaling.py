@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from symmetry import random_block, relative_error
 
 from nfn_transformer.features.blocks import read_block
-from nfn_transformer.layers.scaling import Again, Sizes, Standardised
+from nfn_transformer.layers.scaling import Reiterable, Sizes, Standardised
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
 
@@ -49,7 +49,7 @@ def test_scales_do_not_depend_on_the_parts_in_which_networks_are_seen(groups, lo
     seen = torch.randn(9, sum(groups), generator=torch.Generator().manual_seed(seed)) * 10 + 3
     whole, parts = (Standardised(groups, log_magnitudes=logarithmic) for _ in range(2))
     whole.learn([seen])
-    parts.learn(Again(lambda: iter(seen.split(size))))
+    parts.learn(Reiterable(lambda: iter(seen.split(size))))
     for name, buffer in whole.state_dict().items():
         assert torch.allclose(buffer, parts.state_dict()[name], rtol=1e-6), name
     assert whole(seen).abs().max() <= 4

@@ -43,7 +43,7 @@ specs = st.builds(_spec, sizes, sizes, sizes, sizes, st.integers(1, 3), st.integ
 
 def _predictor(spec: TransformerSpec, weights: TransformerWeights) -> AccuracyPredictor:
     model = build_predictor(spec, CONFIG, seed=1).double()
-    model.learn_scales([model.read(weights)])
+    model.fit_normalization([model.featurize(weights)])
     return model
 
 
@@ -76,7 +76,7 @@ def test_it_changes_no_prediction_on_trained_networks(small, generator):
 def test_in_single_precision_predictions_move_little(small, generator):
     U = small.weights(torch.arange(24))
     model = build_predictor(small.spec, CONFIG, seed=1)
-    model.learn_scales([model.read(U)])
+    model.fit_normalization([model.featurize(U)])
     element = CompleteElement.sample(small.spec, generator, condition=10.0, dtype=torch.float32, amount=0.1)
     before = model(U)
     assert (model(element.act(U)) - before).abs().max() < 0.02 * before.std()
@@ -117,21 +117,21 @@ def test_one_encoder_has_one_size_for_networks_of_all_sizes(generator):
         other = CompleteEncoder(spec, 10).double()
         other.load_state_dict(encoder.state_dict())
         U = random_transformer(spec, 2, generator)
-        assert other.from_features(other.read(U)).shape == (2, 10)
+        assert other.from_features(other.featurize(U)).shape == (2, 10)
 
 
 def test_networks_are_read_each_by_itself(small):
     index = torch.arange(40)  # more than are read at once
     encoder = CompleteEncoder(small.spec, 4)
-    together = encoder.read(small.weights(index))
-    alone = encoder.read(small.weights(index[35:36]))
+    together = encoder.featurize(small.weights(index))
+    alone = encoder.featurize(small.weights(index[35:36]))
     assert relative_error(together[35:36], alone) < 1e-4
 
 
 def test_scales_are_those_of_what_was_seen(small):
     encoder = CompleteEncoder(small.spec, 4)
-    seen = encoder.read(small.weights(torch.arange(50)))
-    encoder.learn_scales([seen[:20], seen[20:]])
+    seen = encoder.featurize(small.weights(torch.arange(50)))
+    encoder.fit_normalization([seen[:20], seen[20:]])
     standard = encoder.rest_scale(seen.rest)
     inside = (seen.rest - encoder.rest_scale.mean).abs() < 4 * encoder.rest_scale.deviation
     assert standard.abs().max() <= 4
@@ -176,7 +176,7 @@ def test_dead_networks_are_read(generator):
     U = random_transformer(spec, 2, generator).map(torch.zeros_like)
     alive = random_transformer(spec, 2, generator).embedding
     for weights in (U, replace(U, embedding=alive)):
-        features = CompleteEncoder(spec, 3).double().read(weights)
+        features = CompleteEncoder(spec, 3).double().featurize(weights)
         assert all(tensor.isfinite().all() for tensor in features.tensors())
 
 
@@ -236,7 +236,7 @@ def test_a_trained_predictor_reads_networks_of_other_sizes(small, generator):
     )
     U = random_transformer(others, 5, generator)
     assert U.spec == others
-    assert model.reads(others)
+    assert model.supports(others)
     predicted = model.predict(U)
     assert predicted.shape == (5,)
     assert predicted.std() > 1e-6
@@ -249,14 +249,14 @@ def test_of_other_sizes_only_what_means_the_same_is_read(small, generator):
     deep = replace(small.spec, classifier=FeedForwardSpec((16, 5, 4, 3)))
     model = _predictor(small.spec, small.weights(torch.arange(4)).to(torch.float64))
     for spec in (without, deep):
-        assert not model.reads(spec)
+        assert not model.supports(spec)
         with pytest.raises(SpecError, match=r"expected|embedding"):
             model(random_transformer(spec, 2, generator))
     smaller = replace(small.spec, blocks=small.spec.blocks[:1])
-    assert model.reads(smaller)
+    assert model.supports(smaller)
     mixed = build_predictor(small.spec, replace(CONFIG, cls_mode="mlp"), seed=1)
-    assert mixed.reads(small.spec)
-    assert not mixed.reads(smaller)
+    assert mixed.supports(small.spec)
+    assert not mixed.supports(smaller)
     with pytest.raises(SpecError, match="weights have 1 blocks, expected 2"):
         mixed.double()(random_transformer(smaller, 2, generator))
 
@@ -276,7 +276,7 @@ def test_one_network_with_huge_weights_spoils_no_scale(small):
     for factor in (1e5, 1e18, 1e37):
         huge = U.map(lambda tensor, factor=factor: torch.cat([tensor[:1] * factor, tensor[1:]]))
         model = build_predictor(small.spec, CONFIG, seed=1).eval()
-        model.learn_scales([model.read(huge)])
+        model.fit_normalization([model.featurize(huge)])
         predicted = model.predict(huge)
         assert torch.isfinite(predicted).all()
         assert predicted[1:].std() > 1e-4

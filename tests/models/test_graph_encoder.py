@@ -28,7 +28,7 @@ def _spec(heads=2, key=3, value=2, hidden=5, blocks=2, with_embedding=True) -> T
 
 def _predictor(U: TransformerWeights, config: ModelConfig = CONFIG) -> AccuracyPredictor:
     model = build_predictor(U.spec, config, seed=1).double()
-    model.learn_scales([model.read(U)])
+    model.fit_normalization([model.featurize(U)])
     return model
 
 
@@ -168,7 +168,7 @@ def test_large_batches_are_read_in_parts(generator, monkeypatch):
 def test_parts_of_a_batch_drop_and_learn_what_the_whole_does(config, generator, monkeypatch):
     U, found = random_transformer(_spec(), 7, generator), []
     model = _predictor(U, replace(config, dropout=0.3)).train()
-    features = model.read(U).of_networks(torch.arange(10, 17))
+    features = model.featurize(U).of_networks(torch.arange(10, 17))
     model.begin_epoch(5)
     for numbers in (1 << 22, 3 * 8 * model.encoder.edge_index.shape[1]):
         monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", {"cpu": numbers})
@@ -183,7 +183,7 @@ def test_in_single_precision_permutations_move_little(small, generator):
     U = small.weights(torch.arange(24))
     for config in CONVOLUTIONS:
         model = build_predictor(U.spec, config, seed=1)
-        model.learn_scales([model.read(U)])
+        model.fit_normalization([model.featurize(U)])
         element = CompleteElement.sample_permutations(small.spec, generator, dtype=torch.float32)
         assert relative_error(model(element.act(U)), model(U)) < 1e-4
 
@@ -193,7 +193,7 @@ def test_double_precision_predicts_what_single_does(small):
     U = small.weights(torch.arange(24))
     for config in CONVOLUTIONS:
         model = build_predictor(U.spec, config, seed=1)
-        model.learn_scales([model.read(U)])
+        model.fit_normalization([model.featurize(U)])
         before = model(U)
         assert relative_error(model.double()(U.to(torch.float64)).float(), before) < 1e-4
 
@@ -201,7 +201,7 @@ def test_double_precision_predicts_what_single_does(small):
 def test_gradients_have_the_same_bits_each_time(small):
     U = small.weights(torch.arange(16))
     model = build_predictor(U.spec, CONFIG, seed=1)
-    features, found, threads = model.read(U), [], torch.get_num_threads()
+    features, found, threads = model.featurize(U), [], torch.get_num_threads()
     torch.set_num_threads(4)
     for _ in range(5):
         model.zero_grad()

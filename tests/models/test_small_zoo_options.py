@@ -25,7 +25,7 @@ OPTIONS = {"dropout": 0.3, "standardize": True, "ensemble": 3}
 def learned(config: ModelConfig, weights: TransformerWeights) -> Ensemble | AccuracyPredictor:
     """A predictor in double precision that has taken its scales from networks."""
     model = build_predictor(SPEC, config, seed=1).double().eval()
-    model.learn_scales([model.read(weights)])
+    model.fit_normalization([model.featurize(weights)])
     return model
 
 
@@ -80,7 +80,7 @@ def test_log_magnitudes_bring_far_networks_near(generator):
         config = ModelConfig("mlp", "no", "no", standardize=True, log_magnitudes=logarithmic)
         model = learned(config, weights)
         branch = model.encoder
-        spread.append(branch.scaled(branch.read(weights))[1:].std().item())
+        spread.append(branch.scaled(branch.featurize(weights))[1:].std().item())
     assert spread[1] > 10 * spread[0]
 
 
@@ -91,7 +91,7 @@ def test_an_ensemble_is_the_mean_of_its_members(generator):
     assert torch.equal(model(weights), logits.mean(0))
     assert logits.std(0).min() > 1e-6
     model.train()
-    assert torch.equal(model.from_features(model.read(weights)), logits)
+    assert torch.equal(model.from_features(model.featurize(weights)), logits)
 
 
 def test_the_first_member_is_the_predictor_alone():
@@ -105,7 +105,7 @@ def test_dropout_depends_on_the_networks_and_the_epoch_alone(generator):
     weights = random_transformer(SPEC, 8, generator)
     for config in (ModelConfig("mlp", "no", "no", dropout=0.4), ModelConfig("complete", "no", "no", dropout=0.4)):
         model = learned(config, weights).train()
-        features = model.read(weights).of_networks(torch.arange(10, 18))
+        features = model.featurize(weights).of_networks(torch.arange(10, 18))
         model.begin_epoch(5)
         first = model.from_features(features)
         assert torch.equal(model.from_features(features), first)

@@ -276,9 +276,9 @@ def test_an_existing_file_is_left_alone(download, zoo, hub):
 
 
 def test_a_missing_file_is_named(scripts, hub):
-    result = scripts.run("download_zoo.sh", "mnist", ZOO_URL=f"{hub.url}/elsewhere")
+    result = scripts.run("download_zoo.sh", "mnist", ZOO_URL=f"{hub.url}/overrides")
     assert result.returncode == 1
-    assert f"{hub.url}/elsewhere/MNIST-Transformers.zip: expected a zip, found HTTP status 404" in result.stderr
+    assert f"{hub.url}/overrides/MNIST-Transformers.zip: expected a zip, found HTTP status 404" in result.stderr
 
 
 def test_an_unknown_zoo_is_a_mistake(download, scripts):

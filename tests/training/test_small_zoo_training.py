@@ -7,7 +7,7 @@ import torch
 from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
-from nfn_transformer.seeding import stream_seed
+from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training import step as training_step
 from nfn_transformer.training.loop import Feeding, train
 
@@ -40,7 +40,7 @@ def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_trainer, mode
     )
     other = new_trainer(2, model_config=replace(model_config, ensemble=1))
     other.model.load_state_dict(both.model.members[1].state_dict())
-    other.model.begin_epoch = lambda key, begin=other.model.begin_epoch: begin(stream_seed(key, "member", 1))
+    other.model.begin_epoch = lambda key, begin=other.model.begin_epoch: begin(derive_seed(key, "member", 1))
     train([both])
     for place, one in enumerate((alone, other)):
         train([one])

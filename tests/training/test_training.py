@@ -15,12 +15,12 @@ from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare, recorded_split
 from nfn_transformer.training.final_report import evaluate_best
-from nfn_transformer.training.fitted import FittedNetwork
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.predictions import predict_logits
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.saved_predictor import load_predictor
+from nfn_transformer.training.trained_predictor import TrainedNetwork
 from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.zoo.split import split_runs
 
@@ -39,7 +39,7 @@ def empty_run(path):
 
 
 def best_of(run):
-    return FittedNetwork(load_predictor(run.best_file)[0], CPU)
+    return TrainedNetwork(load_predictor(run.best_file)[0], CPU)
 
 
 @pytest.fixture

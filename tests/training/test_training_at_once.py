@@ -155,7 +155,7 @@ def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config):
     model = build_predictor(small.spec, model_config, seed=1)
     compiled, plain = (build_step(model, TrainingConfig(compile=flag, batch_size=16)) for flag in (True, False))
     for size in (16, 10):  # a whole batch, and an epoch's last
-        features, labels = model.read(small.weights(torch.arange(size))), small.labels[:size]
+        features, labels = model.featurize(small.weights(torch.arange(size))), small.labels[:size]
         features = features.of_networks(torch.arange(size))
         found = compiled(features, labels, size), [parameter.grad for parameter in model.parameters()]
         expected = plain(features, labels, size), [parameter.grad for parameter in model.parameters()]

@@ -133,9 +133,9 @@ def test_losses_are_those_of_the_training_side_and_rounds_are_as_many_as_asked_f
 
 @MODELS
 def test_the_seed_decides_every_bit(model):
-    (first, predicted), (second, _), (other, elsewhere) = (fit(CONFIGS[model], data(), seed=s) for s in (3, 3, 4))
+    (first, predicted), (second, _), (other, overrides) = (fit(CONFIGS[model], data(), seed=s) for s in (3, 3, 4))
     assert first.content == second.content
-    assert np.abs(predicted - elsewhere).max() > 1e-4
+    assert np.abs(predicted - overrides).max() > 1e-4
     assert first.content != other.content
 
 

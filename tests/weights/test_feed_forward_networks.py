@@ -10,7 +10,7 @@ from symmetry import symmetry_defect
 from torch import nn
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.monomial import FeedForwardElement
+from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.layers.hnps import HNPSLayer, relu
 from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
@@ -71,7 +71,7 @@ def test_permuted_and_scaled_networks_are_the_same_functions(make, generator):
     inputs = torch.randn(shape, generator=generator, dtype=torch.float64)
     network.load_state_dict(state)
     before = network(inputs)
-    for kind in (PermutationElement, FeedForwardElement):
+    for kind in (PermutationElement, MonomialElement):
         g = kind.sample(layout.spec, generator)
         (moved,) = write_networks(g.act(read_networks([state], layout)), layout)
         assert not torch.equal(moved["0.weight"], state["0.weight"])
@@ -90,7 +90,7 @@ def test_stacks_of_layers_are_invariant_on_them(make, generator):
         pool, g = PermutationPooling(layout.spec, 3, outer), PermutationElement.sample(layout.spec, generator, outer)
         assert symmetry_defect(lambda W, a=first, b=second, p=pool: p(relu(b(relu(a(W))))), U, g.act) < 1e-9
     layer = HNPSLayer(layout.spec, d, 2, generator=generator).double()
-    g = FeedForwardElement.sample(layout.spec, generator)
+    g = MonomialElement.sample(layout.spec, generator)
     assert symmetry_defect(layer, U, g.act, g.act) < 1e-9
 
 

@@ -90,7 +90,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     features, labels = store.batch(everyone)
     assert features.encoder.blocks.shape[:2] == (30, 3)
     assert torch.equal(labels, mixed.labels)
-    model.learn_scales([features])
+    model.fit_normalization([features])
     model.eval()
     found = model.from_features(features)
     expected = torch.empty(30)
@@ -107,7 +107,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
 def test_what_is_filled_up_has_no_gradient(mixed):
     model = build_predictor(mixed.spec, replace(COMPLETE, ensemble=1), seed=1)
     features, _ = FeatureStore(model.read, mixed, torch.arange(30), CPU).batch(torch.arange(30))
-    model.learn_scales([features])
+    model.fit_normalization([features])
     model.from_features(features).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 

@@ -104,8 +104,8 @@ def test_pipes_and_links_to_nowhere_are_no_files(zoo):
 
 def test_linked_files_are_read(zoo, tmp_path):
     file = zoo.file("run007_75_7.pt")
-    file.rename(tmp_path / "elsewhere.pt")
-    file.symlink_to(tmp_path / "elsewhere.pt")
+    file.rename(tmp_path / "overrides.pt")
+    file.symlink_to(tmp_path / "overrides.pt")
     assert len(read_zoo(zoo.path, "mnist", progress=False)) == 40
 
 

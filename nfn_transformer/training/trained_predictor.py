@@ -17,7 +17,7 @@ from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
 
 
-class FittedPredictor(Protocol):
+class TrainedPredictor(Protocol):
     """A trained predictor, which learned from networks with the sizes of `spec`.
 
     `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attribute: size, what is
@@ -29,7 +29,7 @@ class FittedPredictor(Protocol):
     @property
     def size(self) -> dict[str, int]: ...
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Whether it can be asked about networks of these sizes."""
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class FittedPredictor(Protocol):
         """Metrics against the true accuracies [n]."""
 
 
-class FittedNetwork:
+class TrainedNetwork:
     """A neural network, whose outputs are logits of accuracies."""
 
     def __init__(self, model: Predictor, device: torch.device):
@@ -56,9 +56,9 @@ class FittedNetwork:
         """The number of its parameters."""
         return {"parameters": sum(parameter.numel() for parameter in self.model.parameters())}
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Whether it can be asked about networks of these sizes."""
-        return self.model.reads(spec)
+        return self.model.supports(spec)
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Logits [n] for the checkpoints that `index` [n] selects."""
@@ -77,7 +77,7 @@ class FittedNetwork:
         return measure_logits(outputs, labels)
 
 
-class FittedTrees:
+class TrainedTrees:
     """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
 
     def __init__(self, model: TreeModel, spec: TransformerSpec, features: str):
@@ -88,9 +88,9 @@ class FittedTrees:
         """The number of its trees."""
         return {"trees": self.model.trees}
 
-    def reads(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: TransformerSpec) -> bool:
         """Whether it can be asked about networks of these sizes."""
-        return tree_features.reads(self.features, self.spec, spec)
+        return tree_features.supports(self.features, self.spec, spec)
 
     def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
         """Accuracies [n] for the checkpoints that `index` [n] selects."""
