@@ -1,7 +1,7 @@
 """Branches of the predictor: each maps one part of a network's weights to numbers [b, out].
 
-A branch works in two steps. `featurize` makes features from the weights by no parameter of its own, so that this is done
-once for a network and not in every epoch; `from_features` maps features to numbers. Calling a branch does both.
+A branch works in two steps. `featurize` makes features from the weights without parameters, once for a network.
+`from_features` maps features to numbers, in every epoch. Calling a branch does both.
 """
 
 import itertools
