@@ -48,9 +48,9 @@ PARTS = (
         "seeds",
         "Several seeds at once",
         f"{BENCHMARKS}/seeds_at_once.py",
-        "--seeds 1 5 --batch_sizes 16 128 --rounds 2",
-        "--seeds 1 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
-        75,
+        "--seeds 1 5 --batch_sizes 16 128 --rounds 2 --cuda_graphs True",
+        "--seeds 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
+        40,
     ),
     Part(
         "zoos",
@@ -61,19 +61,19 @@ PARTS = (
         70,
     ),
     Part(
-        "seeds_graphs",
-        "Several seeds at once, CUDA graphs",
-        f"{BENCHMARKS}/seeds_at_once.py",
-        "--seeds 1 5 --batch_sizes 16 128 --rounds 2 --cuda_graphs True",
-        "--seeds 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
-        40,
-    ),
-    Part(
         "memory",
         "Memory of a training step",
         f"{BENCHMARKS}/training_memory.py",
         "--batch_sizes 16 128 1024",
         "--batch_sizes 8",
+        40,
+    ),
+    Part(
+        "profile",
+        "Profile of a training step",
+        f"{BENCHMARKS}/profile_step.py",
+        "--seeds 1 5 --batch_sizes 16 128",
+        "--seeds 1 2 --batch_sizes 8",
         40,
     ),
     Part(
@@ -99,6 +99,14 @@ PARTS = (
         "--rounds 1 --widths 32 128 --networks 600 --seconds 0.1",
         "--rounds 1 --widths 4 --networks 20 --seconds 0",
         90,
+    ),
+    Part(
+        "seeds_plain",
+        "Several seeds at once, without CUDA graphs",
+        f"{BENCHMARKS}/seeds_at_once.py",
+        "--seeds 1 5 --batch_sizes 16 --rounds 2 --networks 731 --cuda_graphs False",
+        "--seeds 1 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
+        60,
     ),
 )
 

@@ -1,0 +1,87 @@
+"""Print how long a training step keeps a GPU busy, and the operations that take longest, for one seed and for several.
+
+python scripts/benchmarks/profile_step.py [--seeds 1 5] [--batch_sizes 16 128] [--device cuda] [--out FILE]
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from measuring import PUBLISHED, RELEASED, begin, parser, random_zoo, synchronize, write_measurements
+from torch.profiler import ProfilerActivity, profile
+
+from nfn_transformer.cli.arguments import positive_int
+from nfn_transformer.cli.program import run_command
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.feature_store import FeatureStore
+from nfn_transformer.training.optimizer import build_optimizer, step_of
+from nfn_transformer.training.stacked_models import StackedModels
+from nfn_transformer.training.step import build_step
+
+# The profiler says on stderr when it starts and stops, at level 6.
+os.environ.setdefault("KINETO_LOG_LEVEL", "7")
+
+STEPS = 5
+SHOWN = 8
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Profile every number of seeds at every batch size."""
+    made = parser(__doc__, rounds=0)
+    made.add_argument("--seeds", type=positive_int, nargs="+", default=[1, 5], help="how many are trained at once")
+    made.add_argument("--batch_sizes", type=positive_int, nargs="+", default=[16, 128], help="of each seed")
+    flags = made.parse_args(arguments)
+    device = begin(flags)
+    measurements = [_profile(seeds, size, device) for seeds in flags.seeds for size in flags.batch_sizes]
+    for entry in measurements:
+        print(
+            f"\n{entry['seeds']} seeds, batch {entry['batch_size']}: busy for {entry['milliseconds']:.2f} ms a step, "
+            f"{entry['calls']:.0f} operations; among them"
+        )
+        for name, milliseconds, calls in entry["operations"]:
+            print(f"    {milliseconds:.3f} ms in {calls:.0f} calls of {name[:90]}")
+    write_measurements(flags, device, measurements)
+    return 0
+
+
+def _profile(seeds: int, batch_size: int, device: torch.device) -> dict:
+    """Return the mean over some steps, after others that warm up."""
+    zoo = random_zoo(RELEASED, batch_size)
+    models = [build_predictor(RELEASED, PUBLISHED, seed).to(device).train() for seed in range(seeds)]
+    stored = FeatureStore(models[0].featurize, zoo, torch.arange(batch_size), device)
+    index = torch.arange(batch_size, device=device)
+    if seeds > 1:
+        index = index.expand(seeds, batch_size)
+    model = models[0] if seeds == 1 else StackedModels(models)
+    config = TrainingConfig(batch_size=batch_size)
+    compute_gradients = build_step(model, config)
+    update = step_of(build_optimizer(config.optimizer, list(model.parameters()), config.lr, config.wd))
+
+    def step() -> None:
+        compute_gradients(*stored.batch(index), batch_size)
+        update()
+
+    for _ in range(3):
+        step()
+    synchronize(device)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities, acc_events=True) as profiler:
+        for _ in range(STEPS):
+            step()
+        synchronize(device)
+    events = profiler.key_averages()
+    times = [event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total for event in events]
+    rows = [(event.key, time / 1000 / STEPS, event.count / STEPS) for event, time in zip(events, times, strict=True)]
+    rows = sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
+    return {
+        "seeds": seeds,
+        "batch_size": batch_size,
+        "milliseconds": sum(row[1] for row in rows),
+        "calls": sum(row[2] for row in rows),
+        "operations": rows[:SHOWN],
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)
