@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> int:
     if of_a_zoo:
         names, predicted, labels = _score(run, fitted, flags)
     else:
-        names, found = read_loose_checkpoints(flags.checkpoints, fitted.spec, fitted.reads, flags.n_heads)
+        names, found = read_loose_checkpoints(flags.checkpoints, fitted.spec, fitted.supports, flags.n_heads)
         predicted = torch.empty(len(names), dtype=torch.float64)
         for of_one_size in found:
             predicted[of_one_size.places] = fitted.accuracies(fitted.outputs_of(of_one_size.weights))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nfn_transformer.making import estimate as estimates
+from nfn_transformer.generation import estimate as estimates
 
 from nfn_transformer import make_zoo
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run

@@ -86,7 +86,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     """Those of shallow ones are filled up, and what is filled up counts for nothing."""
     model = build_predictor(mixed.spec, COMPLETE, seed=1)
     everyone = torch.arange(30)
-    store = FeatureStore(model.read, mixed, everyone, CPU)
+    store = FeatureStore(model.featurize, mixed, everyone, CPU)
     features, labels = store.batch(everyone)
     assert features.encoder.blocks.shape[:2] == (30, 3)
     assert torch.equal(labels, mixed.labels)
@@ -101,12 +101,12 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     (block, _) = model.members[0].encoder.block_scale.mean, None
     blocks = torch.cat([features.encoder.blocks[i, : (2, 3, 1)[i // 10]] for i in range(30)])
     assert torch.allclose(block, blocks.mean(0), atol=1e-5)
-    assert fits(model.read, mixed, 30, CPU)
+    assert fits(model.featurize, mixed, 30, CPU)
 
 
 def test_what_is_filled_up_has_no_gradient(mixed):
     model = build_predictor(mixed.spec, replace(COMPLETE, ensemble=1), seed=1)
-    features, _ = FeatureStore(model.read, mixed, torch.arange(30), CPU).batch(torch.arange(30))
+    features, _ = FeatureStore(model.featurize, mixed, torch.arange(30), CPU).batch(torch.arange(30))
     model.fit_normalization([features])
     model.from_features(features).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
