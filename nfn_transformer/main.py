@@ -12,7 +12,7 @@ from nfn_transformer.cli.arguments import add_boolean, channel_counts, number_in
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.errors import UserError
-from nfn_transformer.layers.initialization import INIT_TYPES
+from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.models.config import (
     CLASSIFIER_MODES,
     EMBEDDING_MODES,

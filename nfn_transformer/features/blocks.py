@@ -16,8 +16,8 @@ class BlockFeatures(TensorTree):
     """Numbers of one block, which carry all that the layers can see of it.
 
     Shapes: scalars [b, d, D^2 + 3 D + 2], QK and then VO 1 and the sums of the other tensors, in the order of
-    `terms.scalar_terms`; columns [b, d, D_A, D + 2], as in `terms.column_terms`; rows [b, d, D, D + 1], VO
-    transposed and the row sums of W^A, as in `terms.row_terms`; W_A [b, d, D, D_A].
+    `terms.block_terms`; columns [b, d, D_A, D + 2], as there; rows [b, d, D, D + 1], VO
+    transposed and the row sums of W^A, as there; W_A [b, d, D, D_A].
     """
 
     scalars: Tensor
@@ -100,5 +100,5 @@ def scalar_sums(VO_1: Tensor, sum_A: Tensor, sum_B: Tensor, sum_bA: Tensor, b_B:
 
 
 def column_features(W_A: Tensor, b_A: Tensor, W_B: Tensor) -> Tensor:
-    """What the terms of `terms.column_terms` read for each hidden neuron: [b, d, D_A, D + 2]."""
+    """Return the inputs of the column terms for each hidden neuron: [b, d, D_A, D + 2]."""
     return torch.cat([W_A.sum(-2).unsqueeze(-1), W_B, b_A.unsqueeze(-1)], dim=-1)

@@ -9,82 +9,62 @@ The layers commute with permuting and positively scaling hidden neurons (`groups
 Every Phi, phi is also indexed by output and input channel (e, d).
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.layers.initialization import Fan, initialize_term
+from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
-
-def check_weights(weights: FeedForwardWeights, spec: FeedForwardSpec, channels: int) -> None:
-    """Raise SpecError unless weights have these sizes and channels."""
-    weights.check(spec)
-    if weights.channels != channels:
-        raise SpecError(f"feed-forward weights have {weights.channels} channels, expected {channels}")
+SYMMETRY = "hidden neurons permuted and scaled"
 
 
-def require_hidden_layer(spec: FeedForwardSpec) -> None:
-    """Raise SpecError where there is no hidden layer."""
-    if spec.layers < 2:
-        raise SpecError(f"feed-forward sizes {spec.sizes} have no hidden layer; at least one is needed")
+class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
+    """Layer from feed-forward weights of d channels to feed-forward weights of e channels.
 
-
-class HNPSLayer(nn.Module):
-    """Feed-forward weights of d channels to feed-forward weights of e channels.
-
-    Args:
-        spec: sizes n_0, ..., n_L with L of at least 2.
-        in_channels, out_channels: d and e.
-        init_type: one of `layers.initialization.INIT_TYPES`, without the squares of the polynomial layers.
-        generator: source of the initial parameters; PyTorch's own where None.
-
-    Raises:
-        SpecError: the spec has no hidden layer.
+    Arguments: see `WeightSpaceLayer`; no scale is squared.
     """
 
-    def __init__(
-        self,
-        spec: FeedForwardSpec,
-        in_channels: int,
-        out_channels: int,
-        init_type: str = "xavier_normal",
-        generator: torch.Generator | None = None,
-    ):
-        super().__init__()
-        require_hidden_layer(spec)
-        self.spec, self.in_channels = spec, in_channels
-        d, e, n_0, n_L = in_channels, out_channels, spec.sizes[0], spec.sizes[-1]
+    symmetry = SYMMETRY
+
+    def add_terms(self) -> None:
+        """See `WeightSpaceLayer`."""
+        d, e, n_0, n_L, inner = *self._sizes(), self.spec.layers - 2
         self.first_weight = nn.Parameter(torch.empty(e, n_0, d, n_0))
         self.first_weight_from_bias = nn.Parameter(torch.empty(e, n_0, d))
         self.first_bias_from_weight = nn.Parameter(torch.empty(e, d, n_0))
         self.first_bias = nn.Parameter(torch.empty(e, d))
-        self.middle_weights = nn.ParameterList(torch.empty(e, d) for _ in range(spec.layers - 2))
-        self.middle_biases = nn.ParameterList(torch.empty(e, d) for _ in range(spec.layers - 2))
+        self.middle_weights = nn.ParameterList(torch.empty(e, d) for _ in range(inner))
+        self.middle_biases = nn.ParameterList(torch.empty(e, d) for _ in range(inner))
         self.last_weight = nn.Parameter(torch.empty(e, n_L, d, n_L))
         self.last_bias = nn.Parameter(torch.empty(e, n_L, d, n_L))
         self.constant = nn.Parameter(torch.empty(e, n_L))
-        fans = [
-            (self.first_weight, Fan(d * n_0, e * n_0)),
-            (self.first_weight_from_bias, Fan(d, e * n_0)),
-            (self.first_bias_from_weight, Fan(d * n_0, e)),
-            (self.first_bias, Fan(d, e)),
-            *((phi, Fan(d, e)) for phi in (*self.middle_weights, *self.middle_biases)),
-            (self.last_weight, Fan(d * n_L, e * n_L)),
-            (self.last_bias, Fan(d * n_L, e * n_L)),
-            (self.constant, Fan(1, e * n_L)),
-        ]
-        for term, fan in fans:
-            initialize_term(term, fan, init_type, generator)
+
+    def fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`."""
+        d, e, n_0, n_L = self._sizes()
+        yield self.first_weight, Fan(d * n_0, e * n_0)
+        yield self.first_weight_from_bias, Fan(d, e * n_0)
+        yield self.first_bias_from_weight, Fan(d * n_0, e)
+        yield self.first_bias, Fan(d, e)
+        yield from ((phi, Fan(d, e)) for phi in (*self.middle_weights, *self.middle_biases))
+        yield self.last_weight, Fan(d * n_L, e * n_L)
+        yield self.last_bias, Fan(d * n_L, e * n_L)
+        yield self.constant, Fan(1, e * n_L)
+
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Return d, e, n_0 and n_L."""
+        return self.in_channels, self.out_channels, self.spec.sizes[0], self.spec.sizes[-1]
 
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """Feed-forward weights of d channels to feed-forward weights of e channels.
+        """Map feed-forward weights of d channels to feed-forward weights of e channels.
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the layer was built for.
+            SpecError: the weights have other sizes or channels than the layer.
         """
-        check_weights(weights, self.spec, self.in_channels)
+        self.check(weights)
         (first, *middle, last), (first_bias, *middle_biases, last_bias) = weights.weights, weights.biases
         new_first = torch.einsum("epdq,bdnq->benp", self.first_weight, first)
         new_first = new_first + torch.einsum("epd,bdn->benp", self.first_weight_from_bias, first_bias)
@@ -100,43 +80,36 @@ class HNPSLayer(nn.Module):
         )
 
 
-def relu(weights: FeedForwardWeights) -> FeedForwardWeights:
-    """Pointwise ReLU, which commutes with permutations and positive scales."""
-    return weights.map(torch.relu)
-
-
-class HNPSPooling(nn.Module):
-    """Feed-forward weights of d channels to numbers [b, features] that the group leaves unchanged.
+class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
+    """Pooling from feed-forward weights of d channels to numbers [b, out_channels] that the group leaves unchanged.
 
     A hidden neuron's scale multiplies all channels of an entry alike, so each entry is divided by the
     L2 norm of its channels (an entry whose norm is zero stays zero); then follow a learned weight and
     bias per channel and the mean over the permuted dimensions. The last bias passes as it is.
 
+    Args:
+        spec: sizes n_0, ..., n_L with L of at least 2.
+        channels: d.
+
     Raises:
         SpecError: the spec has no hidden layer.
     """
 
-    def __init__(self, spec: FeedForwardSpec, channels: int):
-        super().__init__()
-        require_hidden_layer(spec)
-        self.spec, self.channels = spec, channels
-        tensors = 2 * spec.layers - 1
-        self.scale = nn.Parameter(torch.ones(tensors, channels))
-        self.shift = nn.Parameter(torch.zeros(tensors, channels))
+    symmetry = SYMMETRY
 
-    @property
-    def features(self) -> int:
-        """Numbers that come out per network."""
-        n_0, n_L, L = self.spec.sizes[0], self.spec.sizes[-1], self.spec.layers
-        return self.channels * (n_0 + n_L + (L - 2) + (L - 1) + n_L)
+    def __init__(self, spec: FeedForwardSpec, channels: int):
+        n_0, n_L, L = spec.sizes[0], spec.sizes[-1], spec.layers
+        super().__init__(spec, channels, out_channels=channels * (n_0 + n_L + (L - 2) + (L - 1) + n_L))
+        self.scale = nn.Parameter(torch.ones(2 * L - 1, channels))
+        self.shift = nn.Parameter(torch.zeros(2 * L - 1, channels))
 
     def forward(self, weights: FeedForwardWeights) -> Tensor:
-        """Feed-forward weights of d channels to invariants [b, features].
+        """Map feed-forward weights of d channels to invariants [b, out_channels].
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the pooling was built for.
+            SpecError: the weights have other sizes or channels than the pooling.
         """
-        check_weights(weights, self.spec, self.channels)
+        self.check(weights)
         last = self.spec.layers - 1
         over = [(-2,), *((-2, -1) for _ in range(last - 1)), (-1,), *((-1,) for _ in range(last))]
         pooled = [

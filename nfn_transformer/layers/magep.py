@@ -22,12 +22,12 @@ channel, and each sum over n numbers within them is divided by sqrt(n), so that 
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.hnps import check_weights, require_hidden_layer
-from nfn_transformer.layers.initialization import Fan, initialize_term
+from nfn_transformer.layers.base import Fan, WeightSpaceLayer
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -86,19 +86,20 @@ def count_invariants(spec: FeedForwardSpec) -> int:
     return 3 * n_L * n_0 + (L - 1) * n_L + n_L + 2 * (L - 1)
 
 
-class MAGEPLayer(nn.Module):
-    """Feed-forward weights of d channels to feed-forward weights of e channels.
+class MAGEPLayer(WeightSpaceLayer[FeedForwardSpec]):
+    """Layer from feed-forward weights of d channels to feed-forward weights of e channels.
 
     Args:
-        spec: sizes n_0, ..., n_L with L of at least 2.
-        in_channels, out_channels: d and e.
-        init_type: one of `layers.initialization.INIT_TYPES`, without the squares of the polynomial layers.
-        generator: source of the initial parameters and of Psi and psi; PyTorch's own where None.
-        learn_Psi: whether Psi and psi are learned; else they stay as they were drawn.
+        spec, in_channels, out_channels: see `WeightSpaceLayer`.
+        init_type: one of `layers.base.INIT_TYPES`; no scale is squared.
+        generator: source of the initial parameters and of Psi and psi; PyTorch's own if None.
+        learn_Psi: learn Psi and psi instead of keeping them as they were drawn.
 
     Raises:
         SpecError: the spec has no hidden layer.
     """
+
+    symmetry = "hidden neurons permuted and scaled"
 
     def __init__(
         self,
@@ -109,47 +110,53 @@ class MAGEPLayer(nn.Module):
         generator: torch.Generator | None = None,
         learn_Psi: bool = False,
     ):
-        super().__init__()
-        require_hidden_layer(spec)
-        self.spec, self.in_channels = spec, in_channels
-        d, e, n_0, n_L, L = in_channels, out_channels, spec.sizes[0], spec.sizes[-1], spec.layers
-        Psi = torch.randn(d, n_0, n_L, generator=generator)
-        psi = torch.randn(d, n_L, generator=generator)
-        if learn_Psi:
-            self.Psi, self.psi = nn.Parameter(Psi), nn.Parameter(psi)
-        else:
-            self.register_buffer("Psi", Psi)
-            self.register_buffer("psi", psi)
+        self._learn_Psi = learn_Psi
+        super().__init__(spec, in_channels, out_channels, init_type, generator)
+
+    def add_terms(self) -> None:
+        """See `WeightSpaceLayer`."""
+        d, e, L = self.in_channels, self.out_channels, self.spec.layers
+        n_0, n_L = self.spec.sizes[0], self.spec.sizes[-1]
+        self.Psi, self.psi = (
+            nn.Parameter(Psi) if self._learn_Psi else nn.Buffer(Psi)
+            for Psi in (torch.empty(d, n_0, n_L), torch.empty(d, n_L))
+        )
         self.first_weight = nn.Parameter(torch.empty(3, e, n_0, d, n_0))
         self.first_weight_from_bias = nn.Parameter(torch.empty(e, n_0, d))
         self.middle_weights = nn.ParameterList(torch.empty(3, e, d) for _ in range(L - 2))
         self.last_weight = nn.Parameter(torch.empty(3, e, n_L, d, n_L))
         self.biases_from_weights = nn.ParameterList(torch.empty(3, e, d, n_0) for _ in range(L - 1))
-        # Of b^(i): Wb^(i,1), ..., Wb^(i,i-1), and b^(i) itself.
+        # For b^(i): Wb^(i,1), ..., Wb^(i,i-1), and b^(i) itself.
         self.biases_from_biases = nn.ParameterList(torch.empty(i, e, d) for i in range(1, L))
-        self.last_bias = nn.Parameter(torch.empty(e, n_L, d, count_invariants(spec)))
+        self.last_bias = nn.Parameter(torch.empty(e, n_L, d, count_invariants(self.spec)))
         self.constant = nn.Parameter(torch.empty(e, n_L))
-        inner = [(Phi, Fan(d * (3 * n_0 + i), e)) for i, Phi in enumerate(self.biases_from_weights, start=1)]
-        inner += [(phi, Fan(d * (3 * n_0 + len(phi)), e)) for phi in self.biases_from_biases]
-        fans = [
-            (self.first_weight, Fan(d * (3 * n_0 + 1), e * n_0)),
-            (self.first_weight_from_bias, Fan(d * (3 * n_0 + 1), e * n_0)),
-            *((phi, Fan(3 * d, e)) for phi in self.middle_weights),
-            (self.last_weight, Fan(3 * d * n_L, e * n_L)),
-            *inner,
-            (self.last_bias, Fan(d * count_invariants(spec), e * n_L)),
-            (self.constant, Fan(1, e * n_L)),
-        ]
-        for term, fan in fans:
-            initialize_term(term, fan, init_type, generator)
+
+    def fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`."""
+        d, e, n_0, n_L = self.in_channels, self.out_channels, self.spec.sizes[0], self.spec.sizes[-1]
+        yield self.first_weight, Fan(d * (3 * n_0 + 1), e * n_0)
+        yield self.first_weight_from_bias, Fan(d * (3 * n_0 + 1), e * n_0)
+        yield from ((phi, Fan(3 * d, e)) for phi in self.middle_weights)
+        yield self.last_weight, Fan(3 * d * n_L, e * n_L)
+        yield from ((Phi, Fan(d * (3 * n_0 + i), e)) for i, Phi in enumerate(self.biases_from_weights, start=1))
+        yield from ((phi, Fan(d * (3 * n_0 + len(phi)), e)) for phi in self.biases_from_biases)
+        yield self.last_bias, Fan(d * count_invariants(self.spec), e * n_L)
+        yield self.constant, Fan(1, e * n_L)
+
+    def reset_parameters(self, init_type: str, generator: torch.Generator | None = None) -> None:
+        """Draw Psi, psi and then every term anew."""
+        with torch.no_grad():
+            for Psi in (self.Psi, self.psi):
+                Psi.normal_(generator=generator)
+        super().reset_parameters(init_type, generator)
 
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """Feed-forward weights of d channels to feed-forward weights of e channels.
+        """Map feed-forward weights of d channels to feed-forward weights of e channels.
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the layer was built for.
+            SpecError: the weights have other sizes or channels than the layer.
         """
-        check_weights(weights, self.spec, self.in_channels)
+        self.check(weights)
         L, products = self.spec.layers, Products(self.spec, weights, self.Psi, self.psi)
         first = torch.einsum("fepdq,fbdnq->benp", self.first_weight, torch.stack(products.weights(1, 0)))
         first = first + torch.einsum("epd,bdn->benp", self.first_weight_from_bias, weights.biases[0])

@@ -10,8 +10,8 @@ _FARTHEST = 4.0
 _TINY = 1e-12
 
 
-class Standardised(nn.Module):
-    """Numbers [..., size] with mean 0 and deviation 1 over what `learn` has seen.
+class Standardize(nn.Module):
+    """Map of numbers [..., size] to mean 0 and deviation 1 over the numbers that `fit` has seen.
 
     Args:
         groups: how many neighbouring numbers share mean and deviation, group after group; all 1 where each has its own.
@@ -30,7 +30,7 @@ class Standardised(nn.Module):
         group = None if all(size == 1 for size in groups) else torch.arange(len(groups)).repeat_interleave(sizes)
         self.register_buffer("group", group, persistent=False)
 
-    def learn(self, seen: Iterable[Tensor]) -> None:
+    def fit(self, seen: Iterable[Tensor]) -> None:
         """Take the scales over numbers [m, size] of each part of `seen`, which is gone through up to four times."""
         if self.log_magnitudes:
             # Of numbers that are 0 there is nothing to add, and nobody to share the sum with.
@@ -69,7 +69,7 @@ class Standardised(nn.Module):
 
 
 class Reiterable:
-    """What a function gives anew each time that it is gone through.
+    """Re-iterable: an iterable that starts anew on every pass.
 
     Args:
         iterate: makes an iterator.
@@ -82,8 +82,8 @@ class Reiterable:
         return self._iterate()
 
 
-class Sizes(nn.Module):
-    """Root mean squares of tensors over what `learn` has seen, for each of `count` tensors one number: [count].
+class RootMeanSquares(nn.Module):
+    """Root mean squares of tensors over what `fit` has seen, for each of `count` tensors one number: [count].
 
     Where a group acts linearly on each tensor, dividing by its size commutes with the action; taking off a mean would
     not.
@@ -93,7 +93,7 @@ class Sizes(nn.Module):
         super().__init__()
         self.register_buffer("sizes", torch.ones(count))
 
-    def learn(self, seen: Iterable[Sequence[Tensor]]) -> None:
+    def fit(self, seen: Iterable[Sequence[Tensor]]) -> None:
         """Take the sizes over the tensors [m, ...] of each part that is seen."""
         squares, networks = torch.zeros(len(self.sizes), dtype=torch.float64, device=self.sizes.device), 0
         for tensors in seen:

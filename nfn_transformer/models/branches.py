@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from nfn_transformer.features.blocks import BlockFeatures, read_block
 from nfn_transformer.features.flat import Part, flatten, learned_tensors
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
-from nfn_transformer.layers import hnps
+from nfn_transformer.layers.base import relu
 from nfn_transformer.layers.dropout import Chain, dropouts
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer
-from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
 from nfn_transformer.layers.magep import MAGEPLayer
-from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
-from nfn_transformer.layers.scaling import Sizes, Standardised
-from nfn_transformer.layers.stack import feature_invariants
-from nfn_transformer.layers.weight_attention import NeuronAttention, NeuronEmbedding
+from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
+from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
+from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
+from nfn_transformer.layers.stack import stack_invariants
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import FeedForwardSpec, TransformerSpec
@@ -101,7 +101,7 @@ class EquivariantEncoder(Branch):
         self.norm = nn.LayerNorm(last * len(blocks))
         self.head = readout_head(last * len(blocks), config.num_out_encoder, config.dropout)
         self.needs_normalization = config.standardize
-        self.sizes = nn.ModuleList(Sizes(6) for _ in blocks) if config.standardize else None
+        self.sizes = nn.ModuleList(RootMeanSquares(6) for _ in blocks) if config.standardize else None
 
     def featurize(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
         """Features of the encoder blocks."""
@@ -110,14 +110,14 @@ class EquivariantEncoder(Branch):
     def fit_normalization(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
         """Take the size of each tensor of each block."""
         for place, sizes in enumerate(self.sizes):
-            sizes.learn(blocks[place].parts for blocks in seen)
+            sizes.fit(blocks[place].parts for blocks in seen)
 
     def from_features(self, features: tuple[BlockFeatures, ...], keys: Tensor | None = None) -> Tensor:
         """Features of blocks to [b, out]."""
         if self.sizes is not None:
             features = tuple(block.divided(sizes()) for block, sizes in zip(features, self.sizes, strict=True))
         parts = [
-            norm(feature_invariants(layers, invariant, block))
+            norm(stack_invariants(layers, invariant, block))
             for block, layers, invariant, norm in zip(
                 features, self.equivariant, self.invariant, self.block_norms, strict=True
             )
@@ -125,23 +125,27 @@ class EquivariantEncoder(Branch):
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
+_LINEAR = {
+    "np": (NPLinear, NPPooling),
+    "hnp": (HNPLinear, HNPPooling),
+    "hnps": (HNPSLayer, HNPSPooling),
+    "magep": (MAGEPLayer, HNPSPooling),
+}
+
+
 def _linear_layers(spec: FeedForwardSpec, config: ModelConfig) -> tuple[list[nn.Module], nn.Module]:
     """Layers d -> e of a mode, and the pooling of the group that they respect."""
     channels = config.classifier_nfn_channels
     sizes = list(zip((1, *channels[:-1]), channels, strict=True))
-    if config.cls_mode in ("np", "hnp"):
-        outer = config.cls_mode == "np"
-        layers = [PermutationLayer(spec, d, e, outer, config.init_type) for d, e in sizes]
-        return layers, PermutationPooling(spec, channels[-1], outer)
-    layer = hnps.HNPSLayer if config.cls_mode == "hnps" else MAGEPLayer
-    return [layer(spec, d, e, config.init_type) for d, e in sizes], hnps.HNPSPooling(spec, channels[-1])
+    layer, pooling = _LINEAR[config.cls_mode]
+    return [layer(spec, d, e, config.init_type) for d, e in sizes], pooling(spec, channels[-1])
 
 
 def _attention_layers(spec: FeedForwardSpec, config: ModelConfig) -> tuple[list[nn.Module], nn.Module]:
     """An embedding and a block for each channel count, all of one width, and their pooling."""
     width, *_ = config.classifier_nfn_channels
-    blocks = [NeuronAttention(spec, width) for _ in config.classifier_nfn_channels]
-    return [NeuronEmbedding(spec, 1, width), *blocks], PermutationPooling(spec, width, outer=False)
+    blocks = [NFTBlock(spec, width) for _ in config.classifier_nfn_channels]
+    return [NFTEmbedding(spec, 1, width), *blocks], HNPPooling(spec, width)
 
 
 class FeedForwardBranch(Branch):
@@ -156,9 +160,9 @@ class FeedForwardBranch(Branch):
         self._attends = config.cls_mode == "nft"
         layers, pooling = (_attention_layers if self._attends else _linear_layers)(spec.classifier, config)
         self.layers, self.pooling = nn.ModuleList(layers), pooling
-        self.head = readout_head(self.pooling.features, config.num_out_classify, config.dropout)
+        self.head = readout_head(self.pooling.out_channels, config.num_out_classify, config.dropout)
         self.needs_normalization = config.standardize
-        self.sizes = Sizes(2 * spec.classifier.layers) if config.standardize else None
+        self.sizes = RootMeanSquares(2 * spec.classifier.layers) if config.standardize else None
 
     def featurize(self, weights: TransformerWeights) -> FeedForwardWeights:
         """The classifier's weights themselves."""
@@ -166,7 +170,7 @@ class FeedForwardBranch(Branch):
 
     def fit_normalization(self, seen: Iterable[FeedForwardWeights]) -> None:
         """Take the size of each tensor."""
-        self.sizes.learn(weights.tensors() for weights in seen)
+        self.sizes.fit(weights.tensors() for weights in seen)
 
     def from_features(self, weights: FeedForwardWeights, keys: Tensor | None = None) -> Tensor:
         """Feed-forward weights of one channel to [b, out]."""
@@ -174,7 +178,7 @@ class FeedForwardBranch(Branch):
             sizes = iter(self.sizes().unbind())
             weights = weights.map(lambda tensor: tensor / next(sizes))
         for layer in self.layers:
-            weights = layer(weights) if self._attends else hnps.relu(layer(weights))
+            weights = layer(weights) if self._attends else relu(layer(weights))
         return self.head(self.pooling(weights), keys)
 
 
@@ -183,7 +187,7 @@ class FlatBranch(Branch):
 
     Args:
         numbers: from networks' weights to them.
-        groups: of how many neighbouring inputs each is, that share their scale, as `Standardised` takes them.
+        groups: of how many neighbouring inputs each is, that share their scale, as `Standardize` takes them.
         config: whether inputs are standardised, and whether by log-magnitudes.
     """
 
@@ -191,7 +195,7 @@ class FlatBranch(Branch):
         super().__init__()
         self._numbers = numbers
         self.needs_normalization = config.standardize
-        self.scale = Standardised(groups, log_magnitudes=config.log_magnitudes) if config.standardize else None
+        self.scale = Standardize(groups, log_magnitudes=config.log_magnitudes) if config.standardize else None
 
     def featurize(self, weights: TransformerWeights) -> Tensor:
         """The numbers [b, inputs]."""
@@ -199,7 +203,7 @@ class FlatBranch(Branch):
 
     def fit_normalization(self, seen: Iterable[Tensor]) -> None:
         """Take the scale of each group."""
-        self.scale.learn(seen)
+        self.scale.fit(seen)
 
     def scaled(self, numbers: Tensor) -> Tensor:
         """Numbers [b, inputs] as the layers see them."""

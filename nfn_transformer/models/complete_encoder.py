@@ -18,7 +18,7 @@ from nfn_transformer.features.invariants import (
     read_invariants,
 )
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
-from nfn_transformer.layers.scaling import Reiterable, Standardised
+from nfn_transformer.layers.scaling import Reiterable, Standardize
 from nfn_transformer.models.branches import Branch
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
@@ -50,8 +50,8 @@ class CompleteEncoder(Branch):
         check_has_invariants(spec)
         self.spec = spec
         block, rest = invariants_of_block(spec), invariants_of_rest(spec)
-        self.block_scale = Standardised([1] * block, _LEAST_DEVIATION)
-        self.rest_scale = Standardised([1] * rest, _LEAST_DEVIATION)
+        self.block_scale = Standardize([1] * block, _LEAST_DEVIATION)
+        self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
         self.block = nn.Linear(block, WIDTH)
         self.rest = nn.Linear(rest, WIDTH)
         self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
@@ -71,8 +71,8 @@ class CompleteEncoder(Branch):
 
         Blocks share a scale, as they share all that follows.
         """
-        self.block_scale.learn(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
-        self.rest_scale.learn(Reiterable(lambda: (part.rest for part in seen)))
+        self.block_scale.fit(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
+        self.rest_scale.fit(Reiterable(lambda: (part.rest for part in seen)))
 
     def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
         """Invariants to [b, outputs]; blocks that a network does not have are NaN."""

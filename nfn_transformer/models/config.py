@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.layers.initialization import INIT_TYPES
+from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.weights.spec import TransformerSpec
 
 ENCODER_MODES = ("no", "inv", "complete", "graph", "statnn", "mlp")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.permutation import PermutationLayer
+from nfn_transformer.layers.permutation import HNPLinear, NPLinear
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -23,8 +23,8 @@ SIZES = ((2, 3, 2), (2, 2, 3), (2, 2, 2, 3), (2, 2, 2, 2, 3))
 
 def main() -> int:
     try:
+        from nfn import layers
         from nfn.common import WeightSpaceFeatures, network_spec_from_wsfeat
-        from nfn.layers import HNPLinear, NPLinear
     except ImportError:
         print("pip install nfn==0.1.2", file=sys.stderr)
         return 1
@@ -32,15 +32,15 @@ def main() -> int:
     for sizes in SIZES:
         spec, basis = FeedForwardSpec(sizes), _basis(sizes)
         theirs_spec = network_spec_from_wsfeat(WeightSpaceFeatures(basis.weights, basis.biases))
-        for name, outer, theirs in (("HNP", False, HNPLinear), ("NP", True, NPLinear)):
+        for name, ours, theirs in (("HNP", HNPLinear, layers.HNPLinear), ("NP", NPLinear, layers.NPLinear)):
             found = []
             for layer, kind in (
-                (PermutationLayer(spec, 1, 1, outer), FeedForwardWeights),
+                (ours(spec, 1, 1), FeedForwardWeights),
                 (theirs(theirs_spec, 1, 1), WeightSpaceFeatures),
             ):
                 found.append(_span(layer.double(), lambda U, kind=kind: kind(U.weights, U.biases), basis))
-            (ours, own_count), (rank, count) = found
-            print(f"{sizes} {name}: ours {ours} maps by {own_count} parameters, nfn {rank} maps by {count} parameters")
+            (our_rank, our_count), (rank, count) = found
+            print(f"{sizes} {name}: ours {our_rank} maps by {our_count} parameters, nfn {rank} by {count} parameters")
     return 0
 
 

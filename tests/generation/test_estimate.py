@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from nfn_transformer.generation import estimate as estimates
 
 from nfn_transformer import make_zoo
+from nfn_transformer.generation import estimate as estimates
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.zoo_maker import ZooPlan

@@ -10,7 +10,8 @@ from symmetry import random_feed_forward, relative_error, symmetry_defect, with_
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling, relu
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -97,7 +98,7 @@ def test_pooling_equals_its_definition_entry_by_entry(generator):
             entries = [bias[0, c, j] / (bias[0, 0, j] ** 2 + bias[0, 1, j] ** 2) ** 0.5 for j in range(bias.shape[2])]
             expected.append(sum(pool.scale[index, c] * x + pool.shift[index, c] for x in entries) / len(entries))
     expected = torch.stack([*expected, *U.biases[2][0].flatten()])[None]
-    assert pool(U).shape == (1, pool.features)
+    assert pool(U).shape == (1, pool.out_channels)
     assert relative_error(pool(U), expected) < TOLERANCE
 
 

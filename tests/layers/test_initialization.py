@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer
+from nfn_transformer.layers.base import INIT_TYPES, Fan, initialize_term
 from nfn_transformer.layers.hnps import HNPSLayer
-from nfn_transformer.layers.initialization import INIT_TYPES, Fan, initialize_term
-from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
 h, D, D_K, D_V, D_A, d, e = 2, 16, 4, 8, 24, 5, 6

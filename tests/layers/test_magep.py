@@ -11,7 +11,8 @@ from symmetry import random_feed_forward, relative_error, symmetry_defect, with_
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.layers.hnps import HNPSPooling, relu
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.hnps import HNPSPooling
 from nfn_transformer.layers.magep import MAGEPLayer, Products, count_invariants
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec

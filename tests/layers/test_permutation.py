@@ -12,8 +12,8 @@ from symmetry import random_feed_forward, relative_error, symmetry_defect, with_
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.hnps import relu
-from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling, PermutationLinear
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -25,8 +25,13 @@ specs = st.lists(st.integers(1, 5), min_size=3, max_size=5).map(lambda sizes: Fe
 seeds = st.integers(0, 2**32)
 
 
-def layer(spec=SPEC, d=2, e=3, outer=False, seed=0) -> PermutationLayer:
-    return PermutationLayer(spec, d, e, outer, "xavier_normal", torch.Generator().manual_seed(seed)).double()
+def layer(spec=SPEC, d=2, e=3, outer=False, seed=0) -> PermutationLinear:
+    kind = NPLinear if outer else HNPLinear
+    return kind(spec, d, e, "xavier_normal", torch.Generator().manual_seed(seed)).double()
+
+
+def pooling(spec, channels, outer):
+    return (NPPooling if outer else HNPPooling)(spec, channels)
 
 
 @settings(max_examples=30, deadline=None)
@@ -35,11 +40,11 @@ def test_layers_and_pooling_respect_the_group(spec, d, e, outer, seed):
     generator = torch.Generator().manual_seed(seed)
     U, g = random_feed_forward(spec, 2, d, generator), PermutationElement.sample(spec, generator, outer)
     first, second = layer(spec, d, e, outer, seed), layer(spec, e, 2, outer, seed + 1)
-    pool = PermutationPooling(spec, 2, outer)
+    pool = pooling(spec, 2, outer)
     assert symmetry_defect(first, U, g.act, g.act) < TOLERANCE
     assert symmetry_defect(lambda W: pool(relu(second(relu(first(W))))), U, g.act) < TOLERANCE
     first(U).check(spec)
-    assert pool(second(first(U))).shape == (2, pool.features)
+    assert pool(second(first(U))).shape == (2, pool.out_channels)
 
 
 def as_vector(U: FeedForwardWeights) -> torch.Tensor:
@@ -86,18 +91,18 @@ def test_they_are_all_the_maps_that_commute(sizes, outer):
 @KINDS
 def test_pooling_is_the_mean_over_what_is_permuted(outer, generator):
     U = random_feed_forward(SPEC, 2, 3, generator)
-    found = PermutationPooling(SPEC, 3, outer)(U)
+    found = pooling(SPEC, 3, outer)(U)
     first = U.weights[0]
     rows = first.mean((-2, -1)) if outer else first.mean(-2).flatten(1)
     assert relative_error(found[:, : rows.shape[1]], rows) < 1e-12
     ends = U.biases[-1].mean(-1) if outer else U.biases[-1].flatten(1)
     assert relative_error(found[:, -ends.shape[1] :], ends) < 1e-12
-    assert found.shape[1] == PermutationPooling(SPEC, 3, outer).features
+    assert found.shape[1] == pooling(SPEC, 3, outer).out_channels
 
 
 @KINDS
 def test_outputs_depend_on_every_input(outer, generator):
-    U, made, pool = random_feed_forward(SPEC, 1, 2, generator), layer(outer=outer), PermutationPooling(SPEC, 3, outer)
+    U, made, pool = random_feed_forward(SPEC, 1, 2, generator), layer(outer=outer), pooling(SPEC, 3, outer)
     for name, moved in with_one_tensor_changed(U, generator):
         assert (pool(relu(made(moved))) - pool(relu(made(U)))).abs().max() > 1e-3, name
 
@@ -105,17 +110,17 @@ def test_outputs_depend_on_every_input(outer, generator):
 def test_hidden_layers_alone_are_permuted_unless_asked(generator):
     U, g = random_feed_forward(SPEC, 2, 2, generator), PermutationElement.sample(SPEC, generator, outer=True)
     for outer, symmetric in ((False, False), (True, True)):
-        made, pool = layer(outer=outer), PermutationPooling(SPEC, 3, outer)
+        made, pool = layer(outer=outer), pooling(SPEC, 3, outer)
         assert (symmetry_defect(lambda W, made=made, pool=pool: pool(relu(made(W))), U, g.act) < 1e-9) == symmetric
     # Neurons of one layer in two ways, in what comes before and after, are no permutation of the network.
     half = replace(U, weights=(U.weights[0].flip(-2), *U.weights[1:]))
-    pool = PermutationPooling(SPEC, 3, True)
+    pool = pooling(SPEC, 3, True)
     assert relative_error(pool(relu(layer(outer=True)(half))), pool(relu(layer(outer=True)(U)))) > 1e-3
 
 
 @KINDS
 def test_every_parameter_gets_a_gradient(outer, generator):
-    U, made, pool = random_feed_forward(SPEC, 2, 2, generator), layer(outer=outer), PermutationPooling(SPEC, 3, outer)
+    U, made, pool = random_feed_forward(SPEC, 2, 2, generator), layer(outer=outer), pooling(SPEC, 3, outer)
     pool(made(U)).square().sum().backward()
     for name, parameter in made.named_parameters():
         assert (parameter.grad != 0).all(), name
@@ -131,10 +136,10 @@ def test_signals_keep_their_size_through_many_layers(outer, generator):
 
 
 def test_wrong_sizes_are_refused(generator):
-    for kind in (lambda spec: PermutationLayer(spec, 1, 1, True), lambda spec: PermutationPooling(spec, 1, True)):
+    for kind in (lambda spec: NPLinear(spec, 1, 1), lambda spec: NPPooling(spec, 1)):
         with pytest.raises(SpecError, match=r"sizes \(4, 3\) have no hidden layer"):
             kind(FeedForwardSpec((4, 3)))
     with pytest.raises(SpecError, match=r"'weights\[0\]' has shape \(1, 2, 5, 5\), expected \(b, d, 5, 4\)"):
         layer()(random_feed_forward(FeedForwardSpec((5, 5, 6, 3)), 1, 2, generator))
     with pytest.raises(SpecError, match="have 1 channels, expected 3"):
-        PermutationPooling(SPEC, 3, True)(random_feed_forward(SPEC, 1, 1, generator))
+        pooling(SPEC, 3, True)(random_feed_forward(SPEC, 1, 1, generator))

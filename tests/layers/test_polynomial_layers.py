@@ -11,8 +11,8 @@ from symmetry import random_block, relative_error, symmetry_defect
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer, relu
-from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
 from nfn_transformer.weights.spec import BlockSpec
 
 SPEC = BlockSpec(heads=3, width=6, key=4, value=2, hidden=7)

@@ -18,8 +18,7 @@ from published_way import (
 from symmetry import random_block, random_transformer, relative_error, tensors_of
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer
-from nfn_transformer.layers.invariant import InvariantBlockLayer
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from symmetry import random_block, relative_error
 
 from nfn_transformer.features.blocks import read_block
-from nfn_transformer.layers.scaling import Reiterable, Sizes, Standardised
+from nfn_transformer.layers.scaling import Reiterable, RootMeanSquares, Standardize
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
 
@@ -15,8 +15,8 @@ SEEN = torch.tensor([[1.0, 10.0, 20.0, 5.0], [3.0, 30.0, 40.0, 5.0]])
 
 
 def test_each_number_by_itself():
-    scale = Standardised([1, 1, 1, 1])
-    scale.learn([SEEN])
+    scale = Standardize([1, 1, 1, 1])
+    scale.fit([SEEN])
     assert scale.mean.tolist() == [2, 20, 30, 5]
     assert scale.deviation.tolist() == pytest.approx([1, 10, 10, 1e-12])
     assert torch.allclose(scale(SEEN), torch.tensor([[-1.0, -1, -1, 0], [1, 1, 1, 0]]))
@@ -25,17 +25,17 @@ def test_each_number_by_itself():
 
 
 def test_groups_share_mean_and_deviation():
-    scale = Standardised([1, 2, 1], least=0.5)
-    scale.learn([SEEN])
+    scale = Standardize([1, 2, 1], least=0.5)
+    scale.fit([SEEN])
     assert scale.mean.tolist() == [2, 25, 5]
     assert scale.deviation.tolist() == pytest.approx([1, 125**0.5, 0.5])
     assert torch.allclose(scale(SEEN)[:, 1:3], (SEEN[:, 1:3] - 25) / 125**0.5)
 
 
 def test_log_magnitudes_are_those_of_the_mean_magnitude():
-    scale = Standardised([2, 1], log_magnitudes=True)
+    scale = Standardize([2, 1], log_magnitudes=True)
     seen = torch.tensor([[2.0, -4.0, 0.0], [0.0, 10.0, -6.0]])
-    scale.learn([seen])
+    scale.fit([seen])
     units = [80 ** (1 / 3), 6.0]
     assert scale.unit.tolist() == pytest.approx(units)
     together = (1 + seen[:, :2].abs() / units[0]).log() * torch.tensor([[1.0, -1.0], [1.0, 1.0]])
@@ -47,18 +47,18 @@ def test_log_magnitudes_are_those_of_the_mean_magnitude():
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.booleans(), st.integers(1, 7), st.integers(0, 2**32))
 def test_scales_do_not_depend_on_the_parts_in_which_networks_are_seen(groups, logarithmic, size, seed):
     seen = torch.randn(9, sum(groups), generator=torch.Generator().manual_seed(seed)) * 10 + 3
-    whole, parts = (Standardised(groups, log_magnitudes=logarithmic) for _ in range(2))
-    whole.learn([seen])
-    parts.learn(Reiterable(lambda: iter(seen.split(size))))
+    whole, parts = (Standardize(groups, log_magnitudes=logarithmic) for _ in range(2))
+    whole.fit([seen])
+    parts.fit(Reiterable(lambda: iter(seen.split(size))))
     for name, buffer in whole.state_dict().items():
         assert torch.allclose(buffer, parts.state_dict()[name], rtol=1e-6), name
     assert whole(seen).abs().max() <= 4
 
 
 def test_sizes_are_root_mean_squares():
-    sizes = Sizes(2)
+    sizes = RootMeanSquares(2)
     first, second = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.full((2, 1, 3), 2.0)
-    sizes.learn(iter([(first[:1], second[:1]), (first[1:], second[1:])]))
+    sizes.fit(iter([(first[:1], second[:1]), (first[1:], second[1:])]))
     assert sizes().tolist() == pytest.approx([(25 / 4) ** 0.5, 2.0])
 
 

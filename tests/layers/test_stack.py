@@ -11,9 +11,9 @@ from symmetry import random_block, relative_error, symmetry_defect
 from nfn_transformer.errors import SpecError
 from nfn_transformer.features.blocks import read_block
 from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.layers.equivariant import EquivariantBlockLayer, relu
-from nfn_transformer.layers.invariant import InvariantBlockLayer
-from nfn_transformer.layers.stack import block_invariants, feature_invariants
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
+from nfn_transformer.layers.stack import stack_invariants
 from nfn_transformer.weights.spec import BlockSpec
 
 TOLERANCE = 1e-9
@@ -50,9 +50,9 @@ def test_a_composed_stack_equals_its_layers(spec, channels, outputs, batch, seed
     expected = one_after_another(layers, invariant, U)
     direction = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     expected_gradients = torch.autograd.grad((expected * direction).sum(), parameters, allow_unused=True)
-    found = [block_invariants(layers, invariant, U)]
+    found = [stack_invariants(layers, invariant, U)]
     if channels[0] == 1:
-        found.append(feature_invariants(layers, invariant, read_block(U)))
+        found.append(stack_invariants(layers, invariant, read_block(U)))
     for output in found:
         assert relative_error(output, expected) < TOLERANCE
         gradients = torch.autograd.grad((output * direction).sum(), parameters, allow_unused=True)
@@ -66,14 +66,14 @@ def test_a_composed_stack_is_invariant(generator, batch):
     spec = BlockSpec(heads=3, width=6, key=4, value=2, hidden=7)
     layers, invariant = stack(spec, [2, 3, 2], 4)
     U, g = random_block(spec, batch, 2, generator), BlockElement.sample(spec, generator, 1e3)
-    assert symmetry_defect(lambda W: block_invariants(layers, invariant, W), U, g.act) < TOLERANCE
+    assert symmetry_defect(lambda W: stack_invariants(layers, invariant, W), U, g.act) < TOLERANCE
 
 
 def test_a_stack_refuses_weights_of_another_shape(generator):
     spec = BlockSpec(heads=1, width=3, key=2, value=2, hidden=4)
     layers, invariant = stack(spec, [2, 2], 1)
     with pytest.raises(SpecError, match="have 1 channels, expected 2"):
-        block_invariants(layers, invariant, random_block(spec, 1, 1, generator))
+        stack_invariants(layers, invariant, random_block(spec, 1, 1, generator))
 
 
 def test_nothing_as_large_as_expanded_attention_is_made(generator):
@@ -84,7 +84,7 @@ def test_nothing_as_large_as_expanded_attention_is_made(generator):
     assert max(parameter.numel() for parameter in layers[0].parameters()) < expanded / 4, "or they would hide it"
     features = read_block(random_block(spec, 256, 1, generator))
     with _LargestTensor() as largest:
-        feature_invariants(layers, invariant, features).sum().backward()
+        stack_invariants(layers, invariant, features).sum().backward()
     assert largest.numbers < expanded / 4
 
 

@@ -142,7 +142,7 @@ def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: AccuracyPre
     tensors = classifier_tensors(U)
     for place, layer in enumerate(model.classifier.layers):
         new = [0.0] * 4
-        for number, term in enumerate(layer.terms):
+        for number, term in enumerate(layer.maps):
             target, source = axes[term.target], axes[term.source]
             kept = ["qpx"[axis] for axis in term.kept]
             given = "".join(a if a in kept else a.upper() for a in source)

@@ -12,8 +12,9 @@ from torch import nn
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.hnps import HNPSLayer, relu
-from nfn_transformer.layers.permutation import PermutationLayer, PermutationPooling
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.hnps import HNPSLayer
+from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
 from nfn_transformer.weights.feed_forward_networks import NetworkLayout, layout_of, read_networks, write_networks
 
 
@@ -84,10 +85,10 @@ def test_stacks_of_layers_are_invariant_on_them(make, generator):
     found = states(make)
     layout = layout_of(found[0])
     U, d = read_networks(found, layout), layout.channels
-    for outer in (False, True):
-        first = PermutationLayer(layout.spec, d, 4, outer, generator=generator).double()
-        second = PermutationLayer(layout.spec, 4, 3, outer, generator=generator).double()
-        pool, g = PermutationPooling(layout.spec, 3, outer), PermutationElement.sample(layout.spec, generator, outer)
+    for linear, pooling, outer in ((HNPLinear, HNPPooling, False), (NPLinear, NPPooling, True)):
+        first = linear(layout.spec, d, 4, generator=generator).double()
+        second = linear(layout.spec, 4, 3, generator=generator).double()
+        pool, g = pooling(layout.spec, 3), PermutationElement.sample(layout.spec, generator, outer)
         assert symmetry_defect(lambda W, a=first, b=second, p=pool: p(relu(b(relu(a(W))))), U, g.act) < 1e-9
     layer = HNPSLayer(layout.spec, d, 2, generator=generator).double()
     g = MonomialElement.sample(layout.spec, generator)

@@ -11,8 +11,8 @@ from symmetry import random_feed_forward, relative_error, symmetry_defect, with_
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.permutation import PermutationPooling
-from nfn_transformer.layers.weight_attention import NeuronAttention, NeuronEmbedding
+from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
+from nfn_transformer.layers.permutation import HNPPooling
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))
@@ -23,8 +23,8 @@ specs = st.lists(st.integers(1, 5), min_size=3, max_size=5).map(lambda sizes: Fe
 
 def stack(spec=SPEC, d=2, c=4, seed=0):
     torch.manual_seed(seed)
-    embedding, blocks = NeuronEmbedding(spec, d, c).double(), [NeuronAttention(spec, c).double() for _ in range(2)]
-    pool = PermutationPooling(spec, c, outer=False)
+    embedding, blocks = NFTEmbedding(spec, d, c).double(), [NFTBlock(spec, c).double() for _ in range(2)]
+    pool = HNPPooling(spec, c)
 
     def features(U):
         U = embedding(U)
@@ -111,8 +111,8 @@ def test_gradients_stay_finite_in_deep_networks(L, generator):
 
 
 def test_wrong_sizes_are_refused(generator):
-    for make in (lambda spec: NeuronEmbedding(spec, 1, 2), lambda spec: NeuronAttention(spec, 2)):
+    for make in (lambda spec: NFTEmbedding(spec, 1, 2), lambda spec: NFTBlock(spec, 2)):
         with pytest.raises(SpecError, match=r"sizes \(4, 3\) have no hidden layer"):
             make(FeedForwardSpec((4, 3)))
     with pytest.raises(SpecError, match="have 1 channels, expected 2"):
-        NeuronEmbedding(SPEC, 2, 3)(random_feed_forward(SPEC, 1, 1, generator).map(torch.Tensor.float))
+        NFTEmbedding(SPEC, 2, 3)(random_feed_forward(SPEC, 1, 1, generator).map(torch.Tensor.float))

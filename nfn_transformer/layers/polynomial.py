@@ -1,4 +1,4 @@
-"""The equivariant polynomial layer E for one transformer block (arXiv 2410.04209, section 5).
+"""The polynomial layers for one transformer block, equivariant E and invariant I (arXiv 2410.04209, section 5).
 
 With QK_s = W^Q_s (W^K_s)^T, VO_s = W^V_s W^O_s and the six scalars
 s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed by output and input channel:
@@ -11,21 +11,26 @@ s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed
     E(B)[j,k]   = scalars[k] + const[k] + Phi[k] sum_p W^A[p,j] + sum_q Phi[k,q] W^B[j,q] + Phi[k] b^A[j]
     E(b^B)[k]   = scalars[k] + const[k]
 
+    I           = scalars + const
+
 The published initialisation squares the scale of all terms but E(Q), E(K), E(V), E(O), s_bB, the constants and
-the phi b^A[k] of E(A) and E(b^A); the Phi[k] b^A[j] of E(B) is squared (`layers.initialization`).
+the phi b^A[k] of E(A) and E(b^A); the Phi[k] b^A[j] of E(B) is squared (`layers.terms`).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nfn_transformer.features.blocks import BlockFeatures, read_block, scalar_sums
-from nfn_transformer.layers.initialization import Fan, initialize_term
-from nfn_transformer.layers.terms import TermTable, check_block, column_terms, row_terms, scalar_terms
+from nfn_transformer.features.blocks import BlockFeatures, read_block
+from nfn_transformer.layers.base import Fan, WeightSpaceLayer
+from nfn_transformer.layers.terms import TermTable, block_terms
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
+
+SYMMETRY = "published group of a block"
 
 
 @dataclass(frozen=True)
@@ -42,63 +47,45 @@ class FeedForwardPart:
 
     @property
     def W_B(self) -> Tensor:
-        """See above."""
+        """Return W_B [b, d, D_A, D]."""
         return self.B.unflatten(2, self.b_B.shape[1:]).transpose(1, 2)
 
-    def scalar_sums(self, VO_1: Tensor) -> Tensor:
-        """What scalar terms read, see `features.blocks.scalar_sums`: [b, d, 3 D + 2]."""
-        sum_B = self.B.sum(1).view_as(self.b_B)
-        return scalar_sums(VO_1, self.W_A.sum((-2, -1)), sum_B, self.b_A.sum(-1), self.b_B)
 
-
-class EquivariantBlockLayer(nn.Module):
+class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     """E from d to e channels: block weights to block weights, with E(gU) = g E(U) (`groups.published`).
 
-    Args:
-        spec: sizes of the block that the layer reads and writes.
-        in_channels, out_channels: d and e.
-        init_type: one of `layers.initialization.INIT_TYPES`.
-        generator: source of the initial parameters; PyTorch's own where None.
+    Arguments: see `WeightSpaceLayer`.
     """
 
-    def __init__(
-        self,
-        spec: BlockSpec,
-        in_channels: int,
-        out_channels: int,
-        init_type: str = "xavier_normal",
-        generator: torch.Generator | None = None,
-    ):
-        super().__init__()
-        self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
-        d, e, D = in_channels, out_channels, spec.width
+    symmetry = SYMMETRY
+
+    def add_terms(self) -> None:
+        """See `WeightSpaceLayer`."""
+        d, e, D, terms = self.in_channels, self.out_channels, self.spec.width, block_terms(self.spec)
         self.Phi_Q, self.Phi_K, self.Phi_V = (nn.Parameter(torch.empty(e, D, d, D)) for _ in range(3))
         self.phi_O1, self.phi_O2 = nn.Parameter(torch.empty(e, d)), nn.Parameter(torch.empty(e, d))
         self.phi_A = nn.Parameter(torch.empty(e, d))
-        self.scalars = TermTable(scalar_terms(spec), d, {"A": (e,), "b_A": (e,), "B": (e, D), "b_B": (e, D)})
-        self.columns = TermTable(column_terms(spec), d, {"A": (e,), "b_A": (e,), "B": (e, D)})
-        self.rows = TermTable(row_terms(spec), d, {"A": (e,)})
+        self.scalars = TermTable(terms.scalars, d, {"A": (e,), "b_A": (e,), "B": (e, D), "b_B": (e, D)})
+        self.columns = TermTable(terms.columns, d, {"A": (e,), "b_A": (e,), "B": (e, D)})
+        self.rows = TermTable(terms.rows, d, {"A": (e,)})
         self.constant_A, self.constant_b_A = nn.Parameter(torch.empty(e)), nn.Parameter(torch.empty(e))
         self.constant_B, self.constant_b_B = nn.Parameter(torch.empty(e, D)), nn.Parameter(torch.empty(e, D))
-        self.reset_parameters(init_type, generator)
 
-    def reset_parameters(self, init_type: str, generator: torch.Generator | None = None) -> None:
-        """Initialise every term by its own fans; the published squares are in `layers.terms`."""
+    def fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`; the published squares are in `layers.terms`."""
         d, e, D = self.in_channels, self.out_channels, self.spec.width
-        fans = [(Phi, Fan(d * D, e * D)) for Phi in (self.Phi_Q, self.Phi_K, self.Phi_V)]
-        fans += [(self.phi_O1, Fan(d * D, e)), (self.phi_O2, Fan(d, e)), (self.phi_A, Fan(d, e, squared=True))]
-        fans += [(constant, Fan(1, e)) for constant in (self.constant_A, self.constant_b_A)]
-        fans += [(constant, Fan(1, e * D)) for constant in (self.constant_B, self.constant_b_B)]
-        for term, fan in fans:
-            initialize_term(term, fan, init_type, generator)
+        yield from ((Phi, Fan(d * D, e * D)) for Phi in (self.Phi_Q, self.Phi_K, self.Phi_V))
+        yield from ((self.phi_O1, Fan(d * D, e)), (self.phi_O2, Fan(d, e)), (self.phi_A, Fan(d, e, squared=True)))
+        yield from ((constant, Fan(1, e)) for constant in (self.constant_A, self.constant_b_A))
+        yield from ((constant, Fan(1, e * D)) for constant in (self.constant_B, self.constant_b_B))
         for table in (self.scalars, self.columns, self.rows):
-            table.reset_parameters(init_type, generator)
+            yield from table.fans()
 
     def forward(self, weights: BlockWeights) -> BlockWeights:
-        """Block weights of d channels to block weights of e channels.
+        """Map block weights of d channels to block weights of e channels.
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the layer was built for.
+            SpecError: the weights have other sizes or channels than the layer.
         """
         self.check(weights)
         part = self.feed_forward(read_block(weights))
@@ -113,26 +100,22 @@ class EquivariantBlockLayer(nn.Module):
             b_B=part.b_B,
         )
 
-    def check(self, weights: BlockWeights) -> None:
-        """Raise SpecError unless the weights have the sizes and channels that the layer was built for."""
-        check_block(weights, self.spec, self.in_channels)
-
     def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
-        """E(A), E(b^A), E(B) and E(b^B) alone, of e channels, from features of d channels; `rectified`, with a ReLU."""
-        scalars = self.scalars(features.scalars, self.constants)
+        """Return E(A), E(b^A), E(B) and E(b^B) of e channels from features of d channels; `rectified`, with a ReLU."""
+        scalars = self.scalars.named(self.scalars(features.scalars, self.constants))
         rows = _for_each(self.rows.Phi.flatten(1), _places(features.rows).transpose(1, 2))
         return self.assemble(scalars, rows, features.columns, features.W_A, rectified)
 
     @property
     def constants(self) -> Tensor:
-        """The four constant terms, in the order of the outputs of the table `scalars`."""
+        """Return the four constant terms in the order of the outputs of the table `scalars`."""
         constants = (self.constant_A, self.constant_b_A, self.constant_B, self.constant_b_B)
         return torch.cat([constant.flatten() for constant in constants])
 
     def assemble(
         self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor, rectified: bool
     ) -> FeedForwardPart:
-        """What `feed_forward` gives, from what its terms give.
+        """Return the result of `feed_forward` from the sums of its terms.
 
         Args:
             scalars: outputs of the table `scalars`, with the constants added.
@@ -141,7 +124,8 @@ class EquivariantBlockLayer(nn.Module):
             W_A: of the input, [b, d, D, D_A].
             rectified: whether a ReLU is applied.
         """
-        Phi_A, Phi_B = self.columns.split(("A", "b_A"), ("B",))
+        # The outputs A and b_A read columns at their own index k, B at its index j.
+        Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * self.out_channels, scalars["B"][0].numel()])
         places = _places(columns)
         columns_A, columns_b_A = _for_each(Phi_A, places.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
         rows = (rows + scalars["A"].unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
@@ -178,8 +162,29 @@ def _mix_channels(phi: Tensor, tensor: Tensor) -> Tensor:
     return _for_each(phi, tensor.flatten(2)).unflatten(2, tensor.shape[2:])
 
 
-def relu(weights: BlockWeights) -> BlockWeights:
-    """Pointwise ReLU on W^A, W^B, b^A, b^B; on W^Q, W^K, W^V, W^O it would break the GL parts."""
-    return replace(
-        weights, W_A=weights.W_A.relu(), b_A=weights.b_A.relu(), W_B=weights.W_B.relu(), b_B=weights.b_B.relu()
-    )
+class InvariantBlockLayer(WeightSpaceLayer[BlockSpec]):
+    """I from d channels to e numbers, with I(gU) = I(U) for every element g of the block's group (`groups.published`).
+
+    Arguments: see `WeightSpaceLayer`.
+    """
+
+    symmetry = SYMMETRY
+
+    def add_terms(self) -> None:
+        """See `WeightSpaceLayer`."""
+        self.scalars = TermTable(block_terms(self.spec).scalars, self.in_channels, {"I": (self.out_channels,)})
+        self.constant = nn.Parameter(torch.empty(self.out_channels))
+
+    def fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`."""
+        yield from self.scalars.fans()
+        yield self.constant, Fan(1, self.out_channels)
+
+    def forward(self, weights: BlockWeights) -> Tensor:
+        """Map block weights of d channels to invariants [b, e].
+
+        Raises:
+            SpecError: the weights have other sizes or channels than the layer.
+        """
+        self.check(weights)
+        return self.scalars(read_block(weights).scalars, self.constant)

@@ -18,22 +18,20 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.hnps import check_weights, require_hidden_layer
+from nfn_transformer.layers.base import WeightSpaceModule
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.movedim(1, -1)
+SYMMETRY = "hidden neurons permuted"
 
 
-def _by_channel(weights: FeedForwardWeights) -> list[Tensor]:
-    """Tensors [b, axes..., d], weights first and then biases."""
-    return [_channels_last(tensor) for tensor in weights.tensors()]
+def _channels_last(weights: FeedForwardWeights) -> list[Tensor]:
+    """Return the tensors as [b, axes..., d], weights first and then biases."""
+    return [tensor.movedim(1, -1) for tensor in weights.tensors()]
 
 
-class NeuronEmbedding(nn.Module):
-    """Feed-forward weights of d channels to weights of e channels, inputs and outputs told apart.
+class NFTEmbedding(WeightSpaceModule[FeedForwardSpec]):
+    """Embedding of feed-forward weights of d channels into e channels, inputs and outputs told apart.
 
     Args:
         spec: sizes n_0, ..., n_L with L of at least 2.
@@ -43,33 +41,34 @@ class NeuronEmbedding(nn.Module):
         SpecError: the spec has no hidden layer.
     """
 
+    symmetry = SYMMETRY
+
     def __init__(self, spec: FeedForwardSpec, in_channels: int, out_channels: int):
-        super().__init__()
-        require_hidden_layer(spec)
-        self.spec, self.in_channels = spec, in_channels
+        super().__init__(spec, in_channels, out_channels)
         self.lifts = nn.ModuleList(nn.Linear(in_channels, out_channels) for _ in range(2 * spec.layers))
         self.inputs = nn.Parameter(torch.randn(spec.sizes[0], out_channels) * 0.1)
         self.outputs = nn.Parameter(torch.randn(spec.sizes[-1], out_channels) * 0.1)
 
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """The lifted weights.
+        """Map weights of d channels to the embedded weights of e channels.
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the layer was built for.
+            SpecError: the weights have other sizes or channels than the layer.
         """
-        check_weights(weights, self.spec, self.in_channels)
+        self.check(weights)
         L = self.spec.layers
-        lifted = [lift(tensor) for lift, tensor in zip(self.lifts, _by_channel(weights), strict=True)]
+        lifted = [lift(tensor) for lift, tensor in zip(self.lifts, _channels_last(weights), strict=True)]
         lifted[0] = lifted[0] + self.inputs  # [b, n_1, n_0, e]
         lifted[L - 1] = lifted[L - 1] + self.outputs[:, None]
         lifted[-1] = lifted[-1] + self.outputs
-        found = [tensor.movedim(-1, 1) for tensor in lifted]
-        return FeedForwardWeights(tuple(found[:L]), tuple(found[L:]))
+        outputs = [tensor.movedim(-1, 1) for tensor in lifted]
+        return FeedForwardWeights(tuple(outputs[:L]), tuple(outputs[L:]))
 
 
-class NeuronAttention(nn.Module):
-    """One block: attention among the neurons of every layer, then a perceptron on each entry's channels, each with a
-    LayerNorm over channels before it and the input added after it.
+class NFTBlock(WeightSpaceModule[FeedForwardSpec]):
+    """Block of attention among the neurons of every layer, then a perceptron on each entry's channels.
+
+    A LayerNorm over channels stands before either, and the input is added after it.
 
     Args:
         spec: sizes n_0, ..., n_L with L of at least 2.
@@ -79,10 +78,10 @@ class NeuronAttention(nn.Module):
         SpecError: the spec has no hidden layer.
     """
 
+    symmetry = SYMMETRY
+
     def __init__(self, spec: FeedForwardSpec, channels: int):
-        super().__init__()
-        require_hidden_layer(spec)
-        self.spec, self.channels = spec, channels
+        super().__init__(spec, channels, channels)
         tensors = 2 * spec.layers
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(tensors))
         self.queries = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(tensors))
@@ -97,14 +96,14 @@ class NeuronAttention(nn.Module):
         )
 
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """Weights of c channels to weights of c channels.
+        """Map weights of c channels to weights of c channels.
 
         Raises:
-            SpecError: the weights do not have the sizes or channels that the layer was built for.
+            SpecError: the weights have other sizes or channels than the layer.
         """
-        check_weights(weights, self.spec, self.channels)
-        L, seen = self.spec.layers, _by_channel(weights)
-        normed = [norm(tensor) for norm, tensor in zip(self.norms, seen, strict=True)]
+        self.check(weights)
+        L, inputs = self.spec.layers, _channels_last(weights)
+        normed = [norm(tensor) for norm, tensor in zip(self.norms, inputs, strict=True)]
         Q, K, V = (
             [layer(tensor) for layer, tensor in zip(layers, normed, strict=True)]
             for layers in (self.queries, self.keys, self.values)
@@ -117,14 +116,14 @@ class NeuronAttention(nn.Module):
             for s in range(1, L + 1)
         ]
         mixed += [torch.einsum("bjk,bkc->bjc", attention[s], rows[L + s - 1]) for s in range(1, L + 1)]
-        found = []
-        for tensor, new, mixer, perceptron in zip(seen, mixed, self.mixers, self.perceptrons, strict=True):
+        outputs = []
+        for tensor, new, mixer, perceptron in zip(inputs, mixed, self.mixers, self.perceptrons, strict=True):
             tensor = tensor + mixer(new)
-            found.append((tensor + perceptron(tensor)).movedim(-1, 1))
-        return FeedForwardWeights(tuple(found[:L]), tuple(found[L:]))
+            outputs.append((tensor + perceptron(tensor)).movedim(-1, 1))
+        return FeedForwardWeights(tuple(outputs[:L]), tuple(outputs[L:]))
 
     def _attention(self, s: int, Q: list[Tensor], K: list[Tensor]) -> Tensor:
-        """How much each neuron of layer s looks at each other."""
+        """Return the attention [b, n_s, n_s] of each neuron of layer s to each other."""
         L, products, entries = self.spec.layers, [], 0
         if s > 0:
             products.append(torch.einsum("bjmc,bkmc->bjk", Q[s - 1], K[s - 1]))
@@ -133,4 +132,4 @@ class NeuronAttention(nn.Module):
         if s < L:
             products.append(torch.einsum("bmjc,bmkc->bjk", Q[s], K[s]))
             entries += self.spec.sizes[s + 1]
-        return (sum(products) / (entries * math.sqrt(self.channels))).softmax(-1)
+        return (sum(products) / (entries * math.sqrt(self.in_channels))).softmax(-1)
