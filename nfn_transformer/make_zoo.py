@@ -32,10 +32,9 @@ from nfn_transformer.generation.recipe import Recipe, read_recipe
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.task_flags import add_task_flags, task_data
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
-from nfn_transformer.generation.workers import run_workers, wait_for_others, worker_is_done
+from nfn_transformer.generation.workers import run_workers, wait_for_others
 from nfn_transformer.generation.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
-from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
-from nfn_transformer.launch.launchers import build_launcher
+from nfn_transformer.launch.flags import add_launcher_flags, build_launcher, launcher_parameters
 
 AUTO = "auto"
 
@@ -60,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_launcher_flags(group, "processes that train, each its share of the populations,", "one for each population")
-    group.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # what the launcher starts
+    group.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # file that a worker writes in the end
     return parser
 
 
@@ -147,7 +146,7 @@ def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace)
     if begun := WorkFolder(plan.out).population:
         return begun
     if options.launcher == "slurm":
-        raise UserError("--launcher slurm: needs --population, as this machine cannot see the cluster's memory")
+        raise UserError("--launcher slurm requires --population: this machine cannot see the cluster's memory")
     chosen = find_device(options.device)
     several = chosen.type == "cuda" and options.device in ("auto", "cuda")
     processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if several else 1))
@@ -200,18 +199,16 @@ def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
     return options.jobs or (len(plan.populations()) if options.launcher == "slurm" else 1)
 
 
-def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, words: list[str]) -> None:
-    """All that is left, in this process or in those that the launcher starts; then the zoo."""
+def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train what is left, in this process or in workers, and write the zoo."""
     jobs, total = _jobs(plan, options), len(plan.populations())
     with making(plan, data) as work:
         if jobs == 1 and options.launcher == "processes":
             train_share(plan, data, find_device(options.device), work)
         elif left := work.unfinished(total):
-            slots = environments(jobs, options.device)
-            folder = (work.path / "submitit").resolve()
-            launcher = build_launcher(options.launcher, jobs, slots, folder, launcher_parameters(options))
-            command = [str(Path(__file__).resolve()), *words, "--population", str(plan.population)]
-            run_workers(command, min(jobs, len(left)), launcher, work, total)
+            launcher = build_launcher(options, work.path / "submitit")
+            argv = [str(Path(__file__).resolve()), *arguments, "--population", str(plan.population)]
+            run_workers(argv, min(jobs, len(left)), launcher, work, total)
         wait_for_others(work, total)
         if left := work.unfinished(total):
             raise UserError(
@@ -234,7 +231,7 @@ def main(arguments: Sequence[str]) -> int:
             work = WorkFolder(plan.out)
             work.check(plan.configuration(data))
             train_share(plan, data, find_device(options.device), work)
-            worker_is_done(options.worker)
+            write_text(options.worker, "")
             return 0
         if options.dry_run:
             _announce(plan, data, options)
@@ -243,7 +240,7 @@ def main(arguments: Sequence[str]) -> int:
         if plan.out.exists():
             raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
         _announce(plan, data, options)
-        _make(plan, data, options, list(arguments))
+        _make(plan, data, options, arguments)
     except KeyboardInterrupt:
         print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED

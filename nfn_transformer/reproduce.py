@@ -20,8 +20,7 @@ from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.grids.results_table import Table, build_table
-from nfn_transformer.launch.flags import add_launcher_flags, environments, launcher_parameters
-from nfn_transformer.launch.launchers import build_launcher
+from nfn_transformer.launch.flags import add_launcher_flags, build_launcher, launcher_parameters
 from nfn_transformer.training.run_directory import write_csv
 
 COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
@@ -65,7 +64,7 @@ def _problems(
     impossible: Sequence[Impossible], failures: Sequence[Failure], unusable: Sequence[str], unfinished: int
 ) -> list[str]:
     found = [f"column '{cells.column}' cannot be run: {cells.reason}" for cells in impossible]
-    failed = [f"{failure.name}: failed, see {failure.log}: {failure.last_words}" for failure in failures]
+    failed = [f"{failure.name}: failed, see {failure.log}: {failure.reason}" for failure in failures]
     failed += [problem for problem in unusable if not any(problem.startswith(f"{f.name}: ") for f in failures)]
     rest = unfinished - len(failed)
     return found + failed + ([f"{rest} cells are not finished"] if rest > 0 else [])
@@ -81,10 +80,8 @@ def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(ending, _interrupt)
     flags.cells.mkdir(parents=True, exist_ok=True)
-    slots = environments(flags.jobs or 1, flags.device)
-    folder = flags.cells.resolve() / "submitit"
-    launcher = build_launcher(flags.launcher, flags.jobs, slots, folder, launcher_parameters(flags))
-    done = sum(cell.task.finished for cell in cells)
+    launcher = build_launcher(flags, flags.cells.resolve() / "submitit")
+    done = sum(cell.job.is_finished() for cell in cells)
     print(f"{len(cells)} cells, {done} of them finished; cells in {flags.cells}", flush=True)
     try:
         return run_cells(cells, launcher), 0

@@ -1,6 +1,5 @@
-"""Distributed that train a zoo together, started by a launcher of `launch.launchers`: here, or in a cluster."""
+"""Processes that train a zoo together, started by a launcher on this machine or in a cluster."""
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -8,38 +7,34 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.parts import WorkFolder
-from nfn_transformer.grids.execution import last_line
-from nfn_transformer.launch.job_runner import CellTask
-from nfn_transformer.launch.launchers import Launcher, Refused
+from nfn_transformer.launch.job import Job
+from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
 
 _POLL_SECONDS = 0.5
 
 
-def worker_is_done(folder: Path) -> None:
-    """Say, in its own folder, that a worker has found nothing left to train."""
-    write_text(folder / "results.json", "{}\n")
-
-
-def run_workers(command: Sequence[str], count: int, launcher: Launcher, work: WorkFolder, total: int) -> None:
+def run_workers(argv: Sequence[str], count: int, launcher: Launcher, work: WorkFolder, total: int) -> None:
     """Start workers and wait until all have ended.
 
     Args:
-        command: a worker's words after Python's, without `--worker FOLDER`.
-        count: how many workers; their folders and logs are in the work folder.
-        total: how many populations the zoo has.
+        argv: Python's arguments for a worker, without `--worker FILE`.
+        count: number of workers; their logs are in the work folder.
+        launcher: starts them.
+        work: the zoo's work folder.
+        total: number of the zoo's populations.
 
     Raises:
         UserError: the launcher takes none, or a worker has failed and populations are left; its log is named.
     """
-    tasks = [_task(command, work.path / f"worker_{number:03d}") for number in range(count)]
-    running: list = []
+    jobs = [_job(argv, work.path / f"worker_{number:03d}") for number in range(count)]
+    running: list[RunningJob] = []
     with tqdm(total=total, initial=total - len(work.unfinished(total)), unit=" populations", leave=False) as bar:
         try:
-            running += [launcher.start(task, slot) for slot, task in enumerate(tasks)]
-            while not all(one.done() for one in running):
+            for slot, job in enumerate(jobs):
+                running.append(launcher.start(job, slot))
+            while not all(worker.done() for worker in running):
                 time.sleep(_POLL_SECONDS)
                 bar.update(total - len(work.unfinished(total)) - bar.n)
         except BaseException as error:
@@ -48,18 +43,22 @@ def run_workers(command: Sequence[str], count: int, launcher: Launcher, work: Wo
             if isinstance(error, Refused) and running:
                 raise UserError(f"{error}; --jobs N sends fewer at once") from None
             raise
-    for task in tasks:
-        if not task.finished and work.unfinished(total):
-            raise UserError(f"a worker has failed, see {task.log}: {last_line(Path(task.log))}")
+    for worker in running:
+        if not worker.job.is_finished() and work.unfinished(total):
+            log, reason = why_unfinished(worker)
+            raise UserError(f"a worker has failed, see {log}: {reason}")
 
 
-def _task(command: Sequence[str], folder: Path) -> CellTask:
-    """A worker in a folder of its own, without anything of an earlier one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    words = (*command, "--worker", str(folder.resolve()))
-    # The lock outlives the folder: a worker whose owner was killed may still hold it, and the next one waits for it.
-    return CellTask(str(folder), str(folder / "log"), f"{folder}.lock", words, words)
+def _job(argv: Sequence[str], path: Path) -> Job:
+    """Return a worker's job, without the marker and the log of an earlier one.
+
+    The lock stays: a worker whose owner was killed may still hold it, and the next worker waits for it.
+    """
+    marker = path.with_suffix(".done")
+    job = Job(path=str(path), finished_file=str(marker), begin=(*argv, "--worker", str(marker)))
+    marker.unlink(missing_ok=True)
+    job.log.unlink(missing_ok=True)
+    return job
 
 
 def wait_for_others(work: WorkFolder, total: int) -> None:

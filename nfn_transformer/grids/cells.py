@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.grids.grid_file import Grid, GridError, Row, flag_words
-from nfn_transformer.launch.job_runner import CellTask
+from nfn_transformer.grids.grid_file import Grid, GridError, Row, flags_to_argv
+from nfn_transformer.launch.job import Job
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.training.learners import check_learner
@@ -69,32 +69,37 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid.
-
-    Fields: row, column and seed, its place; config, of the run; digest, of the data on its split; task, how it is run.
-    """
+    """One run of a grid."""
 
     row: str
+    """Name of the row."""
     column: str
+    """Name of the column."""
     seed: int
+    """Seed of the run."""
     config: RunConfig
+    """Configuration of the run."""
     digest: str
-    task: CellTask
+    """Digest of the data on the run's split."""
+    directory: Path
+    """Run directory; absent before the run begins."""
+    job: Job
+    """Job that makes the run."""
 
     @property
     def name(self) -> str:
-        """For the screen."""
+        """Name for the screen."""
         return f"{self.row} | {self.column} | seed {self.seed}"
 
     def result(self) -> CellResult | None:
-        """The result; None where the cell is not finished.
+        """Return the result; None if the cell is not finished.
 
         Raises:
             RunError: the directory holds another run than the cell's, or is damaged.
         """
-        if not self.task.finished:
+        if not self.job.is_finished():
             return None
-        run = RunDirectory.open(Path(self.task.directory))
+        run = RunDirectory.open(self.directory)
         config, _ = run.read_config()
         if _identity(config, data_digest(read_json(run.split_file), config)) != _identity(self.config, self.digest):
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
@@ -102,11 +107,11 @@ class Cell:
         return replace(_result(read_json(run.results_file), run.results_file), machine=machine)
 
     def seconds(self) -> float | None:
-        """How long the training took by its own count; None where it has not begun."""
+        """Return the seconds that the training took by its own count; None if it has not begun."""
         try:
-            lines = (Path(self.task.directory) / "metrics.csv").read_text().splitlines()
-            place = lines[0].split(",").index("seconds")
-            return sum(float(line.split(",")[place]) for line in lines[1:])
+            lines = (self.directory / "metrics.csv").read_text().splitlines()
+            column = lines[0].split(",").index("seconds")
+            return sum(float(line.split(",")[column]) for line in lines[1:])
         except (OSError, ValueError, IndexError):
             return None
 
@@ -154,8 +159,8 @@ def plan(
                     continue
                 except UserError as error:
                     raise GridError(f"{where}: {error}") from None
-                task = _task(command, flags, config, digest, device, folder)
-                cells.append(Cell(row.name, column.name, seed, config, digest, task))
+                job = _job(command, flags, config, digest, device, folder)
+                cells.append(Cell(row.name, column.name, seed, config, digest, Path(job.path), job))
     return cells, list(dict.fromkeys(impossible))
 
 
@@ -179,7 +184,7 @@ def _parse(
     parser = commands[row.command].build_parser()
     parser.error = refuse  # argparse would end the program without a word on the grid
     # The device decides nothing here, and that of the cells may be on another machine than this one.
-    return commands[row.command], parser.parse_args([*flag_words(flags), "--seed", str(seed), "--device", "cpu"])
+    return commands[row.command], parser.parse_args([*flags_to_argv(flags), "--seed", str(seed), "--device", "cpu"])
 
 
 def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str:
@@ -230,40 +235,44 @@ def _drop(values: dict, defaults: Mapping[str, object]) -> None:
             del values[name]
 
 
-def _task(
-    command: Command, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path
-) -> CellTask:
+def _job(command: Command, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path) -> Job:
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
-    place = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
+    directory = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
     program, data_path = str(command.path), config.data.data_path
-    words = flag_words({**flags, "data_path": data_path})
-    begin = (program, *words, "--seed", str(config.seed), "--device", device, "--out_dir", str(place))
-    again = {name: flags[name] for name in _GIVEN_AGAIN if name in flags}
+    argv = flags_to_argv({**flags, "data_path": data_path})
+    begin = (program, *argv, "--seed", str(config.seed), "--device", device, "--out_dir", str(directory))
+    overrides = {name: flags[name] for name in _GIVEN_AGAIN if name in flags}
     if device != "auto":
-        again["device"] = device
-    resume = (program, "--resume", str(place), "--data_path", data_path, *flag_words(again))
-    return CellTask(str(place), f"{place}.log", f"{place}.lock", begin, resume)
+        overrides["device"] = device
+    resume = (program, "--resume", str(directory), "--data_path", data_path, *flags_to_argv(overrides))
+    return Job(
+        path=str(directory),
+        finished_file=str(directory / "results.json"),
+        begin=begin,
+        begun_file=str(directory / "config.json"),
+        resume=resume,
+    )
 
 
-def _result(values: Mapping, where: Path) -> CellResult:
+def _result(values: Mapping, path: Path) -> CellResult:
     try:
         test, interval = values["test"], values.get("test_tau_interval") or {}
         numbers = [test["tau"], interval.get("low"), interval.get("high"), test["r2"], test["mae"]]
         numbers.append(values["validation"]["tau"])
         networks = values["networks"]
-        found = [math.nan if number is None else float(number) for number in numbers]
-        return CellResult(*found, int(networks["train"]), int(networks["test"]), str(values["status"]))
+        measures = [math.nan if number is None else float(number) for number in numbers]
+        return CellResult(*measures, int(networks["train"]), int(networks["test"]), str(values["status"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{where}: is not what a finished run writes: {error!r}") from None
+        raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None
 
 
 def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], CellResult], list[str]]:
-    """The results of the finished cells, (row, column, seed) -> result, and what is wrong with others."""
-    found, problems = {}, []
+    """Return the results of the finished cells, (row, column, seed) -> result, and the problems of others."""
+    results, problems = {}, []
     for cell in cells:
         try:
             if (result := cell.result()) is not None:
-                found[cell.row, cell.column, cell.seed] = result
+                results[cell.row, cell.column, cell.seed] = result
         except UserError as error:
             problems.append(f"{cell.name}: {error}")
-    return found, problems
+    return results, problems

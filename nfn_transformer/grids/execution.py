@@ -1,4 +1,4 @@
-"""Running the cells that are not finished yet, a few at once, and telling how far they are."""
+"""Run the unfinished cells of a grid, several at once, and report the progress."""
 
 import math
 import sys
@@ -6,30 +6,33 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cells import Cell
-from nfn_transformer.launch.launchers import Launcher, Refused, RunningCell
+from nfn_transformer.grids.time_left import TimeLeft, duration
+from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
-_ROOM_SECONDS = 60.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that ended without a result: its name, its log, and the end of what that holds."""
+    """A cell that ended without a result."""
 
     name: str
+    """Name of the cell."""
     log: str
-    last_words: str
+    """Path of its log."""
+    reason: str
+    """Reason, usually the last line of the log."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C; `advice` is what to tell the user."""
+    """Ctrl-C, with advice for the user."""
 
     def __init__(self, advice: str):
         super().__init__(advice)
@@ -37,7 +40,7 @@ class Interrupted(Exception):
 
 
 def run_cells(cells: Sequence[Cell], launcher: Launcher) -> list[Failure]:
-    """Run the unfinished ones of the cells; returns those that failed, which stop no other.
+    """Run the unfinished cells; return those that failed, which stop no other.
 
     Raises:
         Interrupted: on Ctrl-C, after the cells were stopped; what they have is kept.
@@ -47,15 +50,15 @@ def run_cells(cells: Sequence[Cell], launcher: Launcher) -> list[Failure]:
 
 
 class _Execution:
-    """What waits, what runs in which slot, and what has failed."""
+    """Cells that wait, that run, by slot, and that failed."""
 
     def __init__(self, cells: Sequence[Cell], launcher: Launcher):
         self.launcher, self.total = launcher, len(cells)
-        self.waiting = deque(cell for cell in cells if not cell.task.finished)
-        self.running: dict[int, tuple[Cell, RunningCell, float]] = {}
+        self.waiting = deque(cell for cell in cells if not cell.job.is_finished())
+        self.running: dict[int, tuple[Cell, RunningJob, float]] = {}
         self.failures: list[Failure] = []
-        self.clock = _Clock(cells, launcher.slots)
-        self.last_end = self.retry = -math.inf
+        self.time_left = TimeLeft(cells, launcher.slots)
+        self.last_end = self.next_try = -math.inf
 
     def run(self) -> list[Failure]:
         done = self.total - len(self.waiting)
@@ -63,7 +66,7 @@ class _Execution:
             try:
                 while self.waiting or self.running:
                     self._start()
-                    ended = [slot for slot, (_, started, _) in self.running.items() if started.done()]
+                    ended = [slot for slot, (_, job, _) in self.running.items() if job.done()]
                     for slot in ended:
                         self._end(slot)
                         bar.update()
@@ -71,118 +74,52 @@ class _Execution:
                     if not ended:
                         time.sleep(_POLL_SECONDS)
             except BaseException as error:
-                advice = self.launcher.stop([started for _, started, _ in self.running.values()])
+                advice = self.launcher.stop([job for _, job, _ in self.running.values()])
                 if isinstance(error, KeyboardInterrupt):
                     raise Interrupted(advice) from None
                 raise
         return self.failures
 
     def _start(self) -> None:
-        while self.waiting and len(self.running) < self.launcher.slots and time.monotonic() >= self.retry:
+        while self.waiting and len(self.running) < self.launcher.slots and time.monotonic() >= self.next_try:
             cell = self.waiting[0]
             slot = next(slot for slot in range(len(self.running) + 1) if slot not in self.running)
             try:
-                started = self.launcher.start(cell.task, slot)
+                job = self.launcher.start(cell.job, slot)
             except Refused as error:
                 now = time.monotonic()
-                if not self.running and now - self.last_end > _ROOM_SECONDS:
+                if not self.running and now - self.last_end > _PATIENCE_SECONDS:
                     raise UserError(f"{error}; --jobs N sends fewer at once") from None
-                # When one of them has ended, which takes a moment after its cell has, there may be room.
-                self.retry = now + _RETRY_SECONDS
+                # A cluster may accept the cell once it has noticed, after a moment, the end of another one.
+                self.next_try = now + _RETRY_SECONDS
                 return
             self.waiting.popleft()
-            self.running[slot] = (cell, started, time.monotonic())
-            _say(f"{cell.name}: {started.said}, log {cell.task.log}")
+            self.running[slot] = (cell, job, time.monotonic())
+            _print_above_bar(f"{cell.name}: {job.start_message}, log {cell.job.log}")
 
     def _end(self, slot: int) -> None:
-        cell, started, start = self.running.pop(slot)
+        cell, job, start = self.running.pop(slot)
         self.last_end = time.monotonic()
         seconds = self.last_end - start
-        failure, line = _ending(cell, started, seconds)
-        if failure:
-            self.failures.append(failure)
+        try:
+            result = cell.result()
+        except UserError as error:
+            self.failures.append(Failure(cell.name, str(cell.job.log), str(error)))
+            line = f"{cell.name}: failed: {error}"
         else:
-            self.clock.end(cell, seconds)
-        _say(f"[{self.total - len(self.waiting) - len(self.running)}/{self.total}] {line}; {self._left()}")
+            if result is None:
+                log, reason = why_unfinished(job)
+                self.failures.append(Failure(cell.name, str(log), reason))
+                line = f"{cell.name}: failed, see {log}"
+            else:
+                self.time_left.end(cell, seconds)
+                line = f"{cell.name}: tau {result.tau:.4f} ({duration(seconds)})"
+        _print_above_bar(f"[{self.total - len(self.waiting) - len(self.running)}/{self.total}] {line}; {self._left()}")
 
     def _left(self) -> str:
-        return self.clock.left(self.waiting, [(cell, start) for cell, _, start in self.running.values()])
+        return self.time_left.text(self.waiting, [(cell, start) for cell, _, start in self.running.values()])
 
 
-def _say(line: str) -> None:
+def _print_above_bar(line: str) -> None:
     tqdm.write(line)
     sys.stdout.flush()  # it may be a file that somebody watches
-
-
-def _ending(cell: Cell, started: RunningCell, seconds: float) -> tuple[Failure | None, str]:
-    try:
-        result = cell.result()
-    except UserError as error:
-        return Failure(cell.name, cell.task.log, str(error)), f"{cell.name}: failed: {error}"
-    if result is None:
-        log = Path(cell.task.log)
-        if not log.is_file() and started.log is not None:
-            log = started.log  # it has not come so far as to have a log of its own
-        words = "; ".join(filter(None, [started.ending, last_line(log)]))
-        return Failure(cell.name, str(log), words), f"{cell.name}: failed, see {log}"
-    return None, f"{cell.name}: tau {result.tau:.4f} ({duration(seconds)})"
-
-
-def last_line(log: Path) -> str:
-    """The end of a log: of an error its message."""
-    try:
-        text = log.read_text(errors="replace").replace("\r", "\n")
-    except OSError:
-        return "(there is no log)"
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "(the log is empty)")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as one reads them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-class _Clock:
-    """Guesses the time left from how long finished cells of the same row have taken, else any.
-
-    Where all cells are sent off at once, nobody here knows which of them only wait: then from how often one ends.
-    """
-
-    def __init__(self, cells: Sequence[Cell], slots: int):
-        self._slots, self._queued = slots, slots >= len(cells) > 1
-        self._start, self._ended = time.monotonic(), 0
-        self._seconds: dict[str, list[float]] = {}
-        for cell in cells:
-            if cell.task.finished and (seconds := cell.seconds()) is not None:
-                self.note(cell, seconds)
-
-    def end(self, cell: Cell, seconds: float) -> None:
-        """A cell has ended well, and has taken so long."""
-        self._ended += 1
-        self.note(cell, seconds)
-
-    def note(self, cell: Cell, seconds: float) -> None:
-        """A cell takes so long."""
-        self._seconds.setdefault(cell.row, []).append(seconds)
-
-    def left(self, waiting: Sequence[Cell], running: Sequence[tuple[Cell, float]]) -> str:
-        """The time left, for the screen."""
-        if not waiting and not running:
-            return "done"
-        everything = [seconds for row in self._seconds.values() for seconds in row]
-        if not everything:
-            return f"{len(waiting) + len(running)} to go"
-
-        def expected(cell: Cell) -> float:
-            known = self._seconds.get(cell.row, everything)
-            return sum(known) / len(known)
-
-        now = time.monotonic()
-        if self._queued and self._ended:
-            count = len(waiting) + len(running)
-            return f"{count} to go, about {duration(count * (now - self._start) / self._ended)} left"
-        rest = [expected(cell) for cell in waiting] + [max(0.0, expected(c) - (now - begun)) for c, begun in running]
-        parallel = max(1, min(self._slots, len(rest)))
-        return f"{len(rest)} to go, about {duration(max(sum(rest) / parallel, max(rest)))} left"

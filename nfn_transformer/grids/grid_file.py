@@ -85,9 +85,9 @@ class Grid:
     figure: str = "dots"
 
 
-def flag_words(flags: Mapping[str, str]) -> list[str]:
-    """Flags as the words of a command line."""
-    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+def flags_to_argv(flags: Mapping[str, str]) -> list[str]:
+    """Return the arguments of a command line that give these flags."""
+    return [argument for name, value in flags.items() for argument in (f"--{name}", value)]
 
 
 def read_grid(path: Path) -> Grid:

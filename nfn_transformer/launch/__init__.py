@@ -1,1 +1,1 @@
-"""Distributed and cluster jobs that other commands start."""
+"""Jobs that commands start: as processes of this machine, or through submitit in a SLURM cluster."""

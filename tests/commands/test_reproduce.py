@@ -100,7 +100,7 @@ def test_cells_that_fail_stop_no_other_and_are_tried_again(grid, capsys):
     diverging = {**QUICK, "name": "diverging", "flags": {**QUICK["flags"], "lr": "1e30"}}
     words = grid(diverging, TREES, {**QUICK, "name": "good"}, compare={"rows": "good"})
     cells, _ = reproduce.plan(reproduce.read_grid(words[0]), reproduce.COMMANDS, Path("cells"), "auto", None)
-    place = {cell.row: Path(cell.task.directory) for cell in cells}
+    place = {cell.row: cell.directory for cell in cells}
     place["trees"].parent.mkdir()
     place["trees"].write_text("something else")
 
@@ -195,7 +195,7 @@ def test_submitit_on_this_machine(grid):
     ("arguments", "message"),
     [
         (("absent.yaml",), "absent.yaml: no such file; for examples see scripts/tables/"),
-        (("GRID", "--slurm", "a=1"), "--slurm a=1: needs --launcher slurm (or local)"),
+        (("GRID", "--slurm", "a=1"), "--slurm a=1: requires --launcher slurm or local"),
         (("GRID", "--launcher", "local", "--slurm", "x"), "--slurm x: expected NAME=VALUE, as in timeout_min=600"),
         (("GRID", "--launcher", "local", "--slurm", "a=1", "--slurm", "=2"), "--slurm =2: expected NAME=VALUE"),
         (("GRID", "--launcher", "local", "--slurm", "memory=3"), "--launcher local: Parameter 'memory' need to be"),

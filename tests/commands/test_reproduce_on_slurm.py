@@ -12,7 +12,7 @@ from slurm_stand_in import stand_in
 
 from nfn_transformer import reproduce
 from nfn_transformer.grids import execution
-from nfn_transformer.launch import launchers
+from nfn_transformer.launch import slurm_queue, submitit_launcher
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
 
@@ -69,10 +69,10 @@ def test_more_cells_than_slurm_takes_at_once(cluster, grid, monkeypatch):
 def test_a_slurm_that_is_silent_is_not_taken_for_an_empty_queue(cluster, grid, monkeypatch, capsys):
     cells, _ = reproduce.plan(reproduce.read_grid(grid(QUICK)[0]), reproduce.COMMANDS, Path("cells"), "cpu", None)
     Path("cells").mkdir()
-    Path(f"{cells[0].task.directory}.job").write_text("1\n")
+    Path(f"{cells[0].directory}.job").write_text("1\n")
     (cluster / "silent").touch()
-    monkeypatch.setattr(launchers, "_LATE_FILES_SECONDS", 0.1)
-    monkeypatch.setattr(launchers, "_SLURM_SECONDS", 0.05)
+    monkeypatch.setattr(slurm_queue, "_FIRST_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(slurm_queue, "_QUERY_SECONDS", 0.05)
     errors = fail(reproduce.main, capsys, *grid(QUICK), "--launcher", "slurm")
     assert "warning: squeue: slurm_load_jobs error: Unable to contact slurm controller" in errors
     assert "error: --launcher slurm: squeue does not answer; jobs of an earlier command may be there" in errors
@@ -80,8 +80,8 @@ def test_a_slurm_that_is_silent_is_not_taken_for_an_empty_queue(cluster, grid, m
 
 
 def test_a_job_that_slurm_has_ended_is_a_failure_with_its_log(cluster, grid, monkeypatch, capsys):
-    monkeypatch.setattr(launchers, "_LATE_FILES_SECONDS", 0.1)
-    monkeypatch.setattr(launchers, "_SLURM_SECONDS", 0.05)
+    monkeypatch.setattr(submitit_launcher, "_LATE_FILES_SECONDS", 0.1)
+    monkeypatch.setattr(slurm_queue, "_QUERY_SECONDS", 0.05)
     (cluster / "lost").touch()
     assert here(*grid(QUICK), "--launcher", "slurm") == 1
     out = capsys.readouterr().out

@@ -205,7 +205,7 @@ def test_snapshots_after_given_epochs(tmp_path):
         (["--batch_size", "49"], "--batch_size 49: run 0 has only"),
         (["--dataset", "a/b"], "--dataset 'a/b': expected a name"),
         (["--images", "/nowhere"], "--images /nowhere: no such folder"),
-        (["--launcher", "slurm", "--population", "auto"], "--launcher slurm: needs --population"),
+        (["--launcher", "slurm", "--population", "auto"], "--launcher slurm requires --population"),
         (["--device", "tpu9"], "--device tpu9: expected auto, cpu, cuda or cuda:N"),
     ],
 )

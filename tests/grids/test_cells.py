@@ -48,8 +48,8 @@ def row(command: str = "main", name: str = "net", **flags) -> dict:
     return {"name": name, "command": command, "flags": flags}
 
 
-def with_flags(planned, **flags) -> str:
-    return only(planned(rows=[row(enc_mode="no", epochs="1", **flags)])).task.directory
+def with_flags(planned, **flags) -> Path:
+    return only(planned(rows=[row(enc_mode="no", epochs="1", **flags)])).directory
 
 
 def copied(zoo: Path, place: Path) -> Path:
@@ -57,10 +57,10 @@ def copied(zoo: Path, place: Path) -> Path:
 
 
 def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tmp_path):
-    place = only(planned()).task.directory
-    assert Path(place).parent == tmp_path / "cells"
-    assert Path(place).name.startswith("digits-")
-    assert only(planned(data_path=copied(small_zoo, tmp_path / "copy"))).task.directory == place
+    place = only(planned()).directory
+    assert place.parent == tmp_path / "cells"
+    assert place.name.startswith("digits-")
+    assert only(planned(data_path=copied(small_zoo, tmp_path / "copy"))).directory == place
     for flags in (
         {"wandb": "True", "project": "other"},
         {"n_workers": "1", "load_cache": "no"},
@@ -72,7 +72,7 @@ def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tm
         {"data_path": str(small_zoo)},
     ):
         assert with_flags(planned, **flags) == place, flags
-    assert only(planned(title="Other", columns=[{"name": "every", "flags": {}}])).task.directory == place
+    assert only(planned(title="Other", columns=[{"name": "every", "flags": {}}])).directory == place
 
 
 def test_cells_of_earlier_versions_are_known_by_the_same_keys(planned):
@@ -91,7 +91,7 @@ def test_hyperparameters_are_data_where_they_are_read(planned, small_zoo, tmp_pa
     )
     for features, same in (("hyperparameters", False), ("statistics", True)):
         rows = [row("gbm", model="extra_trees", features=features)]
-        places = {only(planned(rows=rows, data_path=zoo)).task.directory for zoo in (small_zoo, changed)}
+        places = {only(planned(rows=rows, data_path=zoo)).directory for zoo in (small_zoo, changed)}
         assert (len(places) == 1) == same, features
 
 
@@ -112,12 +112,12 @@ def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):
     state["classifier.fc1.bias"][0] += 1e-3
     torch.save(state, file)
     places = [
-        only(planned()).task.directory,
-        only(planned(seeds=[2])).task.directory,
-        only(planned(data_path=changed)).task.directory,
-        only(planned(rows=[row("xgb")])).task.directory,
-        only(planned(rows=[row("gbm", model="rf")])).task.directory,
-        only(planned(rows=[row("gbm", model="gbdt")])).task.directory,
+        only(planned()).directory,
+        only(planned(seeds=[2])).directory,
+        only(planned(data_path=changed)).directory,
+        only(planned(rows=[row("xgb")])).directory,
+        only(planned(rows=[row("gbm", model="rf")])).directory,
+        only(planned(rows=[row("gbm", model="gbdt")])).directory,
         with_flags(planned, wd="0.1"),
         with_flags(planned, cut_off="0.2"),
         with_flags(planned, cls_mode="hnps"),
@@ -136,13 +136,13 @@ def finished(planned) -> Cell:
     """A cell, run by its own words in this process."""
     cell = only(planned())
     assert cell.result() is None
-    assert main.main(list(cell.task.begin[1:])) == 0
+    assert main.main(list(cell.job.begin[1:])) == 0
     return cell
 
 
 def edit(cell: Cell, name: str, **changes) -> None:
     """Change values of a file of the cell's run; `part.key` is a key of a part."""
-    file = Path(cell.task.directory) / name
+    file = cell.directory / name
     values = json.loads(file.read_text())
     for key, value in changes.items():
         part, _, inner = key.partition("__")
@@ -154,7 +154,7 @@ def edit(cell: Cell, name: str, **changes) -> None:
 
 
 def test_a_finished_cell(finished, planned):
-    run = Path(finished.task.directory)
+    run = finished.directory
     written = json.loads((run / "results.json").read_text())
     result = finished.result()
     assert (result.tau, result.r2, result.mae) == tuple(written["test"][name] for name in ("tau", "r2", "mae"))
@@ -188,11 +188,11 @@ def test_another_run_in_its_place_is_reported_and_not_taken(name, changes, finis
         finished.result()
     found, (problem,) = results_of([finished])
     assert found == {}
-    assert problem.startswith(f"net | all | seed 1: {finished.task.directory}: holds another run")
+    assert problem.startswith(f"net | all | seed 1: {finished.directory}: holds another run")
 
 
 def test_damaged_results_are_reported(finished):
-    (Path(finished.task.directory) / "results.json").write_text('{"test": {}}')
+    (finished.directory / "results.json").write_text('{"test": {}}')
     found, (problem,) = results_of([finished])
     assert found == {}
     assert "results.json: is not what a finished run writes" in problem
@@ -248,10 +248,10 @@ def test_all_models_of_a_seed_share_one_split(planned):
     first, trees, flat = (cell for cell in cells if cell.seed == 1)
     assert first.digest == trees.digest == flat.digest
     assert {cell.digest for cell in cells if cell.seed == 2} != {first.digest}
-    main.main(list(first.task.begin[1:]))
-    xgb.main(list(trees.task.begin[1:]))
-    assert trees.task.begin[0].endswith("nfn_transformer/xgb.py")
-    splits = [json.loads((Path(cell.task.directory) / "split.json").read_text()) for cell in (first, trees)]
+    main.main(list(first.job.begin[1:]))
+    xgb.main(list(trees.job.begin[1:]))
+    assert trees.job.begin[0].endswith("nfn_transformer/xgb.py")
+    splits = [json.loads((cell.directory / "split.json").read_text()) for cell in (first, trees)]
     assert splits[0] == splits[1]
     assert splits[0]["digest"] == first.digest
     assert first.result().test == trees.result().test == len(splits[0]["test"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_readme import COMMANDS as PUBLISHED_COMMANDS
 
-from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flag_words, read_grid
+from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flags_to_argv, read_grid
 from nfn_transformer.reproduce import COMMANDS
 from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
@@ -197,7 +197,7 @@ def test_tags_build_nothing(tmp_path):
 
 def words(row: Row, column: Column) -> list[str]:
     """What a cell's command is told, apart from its seed, device and place."""
-    return flag_words({**row.flags, **column.flags})
+    return flags_to_argv({**row.flags, **column.flags})
 
 
 def config(row: Row, column: Column):
