@@ -14,6 +14,7 @@ from nfn_transformer import atomic_files, gbm, xgb
 from nfn_transformer import main as network
 from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, check_device_name, find_device
 from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED, run_command
+from nfn_transformer.csv_files import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
@@ -21,7 +22,6 @@ from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.grids.results_table import Table, build_table
 from nfn_transformer.launch.flags import add_launcher_flags, build_launcher, launcher_parameters
-from nfn_transformer.training.run_directory import write_csv
 
 COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
 

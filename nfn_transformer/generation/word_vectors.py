@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.rms import root_mean_square
 from nfn_transformer.seeding import derive_seed
 
 WINDOW = 5
@@ -39,7 +40,7 @@ def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensi
     decomposition = TruncatedSVD(dimensions, random_state=derive_seed(seed, "word vectors") % 2**32)
     scaled = decomposition.fit_transform(information)
     vectors = scaled / np.sqrt(np.maximum(decomposition.singular_values_, np.finfo(np.float64).tiny))
-    return vectors / np.sqrt((vectors**2).mean())
+    return vectors / root_mean_square(vectors)
 
 
 def _context_counts(texts: Sequence[Sequence[str]], words: Sequence[str]) -> sparse.csr_array:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer import atomic_files
+from nfn_transformer.figures import save_png
 from nfn_transformer.grids.results_table import Summary, Table
 
 
@@ -19,8 +19,7 @@ def save_figure(table: Table, path: Path) -> None:
     axes.set_title(_plain(table.grid.title), fontsize="medium")
     if curves or len(table.grid.columns) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    with atomic_files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_png(figure, path)
 
 
 def _label(table: Table) -> str:

@@ -7,7 +7,7 @@ from nfn_transformer.grids.cells import CellResult
 from nfn_transformer.grids.grid_file import Published
 from nfn_transformer.grids.results_table import Comparison, Summary, Table
 
-ABSENT = "\N{EN DASH}"
+DASH = "\N{EN DASH}"
 
 
 def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
@@ -53,7 +53,7 @@ def _number(mean: float, error: float | None) -> str:
 
 
 def _published(published: Published | None) -> str:
-    return ABSENT if published is None else _number(published.mean, published.standard_error)
+    return DASH if published is None else _number(published.mean, published.standard_error)
 
 
 def _marks(table: Table, summary: Summary) -> str:
@@ -64,7 +64,7 @@ def _marks(table: Table, summary: Summary) -> str:
 
 
 def _markdown_cell(table: Table, summary: Summary) -> str:
-    text = ABSENT if not summary.seeds else _number(summary.mean, summary.standard_error)
+    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error)
     text = f"**{text}**" if summary.best else text
     beside = f" ({_published(summary.published)})" if table.grid.published else ""
     return text + _marks(table, summary) + beside
@@ -77,13 +77,13 @@ def _legend(table: Table) -> list[str]:
     networks = []
     for column in grid.columns:
         tests = sorted({result.test for (_, name, _), result in table.results.items() if name == column.name})
-        networks.append(f"{column.name} {'/'.join(map(str, tests)) or ABSENT}")
+        networks.append(f"{column.name} {'/'.join(map(str, tests)) or DASH}")
     text = (
         f"Kendall's tau on the test side, mean ± standard error over seeds {seeds}; best of a column in bold. "
         f"Test networks: {', '.join(networks)}. "
     )
     if grid.published:
-        text += f"In parentheses: published ({grid.source}); {ABSENT}: no published number is at hand."
+        text += f"In parentheses: published ({grid.source}); {DASH}: no published number is at hand."
     else:
         text += "No published numbers are at hand."
     return [text + (f" Run on {machines}." if machines else "")]
@@ -95,8 +95,8 @@ def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
             comparison.place,
             f"{comparison.name} minus {comparison.reference}",
             f"{comparison.difference:+.3f}",
-            ABSENT if math.isnan(comparison.low) else f"[{comparison.low:+.3f}, {comparison.high:+.3f}]",
-            ABSENT if math.isnan(comparison.p) else f"{comparison.p:.3f}",
+            DASH if math.isnan(comparison.low) else f"[{comparison.low:+.3f}, {comparison.high:+.3f}]",
+            DASH if math.isnan(comparison.p) else f"{comparison.p:.3f}",
             f"{comparison.wins} of {comparison.seeds}",
         ]
         for comparison in comparisons
@@ -124,11 +124,11 @@ def latex(table: Table) -> str:
 
 
 def _latex_number(text: str) -> str:
-    return "--" if text == ABSENT else f"${text.replace('±', chr(92) + 'pm')}$" if text != "nan" else "nan"
+    return "--" if text == DASH else f"${text.replace('±', chr(92) + 'pm')}$" if text != "nan" else "nan"
 
 
 def _latex_cell(table: Table, summary: Summary) -> str:
-    text = ABSENT if not summary.seeds else _number(summary.mean, summary.standard_error)
+    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error)
     shown = _latex_number(text)
     shown = rf"\boldmath{shown}" if summary.best else shown
     shown = rf"{{{shown}}}" if summary.best else shown

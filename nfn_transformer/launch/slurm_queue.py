@@ -39,9 +39,7 @@ class SlurmQueue:
             end = time.monotonic() + _FIRST_ANSWER_SECONDS
             while self.jobs()[0] == -math.inf:
                 if time.monotonic() > end:
-                    raise UserError(
-                        "--launcher slurm: squeue does not answer; jobs of an earlier command may be there"
-                    )
+                    raise UserError("--launcher slurm: squeue does not answer; jobs of an earlier command may be there")
                 time.sleep(_QUERY_SECONDS)
             self._first = self._jobs
         return self._first

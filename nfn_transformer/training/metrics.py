@@ -8,6 +8,8 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from nfn_transformer.rms import root_mean_square
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -39,7 +41,7 @@ def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
 def measure_regression(predictions: Tensor, labels: Tensor) -> Metrics:
     """Metrics of the predictions [n] of a tree model against accuracies [n] in [0, 1]."""
     predictions, labels = predictions.double().cpu(), labels.double().cpu()
-    return _measure(predictions, labels, (predictions - labels).square().mean().sqrt().item())
+    return _measure(predictions, labels, root_mean_square(predictions - labels))
 
 
 def _measure(predictions: Tensor, labels: Tensor, loss: float) -> Metrics:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nfn_transformer import atomic_files
+from nfn_transformer.figures import save_png
 
 
 def plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str) -> None:
@@ -18,5 +18,4 @@ def plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str
     axes.set_xlabel("true test accuracy")
     axes.set_ylabel("predicted accuracy")
     axes.set_title(title)
-    with atomic_files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_png(figure, path)

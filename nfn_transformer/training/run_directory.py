@@ -13,9 +13,7 @@ test_predictions.csv    file name, true and predicted accuracy of each test chec
 test_predictions.png    the same as a scatter plot
 """
 
-import csv
 import errno
-import io
 import itertools
 import json
 import math
@@ -27,6 +25,7 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import atomic_files
+from nfn_transformer.csv_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, spec_from_json, spec_to_json
 from nfn_transformer.weights.spec import TransformerSpec
@@ -179,12 +178,3 @@ def read_json(path: Path) -> dict:
     if not isinstance(values, dict):
         raise RunError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
     return values
-
-
-def write_csv(path: Path, header: list[str], rows: list[list]) -> None:
-    """Write a table in one step; floats keep all their digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    atomic_files.write_text(path, text.getvalue())

@@ -11,6 +11,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.tree import DecisionTreeRegressor
 from tqdm import tqdm
 
+from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole.
@@ -101,7 +102,7 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
             forest.fit(sides.train, sides.train_labels)
             bar.update(added)
     model = ExtraTrees(save(_arrays(forest.estimators_)))
-    loss = float(np.sqrt(np.mean(np.square(model.predict(sides.train) - sides.train_labels))))
+    loss = root_mean_square(model.predict(sides.train) - sides.train_labels)
     observer.finish_round(loss, model.predict(sides.validation))
     sides.train = sides.validation = None
     return model

@@ -13,6 +13,7 @@ import lightgbm
 import numpy as np
 from numpy import ndarray
 
+from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
@@ -207,7 +208,7 @@ class _Follower:
         train, validation = self._predictions
         if self._forest is not None:
             train, validation = self._forest.mend(environment.model, [train, validation])
-        train_loss = float(np.sqrt(np.mean(np.square(train - self._train_labels))))
+        train_loss = root_mean_square(train - self._train_labels)
         is_best, is_last = self._observer.finish_round(train_loss, validation)
         if is_best:
             self.best_trees = environment.model.current_iteration()

@@ -8,6 +8,7 @@ import numpy as np
 import xgboost
 from numpy import ndarray
 
+from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 
 # XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
@@ -112,7 +113,7 @@ class _Follower(xgboost.callback.TrainingCallback):
         if data is self._validation:
             self._predictions = predictions.copy()
         else:
-            self._train_loss = float(np.sqrt(np.mean(np.square(predictions - data.get_label()))))
+            self._train_loss = root_mean_square(predictions - data.get_label())
         return "seen", 0.0
 
     def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: dict) -> bool:

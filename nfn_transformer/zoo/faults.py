@@ -1,12 +1,11 @@
 """What is wrong with a zoo's checkpoints: each fault with its reason, counted, summed up and listed."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nfn_transformer.csv_files import csv_text
 from nfn_transformer.zoo.printing import printable, quoted
 
 
@@ -84,13 +83,10 @@ class FaultReport:
         Names and keys stand as they are, so a name that is not UTF-8 has surrogates: write it with
         `errors="backslashreplace"`.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "used", "reason", "detail"])
-        writer.writerows([fault.name, "no", fault.reason, fault.detail] for fault in self.faults)
-        writer.writerows([name, "no", "no metadata row", ""] for name in self.unlisted)
+        rows = [[fault.name, "no", fault.reason, fault.detail] for fault in self.faults]
+        rows += [[name, "no", "no metadata row", ""] for name in self.unlisted]
         left_out = {fault.name for fault in self.faults}
         notes = [(name, "unknown keys", " ".join(keys)) for name, keys in self.stray_keys.items()]
         notes += [(name, "more than one metadata row", "") for name in self.duplicates]
-        writer.writerows([name, "no" if name in left_out else "yes", *note] for name, *note in sorted(notes))
-        return text.getvalue()
+        rows += [[name, "no" if name in left_out else "yes", *note] for name, *note in sorted(notes)]
+        return csv_text(["file", "used", "reason", "detail"], rows)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nfn_transformer import atomic_files
+from nfn_transformer.figures import save_png
 
 _FEW, _MARKERS = 4, "osD^v"
 
@@ -51,5 +51,4 @@ def plot_growth(
     axes.set_title(title, fontsize="medium")
     outside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if many else {}
     axes.legend(frameon=False, **outside)
-    with atomic_files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_png(figure, path)

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from table_by_hand import NAN, grid, result, results
 
+from nfn_transformer.csv_files import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import Published
 from nfn_transformer.grids.results_table import Table, build_table
-from nfn_transformer.training.run_directory import write_csv
 
 TAUS = {
     ("A", "x"): [0.9, 0.8, 0.7],
@@ -30,7 +30,7 @@ def table(**settings) -> Table:
 
 def markdown(made: Table, command: str, problems: list[str]) -> str:
     """With `--` for what is absent."""
-    return rendering.markdown(made, command, problems).replace(rendering.ABSENT, "--")
+    return rendering.markdown(made, command, problems).replace(rendering.DASH, "--")
 
 
 def lines_of(text: str, start: str) -> list[str]:
