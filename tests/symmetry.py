@@ -1,7 +1,7 @@
-"""One way to measure symmetry, used by the tests of the group, of every layer and of the model."""
+"""Random weights, and changes of them, for the tests of groups, layers and models."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,36 +11,21 @@ from nfn_transformer.weights.containers import (
     EmbeddingWeights,
     FeedForwardWeights,
     TransformerWeights,
-    block_shapes,
+    weight_shapes,
 )
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
 
-def tensors_of(value) -> list[Tensor]:
-    """The tensors of a tensor or of a container."""
-    return [value] if isinstance(value, Tensor) else value.tensors()
+@dataclass(frozen=True)
+class Acting:
+    """A map of weights in place of a group element."""
 
-
-def relative_error(found, expected) -> float:
-    """max|found - expected| / max|expected|, the largest over all tensors of two containers.
-
-    Where all of `expected` is zero, max|found|.
-    """
-    errors = []
-    for a, b in zip(tensors_of(found), tensors_of(expected), strict=True):
-        scale = b.abs().max().item()
-        errors.append((a - b).abs().max().item() / (scale or 1.0))
-    return max(errors)
-
-
-def symmetry_defect(function: Callable, weights, act: Callable, act_on_output: Callable = lambda out: out) -> float:
-    """How far `function(g U)` is from `g function(U)`, relative; invariance where the output is left alone."""
-    return relative_error(function(act(weights)), act_on_output(function(weights)))
+    act: Callable
 
 
 def random_block(spec: BlockSpec, batch: int, channels: int, generator: torch.Generator) -> BlockWeights:
     """Normal block weights in float64."""
-    shapes = block_shapes(spec)
+    shapes = weight_shapes(spec)
     return BlockWeights(**{name: _normal((batch, channels, *shape), generator) for name, shape in shapes.items()})
 
 
@@ -57,8 +42,7 @@ def random_transformer(spec: TransformerSpec, batch: int, generator: torch.Gener
     """Normal weights of whole networks in float64, one channel."""
     embedding = None
     if spec.embedding is not None:
-        e = spec.embedding
-        shapes = [(e.width, e.channels, *e.patch), (e.width,), (e.tokens, e.width)]
+        shapes = weight_shapes(spec.embedding).values()
         embedding = EmbeddingWeights(*(_normal((batch, 1, *shape), generator) for shape in shapes))
     blocks = tuple(random_block(block, batch, 1, generator) for block in spec.blocks)
     return TransformerWeights(blocks, random_feed_forward(spec.classifier, batch, 1, generator), embedding)

@@ -85,7 +85,9 @@ class ComputationGraph:
         self.nodes: list[NodeSet] = []
         self.edges: list[EdgeSet] = []
         self._like = weights.classifier.biases[0].flatten(1)  # [b, classifier's hidden neurons]
-        _check_widths(weights)
+        widths = weights.spec.widths
+        if len(set(widths)) > 1:
+            raise SpecError(f"networks with parts of width {', '.join(map(str, widths))}, expected one width D in all")
         coordinates = self._embed(weights)
         for place, block in enumerate(weights.blocks):
             coordinates = self._block(f"block {place} ", block, coordinates)
@@ -185,11 +187,3 @@ def _in_groups(sources: int, targets: int) -> Tensor:
     """Of the smaller set each with equally many neighbours of the other one."""
     every = torch.arange(max(sources, targets))
     return torch.stack([every // (len(every) // sources), every // (len(every) // targets)])
-
-
-def _check_widths(weights: TransformerWeights) -> None:
-    spec = weights.spec
-    embedding = [] if spec.embedding is None else [spec.embedding.width]
-    widths = [*embedding, *(block.width for block in spec.blocks), spec.classifier.sizes[0]]
-    if len(set(widths)) > 1:
-        raise SpecError(f"networks with parts of width {', '.join(map(str, widths))}, expected one width D in all")

@@ -52,10 +52,8 @@ def invariants_of_rest(spec: TransformerSpec) -> int:
 def check_has_invariants(spec: TransformerSpec) -> None:
     """Raise SpecError where networks have no blocks, parts of several widths D, or a classifier that has not two
     layers."""
-    embedding = [] if spec.embedding is None else [spec.embedding.width]
-    widths = [*embedding, *(block.width for block in spec.blocks), spec.classifier.sizes[0]]
-    if spec.classifier.layers != 2 or not spec.blocks or len(set(widths)) > 1:
-        listed = ", ".join(map(str, widths))
+    if spec.classifier.layers != 2 or not spec.blocks or len(set(spec.widths)) > 1:
+        listed = ", ".join(map(str, spec.widths))
         raise SpecError(
             f"networks with {len(spec.blocks)} blocks, parts of width {listed} and a classifier of "
             f"{spec.classifier.layers} layers, expected blocks, all of one width and a classifier of two layers"

@@ -29,12 +29,13 @@ from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.groups.complete_block import CompleteBlockElement, random_scales, random_shift
+from nfn_transformer.groups.element import Element, ProductElement
 from nfn_transformer.weights.containers import EmbeddingWeights, FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 
 @dataclass(frozen=True)
-class CompleteClassifierElement:
+class CompleteClassifierElement(Element):
     """An element's part in a classifier of two layers: pi [n], a permutation of the hidden neurons, their scales c [n]
     > 0, and u [n], added along the input coordinate of the first layer."""
 
@@ -58,23 +59,17 @@ class CompleteClassifierElement:
         moved = self.c[:, None] * first[:, :, self.pi] @ R_in + self.u[:, None]
         return FeedForwardWeights((moved, second[..., self.pi] / self.c), (self.c * bias[..., self.pi], last))
 
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
+    def __matmul__(self, first: Self) -> Self:
         return type(self)(first.pi[self.pi], first.c[self.pi] * self.c, self.u + self.c * first.u[self.pi])
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, scales and shifts in `dtype`."""
-        return type(self)(self.pi.to(device), self.c.to(device, dtype), self.u.to(device, dtype))
-
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
+    def __invert__(self) -> Self:
         pi = torch.argsort(self.pi)
         c = 1 / self.c[pi]
         return type(self)(pi, c, -c * self.u[pi])
 
 
 @dataclass(frozen=True)
-class EmbeddingShifts:
+class EmbeddingShifts(Element):
     """What is added to all of the embedding's output channels: kernel [channels, height, width], bias []."""
 
     kernel: Tensor
@@ -92,21 +87,15 @@ class EmbeddingShifts:
         """The shifted weights; the positional encoding stays."""
         return replace(weights, conv_weight=weights.conv_weight + self.kernel, conv_bias=weights.conv_bias + self.bias)
 
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
-        return type(self)(self.kernel + first.kernel, self.bias + first.bias)
+    def __matmul__(self, first: Self) -> Self:
+        return self.map(torch.add, first)
 
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
-        return type(self)(-self.kernel, -self.bias)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The shifts on a device, in `dtype`."""
-        return type(self)(self.kernel.to(device, dtype), self.bias.to(device, dtype))
+    def __invert__(self) -> Self:
+        return self.map(torch.neg)
 
 
 @dataclass(frozen=True)
-class CompleteElement:
+class CompleteElement(ProductElement):
     """An element of the complete group of a whole network; embedding is None where the network has none."""
 
     blocks: tuple[CompleteBlockElement, ...]
@@ -185,26 +174,6 @@ class CompleteElement:
             R = element.R_B
         embedding = weights.embedding if self.embedding is None else self.embedding.act(weights.embedding)
         return TransformerWeights(tuple(blocks), self.classifier.act(weights.classifier, R), embedding)
-
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
-        return type(self)(
-            tuple(g.compose(f) for g, f in zip(self.blocks, first.blocks, strict=True)),
-            self.classifier.compose(first.classifier),
-            None if self.embedding is None else self.embedding.compose(first.embedding),
-        )
-
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
-        embedding = None if self.embedding is None else self.embedding.inverse()
-        return type(self)(tuple(block.inverse() for block in self.blocks), self.classifier.inverse(), embedding)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, all but its permutations in `dtype`."""
-        embedding = None if self.embedding is None else self.embedding.to(device, dtype)
-        return type(self)(
-            tuple(block.to(device, dtype) for block in self.blocks), self.classifier.to(device, dtype), embedding
-        )
 
     def without_scales(self) -> Self:
         """The same element with c_O = c_B = 1: what is left meets no epsilon of a LayerNorm."""

@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nfn_transformer.groups.element import Element
 from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.weights.containers import BlockWeights, TensorTree
 from nfn_transformer.weights.spec import BlockSpec
@@ -27,13 +28,9 @@ class BlockShifts(TensorTree):
     s_B: Tensor
     s_b: Tensor
 
-    def plus(self, other: Self) -> Self:
-        """The sum."""
-        return type(self)(*(mine + theirs for mine, theirs in zip(self.tensors(), other.tensors(), strict=True)))
-
 
 @dataclass(frozen=True)
-class CompleteBlockElement:
+class CompleteBlockElement(Element):
     """An element's part in one block.
 
     Fields: published, the element of G_U; R_O and R_B [D, D], of the coordinates after the attention and after the
@@ -94,21 +91,19 @@ class CompleteBlockElement:
             b_B=self.c_B * moved.b_B @ self.R_B + shifts.s_b,
         )
 
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
+    def __matmul__(self, first: Self) -> Self:
         return type(self)(
-            published=self.published.compose(first.published),
+            published=self.published @ first.published,
             R_O=first.R_O[self.published.pi_O][:, self.published.pi_O] @ self.R_O,
             R_B=first.R_B @ self.R_B,
             c_A=first.c_A[self.published.pi_A] * self.c_A,
             c_O=first.c_O * self.c_O,
             c_B=first.c_B * self.c_B,
-            shifts=self.shifts.plus(self._moved(first.shifts)),
+            shifts=self.shifts.map(torch.add, self._moved(first.shifts)),
         )
 
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
-        published = self.published.inverse()
+    def __invert__(self) -> Self:
+        published = ~self.published
         linear = replace(
             self,
             published=published,
@@ -119,11 +114,6 @@ class CompleteBlockElement:
             c_B=1 / self.c_B,
         )
         return replace(linear, shifts=linear._moved(self.shifts).map(torch.neg))
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, all but its permutations in `dtype`."""
-        matrices = (tensor.to(device, dtype) for tensor in (self.R_O, self.R_B, self.c_A, self.c_O, self.c_B))
-        return type(self)(self.published.to(device, dtype), *matrices, self.shifts.to(device, dtype))
 
     def _moved(self, shifts: BlockShifts) -> BlockShifts:
         """What shifts have become after the linear part of this element."""

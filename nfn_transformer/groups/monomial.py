@@ -5,22 +5,25 @@ Hidden layers s = 1, ..., L-1 carry g_s, a positive diagonal matrix times a perm
     W^(s) -> g_s W^(s) g_(s-1)^-1        b^(s) -> g_s b^(s)        (g x)[j] = scale[j] x[permutation[j]]
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from nfn_transformer.groups.element import Element
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 
 @dataclass(frozen=True)
-class MonomialElement:
-    """One element: for each hidden layer s a permutation [n_s] (int64) and positive scales [n_s]."""
+class MonomialElement(Element):
+    """Element of the group: a monomial matrix for each hidden layer s."""
 
     permutations: tuple[Tensor, ...]
+    """[n_s], int64, for each hidden layer."""
     scales: tuple[Tensor, ...]
+    """[n_s], positive, for each hidden layer."""
 
     @classmethod
     def identity(cls, spec: FeedForwardSpec, dtype: torch.dtype = torch.float64) -> Self:
@@ -45,22 +48,12 @@ class MonomialElement:
             matrices[s + 1] = matrices[s + 1][..., permutation] / scale
         return FeedForwardWeights(tuple(matrices), tuple(biases))
 
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
+    def __matmul__(self, first: Self) -> Self:
         return type(self)(
             tuple(f[p] for p, f in zip(self.permutations, first.permutations, strict=True)),
             tuple(scale * f[p] for p, scale, f in zip(self.permutations, self.scales, first.scales, strict=True)),
         )
 
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
+    def __invert__(self) -> Self:
         inverses = tuple(torch.argsort(p) for p in self.permutations)
         return type(self)(inverses, tuple(1 / s[p] for s, p in zip(self.scales, inverses, strict=True)))
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, its scales in `dtype`."""
-        return replace(
-            self,
-            permutations=tuple(p.to(device) for p in self.permutations),
-            scales=tuple(s.to(device, dtype) for s in self.scales),
-        )

@@ -11,15 +11,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nfn_transformer.groups.element import Element
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 
 @dataclass(frozen=True)
-class PermutationElement:
-    """One element: for each layer s = 0, ..., L a permutation [n_s], int64; those that stay have the identity."""
+class PermutationElement(Element):
+    """Element of the group: a permutation for each layer s = 0, ..., L, the identity where neurons stay."""
 
     permutations: tuple[Tensor, ...]
+    """[n_s], int64, for each layer."""
 
     @classmethod
     def identity(cls, spec: FeedForwardSpec) -> Self:
@@ -28,11 +30,11 @@ class PermutationElement:
 
     @classmethod
     def sample(cls, spec: FeedForwardSpec, generator: torch.Generator, outer: bool = False) -> Self:
-        """A random element, uniform; of the hidden layers alone, or with `outer` of all."""
-        found = [torch.randperm(n, generator=generator) for n in spec.sizes]
+        """Return a uniform random element of the hidden layers alone, or with `outer` of all layers."""
+        permutations = [torch.randperm(n, generator=generator) for n in spec.sizes]
         if not outer:
-            found[0], found[-1] = torch.arange(spec.sizes[0]), torch.arange(spec.sizes[-1])
-        return cls(tuple(found))
+            permutations[0], permutations[-1] = torch.arange(spec.sizes[0]), torch.arange(spec.sizes[-1])
+        return cls(tuple(permutations))
 
     def act(self, weights: FeedForwardWeights) -> FeedForwardWeights:
         """The transformed weights, for all networks and channels alike."""
@@ -42,10 +44,8 @@ class PermutationElement:
             tuple(b[..., rows] for b, (rows, _) in zip(weights.biases, sides, strict=True)),
         )
 
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
+    def __matmul__(self, first: Self) -> Self:
         return type(self)(tuple(f[p] for p, f in zip(self.permutations, first.permutations, strict=True)))
 
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
+    def __invert__(self) -> Self:
         return type(self)(tuple(torch.argsort(p) for p in self.permutations))

@@ -11,19 +11,20 @@ with (W P_pi)[:, k] = W[:, pi(k)]. It leaves the function of the block as it is.
 are kept beside them, so that acting, composing and inverting solve nothing and lose no digits.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from nfn_transformer.groups.element import Element, ProductElement
 from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 
 @dataclass(frozen=True)
-class BlockElement:
+class BlockElement(Element):
     """One element of G_U.
 
     Shapes: tau [h], pi_O [D] and pi_A [D_A] are permutations (int64); M and M_inverse
@@ -75,22 +76,20 @@ class BlockElement:
             b_B=weights.b_B,
         )
 
-    def compose(self, first: Self) -> Self:
-        """The product g f that acts as `first` (f) and then as this element (g)."""
-        place = torch.argsort(first.tau)  # where `first` puts head j
+    def __matmul__(self, first: Self) -> Self:
+        head = torch.argsort(first.tau)  # index to which `first` moves head j
         return replace(
             self,
             tau=first.tau[self.tau],
-            M=self.M[place] @ first.M,
-            M_inverse=first.M_inverse @ self.M_inverse[place],
-            N=first.N @ self.N[place],
-            N_inverse=self.N_inverse[place] @ first.N_inverse,
+            M=self.M[head] @ first.M,
+            M_inverse=first.M_inverse @ self.M_inverse[head],
+            N=first.N @ self.N[head],
+            N_inverse=self.N_inverse[head] @ first.N_inverse,
             pi_O=first.pi_O[self.pi_O],
             pi_A=first.pi_A[self.pi_A],
         )
 
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
+    def __invert__(self) -> Self:
         tau = self.tau
         return replace(
             self,
@@ -101,14 +100,6 @@ class BlockElement:
             N_inverse=self.N[tau],
             pi_O=torch.argsort(self.pi_O),
             pi_A=torch.argsort(self.pi_A),
-        )
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, its matrices in `dtype`."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self,
-            **{name: t.to(device, dtype if t.is_floating_point() else t.dtype) for name, t in tensors.items()},
         )
 
 
@@ -124,12 +115,13 @@ def _random_invertible(count: int, size: int, condition: float, generator: torch
 
 
 @dataclass(frozen=True)
-class GroupElement:
-    """An element of the whole network's group: one BlockElement per block, and one for the
-    classifier's hidden neurons (`groups.monomial`), or None to leave them alone."""
+class GroupElement(ProductElement):
+    """Element of the whole network's group."""
 
     blocks: tuple[BlockElement, ...]
+    """One for each block."""
     classifier: MonomialElement | None = None
+    """Moves the classifier's hidden neurons (`groups.monomial`); None leaves them."""
 
     @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
@@ -155,20 +147,3 @@ class GroupElement:
         blocks = tuple(g.act(block) for g, block in zip(self.blocks, weights.blocks, strict=True))
         classifier = weights.classifier if self.classifier is None else self.classifier.act(weights.classifier)
         return replace(weights, blocks=blocks, classifier=classifier)
-
-    def compose(self, first: Self) -> Self:
-        """The product that acts as `first` and then as this element."""
-        blocks = tuple(g.compose(f) for g, f in zip(self.blocks, first.blocks, strict=True))
-        if self.classifier is None or first.classifier is None:
-            return type(self)(blocks, self.classifier or first.classifier)
-        return type(self)(blocks, self.classifier.compose(first.classifier))
-
-    def inverse(self) -> Self:
-        """The element that undoes this one."""
-        blocks = tuple(g.inverse() for g in self.blocks)
-        return type(self)(blocks, None if self.classifier is None else self.classifier.inverse())
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The element on a device, its matrices and scales in `dtype`."""
-        classifier = None if self.classifier is None else self.classifier.to(device, dtype)
-        return type(self)(tuple(g.to(device, dtype) for g in self.blocks), classifier)

@@ -1,7 +1,7 @@
 """Many random elements of the symmetry group at once, one for each network of a batch."""
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -17,11 +17,11 @@ MOST_CONDITION = 1e4
 Weights = TypeVar("Weights", bound=TensorTree)
 
 
-class Element(Protocol):
-    """Of a group that acts on such weights."""
+class ActingOn(Protocol[Weights]):
+    """Element of a group that acts on such weights."""
 
     def act(self, weights: Weights) -> Weights:
-        """The transformed weights."""
+        """Return the transformed weights."""
 
 
 def transform_each(
@@ -56,12 +56,11 @@ def transform_each(
     )
 
 
-def transform_one_by_one(elements: Iterable[Element], weights: Weights) -> Weights:
+def transform_one_by_one(elements: Iterable[ActingOn[Weights]], weights: Weights) -> Weights:
     """Weights [n, 1, ...] of n networks in float64, the i-th one transformed by the i-th of `elements`."""
     weights = weights.to(torch.float64)
-    moved = [element.act(weights[place : place + 1]).tensors() for place, element in enumerate(elements)]
-    columns = iter([torch.cat(tensors) for tensors in zip(*moved, strict=True)])
-    return weights.map(lambda _: next(columns))
+    first, *others = [element.act(weights[index : index + 1]) for index, element in enumerate(elements)]
+    return first.map(lambda *tensors: torch.cat(tensors), *others)
 
 
 def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.Generator) -> BlockElement:
@@ -80,8 +79,7 @@ def act_each(elements: BlockElement, block: BlockWeights) -> BlockWeights:
         one = BlockWeights(*(tensor.unsqueeze(0) for tensor in tensors))
         return tuple(tensor.squeeze(0) for tensor in BlockElement(*element).act(one).tensors())
 
-    element = tuple(getattr(elements, field.name) for field in fields(elements))
-    return BlockWeights(*torch.vmap(act)(element, tuple(block.tensors())))
+    return BlockWeights(*torch.vmap(act)(tuple(elements.tensors()), tuple(block.tensors())))
 
 
 def _permutations(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ Encoder blocks multiply from the right (`x @ W`), feed-forward weights from the 
 (`W @ x`), as in the papers on their layers.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -15,46 +16,96 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
-
-def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    """Raise SpecError unless the dimensions of `tensor` after [b, d] are `expected`."""
-    if tensor.ndim < 2 or tuple(tensor.shape[2:]) != expected:
-        wanted = ", ".join(["b", "d", *map(str, expected)])
-        raise SpecError(f"'{name}' has shape {tuple(tensor.shape)}, expected ({wanted})")
+Shape = tuple[int, ...]
+PartSpec = BlockSpec | FeedForwardSpec | EmbeddingSpec
 
 
 class TensorTree:
-    """What all containers share: mapping a function over their tensors."""
+    """Base of frozen dataclasses whose fields are tensors, trees, tuples of these, or None."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The container with `function` applied to each tensor."""
-        return replace(self, **{f.name: _map(getattr(self, f.name), function) for f in fields(self)})
+    def map(self, function: Callable[..., Tensor], *others: Self) -> Self:
+        """Return the tree of `function(tensor, *tensors)` over the tensors of this tree and those of `others`.
+
+        Args:
+            others: trees with the structure of this one.
+
+        Raises:
+            ValueError: a tuple has another length in one of the others.
+        """
+        trees = (self, *others)
+        mapped = {f.name: _map(function, *(getattr(tree, f.name) for tree in trees)) for f in fields(self)}
+        return replace(self, **mapped)
 
     def tensors(self) -> list[Tensor]:
-        """All tensors in the order of their definition."""
-        found: list[Tensor] = []
-        self.map(lambda tensor: found.append(tensor) or tensor)
-        return found
+        """Return all tensors in the order of their definition."""
+        tensors: list[Tensor] = []
+        self.map(lambda tensor: tensors.append(tensor) or tensor)
+        return tensors
 
     def to(self, *args, **kwargs) -> Self:
-        """The container with `Tensor.to(*args, **kwargs)` applied to each tensor."""
+        """Return the tree with `Tensor.to(*args, **kwargs)` applied to each tensor."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     def __getitem__(self, index) -> Self:
-        """The networks that `index` selects along the batch dimension (a slice or a list of indices)."""
+        """Return the networks that `index` selects along the batch dimension: a slice, a list or tensor of indices."""
         return self.map(lambda tensor: tensor[index])
 
 
-def _map(value, function):
+def _map(function: Callable[..., Tensor], value, *others):
+    """Return one field of `TensorTree.map`."""
     if isinstance(value, Tensor):
-        return function(value)
+        return function(value, *others)
     if isinstance(value, tuple):
-        return tuple(_map(item, function) for item in value)
-    return None if value is None else value.map(function)
+        return tuple(_map(function, *items) for items in zip(value, *others, strict=True))
+    return None if value is None else value.map(function, *others)
+
+
+class PartWeights(TensorTree):
+    """Base of the weights of one part of a network: tensors [b, d, ...] of b networks and d channels."""
+
+    def check(self, spec: PartSpec) -> None:
+        """Raise SpecError unless the dimensions of every tensor after [b, d] are those of `spec`."""
+        tensors: dict[str, Tensor] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            each = {f"{field.name}[{s}]": tensor for s, tensor in enumerate(value)} if isinstance(value, tuple) else {}
+            tensors.update(each or {field.name: value})
+        expected = weight_shapes(spec)
+        if tensors.keys() != expected.keys():
+            raise SpecError(f"weights have the tensors {', '.join(tensors)}, expected {', '.join(expected)}")
+        for name, tensor in tensors.items():
+            if tensor.ndim < 2 or tuple(tensor.shape[2:]) != expected[name]:
+                shape = ", ".join(["b", "d", *map(str, expected[name])])
+                raise SpecError(f"'{name}' has shape {tuple(tensor.shape)}, expected ({shape})")
+
+
+def weight_shapes(spec: PartSpec) -> dict[str, Shape]:
+    """Return the shape after [b, d] of each tensor of a part: of `W_Q`, or of `weights[0]` in a tuple."""
+    if isinstance(spec, FeedForwardSpec):
+        sides = list(itertools.pairwise(spec.sizes))
+        weights: dict[str, Shape] = {f"weights[{s}]": (rows, columns) for s, (columns, rows) in enumerate(sides)}
+        return {**weights, **{f"biases[{s}]": (rows,) for s, (_, rows) in enumerate(sides)}}
+    if isinstance(spec, EmbeddingSpec):
+        return {
+            "conv_weight": (spec.width, spec.channels, *spec.patch),
+            "conv_bias": (spec.width,),
+            "pos_embedding": (spec.tokens, spec.width),
+        }
+    h, width, key, value, hidden = spec.heads, spec.width, spec.key, spec.value, spec.hidden
+    return {
+        "W_Q": (h, width, key),
+        "W_K": (h, width, key),
+        "W_V": (h, width, value),
+        "W_O": (h, value, width),
+        "W_A": (width, hidden),
+        "b_A": (hidden,),
+        "W_B": (hidden, width),
+        "b_B": (width,),
+    }
 
 
 @dataclass(frozen=True)
-class BlockWeights(TensorTree):
+class BlockWeights(PartWeights):
     """Weights of one encoder block.
 
     Shapes: W_Q, W_K [b, d, h, D, D_k]; W_V [b, d, h, D, D_v]; W_O [b, d, h, D_v, D];
@@ -70,66 +121,38 @@ class BlockWeights(TensorTree):
     W_B: Tensor
     b_B: Tensor
 
-    def check(self, spec: BlockSpec) -> None:
-        """Raise SpecError unless every tensor has the shape that `spec` gives it."""
-        for name, expected in block_shapes(spec).items():
-            check_shape(name, getattr(self, name), expected)
-
     @property
     def spec(self) -> BlockSpec:
-        """The block's sizes."""
+        """Return the sizes of the block."""
         heads, width, key = self.W_Q.shape[2:]
         return BlockSpec(heads, width, key, self.W_V.shape[-1], self.W_A.shape[-1])
 
     @property
     def channels(self) -> int:
-        """The number d of channels."""
+        """Return the number d of channels."""
         return self.W_A.shape[1]
 
 
-def block_shapes(spec: BlockSpec) -> dict[str, tuple[int, ...]]:
-    """Shape of each field of BlockWeights after its batch and channel dimensions."""
-    h, width, key, value, hidden = spec.heads, spec.width, spec.key, spec.value, spec.hidden
-    return {
-        "W_Q": (h, width, key),
-        "W_K": (h, width, key),
-        "W_V": (h, width, value),
-        "W_O": (h, value, width),
-        "W_A": (width, hidden),
-        "b_A": (hidden,),
-        "W_B": (hidden, width),
-        "b_B": (width,),
-    }
-
-
 @dataclass(frozen=True)
-class FeedForwardWeights(TensorTree):
+class FeedForwardWeights(PartWeights):
     """Weights of a feed-forward network: weights[s] [b, d, n_(s+1), n_s], biases[s] [b, d, n_(s+1)]."""
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
 
-    def check(self, spec: FeedForwardSpec) -> None:
-        """Raise SpecError unless every tensor has the shape that `spec` gives it."""
-        if len(self.weights) != spec.layers or len(self.biases) != spec.layers:
-            raise SpecError(f"feed-forward weights have {len(self.weights)} layers, expected {spec.layers}")
-        for s, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            check_shape(f"weights[{s}]", weight, (spec.sizes[s + 1], spec.sizes[s]))
-            check_shape(f"biases[{s}]", bias, (spec.sizes[s + 1],))
-
     @property
     def spec(self) -> FeedForwardSpec:
-        """The network's sizes."""
+        """Return the sizes of the network."""
         return FeedForwardSpec((self.weights[0].shape[-1], *(weight.shape[-2] for weight in self.weights)))
 
     @property
     def channels(self) -> int:
-        """The number d of channels."""
+        """Return the number d of channels."""
         return self.weights[0].shape[1]
 
 
 @dataclass(frozen=True)
-class EmbeddingWeights(TensorTree):
+class EmbeddingWeights(PartWeights):
     """Weights of a patch embedding.
 
     Shapes: conv_weight [b, d, D, channels, patch height, patch width]; conv_bias [b, d, D];
@@ -140,15 +163,9 @@ class EmbeddingWeights(TensorTree):
     conv_bias: Tensor
     pos_embedding: Tensor
 
-    def check(self, spec: EmbeddingSpec) -> None:
-        """Raise SpecError unless every tensor has the shape that `spec` gives it."""
-        check_shape("conv_weight", self.conv_weight, (spec.width, spec.channels, *spec.patch))
-        check_shape("conv_bias", self.conv_bias, (spec.width,))
-        check_shape("pos_embedding", self.pos_embedding, (spec.tokens, spec.width))
-
     @property
     def spec(self) -> EmbeddingSpec:
-        """The embedding's sizes."""
+        """Return the sizes of the embedding."""
         width, channels, *patch = self.conv_weight.shape[2:]
         return EmbeddingSpec(channels, width, tuple(patch), self.pos_embedding.shape[2])
 
@@ -170,25 +187,25 @@ class TransformerWeights(TensorTree):
         self.classifier.check(spec.classifier)
         if (self.embedding is None) != (spec.embedding is None):
             raise SpecError(
-                "weights have no embedding, the spec has one"
+                "weights have no embedding, expected one"
                 if self.embedding is None
-                else "weights have an embedding, the spec has none"
+                else "weights have an embedding, expected none"
             )
         if self.embedding is not None and spec.embedding is not None:
             self.embedding.check(spec.embedding)
 
     @property
     def spec(self) -> TransformerSpec:
-        """The networks' sizes."""
+        """Return the sizes of the networks."""
         embedding = None if self.embedding is None else self.embedding.spec
         return TransformerSpec(tuple(block.spec for block in self.blocks), self.classifier.spec, embedding)
 
     @property
     def batch(self) -> int:
-        """The number b of networks."""
+        """Return the number b of networks."""
         return self.classifier.biases[0].shape[0]
 
     def isfinite(self) -> Tensor:
-        """For each network whether all its weights are finite: bool [b]."""
+        """Return for each network if all its weights are finite: bool [b]."""
         finite = [torch.isfinite(tensor).flatten(1).all(1) for tensor in self.tensors()]
         return torch.stack(finite).all(0)

@@ -22,7 +22,7 @@ class FeedForwardSpec:
 
     @property
     def layers(self) -> int:
-        """Number of linear layers L."""
+        """Return the number L of linear layers."""
         return len(self.sizes) - 1
 
 
@@ -43,3 +43,9 @@ class TransformerSpec:
     blocks: tuple[BlockSpec, ...]
     classifier: FeedForwardSpec
     embedding: EmbeddingSpec | None = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Return the width D of every part from input to output: embedding, blocks, input of the classifier."""
+        embedding = () if self.embedding is None else (self.embedding.width,)
+        return (*embedding, *(block.width for block in self.blocks), self.classifier.sizes[0])

@@ -1,9 +1,10 @@
-"""The zoo's state dicts and the weights they hold: an exact round trip, and flat rows of numbers.
+"""State dicts of the zoo and their weights: an exact round trip, and flat rows of numbers.
 
 A checkpoint's keys (../README.md, "Your own zoo") follow `nn.Linear`, which stores the
 transpose of the matrices of the paper (arXiv 2410.04209): `queries.weight` is [h D_k, D].
 """
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -12,10 +13,14 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
+from nfn_transformer.weights.containers import (
+    BlockWeights,
+    EmbeddingWeights,
+    FeedForwardWeights,
+    Shape,
+    TransformerWeights,
+)
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-
-Shape = tuple[int, ...]
 
 # One way to write each number, and none that is too long for int(): the keys may be anyone's.
 _BLOCK_KEY = re.compile(r"encoder\.(0|[1-9]\d{0,3})\.(.+)", re.ASCII)
@@ -34,14 +39,17 @@ _BLOCK_KEYS = (
 
 
 def is_known_key(key: str) -> bool:
-    """Whether a state dict's key belongs to the zoo's architecture."""
+    """Return if a state dict's key belongs to the zoo's architecture."""
     match = _BLOCK_KEY.fullmatch(key)
     return key in _EMBEDDING_KEYS or key in _CLASSIFIER_KEYS or (match is not None and match[2] in _BLOCK_KEYS)
 
 
 def required_keys(present: Mapping[str, object] | set[str]) -> list[str]:
-    """Keys that a state dict with the `present` keys must have: those of every block up to its last
-    one, of the classifier and, where any is there, of the embedding; in the canonical order."""
+    """Return the keys that a state dict with the `present` keys must have, in the canonical order.
+
+    These are the keys of every block up to the last one, of the classifier and, if any of it is present, of the
+    embedding.
+    """
     blocks = {int(match[1]) for key in present if is_known_key(key) and (match := _BLOCK_KEY.fullmatch(key))}
     embedding = _EMBEDDING_KEYS if any(key in present for key in _EMBEDDING_KEYS) else ()
     # A stray huge block number must not make a huge list: blocks beyond the count of blocks seen are gaps anyway.
@@ -51,11 +59,11 @@ def required_keys(present: Mapping[str, object] | set[str]) -> list[str]:
 
 
 def spec_from_shapes(shapes: Mapping[str, Shape], heads: int) -> TransformerSpec:
-    """The spec of a network whose state dict has these shapes (unknown keys are ignored).
+    """Return the spec of a network whose state dict has these shapes; unknown keys are ignored.
 
     Args:
         shapes: state dict key -> shape.
-        heads: number of attention heads in every block, which no shape tells.
+        heads: number of attention heads in every block, which the shapes do not determine.
 
     Raises:
         SpecError: a key is missing, or a shape contradicts the others or the number of heads.
@@ -63,16 +71,20 @@ def spec_from_shapes(shapes: Mapping[str, Shape], heads: int) -> TransformerSpec
     for key in required_keys(shapes):
         if key not in shapes:
             raise SpecError(f"missing key '{key}'")
-    blocks = tuple(_block_spec(shapes, index, heads) for index in range(_block_count(shapes)))
-    spec = TransformerSpec(blocks, _classifier_spec(shapes), _embedding_spec(shapes))
+    count = sum(1 for key in shapes if (match := _BLOCK_KEY.fullmatch(key)) and match[2] == _BLOCK_KEYS[0])
+    blocks = tuple(_block_spec(shapes, index, heads) for index in range(count))
+    hidden, width = _sizes(shapes, "classifier.fc1.weight", 2)
+    classes, _ = _sizes(shapes, "classifier.fc2.weight", 2)
+    embedding = None
+    if _EMBEDDING_KEYS[0] in shapes:
+        embedding_width, channels, *patch = _sizes(shapes, "embedding.conv1.weight", 4)
+        tokens, _ = _sizes(shapes, "embedding.pos_embedding", 2)
+        embedding = EmbeddingSpec(channels, embedding_width, (patch[0], patch[1]), tokens)
+    spec = TransformerSpec(blocks, FeedForwardSpec((width, hidden, classes)), embedding)
     for key, expected in state_dict_shapes(spec).items():
         if tuple(shapes[key]) != expected:
             raise SpecError(f"'{key}' has shape {tuple(shapes[key])}, expected {expected}")
     return spec
-
-
-def _block_count(shapes: Mapping[str, Shape]) -> int:
-    return sum(1 for key in shapes if (match := _BLOCK_KEY.fullmatch(key)) and match[2] == _BLOCK_KEYS[0])
 
 
 def _sizes(shapes: Mapping[str, Shape], key: str, dimensions: int) -> Shape:
@@ -93,22 +105,8 @@ def _block_spec(shapes: Mapping[str, Shape], index: int, heads: int) -> BlockSpe
     return BlockSpec(heads, width, rows["queries"] // heads, rows["values"] // heads, hidden)
 
 
-def _classifier_spec(shapes: Mapping[str, Shape]) -> FeedForwardSpec:
-    hidden, width = _sizes(shapes, "classifier.fc1.weight", 2)
-    classes, _ = _sizes(shapes, "classifier.fc2.weight", 2)
-    return FeedForwardSpec((width, hidden, classes))
-
-
-def _embedding_spec(shapes: Mapping[str, Shape]) -> EmbeddingSpec | None:
-    if _EMBEDDING_KEYS[0] not in shapes:
-        return None
-    width, channels, *patch = _sizes(shapes, "embedding.conv1.weight", 4)
-    tokens, _ = _sizes(shapes, "embedding.pos_embedding", 2)
-    return EmbeddingSpec(channels, width, (patch[0], patch[1]), tokens)
-
-
 def state_dict_shapes(spec: TransformerSpec) -> dict[str, Shape]:
-    """Key -> shape of the state dict of a network with this spec, in the canonical order."""
+    """Return key -> shape of the state dict of a network with this spec, in the canonical order."""
     shapes: dict[str, Shape] = {}
     if spec.embedding is not None:
         embedding = spec.embedding
@@ -125,14 +123,14 @@ def state_dict_shapes(spec: TransformerSpec) -> dict[str, Shape]:
         shapes[prefix + "fc1.bias"] = (block.hidden,)
         shapes[prefix + "fc2.weight"] = (block.width, block.hidden)
         shapes[prefix + "fc2.bias"] = (block.width,)
-    for layer in range(spec.classifier.layers):
-        shapes[f"classifier.fc{layer + 1}.weight"] = (spec.classifier.sizes[layer + 1], spec.classifier.sizes[layer])
-        shapes[f"classifier.fc{layer + 1}.bias"] = (spec.classifier.sizes[layer + 1],)
+    for layer, (columns, rows) in enumerate(itertools.pairwise(spec.classifier.sizes), start=1):
+        shapes[f"classifier.fc{layer}.weight"] = (rows, columns)
+        shapes[f"classifier.fc{layer}.bias"] = (rows,)
     return shapes
 
 
 def weights_from_state_dict(state: Mapping[str, Tensor], spec: TransformerSpec) -> TransformerWeights:
-    """The weights in a state dict, as views of its tensors: [b, 1, ...], unknown keys left out.
+    """Return the weights in a state dict as views of its tensors: [b, 1, ...]; unknown keys are ignored.
 
     Args:
         state: key -> tensor of the shape that `state_dict_shapes(spec)` gives, or [b, *shape]
@@ -150,7 +148,7 @@ def weights_from_state_dict(state: Mapping[str, Tensor], spec: TransformerSpec) 
             raise SpecError(f"'{key}' has shape {tuple(tensor.shape)}, expected {expected}")
         parts[key] = (tensor if tensor.ndim > len(expected) else tensor.unsqueeze(0)).unsqueeze(1)
     blocks = tuple(_block_weights(parts, index, block) for index, block in enumerate(spec.blocks))
-    layers = range(1, spec.classifier.layers + 1)
+    layers = range(1, len(spec.classifier.sizes))
     classifier = FeedForwardWeights(
         tuple(parts[f"classifier.fc{layer}.weight"] for layer in layers),
         tuple(parts[f"classifier.fc{layer}.bias"] for layer in layers),
@@ -161,16 +159,14 @@ def weights_from_state_dict(state: Mapping[str, Tensor], spec: TransformerSpec) 
 
 def _block_weights(parts: Mapping[str, Tensor], index: int, spec: BlockSpec) -> BlockWeights:
     prefix = f"encoder.{index}."
-
-    def per_head(name: str) -> Tensor:
-        rows = parts[f"{prefix}attention.{name}.weight"]  # [b, 1, h D_k, D]
-        return rows.unflatten(2, (spec.heads, -1)).transpose(-1, -2)  # [b, 1, h, D, D_k]
-
+    projections = (parts[f"{prefix}attention.{name}.weight"] for name in ("queries", "keys", "values"))
+    # [b, 1, h D_k, D] to [b, 1, h, D, D_k]
+    W_Q, W_K, W_V = (rows.unflatten(2, (spec.heads, -1)).transpose(-1, -2) for rows in projections)
     output = parts[prefix + "attention.out_projection.weight"]  # [b, 1, D, h D_v]
     return BlockWeights(
-        W_Q=per_head("queries"),
-        W_K=per_head("keys"),
-        W_V=per_head("values"),
+        W_Q=W_Q,
+        W_K=W_K,
+        W_V=W_V,
         W_O=output.transpose(-1, -2).unflatten(2, (spec.heads, -1)),  # [b, 1, h, D_v, D]
         W_A=parts[prefix + "fc1.weight"].transpose(-1, -2),
         b_A=parts[prefix + "fc1.bias"],
@@ -180,13 +176,13 @@ def _block_weights(parts: Mapping[str, Tensor], index: int, spec: BlockSpec) -> 
 
 
 def state_dict_from_weights(weights: TransformerWeights) -> dict[str, Tensor]:
-    """The stacked state dicts of b networks: key -> contiguous tensor [b, *shape].
+    """Return the stacked state dicts of b networks: key -> contiguous tensor [b, *shape].
 
     Raises:
-        SpecError: the weights have more than one channel, so they are features and not networks.
+        SpecError: the weights have more than one channel: they are features, not networks.
     """
     if weights.classifier.channels != 1:
-        raise SpecError(f"weights have {weights.classifier.channels} channels, a state dict holds 1")
+        raise SpecError(f"weights have {weights.classifier.channels} channels, expected 1")
     state: dict[str, Tensor] = {}
     if weights.embedding is not None:
         embedding = weights.embedding
@@ -218,7 +214,7 @@ def _block_state(block: BlockWeights) -> dict[str, Tensor]:
 
 
 def row_length(shapes: Mapping[str, Shape]) -> int:
-    """Numbers in a flat row that holds tensors of these shapes."""
+    """Return the count of numbers in a flat row of tensors of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
@@ -232,6 +228,6 @@ def flatten_state_dict(state: Mapping[str, Tensor], shapes: Mapping[str, Shape],
 
 
 def unflatten_rows(rows: Tensor, shapes: Mapping[str, Shape]) -> dict[str, Tensor]:
-    """The stacked state dicts in flat rows [n, row_length(shapes)], as views: key -> [n, *shape]."""
+    """Return the stacked state dicts in flat rows [n, row_length(shapes)] as views: key -> [n, *shape]."""
     pieces = torch.split(rows, [math.prod(shape) for shape in shapes.values()], dim=1)
     return {key: piece.unflatten(1, shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}

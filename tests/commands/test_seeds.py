@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from running import fail, run, run_until
 from safetensors.torch import load_file
-from symmetry import relative_error
 
 from nfn_transformer import gbm, main
+from nfn_transformer.groups.equivariance_error import relative_error
 
 SETTINGS = ("--dataset", "digits", "--epochs", 4, "--device", "cpu")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from running import ENVIRONMENT, PACKAGE, run
-from symmetry import relative_error
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import TrainingConfig

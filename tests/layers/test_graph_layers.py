@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from symmetry import relative_error
 from torch.nn.functional import gelu, layer_norm
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.layers.graph_layers import GraphLayer, MessageLayer, RelationalAttentionLayer
 
 NODES, EDGES, BATCH, DIM, HEADS = 7, 15, 3, 8, 2

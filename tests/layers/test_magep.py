@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_feed_forward, relative_error, symmetry_defect, with_one_tensor_changed
+from symmetry import Acting, random_feed_forward, with_one_tensor_changed
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
 from nfn_transformer.groups.monomial import MonomialElement
 from nfn_transformer.layers.base import relu
 from nfn_transformer.layers.hnps import HNPSPooling
@@ -87,8 +88,8 @@ def test_layers_respect_the_group(spec, d, e, seed):
     generator = torch.Generator().manual_seed(seed)
     U, g = random_feed_forward(spec, 2, d, generator), MonomialElement.sample(spec, generator)
     first, second, pool = magep(spec, d, e, seed), magep(spec, e, 2, seed + 1), HNPSPooling(spec, 2).double()
-    assert symmetry_defect(first, U, g.act, g.act) < TOLERANCE
-    assert symmetry_defect(lambda W: pool(relu(second(relu(first(W))))), U, g.act) < TOLERANCE
+    assert equivariance_error(first, g, U) < TOLERANCE
+    assert equivariance_error(lambda W: pool(relu(second(relu(first(W))))), g, U) < TOLERANCE
 
 
 @settings(max_examples=15, deadline=None)
@@ -111,7 +112,7 @@ def test_invariants_are_unchanged_and_counted(spec, seed):
     def invariants(W):
         return Products(spec, W, layer.Psi, layer.psi).invariants()
 
-    assert symmetry_defect(invariants, U, g.act) < TOLERANCE
+    assert equivariance_error(invariants, g, U) < TOLERANCE
     assert invariants(U).shape == (2, 2, count_invariants(spec))
 
 
@@ -145,7 +146,7 @@ def test_layers_are_not_more_symmetric_than_the_group(generator):
         return FeedForwardWeights(weights, (W.biases[0] * sign, *W.biases[1:]))
 
     for act in (flip_inputs, flip_one_side, negate_a_neuron):
-        assert symmetry_defect(lambda W: pool(relu(layer(W))), U, act) > 1e-3
+        assert equivariance_error(lambda W: pool(relu(layer(W))), Acting(act), U) > 1e-3
 
 
 @pytest.mark.parametrize("learn_Psi", [False, True])

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_block, relative_error
+from symmetry import random_block
 
 from nfn_transformer.features.blocks import read_block
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.layers.scaling import Reiterable, RootMeanSquares, Standardize
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec

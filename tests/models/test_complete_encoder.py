@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_transformer, relative_error
+from symmetry import random_transformer
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.features import probes
@@ -21,6 +21,7 @@ from nfn_transformer.features.propagation import (
     signal_invariants,
 )
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor

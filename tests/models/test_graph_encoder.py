@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_transformer, relative_error
+from symmetry import random_transformer
 
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models import graph_encoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor

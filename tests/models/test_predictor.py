@@ -6,9 +6,10 @@ from dataclasses import replace
 import network_by_hand
 import pytest
 import torch
-from symmetry import random_transformer, relative_error, symmetry_defect
+from symmetry import Acting, random_transformer
 
 from nfn_transformer.errors import SpecError, UserError
+from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
 from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
@@ -67,11 +68,11 @@ def test_classifiers_heads_respect_permutations(cls_mode, generator):
     weights = random_transformer(SPEC, 4, generator)
     hidden, whole = (PermutationElement.sample(SPEC.classifier, generator, wide) for wide in (False, True))
 
-    def acting(g):
-        return lambda U: replace(U, classifier=g.act(U.classifier))
+    def on_classifier(g):
+        return Acting(lambda U: replace(U, classifier=g.act(U.classifier)))
 
-    assert symmetry_defect(model.predict, weights, acting(hidden)) < 1e-9
-    assert (symmetry_defect(model.predict, weights, acting(whole)) < 1e-9) == (cls_mode == "np")
+    assert equivariance_error(model.predict, on_classifier(hidden), weights) < 1e-9
+    assert (equivariance_error(model.predict, on_classifier(whole), weights) < 1e-9) == (cls_mode == "np")
 
 
 @pytest.mark.parametrize("cls_mode", ["hnps", "magep", "mlp", "no"])
@@ -80,7 +81,7 @@ def test_predictions_are_invariant(cls_mode, generator):
     model = build_predictor(SPEC, ModelConfig(cls_mode=cls_mode), seed=1).double()
     weights = random_transformer(SPEC, 4, generator)
     g = GroupElement.sample(SPEC, generator, 1e3, classifier=cls_mode in ("hnps", "magep"))
-    assert symmetry_defect(model.predict, weights, g.act) < 1e-9
+    assert equivariance_error(model.predict, g, weights) < 1e-9
 
 
 @pytest.mark.parametrize("modes", [("mlp", "no", "no"), ("statnn", "no", "no"), ("no", "mlp", "no")])
@@ -89,7 +90,7 @@ def test_baselines_are_not_invariant(modes, generator):
     model = build_predictor(SPEC, ModelConfig(*modes), seed=1).double()
     weights = random_transformer(SPEC, 4, generator)
     g = GroupElement.sample(SPEC, generator, 10.0, classifier=True)
-    assert symmetry_defect(model, weights, g.act) > 1e-4
+    assert equivariance_error(model, g, weights) > 1e-4
 
 
 def test_one_seed_gives_one_model_whatever_was_drawn_before():

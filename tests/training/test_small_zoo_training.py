@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training import step as training_step
 from nfn_transformer.training.loop import Feeding, train

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from symmetry import symmetry_defect
 
 from nfn_transformer.errors import RunError
+from nfn_transformer.groups.equivariance_error import equivariance_error
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
@@ -59,9 +59,9 @@ def test_training_lowers_the_loss_and_predictions_stay_invariant(data, run, gene
     weights = data.zoo.weights(torch.arange(20))
     g = GroupElement.sample(data.zoo.spec, generator, 1e3, classifier=True)
     double = training.model.double()
-    assert symmetry_defect(double.predict, weights.to(torch.float64), g.act) < 1e-9
+    assert equivariance_error(double.predict, g, weights.to(torch.float64)) < 1e-9
     gentle = GroupElement.sample(data.zoo.spec, generator, 10.0, dtype=torch.float32, classifier=True)
-    assert symmetry_defect(double.float().predict, weights, gentle.act) < 1e-4
+    assert equivariance_error(double.float().predict, gentle, weights, dtype=None) < 1e-4
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from symmetry import relative_error
 from trainings import SMALL_MODES, assert_equal, stop_after
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training import feature_store

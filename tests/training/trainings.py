@@ -1,8 +1,8 @@
 """How tests compare trainings and interrupt them, and the options for small zoos in every kind of branch."""
 
 import pytest
-from symmetry import relative_error
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.loop import train
 

@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from symmetry import random_transformer, relative_error
+from symmetry import random_transformer
 
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.weights.forward import embed_words, image_logits, logits_from_tokens, patches, positional_encoding
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_from_weights

@@ -107,7 +107,7 @@ def test_a_state_dict_of_another_spec_is_refused():
 def test_features_are_no_state_dict():
     weights = weights_from_state_dict(random_state(spec_from_shapes(SHAPES, 2)), spec_from_shapes(SHAPES, 2))
     doubled = weights.map(lambda tensor: tensor.expand(-1, 2, *tensor.shape[2:]))
-    with pytest.raises(SpecError, match="2 channels, a state dict holds 1"):
+    with pytest.raises(SpecError, match="2 channels, expected 1"):
         state_dict_from_weights(doubled)
 
 

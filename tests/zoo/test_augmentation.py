@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symmetry import random_block, relative_error
+from symmetry import random_block
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.groups.published import BlockElement
 from nfn_transformer.groups.random_elements import (
     MOST_CONDITION,

@@ -1,0 +1,98 @@
+"""Measure of symmetry for any function of weights: the relative error of its equivariance or invariance."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.groups.element import Element
+from nfn_transformer.seeding import make_generator
+from nfn_transformer.weights.containers import TensorTree
+
+
+class Action(Protocol):
+    """An element of a group, or anything else that maps weights to weights."""
+
+    def act(self, weights):
+        """Return the transformed weights."""
+
+
+def equivariance_error(
+    function: Callable,
+    elements: type[Element] | Action | Iterable[Action],
+    weights: TensorTree,
+    count: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype | None = torch.float64,
+) -> float:
+    """Return the largest relative error max|f(g U) - g f(U)| / max|g f(U)| over elements g.
+
+    Outputs that are weights are expected to be moved by g; tensors of numbers are expected to stay (invariance).
+
+    Args:
+        function: f, a layer, a whole model or any other function of weights U.
+        elements: a group, as `BlockElement`, from which elements are sampled; or one element, or several.
+        weights: U, of b networks and as many channels as f reads.
+        count: of elements, if they are sampled.
+        seed: of the sampled elements.
+        dtype: what weights, elements and modules are computed in; None leaves them as they are.
+    """
+    if isinstance(elements, type):
+        generator = make_generator(seed, "equivariance error")
+        elements = [elements.sample(weights.spec, generator) for _ in range(count)]
+    elif hasattr(elements, "act"):
+        elements = [elements]
+    if dtype is not None:
+        weights = weights.to(dtype)
+        device = weights.tensors()[0].device
+        elements = [g.to(device, dtype) if isinstance(g, Element) else g for g in elements]
+        function = copy.deepcopy(function).to(dtype) if isinstance(function, nn.Module) else function
+    with torch.no_grad():
+        output, errors = function(weights), [0.0]
+        for g in elements:
+            expected = g.act(output) if isinstance(output, TensorTree) else output
+            errors.append(relative_error(function(g.act(weights)), expected))
+    return max(errors, key=_nan_last)
+
+
+def assert_equivariant(
+    function: Callable,
+    elements: type[Element] | Action | Iterable[Action],
+    weights: TensorTree,
+    tolerance: float = 1e-9,
+    count: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype | None = torch.float64,
+) -> None:
+    """Raise AssertionError where `equivariance_error`, which see for the arguments, is above `tolerance` or NaN."""
+    error = equivariance_error(function, elements, weights, count, seed, dtype)
+    if not error <= tolerance:
+        raise AssertionError(f"equivariance error {error:.1e}, expected at most {tolerance:.1e}")
+
+
+def relative_error(values: Tensor | TensorTree, expected: Tensor | TensorTree) -> float:
+    """Return max|values - expected| / max|expected|, the largest over all tensors, or NaN if any is NaN.
+
+    Where all of a tensor of `expected` is zero, max|values| counts.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    errors = [0.0]
+    for a, b in zip(_tensors(values), _tensors(expected), strict=True):
+        if a.shape != b.shape:
+            raise ValueError(f"shape {tuple(a.shape)}, expected {tuple(b.shape)}")
+        if a.numel():
+            errors.append((a - b).abs().max().item() / (b.abs().max().item() or 1.0))
+    return max(errors, key=_nan_last)
+
+
+def _tensors(value: Tensor | TensorTree) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else value.tensors()
+
+
+def _nan_last(error: float) -> float:
+    return math.inf if math.isnan(error) else error
