@@ -24,11 +24,11 @@ from nfn_transformer.training.learners import load_trained
 from nfn_transformer.training.predictions import write_predictions
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import TrainedPredictor
-from nfn_transformer.zoo.conditions import Condition
+from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
-from nfn_transformer.zoo.places import default_data_path, existing_zoo
-from nfn_transformer.zoo.printing import printable
+from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.sources import find_zoo
 
 _ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where")
 
@@ -79,11 +79,11 @@ def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> DataConfig:
     """The zoo to score on, with the run's own condition on its rows."""
     own = run.read_config()[0].data
     dataset = flags.dataset or own.dataset
-    data_path = flags.data_path or (own.data_path if dataset == own.dataset else default_data_path(dataset))
+    data_path = flags.data_path or (own.data_path if dataset == own.dataset else None)
     return replace(
         own,
         dataset=dataset,
-        data_path=absolute(existing_zoo(data_path)),
+        data_path=absolute(find_zoo(dataset, data_path)),
         ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
         n_heads=flags.n_heads or own.n_heads,
         allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
@@ -116,7 +116,7 @@ def _own_test_split(run: RunDirectory, data: DataConfig, where: str, must: bool)
 def _score(run: RunDirectory, fitted: TrainedPredictor, flags: argparse.Namespace):
     """Names, predictions and labels of what is scored; the scores are printed."""
     data, own = _labelled_zoo(run, flags), run.read_config()[0].data
-    where = own.where if flags.where is None else str(Condition.parse(flags.where))
+    where = own.where if flags.where is None else Condition.parse(flags.where).text
     wanted = replace(data, where=where)
     found = None if flags.split == "all" else _own_test_split(run, data, where, flags.split == "test")
     zoo = load_zoo(wanted) if found is None else found[0]
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
         names, found = read_loose_checkpoints(flags.checkpoints, fitted.spec, fitted.supports, flags.n_heads)
         predicted = torch.empty(len(names), dtype=torch.float64)
         for of_one_size in found:
-            predicted[of_one_size.places] = fitted.accuracies(fitted.outputs_of(of_one_size.weights))
+            predicted[of_one_size.positions] = fitted.accuracies(fitted.outputs_of(of_one_size.weights))
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
             print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:

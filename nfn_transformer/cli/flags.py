@@ -8,8 +8,8 @@ from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, find_devic
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
-from nfn_transformer.zoo.conditions import Condition
-from nfn_transformer.zoo.places import default_data_path, existing_zoo
+from nfn_transformer.zoo.metadata import Condition
+from nfn_transformer.zoo.sources import find_zoo
 
 
 def training_parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -170,13 +170,13 @@ def data_config(flags: argparse.Namespace) -> DataConfig:
     """
     return DataConfig(
         dataset=flags.dataset,
-        data_path=absolute(existing_zoo(flags.data_path or default_data_path(flags.dataset))),
+        data_path=absolute(find_zoo(flags.dataset, flags.data_path)),
         ckpt_epoch=flags.ckpt_epoch,
         cut_off=flags.cut_off,
         n_heads=flags.n_heads,
         allow_faulty=flags.allow_faulty,
         train_networks=flags.train_networks,
-        where=str(Condition.parse(flags.where)),
+        where=Condition.parse(flags.where).text,
         all_sizes=flags.all_sizes,
         augment=flags.augment,
         augment_factor=flags.augment_factor,

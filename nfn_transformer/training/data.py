@@ -56,9 +56,8 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
         ZooError: a side would be empty, or has fewer than asked for.
     """
     kept = apply_cut_off(zoo.labels, config.cut_off)
-    runs = [zoo.runs[index] for index in kept.tolist()]
     try:
-        split = split_runs(runs, seed).within(kept)
+        split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
         raise ZooError(
             f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "

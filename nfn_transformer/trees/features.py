@@ -10,7 +10,7 @@ from nfn_transformer.features.invariants import check_has_invariants, has_like_i
 from nfn_transformer.features.statistics import weight_statistics
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
-from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS
+from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -31,7 +31,9 @@ def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
 def check_told(zoo: Zoo | MixedZoo) -> None:
     """Raise ZooError where a zoo's metadata tells no hyperparameter."""
     if bool((zoo.hyperparameters == ABSENT).all()):
-        raise ZooError(f"--features hyperparameters: the zoo's metadata tells none of {', '.join(COLUMNS)}")
+        raise ZooError(
+            f"--features hyperparameters: the zoo's metadata tells none of {', '.join(HYPERPARAMETER_COLUMNS)}"
+        )
 
 
 def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:

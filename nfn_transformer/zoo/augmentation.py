@@ -1,4 +1,4 @@
-"""Enlarging a zoo by its symmetry group: transformed copies of networks, which are the same functions."""
+"""Enlargement of a zoo by its symmetry group: transformed copies of networks, which are the same functions."""
 
 from dataclasses import fields, replace
 
@@ -16,10 +16,10 @@ _BATCH = 256
 
 
 def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tuple[Zoo, Split]:
-    """Let each side of a split grow to `factor` times its size by transformed copies of its own members.
+    """Enlarge each side of a split to `factor` times its size by transformed copies of its own members.
 
-    A copy has the label, the run and the hyperparameters of its original; its name says what it is. The copies follow
-    the originals, both in the zoo and on each side.
+    A copy has the label, the run and the hyperparameters of its original, and a name that marks it as a copy. The
+    copies follow the originals, both in the zoo and on each side.
 
     Args:
         zoo: on the CPU.
@@ -39,12 +39,11 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         index = getattr(split, side.name)
         copies = []
         for copy in range(1, factor):
-            place = torch.arange(end, end + len(index))
-            end += len(index)
-            _transform(zoo, index, scale, make_generator(seed, "augmentation", side.name, copy), rows[place[0] : end])
+            start, end = end, end + len(index)
+            _transform(zoo, index, scale, make_generator(seed, "augmentation", side.name, copy), rows[start:end])
             names.extend(f"{zoo.names[i]} (copy {copy})" for i in index.tolist())
             origins.append(index)
-            copies.append(place)
+            copies.append(torch.arange(start, end))
         sides[side.name] = torch.cat([index, *copies])
     origin = torch.cat(origins)
     runs = [zoo.runs[i] for i in origin.tolist()]

@@ -1,4 +1,4 @@
-"""A cache of what was read from a zoo: one safetensors file, which is used only if all of it can be proved to fit."""
+"""Cache of a zoo's checkpoints: one safetensors file, which is used only if all of it can be proved to fit."""
 
 import glob
 import hashlib
@@ -18,12 +18,11 @@ from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing
 from nfn_transformer.weights.state_dicts import row_length
-from nfn_transformer.zoo.collecting import Collection, Signature
-from nfn_transformer.zoo.faults import Fault, Reason
-from nfn_transformer.zoo.printing import printable
-from nfn_transformer.zoo.release import Release
+from nfn_transformer.zoo.collecting import Collection
+from nfn_transformer.zoo.faults import Fault, Reason, Signature, printable
+from nfn_transformer.zoo.sources import Release
 
-# To be raised whenever the file, or what reading a checkpoint gives, changes.
+# To be raised whenever the file, or the result of reading a checkpoint, changes.
 FORMAT_VERSION = 2
 
 # Far longer than any zoo takes to be written.
@@ -31,81 +30,79 @@ _LEFTOVER_SECONDS = 6 * 3600
 
 
 class ZooCache:
-    """The cache of one epoch of one data set.
+    """Cache of one epoch of one data set, beside the zoo or else in the user's cache folder.
 
     Args:
         release: the data set; a change in any of its files makes the cache void.
         epoch: the chosen epoch.
-        heads: number of heads of checkpoints whose row does not tell, or 0 where all rows do.
-        condition: which rows are read; all where it is empty.
+        heads: number of heads of checkpoints whose row does not tell it; 0 where all rows do.
+        condition: on the rows that are read; empty for all rows.
     """
 
     def __init__(self, release: Release, epoch: str, heads: int, condition: str = ""):
         # In ASCII, as the names come from the command line and the file can hold UTF-8 only.
         self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset!a} {epoch!a} {heads}"
-        if condition:
-            self._key += f" {condition!a}"
-        self.paths = _paths(release, epoch, heads, condition)
+        self._key += f" {condition!a}" if condition else ""
+        source = release.source
+        readable = re.sub(r"[^\w.-]", "_", f"{release.dataset}-{epoch}")
+        if not source.path.is_dir():
+            readable = f"{source.path.name}-{readable}"
+        chosen = (release.dataset, epoch, heads, condition) if condition else (release.dataset, epoch, heads)
+        name = f"{readable}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]}.safetensors"
+        self.paths = [source.cache_folder / name]
+        user_folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        with suppress(RuntimeError):  # a user without a home
+            user_folder = user_folder if user_folder.is_absolute() else Path.home() / ".cache"
+            # Zoos of many folders meet in this one.
+            zoo = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
+            self.paths.append(user_folder / "nfn_transformer" / zoo / name)
 
     def load(self) -> Collection | None:
-        """What was read before; None where no cache is there, or it is of other files or damaged.
+        """Return the cached checkpoints; None where there is no cache, or it is of other files or damaged.
 
         The rows are those of the file, mapped into memory: read when they are touched, and forgotten when memory is
         short.
         """
-        return next((found for path in self.paths if (found := _load(path, self._key)) is not None), None)
+        for path in self.paths:
+            # A damaged file fails in each of these ways, and means the same in all of them.
+            with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+                with safe_open(path, "pt") as file:
+                    header = file.metadata() or {}
+                    rows = file.get_tensor("rows") if header.get("key") == self._key else None
+                if rows is not None and header["checksum"] == _checksum(self._key, header["content"], rows):
+                    return _collection(json.loads(header["content"]), rows)
+        return None
 
     def folder(self) -> Path | None:
-        """The first folder that the cache can be written to; None where there is none."""
+        """Return the first folder that the cache can be written to; None where there is none."""
         for path in self.paths:
-            try:
+            with suppress(OSError):
                 _make_folder(path.parent)
-            except OSError:
-                continue
-            if os.access(path.parent, os.W_OK):
-                return path.parent
+                if os.access(path.parent, os.W_OK):
+                    return path.parent
         return None
 
     def save(self, collection: Collection) -> None:
-        """Write the cache beside the zoo, or else in the user's cache folder; where neither works, say so on stderr."""
+        """Write the cache to the first folder that can be written to; warn on stderr where there is none."""
+        signatures = [
+            {"shapes": signature.shapes, "heads": signature.heads, "count": count}
+            for signature, count in collection.signatures
+        ]
+        faults = [[fault.name, fault.reason, fault.detail] for fault in collection.faults]
+        content = {"names": collection.names, "signatures": signatures, "faults": faults}
+        text = json.dumps({**content, "stray_keys": collection.stray_keys})
+        header = {"key": self._key, "content": text, "checksum": _checksum(self._key, text, collection.rows)}
         problems = []
         for path in self.paths:
             try:
                 _make_folder(path.parent)
                 _remove_leftovers(path)
                 with replacing(path) as temporary:
-                    _save(temporary, self._key, collection)
+                    save_file({"rows": collection.rows}, temporary, header)
                 return
             except (OSError, SafetensorError) as error:
                 problems.append(f"{path.parent}: {error}")
         print(f"warning: the zoo's cache could not be written ({printable('; '.join(problems))})", file=sys.stderr)
-
-
-def _paths(release: Release, epoch: str, heads: int, condition: str) -> list[Path]:
-    source = release.source
-    readable = re.sub(r"[^\w.-]", "_", f"{release.dataset}-{epoch}")
-    if not source.path.is_dir():
-        readable = f"{source.path.name}-{readable}"
-    chosen = (release.dataset, epoch, heads, condition) if condition else (release.dataset, epoch, heads)
-    exact = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
-    name = f"{readable}-{exact}.safetensors"
-    paths = [source.cache_folder() / name]
-    user_folder = _user_cache_folder()
-    if user_folder is not None:
-        # Zoos of many places meet in this folder.
-        place = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
-        paths.append(user_folder / "nfn_transformer" / place / name)
-    return paths
-
-
-def _user_cache_folder() -> Path | None:
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if chosen.is_absolute():
-        return chosen
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        return None
 
 
 def _make_folder(folder: Path) -> None:
@@ -125,36 +122,12 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
-def _save(path: Path, key: str, collection: Collection) -> None:
-    content = {
-        "names": collection.names,
-        "signatures": [
-            {"shapes": signature.shapes, "heads": signature.heads, "count": count}
-            for signature, count in collection.signatures
-        ],
-        "faults": [[fault.name, fault.reason, fault.detail] for fault in collection.faults],
-        "stray_keys": collection.stray_keys,
-    }
-    text = json.dumps(content)
-    header = {"key": key, "content": text, "checksum": _checksum(key, text, collection.rows)}
-    save_file({"rows": collection.rows}, path, header)
+def _collection(content: dict, rows: Tensor) -> Collection:
+    """Return the checkpoints of a cache's content and rows.
 
-
-def _load(path: Path, key: str) -> Collection | None:
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("key") != key:
-                return None
-            rows = file.get_tensor("rows")
-        if header["checksum"] != _checksum(key, header["content"], rows):
-            return None
-        return _collection(json.loads(header["content"]), rows)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _collection(content: dict, rows: Tensor) -> Collection | None:
+    Raises:
+        ValueError: the two do not fit each other.
+    """
     signatures = [
         (Signature(tuple((key, tuple(shape)) for key, shape in item["shapes"]), item["heads"]), item["count"])
         for item in content["signatures"]
@@ -162,7 +135,7 @@ def _collection(content: dict, rows: Tensor) -> Collection | None:
     names = content["names"]
     expected = (len(names), row_length(dict(signatures[0][0].shapes))) if signatures else (0, 0)
     if rows.dtype != torch.float32 or tuple(rows.shape) != expected:
-        return None
+        raise ValueError(f"rows {tuple(rows.shape)} of {rows.dtype}, expected {expected} of float32")
     faults = [Fault(name, Reason(reason), detail) for name, reason, detail in content["faults"]]
     stray = {name: tuple(keys) for name, keys in content["stray_keys"].items()}
     return Collection(names, rows, signatures, faults, stray)

@@ -1,4 +1,4 @@
-"""One checkpoint's bytes: a flat row of numbers, or what is wrong with them. Nothing is ever executed."""
+"""Bytes of one checkpoint: a flat row of numbers, or a fault. Nothing is ever executed."""
 
 import io
 import re
@@ -18,11 +18,9 @@ from nfn_transformer.weights.state_dicts import (
     row_length,
     unflatten_rows,
 )
-from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.faults import Fault, Reason, Shapes
 
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-# What PyTorch can convert to float32; of its smaller and packed types some cannot even be copied.
+# Types that PyTorch can convert to float32; of its smaller and packed types some cannot even be copied.
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _ZIP_START = b"PK\x03\x04"
@@ -30,23 +28,23 @@ _ZIP_START = b"PK\x03\x04"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a checkpoint's bytes hold.
-
-    Fields: fault, why it is left out, or None; unknown, keys that no zoo of this architecture has; and without
-    a fault shapes, its known keys and their shapes in the canonical order, and row, float32 [row length].
-    """
+    """Content of a checkpoint's bytes."""
 
     fault: Fault | None
+    """reason for leaving it out, or None"""
     unknown: tuple[str, ...] = ()
+    """keys that no zoo of this architecture has"""
     shapes: Shapes = ()
+    """without a fault its known keys and their shapes, in the canonical order"""
     row: numpy.ndarray | None = None
+    """without a fault its numbers, float32 [row length]"""
 
 
 def read_checkpoint(name: str, content: bytes) -> Outcome:
-    """Read a checkpoint, whatever its bytes are.
+    """Return the outcome of reading a checkpoint, whatever its bytes are.
 
     Args:
-        name: its file name, for the fault.
+        name: file name, for the fault.
         content: the file that `torch.save` wrote.
     """
     try:
@@ -67,11 +65,19 @@ def read_checkpoint(name: str, content: bytes) -> Outcome:
     if row_length(shapes) > len(content):
         detail = f"claims {row_length(shapes)} numbers, more than a file of {len(content)} bytes can hold"
         return Outcome(Fault(name, Reason.UNREADABLE, detail), unknown)
-    return _flat(name, known, shapes, unknown)
+    row = torch.empty(row_length(shapes))
+    with torch.no_grad():
+        flatten_state_dict(known, shapes, row)
+    # Several times faster than torch's own, and this is done for every checkpoint.
+    if numpy.isfinite(row.numpy()).all():
+        return Outcome(None, unknown, tuple(shapes.items()), row.numpy())
+    bad = {key: part for key, part in unflatten_rows(row[None], shapes).items() if not torch.isfinite(part).all()}
+    kind = "NaN" if torch.isnan(next(iter(bad.values()))).any() else "Inf"
+    return Outcome(Fault(name, Reason.NOT_FINITE, _first(list(bad), f"holds {kind}")), unknown)
 
 
 def load_state_dict(content: bytes) -> Mapping:
-    """The mapping in a checkpoint's bytes, by `torch.load(weights_only=True)` and nothing weaker.
+    """Return the mapping in a checkpoint's bytes, by `torch.load(weights_only=True)` and nothing weaker.
 
     Raises:
         ValueError: the bytes are damaged, hold anything but tensors and plain containers, or no mapping.
@@ -92,7 +98,11 @@ def load_state_dict(content: bytes) -> Mapping:
 
 
 def _check_archive(content: bytes) -> None:
-    """Raise ValueError where the zip inside a checkpoint is not as `torch.save` makes it: whole, and not compressed."""
+    """Check that the zip inside a checkpoint is as `torch.save` makes it.
+
+    Raises:
+        ValueError: the zip is not whole, or compressed.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -119,9 +129,9 @@ def _key_name(key: object) -> str:
     return str(key) if isinstance(key, int) and key.bit_length() <= 64 else f"({type(key).__name__})"
 
 
-def _first(keys: list[str], what: str) -> str:
+def _first(keys: list[str], problem: str) -> str:
     more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
-    return f"'{keys[0]}' {what}{more}"
+    return f"'{keys[0]}' {problem}{more}"
 
 
 def _tensor_problem(value: object) -> str | None:
@@ -132,15 +142,3 @@ def _tensor_problem(value: object) -> str | None:
     if value.layout != torch.strided or value.dtype not in _PRECISIONS or value.device.type != "cpu":
         return f"is a {value.layout} tensor of {value.dtype} on {value.device.type}, expected plain floating point"
     return None
-
-
-def _flat(name: str, state: Mapping[str, Tensor], shapes: dict[str, tuple[int, ...]], unknown: tuple) -> Outcome:
-    row = torch.empty(row_length(shapes))
-    with torch.no_grad():
-        flatten_state_dict(state, shapes, row)
-    # Several times faster than torch's own, and this is done for every checkpoint.
-    if numpy.isfinite(row.numpy()).all():
-        return Outcome(None, unknown, tuple(shapes.items()), row.numpy())
-    bad = {key: part for key, part in unflatten_rows(row[None], shapes).items() if not torch.isfinite(part).all()}
-    kind = "NaN" if torch.isnan(next(iter(bad.values()))).any() else "Inf"
-    return Outcome(Fault(name, Reason.NOT_FINITE, _first(list(bad), f"holds {kind}")), unknown)

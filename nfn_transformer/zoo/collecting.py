@@ -1,59 +1,164 @@
-"""What a zoo's checkpoints hold: those of the most common shape as one matrix, and every other one's fault."""
+"""Checkpoints of a zoo, read in order by one process or by several, those of one shape as one matrix."""
 
-from collections.abc import Iterable, Sequence
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nfn_transformer.errors import ZooError
+from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.weights.state_dicts import row_length
-from nfn_transformer.zoo.checkpoint import Outcome, Shapes
-from nfn_transformer.zoo.faults import Fault, Reason
-from nfn_transformer.zoo.row_matrix import RowMatrix, Scratch, no_scratch
+from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
+from nfn_transformer.zoo.faults import Fault, Reason, Signature
+from nfn_transformer.zoo.sources import Source, UnreadableFile
+
+# Large enough to hide the cost of a message, small enough that waiting chunks need little memory.
+CHUNK = 64
+
+# So many rows of one length are no longer a rare exception.
+_COMMON = 64
+
+Files = Sequence[tuple[str, str]]
+Scratch = Callable[[], Path | None]
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What makes two checkpoints of one shape: the shapes of their keys, and the number of heads."""
+def read_outcomes(source: Source, files: Files, n_workers: int) -> Iterator[Outcome]:
+    """Yield the outcomes of reading checkpoints, in the order of `files`, whatever the number of workers.
 
-    shapes: Shapes
-    heads: int
+    Args:
+        source: place of the files.
+        files: file name and path within the source, of each checkpoint.
+        n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
+
+    Raises:
+        ZooError: a worker process died.
+    """
+    if n_workers == 0 or len(files) <= CHUNK:
+        yield from (_read(source, name, path) for name, path in files)
+        return
+    n_workers = min(n_workers, os.cpu_count() or 1)
+    chunks = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
+    waiting: deque[Future[list[Outcome]]] = deque()
+    # A forked child can hang in a lock that another thread of torch held; a spawned one starts clean.
+    pool = ProcessPoolExecutor(min(n_workers, len(chunks)), get_context("spawn"), _start_worker, (source,))
+    try:
+        while chunks or waiting:
+            # Only so many chunks are under way that finished ones do not pile up in memory.
+            while chunks and len(waiting) < 2 * n_workers:
+                waiting.append(pool.submit(_read_chunk, chunks.popleft()))
+            yield from waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ZooError(f"{source.path}: a process that read checkpoints died; read them with no workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(source: Source, name: str, path: str) -> Outcome:
+    try:
+        content = source.read(path)
+    except UnreadableFile as error:
+        return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
+    return read_checkpoint(name, content)
+
+
+_worker_source: Source | None = None
+
+
+def _start_worker(source: Source) -> None:
+    global _worker_source
+    _worker_source = source
+    # Ctrl-C reaches all processes; the one that the user started says so, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _read_chunk(files: Files) -> list[Outcome]:
+    return [_read(_worker_source, name, path) for name, path in files]
+
+
+class RowMatrix:
+    """Rows of one length, float32: a matrix that grows row by row and is in memory once.
+
+    Args:
+        length: numbers in a row.
+        capacity: the most rows that can come.
+        scratch: gives the folder of a nameless file that holds the rows where they may take more than half of the free
+            memory; without a folder the rows stay in memory.
+    """
+
+    def __init__(self, length: int, capacity: int, scratch: Scratch = lambda: None):
+        self._capacity, self._scratch = capacity, scratch
+        self._rows = torch.empty(1, length)
+        self.count = 0
+
+    def append(self, row: np.ndarray) -> None:
+        """Add a row [length]."""
+        if self.count == len(self._rows):
+            # Memory that is asked for but not touched costs nothing, so a matrix that turns out to be a large one
+            # gets all it can ever need at once, and never has to be copied.
+            rows = self._capacity if self.count >= _COMMON else min(4 * self.count, self._capacity)
+            grown = self._allocate(rows)
+            grown[: self.count] = self._rows
+            self._rows = grown
+        self._rows[self.count].copy_(torch.from_numpy(row))
+        self.count += 1
+
+    def _allocate(self, rows: int) -> Tensor:
+        shape = (rows, self._rows.shape[1])
+        size = 4 * rows * shape[1]
+        too_large = size > free_bytes(torch.device("cpu")) / 2
+        folder = self._scratch() if too_large else None
+        if folder is None:
+            return torch.empty(shape)
+        with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives its name and its handle
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, later it would be a crash
+            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+
+    def rows(self) -> Tensor:
+        """Return all rows [count, length] in the order they came."""
+        return self._rows[: self.count]
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The checkpoints of one epoch as they were read.
-
-    Fields: names, file names of the sound checkpoints of the most common signature, sorted; rows [n, row length]
-    float32, their numbers; signatures with their counts, the most common first; faults of all others that
-    were read; stray_keys, file name -> unknown keys, of all that were read.
-    """
+    """Checkpoints of one epoch."""
 
     names: list[str]
+    """file names of the sound checkpoints of the most common signature, sorted"""
     rows: Tensor
+    """[n, row length] float32, their numbers"""
     signatures: list[tuple[Signature, int]]
+    """signatures and their counts, the most common first"""
     faults: list[Fault] = field(default_factory=list)
+    """faults of all other checkpoints"""
     stray_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass
-class _Group:
-    names: list[str]
-    matrix: RowMatrix
+    """file name -> unknown keys, of all checkpoints that carry any"""
 
 
 def collect(
-    names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome], scratch: Scratch = no_scratch
+    names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome], scratch: Scratch = lambda: None
 ) -> Collection:
     """Gather checkpoints as they come.
 
     Args:
         names: their file names, sorted.
         heads: their numbers of heads.
-        outcomes: what reading them gave, in the same order.
-        scratch: see `row_matrix.RowMatrix`.
+        outcomes: the outcomes of reading them, in the same order.
+        scratch: see `RowMatrix`.
     """
-    groups: dict[Signature, _Group] = {}
+    groups: dict[Signature, tuple[list[str], RowMatrix]] = {}
     faults: list[Fault] = []
     stray: dict[str, tuple[str, ...]] = {}
     for name, head_count, outcome in zip(names, heads, outcomes, strict=True):
@@ -64,26 +169,17 @@ def collect(
             continue
         signature = Signature(outcome.shapes, head_count)
         if signature not in groups:
-            groups[signature] = _Group([], RowMatrix(row_length(dict(signature.shapes)), len(names), scratch))
-        groups[signature].names.append(name)
-        groups[signature].matrix.append(outcome.row)
+            groups[signature] = [], RowMatrix(row_length(dict(signature.shapes)), len(names), scratch)
+        members, matrix = groups[signature]
+        members.append(name)
+        matrix.append(outcome.row)
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.
-    ranked = sorted(groups.items(), key=lambda item: -len(item[1].names))
+    ranked = sorted(groups.items(), key=lambda item: -item[1][1].count)
     if not ranked:
         return Collection([], torch.empty(0, 0), [], faults, stray)
-    majority, chosen = ranked[0]
-    for signature, group in ranked[1:]:
-        detail = signature_difference(signature, majority)
-        faults += [Fault(name, Reason.SHAPE, detail) for name in group.names]
-    counts = [(signature, len(group.names)) for signature, group in ranked]
-    return Collection(chosen.names, chosen.matrix.rows(), counts, faults, stray)
-
-
-def signature_difference(found: Signature, expected: Signature) -> str:
-    """The first thing that differs between two signatures, naming the key."""
-    shapes, wanted = dict(found.shapes), dict(expected.shapes)
-    for key in [*wanted, *shapes]:
-        if shapes.get(key) != wanted.get(key):
-            shape = f"has shape {shapes[key]}" if key in shapes else "is not there"
-            return f"'{key}' {shape}, expected {wanted.get(key, 'no such key')}"
-    return f"{found.heads} heads, expected {expected.heads}"
+    majority, (chosen, rows) = ranked[0]
+    for signature, (members, _) in ranked[1:]:
+        detail = signature.difference(majority)
+        faults += [Fault(name, Reason.SHAPE, detail) for name in members]
+    counts = [(signature, matrix.count) for signature, (_, matrix) in ranked]
+    return Collection(chosen, rows.rows(), counts, faults, stray)

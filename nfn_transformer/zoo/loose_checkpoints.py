@@ -20,34 +20,35 @@ from nfn_transformer.weights.state_dicts import (
     weights_from_state_dict,
 )
 from nfn_transformer.zoo.checkpoint import read_checkpoint
-from nfn_transformer.zoo.printing import printable
-from nfn_transformer.zoo.release import is_checkpoint
-from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource
+from nfn_transformer.zoo.faults import printable
+from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource, visible_files
 
 MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
 class LooseCheckpoints:
-    """Networks of one size: their places [n] among all that were asked for, and their weights [n, 1, ...]."""
+    """Networks of one size."""
 
-    places: list[int]
+    positions: list[int]
+    """[n] among all networks that were read"""
     weights: TransformerWeights
+    """[n, 1, ...]"""
 
 
-Reads = Callable[[TransformerSpec], bool]
-"""Whether networks of a spec can be used."""
+Supports = Callable[[TransformerSpec], bool]
+"""Predicate of the specs that can be used."""
 
 
 def read_loose_checkpoints(
-    paths: Sequence[Path], spec: TransformerSpec, reads: Reads | None = None, n_heads: int | None = None
+    paths: Sequence[Path], spec: TransformerSpec, supports: Supports | None = None, n_heads: int | None = None
 ) -> tuple[list[str], list[LooseCheckpoints]]:
-    """Where each checkpoint was found that the paths name, and the weights of all, size by size.
+    """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
     Args:
         paths: checkpoint files, folders (every .pt below them but embedding.pt) and zips of such folders.
         spec: sizes that networks are expected to have.
-        reads: what other sizes they may have; none where it is None.
+        supports: predicate of other sizes that networks may have; none where it is None.
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
 
     Raises:
@@ -63,8 +64,9 @@ def read_loose_checkpoints(
                 problems.append(f"{name}: {content if outcome is None else outcome.fault.detail}")
                 continue
             try:
-                places, rows = by_spec.setdefault(_spec(dict(outcome.shapes), spec, reads, n_heads), ([], []))
-                places.append(len(names))
+                size = _spec(dict(outcome.shapes), spec, supports, n_heads)
+                positions, rows = by_spec.setdefault(size, ([], []))
+                positions.append(len(names))
                 rows.append(torch.from_numpy(outcome.row))
                 names.append(name)
             except SpecError as error:
@@ -75,28 +77,33 @@ def read_loose_checkpoints(
         raise ZooError(f"{len(problems)} checkpoint{'s' * (len(problems) > 1)} cannot be used:\n  {listed}")
     return names, [
         LooseCheckpoints(
-            places, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(found)), found)
+            positions, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(size)), size)
         )
-        for found, (places, rows) in by_spec.items()
+        for size, (positions, rows) in by_spec.items()
     ]
 
 
 def _spec(
-    shapes: dict[str, Shape], expected: TransformerSpec, reads: Reads | None, n_heads: int | None
+    shapes: dict[str, Shape], expected: TransformerSpec, supports: Supports | None, n_heads: int | None
 ) -> TransformerSpec:
-    """The sizes of a network. Raises SpecError where they are not expected and cannot be read either."""
+    """Return the sizes of a network.
+
+    Raises:
+        SpecError: the sizes are neither expected nor supported.
+    """
     difference = _difference(shapes, expected)
     heads = expected.blocks[0].heads if expected.blocks else 1
     if difference is None and n_heads in (None, heads):
         return expected
-    if reads is not None:
-        found = spec_from_shapes(shapes, n_heads or heads)
-        if _difference(shapes, found) is None and reads(found):
-            return found
+    if supports is not None:
+        spec = spec_from_shapes(shapes, n_heads or heads)
+        if _difference(shapes, spec) is None and supports(spec):
+            return spec
     raise SpecError(difference or f"with {n_heads} heads, expected {heads}")
 
 
 def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
+    """Return the first key whose shape a spec does not expect, as text; None where all fit."""
     expected = state_dict_shapes(spec)
     for key, shape in expected.items():
         if key not in shapes:
@@ -108,7 +115,7 @@ def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes | str]]:
-    """(place, bytes) of each checkpoint, or (place, what is wrong with it)."""
+    """Yield (path, bytes) of each checkpoint, or (path, problem) of one that cannot be read."""
     if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
     if path.is_file() and not _is_zip_of_checkpoints(path):
@@ -116,7 +123,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes | str]]:
         return
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
-        members = sorted(name for name in source.files("") if is_checkpoint(name))
+        members = sorted(visible_files(source.files(""), ".pt"))
         if not members:
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for .pt files in it")
         for member in members:
@@ -133,7 +140,7 @@ def _read(source: Source, name: str) -> bytes | str:
 
 
 def _is_zip_of_checkpoints(path: Path) -> bool:
-    """Whether a file is a zip that `torch.save` did not write: a checkpoint is a zip as well, of any ending."""
+    """Check that a file is a zip that `torch.save` did not write: a checkpoint is a zip as well, of any ending."""
     try:
         with zipfile.ZipFile(path) as archive:
             return all(name.rsplit("/", 1)[-1] != "data.pkl" for name in archive.namelist())

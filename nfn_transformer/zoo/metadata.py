@@ -1,222 +1,196 @@
-"""A zoo's metadata table: which checkpoints belong to an epoch, their labels, runs and heads."""
+"""A zoo's metadata table: the rows of an epoch that meet a condition, their labels, heads and hyperparameters."""
 
 import csv
 import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.conditions import Condition
-from nfn_transformer.zoo.faults import Fault, Reason
-from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS, encode, places
-from nfn_transformer.zoo.printing import quoted
+from nfn_transformer.zoo.faults import Fault, Reason, printable, quoted
+from nfn_transformer.zoo.sources import Release
 
 FILE_COLUMN = "ckpt_file"
 EPOCH_COLUMN = "ckpt_epoch"
 LABEL_COLUMNS = ("test_top1_accuracy", "test_accuracy")
 HEADS_COLUMN = "n_attention_heads"
+SIZE_COLUMNS = ("embed_dim", HEADS_COLUMN, "n_layers", "hidden")
+"""Columns that tell networks' sizes."""
+
+NUMBERS = ("lr", "w_init_std", "l2_regularize", "train_fraction", "dropout", "epochs", *SIZE_COLUMNS[:3])
+"""Columns of hyperparameters that are read as numbers."""
+
+OPTIMIZERS = ("adam", "rmsprop", "sgd", "sgd_momentum")
+"""Values of the column `optimizer` that become one number each."""
+
+HYPERPARAMETER_COLUMNS = (*NUMBERS, "optimizer")
+HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in OPTIMIZERS))
+"""Names of the numbers of `encode`, in their order."""
+
+ABSENT = -1.0
+"""Number of a column that is absent, and of a cell that is empty or no number: no hyperparameter is negative."""
 
 ALL_EPOCHS = "all"
-EVERY_ROW = Condition()
 _BEST_EPOCHS = ("best", "best1")
+
+# Of float32; nan is not below it either.
+_LARGEST = 3e38
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Condition on rows of the table, as `n_layers=2,optimizer=adam`."""
+
+    text: str = ""
+    """the condition with its columns in alphabetic order; empty where all rows are read"""
+    wanted: tuple[tuple[str, str], ...] = ()
+    """pairs of a column and its value, which is compared as a number where both are numbers"""
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """Return the condition of a text like `n_layers=2,optimizer=adam`.
+
+        Raises:
+            ZooError: the text is of another form, or names a column twice.
+        """
+        parts = [part.partition("=") for part in text.split(",")] if text.strip() else []
+        wanted = tuple(sorted((column.strip(), value.strip()) for column, _, value in parts))
+        if not all(sign for _, sign, _ in parts) or not all(column and value for column, value in wanted):
+            raise ZooError(f"--where {quoted(text)}: expected COLUMN=VALUE, or several with commas between them")
+        if len(dict(wanted)) < len(wanted):
+            twice = next(column for column, count in Counter(column for column, _ in wanted).items() if count > 1)
+            raise ZooError(f"--where {quoted(text)}: expected each column once, got {quoted(twice)} twice")
+        return cls(",".join(f"{column}={value}" for column, value in wanted), wanted)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table, as text: file name of the checkpoint, epoch, label and number of heads; its cells in the
-    columns of the condition that it was read with, and in those of `hyperparameters.COLUMNS`."""
+    """A row of the table, as text."""
 
     name: str
+    """file name of the checkpoint, or `(row N)` where the row tells none"""
+    is_named: bool
+    """the row tells a file name"""
     epoch: str
+    """canonical epoch"""
     label: str
-    heads: str
-    cells: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
+    """test accuracy"""
+    cells: Mapping[str, str]
+    """column -> text, for the columns of sizes, hyperparameters and the condition that the table has"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A checkpoint that the table describes well: file name, label in [0, 1], heads where it tells them, and the
-    numbers `hyperparameters.HYPERPARAMETERS`."""
+    """A checkpoint that the table describes well."""
 
     name: str
+    """file name"""
+    run: str
+    """file name before its last two underscores, or without `.pt` where it has fewer"""
     label: float
+    """test accuracy in [0, 1]"""
     heads: int | None
-    hyperparameters: tuple[float, ...] = (ABSENT,) * len(HYPERPARAMETERS)
-
-    @property
-    def run(self) -> str:
-        """The run that the checkpoint belongs to."""
-        return run_id(self.name)
+    """number of heads; None where the table does not tell it"""
+    hyperparameters: tuple[float, ...]
+    """numbers HYPERPARAMETERS"""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The distinct rows of one epoch, by file name: good ones, faulty ones, and names that stand twice."""
+    """Rows of one epoch that meet a condition."""
 
+    rows: tuple[Row, ...]
+    """the rows themselves"""
     entries: tuple[Entry, ...]
+    """checkpoints that the rows describe well, by file name"""
     faults: tuple[Fault, ...]
+    """the other checkpoints, by file name"""
     duplicates: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of distinct rows."""
-        return len(self.entries) + len(self.faults)
+    """file names that stand in more than one row"""
+    listed: frozenset[str]
+    """file names in all rows of the table"""
 
 
-def run_id(name: str) -> str:
-    """The file name before its last two underscores, or without `.pt` where it has fewer."""
-    parts = name.rsplit("_", 2)
-    return parts[0] if len(parts) == 3 else name.removesuffix(".pt")
-
-
-def read_header(content: bytes, where: str) -> list[str]:
-    """The names of a metadata table's columns.
-
-    Raises:
-        ZooError: it is no UTF-8 text, or no CSV.
-    """
-    try:
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        return [name.strip() for name in next(lines, [])]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _no_table(where, error) from None
-
-
-def _no_table(where: str, error: Exception) -> ZooError:
-    return ZooError(f"{where}: not a CSV table in UTF-8 ({error})")
-
-
-def read_rows(content: bytes, where: str, condition: Condition = EVERY_ROW) -> list[Row]:
-    """The rows of a metadata table, whether or not the condition holds.
+def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int | None = None) -> Selection:
+    """Return the rows of an epoch that meet a condition.
 
     Args:
-        content: the CSV file.
-        where: its name, for messages.
-        condition: the columns that it names are read too.
+        release: the data set, with its table.
+        epoch: a number as text, `best` (the epochs best and best1), or `all`.
+        condition: on the cells of a row.
+        n_heads: number of heads that every row must tell that tells any.
 
     Raises:
-        ZooError: it is no UTF-8 text, no CSV, or lacks a column.
+        ZooError: the table is no CSV or lacks a column, no row meets the condition or has this epoch, or a row tells
+            other heads; the message lists the values that there are.
+    """
+    table = _read_rows(release, condition)
+    meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]
+    if table and not meeting:
+        raise _table_error(release, f"no row where {condition.text}; {_values(table, condition)}")
+    canonical = canonical_epoch(epoch)
+    wanted = _BEST_EPOCHS if canonical == "best" else (canonical,)
+    rows = [row for row in meeting if canonical == ALL_EPOCHS or row.epoch in wanted]
+    if not rows:
+        raise _table_error(release, f"no checkpoints of epoch {quoted(epoch)}; there are {_epochs(meeting)}")
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    groups = sorted(by_name.items())
+    described = [_describe(same) for _, same in groups]
+    entries = tuple(entry for entry in described if isinstance(entry, Entry))
+    if others := [entry for entry in entries if n_heads is not None and entry.heads not in (None, n_heads)]:
+        first = f"that of {quoted(others[0].name)} has {HEADS_COLUMN} {others[0].heads}"
+        raise _table_error(release, f"--n_heads {n_heads} contradicts {len(others)} of {len(entries)} rows; {first}")
+    return Selection(
+        rows=tuple(rows),
+        entries=entries,
+        faults=tuple(fault for fault in described if isinstance(fault, Fault)),
+        duplicates=tuple(name for name, same in groups if len(same) > 1),
+        listed=frozenset(row.name for row in table),
+    )
+
+
+def _read_rows(release: Release, condition: Condition) -> list[Row]:
+    """Return all rows of the table, whether or not the condition is met.
+
+    Raises:
+        ZooError: the table is no UTF-8 text, no CSV, or lacks a column.
     """
     try:
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        lines = csv.reader(io.StringIO(release.metadata.decode("utf-8-sig"), newline=""))
         header = [name.strip() for name in next(lines, [])]
-        file, epoch, label, heads = _columns(header, where)
-        further, settings = condition.places(header, where), places(header)
-        return [
-            Row(
-                re.split(r"[/\\]", _cell(line, file))[-1],
-                canonical_epoch(_cell(line, epoch)),
-                _cell(line, label),
-                _cell(line, heads),
-                tuple(_cell(line, column) for column in further),
-                tuple(_cell(line, column) for column in settings),
-            )
-            for line in lines
-            if line
-        ]
+        labels = [name for name in LABEL_COLUMNS if name in header]
+        lacking = [quoted(name) for name in (FILE_COLUMN, EPOCH_COLUMN) if name not in header]
+        lacking += [] if labels else [" or ".join(map(quoted, LABEL_COLUMNS))]
+        lacking += [quoted(name) for name, _ in condition.wanted if name not in header]
+        if lacking:
+            names = ", ".join(map(quoted, header)) or "no columns"
+            raise _table_error(release, f"no column {', no column '.join(lacking)}; there are {names}")
+        columns = (FILE_COLUMN, EPOCH_COLUMN, labels[0], *SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS)
+        columns += tuple(name for name, _ in condition.wanted)
+        position = {name: header.index(name) for name in columns if name in header}
+        rows = []
+        for line in filter(None, lines):
+            cells = {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
+            name = re.split(r"[/\\]", cells[FILE_COLUMN])[-1]
+            epoch = canonical_epoch(cells[EPOCH_COLUMN])
+            rows.append(Row(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
+        return rows
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _no_table(where, error) from None
+        raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
 
 
-def _columns(header: list[str], where: str) -> tuple[int, int, int, int | None]:
-    label = next((name for name in LABEL_COLUMNS if name in header), None)
-    lacking = [f"'{name}'" for name in (FILE_COLUMN, EPOCH_COLUMN) if name not in header]
-    if label is None:
-        lacking.append(" or ".join(f"'{name}'" for name in LABEL_COLUMNS))
-    if label is None or lacking:
-        there = ", ".join(quoted(name) for name in header) or "no columns"
-        raise ZooError(f"{where}: no column {', no column '.join(lacking)}; there are {there}")
-    heads = header.index(HEADS_COLUMN) if HEADS_COLUMN in header else None
-    return header.index(FILE_COLUMN), header.index(EPOCH_COLUMN), header.index(label), heads
-
-
-def _cell(line: list[str], column: int | None) -> str:
-    return line[column].strip() if column is not None and column < len(line) else ""
+def _table_error(release: Release, problem: str) -> ZooError:
+    return ZooError(f"{release.source.path}: {printable(release.metadata_name)}: {problem}")
 
 
 def canonical_epoch(text: str) -> str:
-    """An epoch as one text for all ways to write it: `75`, `75.0` and `7.5e1` are `75`, `Best1` is `best1`."""
-    try:
-        number = float(text)
-    except ValueError:
-        return text.strip().lower()
-    return str(int(number)) if math.isfinite(number) and number.is_integer() else text.strip().lower()
-
-
-def is_of_epoch(row: Row, epoch: str) -> bool:
-    """Whether a row is of an epoch: a number as text, `best` (the epochs best and best1), or `all`."""
-    wanted = canonical_epoch(epoch)
-    return wanted == ALL_EPOCHS or row.epoch in (_BEST_EPOCHS if wanted == "best" else (wanted,))
-
-
-def select_epoch(rows: Iterable[Row], epoch: str, where: str, condition: Condition = EVERY_ROW) -> Selection:
-    """The distinct rows of an epoch that meet a condition, by file name.
-
-    Args:
-        rows: the table's rows.
-        epoch: a number as text, `best` (the epochs best and best1), or `all`.
-        where: the table's name, for messages.
-        condition: that the rows were read with.
-
-    Raises:
-        ZooError: no row meets the condition, or has this epoch; the message lists what is there.
-    """
-    every_row = list(rows)
-    rows = [row for row in every_row if condition.holds(row.cells)]
-    if every_row and not rows:
-        raise ZooError(f"{where}: no row where {condition}; {_values_there(every_row, condition)}")
-    by_name: dict[str, list[Row]] = {}
-    for number, row in enumerate(rows):
-        if is_of_epoch(row, epoch):
-            by_name.setdefault(row.name or f"(row {number})", []).append(row)
-    if not by_name:
-        raise ZooError(f"{where}: no checkpoints of epoch {quoted(epoch)}; there are {_epochs_there(rows)}")
-    good, faults = [], []
-    for name, same in sorted(by_name.items()):
-        entry = _entry(name, same)
-        (good if isinstance(entry, Entry) else faults).append(entry)
-    duplicates = tuple(name for name, same in sorted(by_name.items()) if len(same) > 1)
-    return Selection(tuple(good), tuple(faults), duplicates)
-
-
-def _values_there(rows: list[Row], condition: Condition) -> str:
-    lists = []
-    for place, (column, _) in enumerate(condition.wanted):
-        counts = Counter(row.cells[place] for row in rows).most_common(20)
-        lists.append(f"{quoted(column)} is {', '.join(f'{quoted(value)} ({count} rows)' for value, count in counts)}")
-    return "; ".join(lists)
-
-
-def _epochs_there(rows: list[Row]) -> str:
-    counts = Counter(row.epoch for row in rows)
-    ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
-    return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
-
-
-def _entry(name: str, rows: list[Row]) -> Entry | Fault:
-    """The one checkpoint that these rows of one file name describe, or what is wrong with them."""
-    if not rows[0].name:
-        return Fault(name, Reason.MISSING, f"the row has no {FILE_COLUMN}")
-    labels = {_number(row.label) for row in rows}
-    label = labels.pop()
-    if labels:
-        return Fault(name, Reason.LABEL, f"its rows contradict each other: labels {_quoted(row.label for row in rows)}")
-    if label is None or not 0 <= label <= 1:
-        found = f"label {rows[0].label}" if rows[0].label else "no label"
-        return Fault(name, Reason.LABEL, f"{found}, expected a number in [0, 1]")
-    told = [row.heads for row in rows if row.heads]
-    heads = {_number(text) for text in told}
-    if len(heads) > 1 or not all(number and number >= 1 and number.is_integer() for number in heads):
-        return Fault(name, Reason.SHAPE, f"{HEADS_COLUMN} is {_quoted(told)}, expected one whole number of at least 1")
-    return Entry(name, label, int(heads.pop()) if heads else None, tuple(encode(rows[0].settings)))
-
-
-def _quoted(texts: Iterable[str]) -> str:
-    return " and ".join(f"'{text}'" for text in sorted(set(texts)))
+    """Return an epoch as one text for all ways to write it: `75.0` and `7.5e1` become `75`, `Best1` becomes `best1`."""
+    number = _number(text)
+    return text.strip().lower() if number is None or not number.is_integer() else str(int(number))
 
 
 def _number(text: str) -> float | None:
@@ -225,3 +199,57 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _same(cell: str, value: str) -> bool:
+    return cell == value or ("_" not in cell + value and _number(cell) is not None and _number(cell) == _number(value))
+
+
+def _values(rows: list[Row], condition: Condition) -> str:
+    """Return the most common values of the condition's columns, for messages."""
+    lists = []
+    for column, _ in condition.wanted:
+        counts = Counter(row.cells[column] for row in rows).most_common(20)
+        lists.append(f"{quoted(column)} is {', '.join(f'{quoted(value)} ({count} rows)' for value, count in counts)}")
+    return "; ".join(lists)
+
+
+def _epochs(rows: list[Row]) -> str:
+    """Return the first epochs of rows, for messages."""
+    counts = Counter(row.epoch for row in rows)
+    ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
+    return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
+
+
+def _describe(rows: list[Row]) -> Entry | Fault:
+    """Return the one checkpoint that rows of one file name describe, or their fault."""
+    name, cells = rows[0].name, rows[0].cells
+    if not rows[0].is_named:
+        return Fault(name, Reason.MISSING, f"the row has no {FILE_COLUMN}")
+    labels = {_number(row.label) for row in rows}
+    label = labels.pop()
+    if labels:
+        return Fault(name, Reason.LABEL, f"its rows contradict each other: labels {_quoted(row.label for row in rows)}")
+    if label is None or not 0 <= label <= 1:
+        text = f"label {rows[0].label}" if rows[0].label else "no label"
+        return Fault(name, Reason.LABEL, f"{text}, expected a number in [0, 1]")
+    texts = [row.cells[HEADS_COLUMN] for row in rows if row.cells.get(HEADS_COLUMN)]
+    heads = {_number(text) for text in texts}
+    if len(heads) > 1 or not all(number and number >= 1 and number.is_integer() for number in heads):
+        detail = f"{HEADS_COLUMN} is {_quoted(texts)}, expected one whole number of at least 1"
+        return Fault(name, Reason.SHAPE, detail)
+    run, *rest = name.rsplit("_", 2)
+    run = run if len(rest) == 2 else name.removesuffix(".pt")
+    return Entry(name, run, label, int(heads.pop()) if heads else None, tuple(encode(cells)))
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    return " and ".join(f"'{text}'" for text in sorted(set(texts)))
+
+
+def encode(cells: Mapping[str, str]) -> list[float]:
+    """Return the numbers HYPERPARAMETERS of a row's cells, column -> text."""
+    values = [_number(cells.get(name, "")) for name in NUMBERS]
+    optimizer = cells.get("optimizer", "").lower()
+    named = [float(optimizer == name) if optimizer else ABSENT for name in OPTIMIZERS]
+    return [ABSENT if value is None or abs(value) >= _LARGEST else value for value in values] + named

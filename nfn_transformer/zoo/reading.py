@@ -18,67 +18,64 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
     weights_from_state_dict,
 )
-from nfn_transformer.zoo.acceptance import check_acceptable
 from nfn_transformer.zoo.cache import ZooCache
-from nfn_transformer.zoo.collecting import Collection, collect
-from nfn_transformer.zoo.conditions import Condition
-from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
-from nfn_transformer.zoo.metadata import Entry, Selection, canonical_epoch, read_rows, run_id, select_epoch
-from nfn_transformer.zoo.parallel import read_outcomes
-from nfn_transformer.zoo.printing import printable, quoted
-from nfn_transformer.zoo.release import Release, open_release
-from nfn_transformer.zoo.row_matrix import Scratch
+from nfn_transformer.zoo.collecting import Collection, Scratch, collect, read_outcomes
+from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, printable
+from nfn_transformer.zoo.metadata import Condition, Entry, Selection, canonical_epoch, select_rows
+from nfn_transformer.zoo.sources import Release, open_release
 
 DEFAULT_HEADS = 2
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """The sound checkpoints of one epoch of a zoo, sorted by file name.
-
-    Fields: spec, the sizes of every network; shapes, state dict key -> shape; rows [n, row length] float32,
-    each network's whole state dict in the order of `shapes`; labels [n] float32, test accuracies in [0, 1];
-    names, file names; runs, run ids; report, what was left out and why; hyperparameters [n, len(HYPERPARAMETERS)]
-    float32, see `hyperparameters.encode`.
-    """
+    """Sound checkpoints of one epoch of a zoo, sorted by file name."""
 
     spec: TransformerSpec
+    """sizes of every network"""
     shapes: dict[str, Shape]
+    """state dict key -> shape"""
     rows: Tensor
+    """[n, row length] float32, each network's whole state dict in the order of `shapes`"""
     labels: Tensor
+    """[n] float32, test accuracies in [0, 1]"""
     names: list[str]
+    """file names"""
     runs: list[str]
+    """run ids"""
     report: FaultReport
+    """faults of the checkpoints that were left out"""
     hyperparameters: Tensor
+    """[n, len(HYPERPARAMETERS)] float32, see `metadata.encode`"""
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def weights(self, index: Tensor) -> TransformerWeights:
-        """The weights [b, 1, ...] of the checkpoints that `index` [b] selects, as views of one copy of their rows."""
-        return self.weights_of(self.rows[index])
-
     @property
     def specs(self) -> tuple[TransformerSpec, ...]:
-        """The sizes that there are: one."""
+        """All sizes: one."""
         return (self.spec,)
 
-    def by_size(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor, "Zoo"]]:
-        """The checkpoints that `index` [b] selects, size by size.
+    def weights(self, index: Tensor) -> TransformerWeights:
+        """Return the weights [b, 1, ...] of the checkpoints `index` [b], as views of one copy of their rows."""
+        return self.weights_of(self.rows[index])
 
-        Returns:
-            For each size that is among them the places [m] in `index`, the networks' rows [m, row length], and the zoo
-            whose `weights_of` reads these.
+    def weights_of(self, rows: Tensor) -> TransformerWeights:
+        """Return the weights [b, 1, ...] in rows [b, row length] of this zoo, as views of them."""
+        return weights_from_state_dict(unflatten_rows(rows, self.shapes), self.spec)
+
+    def by_size(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor, "Zoo"]]:
+        """Yield the checkpoints `index` [b] size by size.
+
+        Yields:
+            For each size the positions [m] in `index`, the networks' rows [m, row length], and the zoo whose
+            `weights_of` reads these rows.
         """
         yield torch.arange(len(index)), self.rows[index], self
 
     def one_of_each_size(self, index: Tensor) -> Tensor:
-        """The first of the checkpoints that `index` [b] selects of each size that is among them."""
+        """Return the first of the checkpoints `index` [b] of each size."""
         return index[:1]
-
-    def weights_of(self, rows: Tensor) -> TransformerWeights:
-        """The weights [b, 1, ...] in rows [b, row length] of this zoo, as views of them."""
-        return weights_from_state_dict(unflatten_rows(rows, self.shapes), self.spec)
 
 
 def read_zoo(
@@ -100,49 +97,33 @@ def read_zoo(
         ckpt_epoch: a number, `best` (best and best1), or `all`.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
-        load_cache: use what an earlier call read from the same files; the cache is written either way.
+        load_cache: use the cache of an earlier call if it is of the same files; the cache is written either way.
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         progress: show a progress bar on stderr, where that is a terminal.
-        where: a condition on the metadata, see `conditions.Condition.parse`: other rows are as if they were not there.
+        where: condition on the metadata, see `metadata.Condition`; other rows are as if the table lacked them.
 
     Raises:
-        ZooError: the zoo, the data set, the epoch or a column is not there, heads contradict each other,
-            or the zoo is too faulty to be used; the message says what was found.
+        ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or the zoo
+            is too faulty to be used.
     """
-    data_path = Path(data_path)
     condition = Condition.parse(where)
-    with open_release(data_path, dataset) as release:
-        table = f"{data_path}: {printable(release.metadata_name)}"
-        rows = read_rows(release.metadata, table, condition)
-        chosen = select_epoch(rows, str(ckpt_epoch), table, condition)
-        check_heads(chosen.entries, n_heads, table)
+    with open_release(Path(data_path), dataset) as release:
+        selection = select_rows(release, str(ckpt_epoch), condition, n_heads)
         default = DEFAULT_HEADS if n_heads is None else n_heads
-        told = all(entry.heads is not None for entry in chosen.entries)
-        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if told else default, str(condition))
+        all_tell = all(entry.heads is not None for entry in selection.entries)
+        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if all_tell else default, condition.text)
         cached = cache.load() if load_cache else None
-        collection = cached or _read(release, chosen.entries, default, n_workers, progress, cache.folder)
-        unlisted = sorted(release.checkpoints.keys() - {row.name for row in rows})
-        report = _report(chosen, collection, unlisted)
-        check_acceptable(report, collection.signatures, f"{data_path}, data set {quoted(dataset)}", allow_faulty)
-        zoo = _zoo(chosen, collection, report, data_path)
+        collection = cached or _read(release, selection.entries, default, n_workers, progress, cache.folder)
+        zoo = _build_zoo(release, selection, collection, allow_faulty)
         if cached is None:
             cache.save(collection)
     return zoo
 
 
-def check_heads(entries: Sequence[Entry], n_heads: int | None, where: str) -> None:
-    """Raise ZooError where `n_heads` is given and a row tells another number of heads."""
-    against = [entry for entry in entries if n_heads is not None and entry.heads not in (None, n_heads)]
-    if against:
-        raise ZooError(
-            f"{where}: --n_heads {n_heads} contradicts {len(against)} of {len(entries)} rows; "
-            f"that of {quoted(against[0].name)} has n_attention_heads {against[0].heads}"
-        )
-
-
 def _read(
     release: Release, entries: Sequence[Entry], heads: int, n_workers: int, progress: bool, scratch: Scratch
 ) -> Collection:
+    """Read the files of the entries; `heads` is the number where an entry does not tell it."""
     present = [entry for entry in entries if entry.name in release.checkpoints]
     files = [(entry.name, release.checkpoints[entry.name]) for entry in present]
     outcomes = tqdm(
@@ -153,34 +134,42 @@ def _read(
         disable=None if progress else True,  # None: only on a terminal
     )
     collection = collect([name for name, _ in files], [entry.heads or heads for entry in present], outcomes, scratch)
-    folder = release.metadata_name.removesuffix(f"metadata/{release.dataset}.csv") + release.dataset
     collection.faults.extend(
-        Fault(entry.name, Reason.MISSING, f"no such file under '{folder}/'")
+        Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'")
         for entry in entries
         if entry.name not in release.checkpoints
     )
     return collection
 
 
-def _report(chosen: Selection, collection: Collection, unlisted: Sequence[str]) -> FaultReport:
-    faults = sorted([*chosen.faults, *collection.faults], key=lambda fault: fault.name)
-    return FaultReport(chosen.size, tuple(faults), collection.stray_keys, chosen.duplicates, tuple(unlisted))
+def _build_zoo(release: Release, selection: Selection, collection: Collection, allow_faulty: bool) -> Zoo:
+    """Return the sound checkpoints with their labels.
 
-
-def _zoo(chosen: Selection, collection: Collection, report: FaultReport, where: Path) -> Zoo:
+    Raises:
+        ZooError: the zoo is too faulty to be used, or the most common shapes do not fit each other.
+    """
+    report = FaultReport(
+        examined=len(selection.entries) + len(selection.faults),
+        faults=tuple(sorted([*selection.faults, *collection.faults], key=lambda fault: fault.name)),
+        stray_keys=collection.stray_keys,
+        duplicates=selection.duplicates,
+        unlisted=tuple(sorted(release.checkpoints.keys() - selection.listed)),
+    )
+    check_acceptable(report, collection.signatures, release.source.path, release.dataset, allow_faulty)
     majority, _ = collection.signatures[0]
     try:
         spec = spec_from_shapes(dict(majority.shapes), majority.heads)
     except SpecError as error:
-        raise ZooError(f"{where}: the checkpoints' shapes do not fit each other: {error}") from None
-    told = {entry.name: entry for entry in chosen.entries}
+        raise ZooError(f"{release.source.path}: the checkpoints' shapes do not fit each other: {error}") from None
+    by_name = {entry.name: entry for entry in selection.entries}
+    entries = [by_name[name] for name in collection.names]
     return Zoo(
         spec=spec,
         shapes=state_dict_shapes(spec),
         rows=collection.rows,
-        labels=torch.tensor([told[name].label for name in collection.names], dtype=torch.float32),
+        labels=torch.tensor([entry.label for entry in entries], dtype=torch.float32),
         names=list(collection.names),
-        runs=[run_id(name) for name in collection.names],
+        runs=[entry.run for entry in entries],
         report=report,
-        hyperparameters=torch.tensor([told[name].hyperparameters for name in collection.names], dtype=torch.float32),
+        hyperparameters=torch.tensor([entry.hyperparameters for entry in entries], dtype=torch.float32),
     )

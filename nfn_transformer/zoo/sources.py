@@ -1,14 +1,18 @@
-"""Where a zoo's files lie: a folder or a zip, both read as relative paths with a bound on their size."""
+"""Files of a zoo: a folder or a zip, the table and the checkpoints of one data set, and bounds on what is read."""
 
+import hashlib
 import os
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
-from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.printing import printable
+from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.zoo.faults import printable, quoted
 
 # Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
 MAX_FILE_BYTES = 256 * 2**20
@@ -24,64 +28,66 @@ class Source(Protocol):
     """Files by relative path, written with slashes."""
 
     path: Path
+    """the folder or the zip"""
+    stamp: str
+    """text that changes when the source as a whole does; empty where its files' stamps suffice"""
+    cache_folder: Path
+    """folder for caches of this source"""
 
-    def entries(self) -> list[str]:
-        """Names at the top, for messages that say what is there."""
+    @property
+    def metadata_tables(self) -> list[str]:
+        """Files `metadata/NAME.csv`; in a zip one top folder is allowed, as in `TOP/metadata/NAME.csv`."""
         ...
 
-    def metadata_tables(self) -> list[str]:
-        """Files `metadata/NAME.csv`; in a zip they may be in one top folder, as in `TOP/metadata/NAME.csv`."""
+    def entries(self) -> list[str]:
+        """Return the names at the top, for messages."""
         ...
 
     def files(self, folder: str) -> dict[str, str]:
-        """Files anywhere under `folder` (all of them for ""): path -> a stamp that changes when the file does."""
-        ...
+        """Return path -> stamp of the files anywhere under `folder`, all of them for "".
 
-    def read(self, name: str) -> bytes:
-        """A file's content.
-
-        Raises:
-            UnreadableFile: it cannot be read, or is larger than MAX_FILE_BYTES.
+        A stamp changes when its file does.
         """
         ...
 
-    def stamp(self) -> str:
-        """Changes when the source as a whole does; empty where its files' stamps tell enough."""
-        ...
+    def read(self, name: str) -> bytes:
+        """Return a file's content.
 
-    def cache_folder(self) -> Path:
-        """The folder in which caches of this source belong."""
+        Raises:
+            UnreadableFile: the file cannot be read, or is larger than MAX_FILE_BYTES.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of open files."""
+        """Close all open files."""
         ...
 
 
 class FolderSource:
-    """The files of a folder."""
+    """Files of a folder."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.stamp, self.cache_folder = path, "", path / ".zoo_cache"
+
+    @property
+    def metadata_tables(self) -> list[str]:
+        return [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata")]
 
     def entries(self) -> list[str]:
         return sorted(entry.name for entry in _scan(self.path))
 
-    def metadata_tables(self) -> list[str]:
-        return [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata") if entry.name.endswith(".csv")]
-
     def files(self, folder: str) -> dict[str, str]:
-        found: dict[str, str] = {}
+        stamps: dict[str, str] = {}
         pending = [folder]
         while pending:
-            inside = pending.pop()
-            for entry in _scan(self.path / inside):
-                name = f"{inside}/{entry.name}" if inside else entry.name
+            parent = pending.pop()
+            for entry in _scan(self.path / parent):
+                name = f"{parent}/{entry.name}" if parent else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(name)
                 elif stamp := _file_stamp(Path(entry)):
-                    found[name] = stamp
-        return found
+                    stamps[name] = stamp
+        return stamps
 
     def read(self, name: str) -> bytes:
         try:
@@ -89,49 +95,22 @@ class FolderSource:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise UnreadableFile("not a regular file")
-                _check_size(status.st_size)
+                if status.st_size > MAX_FILE_BYTES:
+                    raise _too_large(status.st_size)
                 return file.read(MAX_FILE_BYTES)
         except OSError as error:
             raise UnreadableFile(error.strerror or str(error)) from None
-
-    def stamp(self) -> str:
-        return ""
-
-    def cache_folder(self) -> Path:
-        return self.path / ".zoo_cache"
 
     def close(self) -> None:
         pass
 
 
-def _file_stamp(path: Path) -> str:
-    """Size and times of a file; empty for what is none, such as a pipe or a link to nowhere."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}" if stat.S_ISREG(status.st_mode) else ""
-
-
-def _scan(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ZooError(
-            f"{printable(str(folder))}: {error.strerror or error}, expected a folder that can be read"
-        ) from None
-
-
 class ZipSource:
-    """The members of a zip; nothing is unpacked to disk, and each member is checked before it is opened."""
+    """Members of a zip; nothing is unpacked to disk, and each member is checked before it is opened."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self._stamp = _file_stamp(path)
-        if not self._stamp:
+        self.path, self.stamp, self.cache_folder = path, _file_stamp(path), path.parent / ".zoo_cache"
+        if not self.stamp:
             raise ZooError(f"{path}: neither a folder nor a file; expected a zoo's folder or zip")
         try:
             self._archive = zipfile.ZipFile(path)
@@ -140,6 +119,8 @@ class ZipSource:
         # A member without a name is no file of any zoo, and zipfile itself stumbles over it.
         named = [member for member in self._archive.infolist() if member.filename]
         self._members = {member.filename: member for member in named if not member.is_dir()}
+        parts = ((name, name.split("/")) for name in self._members)
+        self.metadata_tables = [name for name, path in parts if len(path) in (2, 3) and path[-2] == "metadata"]
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
         # A worker process opens the zip itself: processes that share one file handle move each other's position.
@@ -148,10 +129,6 @@ class ZipSource:
     def entries(self) -> list[str]:
         return sorted({name.split("/")[0] for name in self._members})
 
-    def metadata_tables(self) -> list[str]:
-        parts = ((name, name.split("/")) for name in self._members if name.endswith(".csv"))
-        return [name for name, path in parts if len(path) in (2, 3) and path[-2] == "metadata"]
-
     def files(self, folder: str) -> dict[str, str]:
         prefix = f"{folder}/" if folder else ""
         members = (member for name, member in self._members.items() if name.startswith(prefix))
@@ -159,33 +136,160 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
-        _check_member(member)
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
+            raise UnreadableFile(f"unsafe name '{name}' in the zip")
+        if member.flag_bits & _ENCRYPTED:
+            raise UnreadableFile("encrypted in the zip")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnreadableFile(f"compressed with method {member.compress_type}, expected stored or deflated")
+        if member.file_size > MAX_FILE_BYTES:
+            raise _too_large(member.file_size)
         try:
             return self._archive.read(member)
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
             raise UnreadableFile(f"damaged in the zip ({error})") from None
 
-    def stamp(self) -> str:
-        return self._stamp
-
-    def cache_folder(self) -> Path:
-        return self.path.parent / ".zoo_cache"
-
     def close(self) -> None:
         self._archive.close()
 
 
-def _check_member(member: zipfile.ZipInfo) -> None:
-    name = member.filename
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
-        raise UnreadableFile(f"unsafe name '{name}' in the zip")
-    if member.flag_bits & _ENCRYPTED:
-        raise UnreadableFile("encrypted in the zip")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnreadableFile(f"compressed with method {member.compress_type}, expected stored or deflated")
-    _check_size(member.file_size)
+def _file_stamp(path: Path) -> str:
+    """Return size and times of a file; empty for anything else, such as a pipe or a link to nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        raise UnreadableFile(f"{size} bytes, more than the {MAX_FILE_BYTES} that a zoo's file may have")
+def _scan(folder: Path) -> list[os.DirEntry]:
+    """Return the entries of a folder, none where it does not exist.
+
+    Raises:
+        ZooError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        name = printable(str(folder))
+        raise ZooError(f"{name}: {error.strerror or error}, expected a folder that can be read") from None
+
+
+def _too_large(size: int) -> UnreadableFile:
+    return UnreadableFile(f"{size} bytes, more than the {MAX_FILE_BYTES} that a zoo's file may have")
+
+
+def visible_files(names: Iterable[str], suffix: str) -> list[str]:
+    """Return the names with a suffix, but neither hidden files nor `embedding.pt`, the word vectors of a text zoo.
+
+    Archives made on a Mac carry `__MACOSX/` and `._NAME` twins of every file.
+    """
+    return [
+        name
+        for name in names
+        if name.endswith(suffix)
+        and not name.startswith("__MACOSX/")
+        and not (last := name.rsplit("/", 1)[-1]).startswith(".")
+        and last != "embedding.pt"
+    ]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One data set of a zoo."""
+
+    source: Source
+    """place of the files"""
+    dataset: str
+    """name of the data set"""
+    metadata: bytes
+    """content of the metadata table"""
+    metadata_name: str
+    """path of the table within the source"""
+    folder: str
+    """path of the checkpoints' folder within the source"""
+    checkpoints: dict[str, str]
+    """file name -> path within the source"""
+    fingerprint: str
+    """hexadecimal text that changes when any of these files does"""
+
+
+@contextmanager
+def open_release(path: Path, dataset: str) -> Iterator[Release]:
+    """Open a data set of the zoo at `path`: a folder, or a zip that may have one top folder.
+
+    Raises:
+        ZooError: the path does not exist, the zip is damaged, the data set is not in it, or has no checkpoints.
+    """
+    if not os.path.exists(path):
+        raise ZooError(f"{path}: no such file or folder; expected a zoo's folder or zip")
+    source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
+    try:
+        tables = visible_files(source.metadata_tables, ".csv")
+        matching = [name for name in tables if name.rsplit("/", 1)[-1] == f"{dataset}.csv"]
+        if len(matching) != 1:
+            raise _not_one_table(source, dataset, tables, matching)
+        table = matching[0]
+        try:
+            metadata = source.read(table)
+        except UnreadableFile as error:
+            raise ZooError(f"{path}: {printable(f'{table}: {error}')}") from None
+        folder = table.removesuffix(f"metadata/{dataset}.csv") + dataset
+        stamps = source.files(folder)
+        names = visible_files(stamps, ".pt")
+        if not names:
+            raise ZooError(
+                f"{path}: no checkpoints; looked for .pt files under {quoted(f'{folder}/')}, "
+                f"and the zoo holds {_listed(source.entries())}"
+            )
+        fingerprint = repr((source.stamp, metadata, sorted((name, stamps[name]) for name in names)))
+        digest = hashlib.sha256(fingerprint.encode()).hexdigest()
+        checkpoints: dict[str, str] = {}
+        # Of two files with one name the one least deep is the release's own; the other is a copy.
+        for name in sorted(names, key=lambda name: (name.count("/"), name)):
+            checkpoints.setdefault(name.rsplit("/", 1)[-1], name)
+        yield Release(source, dataset, metadata, table, folder, checkpoints, digest)
+    finally:
+        source.close()
+
+
+def _not_one_table(source: Source, dataset: str, tables: list[str], matching: list[str]) -> ZooError:
+    """Return the error of a data set with no table or several."""
+    if matching:
+        return ZooError(f"{source.path}: data set {quoted(dataset)} is there more than once: {_listed(matching)}")
+    if tables:
+        names = sorted(name.rsplit("/", 1)[-1].removesuffix(".csv") for name in tables)
+        content = f"there are the data sets {_listed(names)}"
+    else:
+        content = f"there are no metadata tables at all; the zoo holds {_listed(source.entries())}"
+    return ZooError(
+        f"{source.path}: no data set {quoted(dataset)}; looked for {quoted(f'metadata/{dataset}.csv')}, and {content}"
+    )
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(quoted(name) for name in names[:most]) + more
+
+
+def find_zoo(dataset: str, data_path: str | None = None) -> str:
+    """Return the path of a zoo: `data_path`, else the conventional one of a data set.
+
+    A path that does not exist stands for the zip of that name: a downloaded archive need not be unpacked.
+
+    Raises:
+        UserError: none of the conventional paths exists.
+    """
+    if data_path:
+        zipped = f"{data_path}.zip"
+        return zipped if not Path(data_path).exists() and Path(zipped).is_file() else data_path
+    candidates = [f"data/{dataset}_transformer", f"data/{dataset}_transformer.zip", f"data/{dataset}_transformers.zip"]
+    for candidate in candidates:
+        if Path(candidate).exists():
+            return candidate
+    raise UserError(f"--dataset {dataset}: expected a zoo at {', '.join(candidates)}, got none; --data_path names one")

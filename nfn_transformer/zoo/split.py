@@ -1,4 +1,4 @@
-"""Which checkpoints a predictor is trained, validated and tested on: whole runs, drawn by seed."""
+"""Split of a zoo into the checkpoints of training, validation and test: whole runs, drawn by seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.zoo.printing import printable, quoted
+from nfn_transformer.zoo.faults import printable, quoted
 
 TRAIN_SHARE = 0.7
 VALIDATION_SHARE = 0.15
@@ -20,31 +20,30 @@ class Split:
     """Indices of checkpoints, int64 [n_side], each side in ascending order."""
 
     train: Tensor
+    """checkpoints to learn from"""
     validation: Tensor
+    """checkpoints to select the epoch on"""
     test: Tensor
-
-    def within(self, kept: Tensor) -> Self:
-        """The same checkpoints as indices into the zoo, where this split's are positions in `kept` [n]."""
-        return type(self)(kept[self.train], kept[self.validation], kept[self.test])
+    """checkpoints to measure once"""
 
     def with_fewer_to_train(self, count: int, seed: int) -> Self:
-        """The same split with `count` of its training checkpoints, drawn one by one, by seed; fewer are part of more.
+        """Return the split with `count` of its training checkpoints, drawn one by one by seed; fewer are part of more.
 
         Raises:
-            ZooError: there are not so many.
+            ZooError: the training side has fewer.
         """
         if count > len(self.train):
-            raise ZooError(f"--train_networks {count}: the training side has only {len(self.train)}")
+            raise ZooError(f"--train_networks {count}: expected at most the {len(self.train)} of the training side")
         drawn = torch.randperm(len(self.train), generator=make_generator(seed, "train networks"))[:count]
         return type(self)(self.train[drawn.sort().values], self.validation, self.test)
 
     def to_names(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Side -> file names, to be written as JSON; `names` are those of the indexed checkpoints."""
+        """Return side -> file names, to be written as JSON; `names` are those of the indexed checkpoints."""
         return {side.name: [names[index] for index in getattr(self, side.name).tolist()] for side in fields(self)}
 
     @classmethod
     def from_names(cls, record: Mapping[str, Sequence[str]], names: Sequence[str]) -> Self:
-        """The split that `to_names` recorded, as indices into `names`.
+        """Return the split that `to_names` recorded, as indices into `names`.
 
         Raises:
             ZooError: a side is not in the record, or a recorded checkpoint is not among `names`.
@@ -53,8 +52,8 @@ class Split:
         sides = []
         for side in fields(cls):
             if side.name not in record:
-                there = printable(", ".join(record)) or "none"
-                raise ZooError(f"the recorded split has no side '{side.name}'; it has {there}")
+                sides_of_record = printable(", ".join(record)) or "none"
+                raise ZooError(f"the recorded split has no side '{side.name}'; it has {sides_of_record}")
             absent = [name for name in record[side.name] if name not in position]
             if absent:
                 first = quoted(absent[0])
@@ -63,19 +62,22 @@ class Split:
         return cls(*sides)
 
 
-def split_runs(runs: Sequence[str], seed: int) -> Split:
+def split_runs(runs: Sequence[str], seed: int, kept: Tensor | None = None) -> Split:
     """Split checkpoints 70/15/15 by run, so that a run is never on two sides.
 
     Of n distinct runs, int(0.7 n) are for training, int(0.15 n) for validation, the others for the test.
-    The sides that runs fall on depend on the seed and on which runs there are, not on their order.
+    The sides depend on the seed and on the set of distinct runs, not on the order of the checkpoints.
 
     Args:
         runs: run id of each checkpoint.
         seed: of the draw.
+        kept: indices [m] of the checkpoints to be split, ascending; all where it is None.
 
     Raises:
         ZooError: a side would be empty.
     """
+    kept = torch.arange(len(runs)) if kept is None else kept
+    runs = [runs[index] for index in kept.tolist()]
     distinct = sorted(set(runs))
     train = int(TRAIN_SHARE * len(distinct))
     validation = int(VALIDATION_SHARE * len(distinct))
@@ -88,11 +90,11 @@ def split_runs(runs: Sequence[str], seed: int) -> Split:
     order = torch.randperm(len(distinct), generator=make_generator(seed, "split")).tolist()
     side_of = {distinct[run]: (rank >= train) + (rank >= train + validation) for rank, run in enumerate(order)}
     sides = torch.tensor([side_of[run] for run in runs])
-    return Split(*((sides == side).nonzero().flatten() for side in range(3)))
+    return Split(*(kept[sides == side] for side in range(3)))
 
 
 def apply_cut_off(labels: Tensor, cut_off: float) -> Tensor:
-    """Indices [m] of the checkpoints whose accuracy is at least `cut_off`, a fraction in [0, 1].
+    """Return the indices [m] of the checkpoints whose accuracy is at least `cut_off`, a fraction in [0, 1].
 
     Args:
         labels: accuracies [n], float32.

@@ -25,7 +25,7 @@ from nfn_transformer.training.trainer import Trainer
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.zoo.faults import FaultReport
-from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
+from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import split_runs
 
@@ -69,7 +69,7 @@ def random_zoo(spec: TransformerSpec, networks: int) -> Zoo:
         labels=torch.rand(networks, generator=generator),
         names=names,
         runs=[name.split("_")[0] for name in names],
-        report=FaultReport(networks, (), {}, 0, ()),
+        report=FaultReport(networks),
         hyperparameters=torch.full((networks, len(HYPERPARAMETERS)), ABSENT),
     )
 

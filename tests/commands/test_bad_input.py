@@ -25,7 +25,7 @@ def quick_flags(zoo) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--dataset", "digits"), "no zoo for --dataset digits: looked for data/digits_transformer, "),
+        (("--dataset", "digits"), "--dataset digits: expected a zoo at data/digits_transformer, "),
         (("--data_path", "absent"), "absent: no such file or folder"),
         (("--dataset", "mnist", "--data_path", "ZOO"), "no data set 'mnist'; looked for 'metadata/mnist.csv'"),
         ((*ZOO, "--ckpt_epoch", "50"), "75"),

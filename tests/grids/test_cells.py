@@ -102,7 +102,7 @@ def test_each_number_of_training_networks_is_data_of_its_own(planned):
     )
     assert len({cell.digest for cell in found}) == 3
     assert [one.column for one in impossible] == ["1000"]
-    assert "--train_networks 1000: the training side has only 42" in impossible[0].reason
+    assert "--train_networks 1000: expected at most the 42 of the training side" in impossible[0].reason
 
 
 def test_what_decides_numbers_makes_another_cell(planned, small_zoo, tmp_path):

@@ -12,7 +12,7 @@ from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
 from nfn_transformer.trees.features import check_readable, features_of_checkpoints, features_of_networks
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
-from nfn_transformer.zoo.hyperparameters import ABSENT, HYPERPARAMETERS
+from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
 
 OF_WEIGHTS = ("raw", "statistics", "invariants")
 ALL = torch.arange(60)

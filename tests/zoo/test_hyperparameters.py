@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_zoo import SmallZoo, state_dict
 
 from nfn_transformer.zoo.augmentation import enlarge
-from nfn_transformer.zoo.hyperparameters import ABSENT, COLUMNS, HYPERPARAMETERS, NUMBERS, encode
+from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS, HYPERPARAMETERS, NUMBERS, encode
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import split_runs
 
@@ -41,7 +41,7 @@ def test_each_checkpoint_has_those_of_its_row(tmp_path):
 def test_a_table_without_them_tells_none(tmp_path):
     zoo = SmallZoo(tmp_path / "zoo", runs=3)
     for row in zoo.rows:
-        for column in COLUMNS:
+        for column in HYPERPARAMETER_COLUMNS:
             row.pop(column, None)
     zoo.write_table()
     assert (read_zoo(zoo.path, "mnist", progress=False).hyperparameters == ABSENT).all()
@@ -56,7 +56,7 @@ def test_copies_have_those_of_their_originals(small):
     assert len(small.hyperparameters.unique(dim=0)) > 30
 
 
-@given(st.lists(st.text(), min_size=len(COLUMNS), max_size=len(COLUMNS)))
+@given(st.dictionaries(st.sampled_from(HYPERPARAMETER_COLUMNS), st.text()))
 def test_any_cells_become_finite_numbers(cells):
     found = encode(cells)
     assert len(found) == len(HYPERPARAMETERS)
@@ -67,4 +67,4 @@ def test_any_cells_become_finite_numbers(cells):
     ("cell", "number"), [("0.1", 0.1), ("1e-8", 1e-8), ("2", 2.0), ("", ABSENT), ("nan", ABSENT), ("1e39", ABSENT)]
 )
 def test_known_cells(cell, number):
-    assert encode([cell, *[""] * (len(COLUMNS) - 1)])[0] == number
+    assert encode({"lr": cell})[0] == number

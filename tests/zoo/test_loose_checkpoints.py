@@ -36,7 +36,7 @@ def zip_of(path, names, compression=zipfile.ZIP_STORED):
 def read(paths) -> tuple[list[str], TransformerWeights]:
     """Names and weights of networks that are all of one size."""
     names, (found,) = read_loose_checkpoints(paths, SPEC)
-    assert found.places == list(range(len(names)))
+    assert found.positions == list(range(len(names)))
     return names, found.weights
 
 
@@ -164,11 +164,11 @@ def test_odd_names_are_escaped_in_messages(tmp_path):
 def test_networks_of_other_sizes_come_size_by_size_where_they_can_be_read(tmp_path):
     contents = {"a": SOUND, "b": THREE_BLOCKS, "c": SEVEN_CLASSES, "d": state_dict(5), "e": state_dict(6)}
     paths = [write(tmp_path / f"{name}.pt", content) for name, content in contents.items()]
-    names, found = read_loose_checkpoints(paths, SPEC, reads=lambda spec: True)
+    names, found = read_loose_checkpoints(paths, SPEC, supports=lambda spec: True)
     assert names == [str(path) for path in paths]
-    assert [each.places for each in found] == [[0, 3, 4], [1], [2]]
+    assert [each.positions for each in found] == [[0, 3, 4], [1], [2]]
     for each in found:
-        for place, state in zip(each.places, range(len(each.places)), strict=True):
+        for place, state in zip(each.positions, range(len(each.positions)), strict=True):
             own = contents["abcde"[place]]
             expected = state_dict(0) if isinstance(own, bytes) else own
             assert torch.equal(
@@ -177,17 +177,17 @@ def test_networks_of_other_sizes_come_size_by_size_where_they_can_be_read(tmp_pa
     with pytest.raises(
         ZooError, match=r"b\.pt: 'encoder\.2\.attention.* is not expected: these networks have 2 blocks"
     ):
-        read_loose_checkpoints(paths, SPEC, reads=lambda spec: len(spec.blocks) == 2)
+        read_loose_checkpoints(paths, SPEC, supports=lambda spec: len(spec.blocks) == 2)
 
 
 def test_heads_are_those_that_are_named(tmp_path):
     spec = TransformerSpec((BlockSpec(2, 4, 2, 4, 5),) * 2, SPEC.classifier, SPEC.embedding)
     path = write(tmp_path / "a.pt", state_dict(0, spec))
-    _, (found,) = read_loose_checkpoints([path], spec, reads=lambda spec: True, n_heads=1)
+    _, (found,) = read_loose_checkpoints([path], spec, supports=lambda spec: True, n_heads=1)
     assert [block.spec for block in found.weights.blocks] == [BlockSpec(1, 4, 4, 8, 5)] * 2
     _, (found,) = read_loose_checkpoints([path], spec, n_heads=2)
     assert found.weights.spec == spec
     with pytest.raises(ZooError, match="with 1 heads, expected 2"):
         read_loose_checkpoints([path], spec, n_heads=1)
     with pytest.raises(ZooError, match="which 3 heads do not divide"):
-        read_loose_checkpoints([path], spec, reads=lambda spec: True, n_heads=3)
+        read_loose_checkpoints([path], spec, supports=lambda spec: True, n_heads=3)

@@ -38,7 +38,8 @@ def test_each_size_is_the_zoo_that_a_condition_reads(written, mixed):
         assert_same(replace(part, report=alone.report), alone)
     assert mixed.specs == (SPEC, DEEP, WIDE)
     assert len(mixed) == len(mixed.names) == len(set(mixed.runs)) == 30
-    assert mixed.report.used == mixed.report.examined == 30
+    assert mixed.report.examined == 30
+    assert not mixed.report.faults
     assert mixed.hyperparameters[:, 0].tolist() == [float(run[-3:]) for run in mixed.runs]
     (columns,) = {len(mixed.labels), len(mixed.hyperparameters)}
     assert columns == 30
@@ -75,7 +76,7 @@ def test_a_fault_of_one_size_is_told(written):
     with pytest.raises(ZooError, match=r"1 of 10 checkpoints \(more than 5 %\) are faulty"):
         read_all_sizes(written.path, "mnist", progress=False)
     zoo = read_all_sizes(written.path, "mnist", allow_faulty=True, progress=False)
-    assert (zoo.report.used, zoo.report.examined) == (29, 30)
+    assert (len(zoo), len(zoo.report.faults), zoo.report.examined) == (29, 1, 30)
     with pytest.raises(ZooError, match="no row where n_layers=9"):
         read_all_sizes(written.path, "mnist", where="n_layers=9", progress=False)
     with pytest.raises(ZooError, match="no checkpoints of epoch '50'"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_zoo import QUERIES_BIAS, SmallZoo, assert_same, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo import cache, reading, row_matrix
+from nfn_transformer.zoo import cache, collecting, reading
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 
 
@@ -54,16 +54,16 @@ def test_a_cached_zoo_is_the_zoo_that_was_read(zoo, reads):
 def test_a_zoo_larger_than_the_memory_is_read_into_a_file_and_used_from_the_cache(zoo, monkeypatch):
     expected = read(zoo)
     cache_file(zoo).unlink()
-    monkeypatch.setattr(row_matrix, "_COMMON", 2)
-    monkeypatch.setattr(row_matrix, "free_bytes", lambda device: 1)
+    monkeypatch.setattr(collecting, "_COMMON", 2)
+    monkeypatch.setattr(collecting, "free_bytes", lambda device: 1)
     maps = []
-    original = row_matrix.np.memmap
+    original = collecting.np.memmap
 
     def spy(file, *arguments, **settings):
         maps.append(os.fstat(file.fileno()))
         return original(file, *arguments, **settings)
 
-    monkeypatch.setattr(row_matrix.np, "memmap", spy)
+    monkeypatch.setattr(collecting.np, "memmap", spy)
     assert_same(read(zoo), expected)
     assert maps[-1].st_size == expected.rows.numel() * 4
     assert all(seen.st_nlink == 0 for seen in maps), "a kill would leave the file behind"

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from small_zoo import SmallZoo, assert_same, saved, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
-from nfn_transformer.zoo.printing import printable, quoted
+from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, printable, quoted
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import Split
 

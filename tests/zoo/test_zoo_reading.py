@@ -15,7 +15,7 @@ from nfn_transformer.weights.state_dicts import (
     state_dict_shapes,
     weights_from_state_dict,
 )
-from nfn_transformer.zoo import parallel
+from nfn_transformer.zoo import collecting
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.sources import FolderSource
@@ -72,8 +72,8 @@ def test_files_of_a_mac_and_of_other_data_sets_are_ignored(zoo, tmp_path):
 
 @pytest.mark.parametrize("from_zip", [False, True])
 def test_workers_read_the_same_zoo(zoo, tmp_path, monkeypatch, from_zip):
-    monkeypatch.setattr(parallel, "CHUNK", 8)
-    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(collecting, "CHUNK", 8)
+    monkeypatch.setattr(collecting.os, "cpu_count", lambda: 2)
     zoo.add("bad", b"")
     zoo.write_table()
     path = zoo.to_zip(tmp_path / "zoo.zip") if from_zip else zoo.path
@@ -88,12 +88,12 @@ def test_there_are_never_more_workers_than_cores(zoo, monkeypatch):
         counts.append(count)
         return ThreadPoolExecutor(count)
 
-    monkeypatch.setattr(parallel, "CHUNK", 1)
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(parallel, "_read_chunk", lambda files: [Outcome(None) for _ in files])
+    monkeypatch.setattr(collecting, "CHUNK", 1)
+    monkeypatch.setattr(collecting, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(collecting, "_read_chunk", lambda files: [Outcome(None) for _ in files])
     for cores in (3, None):
-        monkeypatch.setattr(parallel.os, "cpu_count", lambda cores=cores: cores)
-        assert len(list(parallel.read_outcomes(FolderSource(zoo.path), [("a", "a")] * 40, 1000))) == 40
+        monkeypatch.setattr(collecting.os, "cpu_count", lambda cores=cores: cores)
+        assert len(list(collecting.read_outcomes(FolderSource(zoo.path), [("a", "a")] * 40, 1000))) == 40
     assert counts == [3, 1]
 
 

@@ -15,8 +15,8 @@ from small_zoo import assert_same, saved, state_dict
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo import sources
 from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.collecting import RowMatrix
 from nfn_transformer.zoo.reading import read_zoo
-from nfn_transformer.zoo.row_matrix import RowMatrix
 
 SOUND = saved(state_dict(0))
 

@@ -70,9 +70,12 @@ def test_an_empty_side_is_an_error_that_names_the_counts(count, sizes):
     )
 
 
-def test_within_maps_positions_to_the_zoo():
-    split = Split(torch.tensor([0, 2]), torch.tensor([1]), torch.tensor([3])).within(torch.tensor([5, 6, 7, 9]))
-    assert [split.train.tolist(), split.validation.tolist(), split.test.tolist()] == [[5, 7], [6], [9]]
+def test_a_split_of_some_is_the_split_of_their_runs_as_indices_into_all():
+    runs = [f"run{index // 2}" for index in range(60)]
+    kept = torch.tensor([index for index in range(60) if index % 3])
+    split, alone = split_runs(runs, 3, kept), split_runs([runs[index] for index in kept.tolist()], 3)
+    for side in ("train", "validation", "test"):
+        assert torch.equal(getattr(split, side), kept[getattr(alone, side)])
 
 
 def test_a_split_survives_json():
@@ -112,5 +115,5 @@ def test_fewer_training_networks_are_part_of_more_and_leave_the_other_sides():
     assert torch.equal(few.test, split.test)
     assert not torch.equal(split.with_fewer_to_train(20, 4).train, few.train)
     assert torch.equal(split.with_fewer_to_train(140, 3).train, split.train)
-    with pytest.raises(ZooError, match="--train_networks 141: the training side has only 140"):
+    with pytest.raises(ZooError, match="--train_networks 141: expected at most the 140 of the training side"):
         split.with_fewer_to_train(141, 3)
