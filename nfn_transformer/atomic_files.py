@@ -9,13 +9,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes the file private; a result is as readable as any other file of the user's.
+        # mkstemp makes the file private; results are as readable as the user's other files.
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
@@ -25,6 +25,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step, as UTF-8; what that cannot hold is escaped by backslashes."""
+    """Write `text` to `path` in one step, as UTF-8; surrogates are escaped by backslashes."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -6,12 +6,12 @@ class UserError(Exception):
 
 
 class SpecError(UserError):
-    """Weights or a state dict do not have the shapes that were expected."""
+    """Weights or a state dict with unexpected shapes."""
 
 
 class ZooError(UserError):
-    """A zoo, or a file of it, is not what the project can read."""
+    """A zoo, or a file of a zoo, that cannot be read."""
 
 
 class RunError(UserError):
-    """A run directory is missing, incomplete, or does not fit what is asked of it."""
+    """A run directory that is missing, incomplete, or does not fit the request."""

@@ -1,4 +1,4 @@
-"""How much memory is free, for deciding what to keep in it."""
+"""Free memory, which decides what is kept in it."""
 
 import math
 import os
@@ -8,7 +8,7 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be taken on a device; on the CPU without swapping out, and within what the job may have."""
+    """Return the free bytes of a device; on the CPU without swapping, and within the limits of the job."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(min(_free_in_machine(), _free_in_group()))
@@ -24,13 +24,13 @@ def _free_in_machine() -> float:
 
 
 def _free_in_group() -> float:
-    """What the control groups (version 2) of a container or a cluster's job leave; infinity without a limit."""
+    """Return the bytes that control groups (version 2) leave to a container or job; infinity without a limit."""
     try:
-        own = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return math.inf
     root = Path("/sys/fs/cgroup")
-    group = next((root / line[3:].lstrip("/") for line in own if line.startswith("0::")), root)
+    group = next((root / line[3:].lstrip("/") for line in lines if line.startswith("0::")), root)
     free = math.inf
     for folder in (group, *group.parents):
         try:

@@ -6,11 +6,11 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and on every part of `purpose`, and on nothing else."""
+    """Return a 63-bit seed that depends on `seed` and on every part of `purpose`, and on nothing else."""
     name = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose, as in `make_generator(seed, "batches", epoch)`."""
+    """Return a CPU generator for one purpose, as in `make_generator(seed, "batches", epoch)`."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

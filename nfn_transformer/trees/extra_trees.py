@@ -22,10 +22,14 @@ _TREES_AT_ONCE = 10
 
 
 class ExtraTrees:
-    """A forest, as the content of a safetensors file."""
+    """Forest as the content of a safetensors file."""
 
     def __init__(self, content: bytes):
-        """Raises ValueError where `content` is no such file."""
+        """Parse a forest.
+
+        Raises:
+            ValueError: `content` is not the content of a forest's file.
+        """
         self.content = content
         try:
             self._arrays = load(content)
@@ -35,11 +39,11 @@ class ExtraTrees:
 
     @property
     def trees(self) -> int:
-        """The number of trees."""
+        """Number of trees."""
         return len(self._arrays["roots"])
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predicted accuracies [n], float64, of networks' features [n, numbers].
+        """Predict the accuracies [n], float64, of n networks from their features [n, numbers].
 
         Raises:
             ValueError: the trees read more numbers than there are.
@@ -86,13 +90,16 @@ def _check(arrays: dict[str, ndarray]) -> None:
 
 
 def device_for(device: str) -> tuple[str, str | None]:
-    """The device that scikit-learn trains on where `device` is wanted, and, where it is another, why."""
+    """Return the device that scikit-learn trains on in place of `device`, and the reason if it differs."""
     return ("cpu", None) if device == "cpu" else ("cpu", "scikit-learn has no GPU")
 
 
 def fit(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
-    """Fit the whole forest, which is one round: the best number of trees by validation would be one by chance."""
-    trees = settings.config.parameters["n_estimators"]
+    """Fit the whole forest in one round.
+
+    A number of trees that is the best by validation would be so by chance.
+    """
+    trees = int(settings.config.parameters["n_estimators"])
     parameters = {**settings.config.parameters, "n_estimators": 0}
     forest = ExtraTreesRegressor(**parameters, warm_start=True, random_state=settings.seed, n_jobs=settings.threads)
     with tqdm(total=trees, unit=" trees", leave=False, disable=None) as bar:
@@ -104,7 +111,7 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
     model = ExtraTrees(save(_arrays(forest.estimators_)))
     loss = root_mean_square(model.predict(sides.train) - sides.train_labels)
     observer.finish_round(loss, model.predict(sides.validation))
-    sides.train = sides.validation = None
+    del sides.train, sides.validation
     return model
 
 

@@ -1,4 +1,4 @@
-"""What fitting a tree model takes and gives, whichever library does it."""
+"""Interface of the tree libraries: what fitting takes and gives."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,44 +10,50 @@ from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a fit besides its data.
-
-    Fields: config, the library's parameters; boosting, how many rounds; seed, in [0, 2**31), of the draws of rows and
-    columns; threads, of the CPU; device, cpu, cuda or cuda:N.
-    """
+    """Settings of a fit, its data aside."""
 
     config: TreeConfig
+    """Library and its parameters."""
     boosting: BoostingConfig
+    """Number of rounds."""
     seed: int
+    """Seed of the draws of rows and columns, in [0, 2**31)."""
     threads: int
+    """Number of CPU threads."""
     device: str
+    """Device: `cpu`, `cuda` or `cuda:N`."""
 
 
 @dataclass
 class Sides:
-    """What a tree model is fitted on: features of networks [n, numbers] float32 and their accuracies [n].
+    """Training and validation data of a tree model.
 
-    Fitting sets `train` and `validation` to None as soon as it has its own, smaller form of them.
+    Fitting deletes `train` and `validation` as soon as it has a smaller form of them.
     """
 
-    train: ndarray | None
+    train: ndarray
+    """Features of the training networks [n, numbers], float32."""
     train_labels: ndarray
-    validation: ndarray | None
+    """Accuracies of the training networks [n]."""
+    validation: ndarray
+    """Features of the validation networks [m, numbers], float32."""
     validation_labels: ndarray
+    """Accuracies of the validation networks [m]."""
 
 
 class Observer(Protocol):
-    """Who follows the rounds of a fit, and knows which is the best."""
+    """Observer of the rounds of a fit, which knows the best one."""
 
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
-        """A round is done.
+        """Record a finished round.
 
         Args:
             train_loss: root mean squared error on the training side.
             predictions: of the validation side, [n].
 
         Returns:
-            Whether the round is the best so far, and whether it shall be the last.
+            is_best: the round is the best so far.
+            is_last: the round shall be the last.
         """
 
 
@@ -56,11 +62,14 @@ class TreeModel(Protocol):
 
     @property
     def content(self) -> bytes:
-        """The model as its library writes it."""
+        """Model as its library writes it."""
 
     @property
     def trees(self) -> int:
-        """The number of trees."""
+        """Number of trees."""
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predicted accuracies [n], float32 or float64, of networks' features [n, numbers]; they may leave [0, 1]."""
+        """Predict the accuracies [n] of n networks from their features [n, numbers].
+
+        Predictions are float32 or float64 and may lie outside of [0, 1].
+        """

@@ -1,4 +1,4 @@
-"""The libraries of tree models behind one interface; each is imported only when a run needs it."""
+"""Libraries of tree models behind one interface; each is imported only when a run needs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,21 +8,20 @@ from nfn_transformer.trees.fitting import Observer, Settings, Sides, TreeModel
 
 @dataclass(frozen=True)
 class TreeLibrary:
-    """What a library does.
-
-    Fields: file_name, of a run's trees; fit, see `trees.xgboost_trees.fit`; parse, a model from the content of
-    that file, with ValueError where it is none; device_for, the device that it can use in place of the wanted one, and
-    why, where it is another.
-    """
+    """Interface of a library of tree models."""
 
     file_name: str
+    """Name of the file of a run's trees."""
     fit: Callable[[Settings, Sides, Observer], TreeModel]
+    """Fit a model, as `trees.xgboost_trees.fit` does."""
     parse: Callable[[bytes], TreeModel]
+    """Parse the content of that file; ValueError where it is damaged."""
     device_for: Callable[[str], tuple[str, str | None]]
+    """Return the usable device in place of the given one, and the reason if it differs."""
 
 
 def tree_library(name: str) -> TreeLibrary:
-    """The library of a TreeConfig, one of `tree_config.LIBRARIES`."""
+    """Return the library with a name of `trees.config.LIBRARIES`."""
     if name == "xgboost":
         from nfn_transformer.trees import xgboost_trees
 

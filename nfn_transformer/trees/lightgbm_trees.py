@@ -23,7 +23,7 @@ _SIZES, _END = re.compile(rb"^tree_sizes=(.*)\n", re.MULTILINE), b"\npandas_cate
 
 
 class _Log:
-    """LightGBM's own words, for whoever turns Python's logging on."""
+    """Logger that passes LightGBM's messages to Python's logging, at level DEBUG."""
 
     _logger: ClassVar = logging.getLogger("lightgbm")
 
@@ -38,10 +38,14 @@ lightgbm.register_logger(_Log())
 
 
 class LightGBMTrees:
-    """Trees that LightGBM has fitted, as its text."""
+    """Trees that LightGBM has fitted, as text."""
 
     def __init__(self, content: bytes):
-        """Raises ValueError where `content` is no such text."""
+        """Parse trees.
+
+        Raises:
+            ValueError: `content` is not LightGBM's text.
+        """
         self.content = content
         sizes = _SIZES.search(content)
         if sizes is None or not content.endswith(_END):
@@ -56,16 +60,16 @@ class LightGBMTrees:
 
     @property
     def trees(self) -> int:
-        """The number of trees."""
+        """Number of trees."""
         return self._booster.num_trees()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predicted accuracies [n] of flattened networks [n, numbers]."""
-        return self._booster.predict(inputs)
+        """Predict the accuracies [n] of n networks from their features [n, numbers]."""
+        return np.asarray(self._booster.predict(inputs))
 
 
 def device_for(device: str) -> tuple[str, str | None]:
-    """The device that this build of LightGBM can train on, and, where it is not `device`, why."""
+    """Return the device that this build of LightGBM trains on in place of `device`, and the reason if it differs."""
     if device == "cpu" or _device_type(device) != "cpu":
         return device, None
     return "cpu", "this build of LightGBM has neither CUDA nor OpenCL on this machine"
@@ -73,14 +77,14 @@ def device_for(device: str) -> tuple[str, str | None]:
 
 @functools.cache
 def _device_type(device: str) -> str:
-    """LightGBM's word for the device. Its builds cannot be asked, only tried."""
+    """Return LightGBM's name of the device. A build's devices can only be tried."""
     if device == "cpu":
         return "cpu"
     inputs = np.arange(8, dtype=np.float32)[:, None]
     for kind in ("cuda", "gpu"):  # gpu is OpenCL
         parameters = {"device_type": kind, "gpu_device_id": _number(device), "min_data_in_leaf": 1, "verbosity": -1}
         try:
-            with _unheard():
+            with _silenced():
                 lightgbm.train(parameters, lightgbm.Dataset(inputs, inputs[:, 0]), 1)
         except lightgbm.basic.LightGBMError:
             continue
@@ -93,8 +97,8 @@ def _number(device: str) -> int:
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """What LightGBM's library itself prints goes nowhere: it calls fatal what is only tried."""
+def _silenced() -> Iterator[None]:
+    """Discard what LightGBM's library prints: it calls fatal what is only tried."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -107,7 +111,7 @@ def _unheard() -> Iterator[None]:
 
 
 def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
-    """Train round after round, telling `observer`; returns the trees of the best round."""
+    """Train round after round, and return the trees of the best round."""
     parameters = {
         **settings.config.parameters,
         "seed": settings.seed,
@@ -120,14 +124,11 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
         "verbosity": -1,
     }
     train = _binned(sides.train, sides.train_labels, parameters)
-    sides.train = None
+    del sides.train
     validation = lightgbm.Dataset(sides.validation, sides.validation_labels, reference=train).construct()
-    sides.validation = None
-    forest = (
-        _Forest(float(np.mean(train.get_label(), dtype=float)))
-        if settings.config.parameters["boosting"] == "rf"
-        else None
-    )
+    del sides.validation
+    is_forest = settings.config.parameters["boosting"] == "rf"
+    forest = _Forest(float(np.mean(_labels(train), dtype=float))) if is_forest else None
     follower = _Follower(train, validation, observer, forest)
     booster = lightgbm.train(
         parameters,
@@ -146,34 +147,44 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
 
 
 def _binned(inputs: ndarray, labels: ndarray, parameters: dict) -> lightgbm.Dataset:
-    whole = None
+    whole: lightgbm.Dataset | None = None
     for start in range(0, inputs.shape[1], _COLUMNS):
         columns = inputs[:, start : start + _COLUMNS]
         names = [f"number_{index}" for index in range(start, start + columns.shape[1])]
         part = lightgbm.Dataset(columns, labels, feature_name=names, params=parameters).construct()
         whole = part if whole is None else whole.add_features_from(part)
+    assert whole is not None, "networks have at least one number"
     return whole
 
 
-class _Forest:
-    """Mends LightGBM's random forests, where a tree that finds no split counts as 0: here it predicts `mean`.
+def _labels(data: lightgbm.Dataset) -> ndarray:
+    return np.asarray(data.get_label())
 
-    Attributes: mean, of the training labels; barren, the numbers of such trees, from 0.
+
+class _Forest:
+    """Random forest of LightGBM whose trees without a split predict the mean label, where LightGBM's predict 0.
+
+    Attributes:
+        mean: mean of the training labels.
+        barren: indices of the trees without a split.
     """
 
     def __init__(self, mean: float):
-        self.mean, self.barren = mean, []
-        self._splits, self._shown, self._above = 0, None, None
+        self.mean = mean
+        self.barren: list[int] = []
+        self._splits = 0
+        self._shown: list[ndarray] = []
+        self._above: list[ndarray] = []
 
     def mend(self, booster: lightgbm.Booster, predictions: list[ndarray]) -> list[ndarray]:
-        """What the forest predicts after a round, where LightGBM shows `predictions` of each side.
+        """Return the forest's predictions of each side after a round, from those that LightGBM shows.
 
-        After i rounds it shows (i - 1) / i of what it has shown before and 1 / i of the new tree's predictions, but
-        where that tree has no split the same as before.
+        After i rounds LightGBM shows (i - 1) / i of what it showed before, plus 1 / i of the new tree's predictions.
+        It shows the same as before where the new tree has no split.
         """
         trees = booster.current_iteration()
         splits = int(booster.feature_importance("split").sum())
-        if self._shown is None:
+        if not self._shown:
             self._shown = self._above = [np.zeros_like(shown) for shown in predictions]
         if splits == self._splits:
             self.barren.append(trees - 1)
@@ -185,26 +196,27 @@ class _Forest:
 
 
 class _Follower:
-    """Hands each round to the observer, and remembers how many trees there were after the best one.
+    """Callback that hands each round to the observer, and remembers the number of trees after the best one.
 
-    These can be fewer than rounds: where no split is found, boosting adds no tree.
+    There can be fewer trees than rounds: boosting adds no tree where no split is found.
     """
 
     def __init__(
         self, train: lightgbm.Dataset, validation: lightgbm.Dataset, observer: Observer, forest: _Forest | None
     ):
         self.best_trees = 0
-        self._train_labels, self._validation = train.get_label(), validation
+        self._train_labels, self._validation = _labels(train), validation
         self._observer, self._forest = observer, forest
         self._predictions = [np.empty(0), np.empty(0)]
 
     def see_predictions(self, predictions: ndarray, data: lightgbm.Dataset) -> list:
-        """LightGBM asks for a metric on each side, and so shows the predictions that it has at hand."""
+        """Take the predictions that LightGBM shows to a metric of each side."""
         self._predictions[data is self._validation] = predictions.copy()
         return []
 
     def __call__(self, environment: lightgbm.callback.CallbackEnv) -> None:
-        """Called by LightGBM after each round."""
+        """End a round, and stop the training after the last."""
+        assert isinstance(environment.model, lightgbm.Booster)
         train, validation = self._predictions
         if self._forest is not None:
             train, validation = self._forest.mend(environment.model, [train, validation])

@@ -19,10 +19,14 @@ _COLUMNS = 512
 
 
 class XGBoostTrees:
-    """Trees that XGBoost has fitted, as JSON text."""
+    """Trees that XGBoost has fitted, as JSON."""
 
     def __init__(self, content: bytes):
-        """Raises ValueError where `content` is no such text."""
+        """Parse trees.
+
+        Raises:
+            ValueError: `content` is not XGBoost's JSON.
+        """
         self.content = content
         if not content:
             raise ValueError("it is empty")  # XGBoost would end the whole process
@@ -34,17 +38,17 @@ class XGBoostTrees:
 
     @property
     def trees(self) -> int:
-        """The number of trees."""
+        """Number of trees."""
         return self._booster.num_boosted_rounds()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predicted accuracies [n] of flattened networks [n, numbers]."""
+        """Predict the accuracies [n] of n networks from their features [n, numbers]."""
         return self._booster.inplace_predict(inputs)
 
 
 @functools.cache
 def device_for(device: str) -> tuple[str, str | None]:
-    """The device that XGBoost trains on where `device` is wanted, and, where it is another, why."""
+    """Return the device that XGBoost trains on in place of `device`, and the reason if it differs."""
     if device == "cpu":
         return device, None
     inputs = np.arange(8, dtype=np.float32)[:, None]
@@ -60,7 +64,7 @@ def device_for(device: str) -> tuple[str, str | None]:
 
 
 def fit(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:
-    """Train round after round, telling `observer`; returns the trees of the best round as they were then."""
+    """Train round after round, and return the trees of the best round as they were then."""
     parameters = {
         **settings.config.parameters,
         "seed": settings.seed,
@@ -69,9 +73,9 @@ def fit(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:
         "verbosity": 1,
     }
     train = _quantized(sides.train, sides.train_labels, settings.threads)
-    sides.train = None
+    del sides.train
     validation = xgboost.QuantileDMatrix(sides.validation, sides.validation_labels, ref=train, nthread=settings.threads)
-    sides.validation = None
+    del sides.validation
     follower = _Follower(validation, observer)
     xgboost.train(
         parameters,
@@ -98,7 +102,7 @@ def _quantized(inputs: ndarray, labels: ndarray, threads: int) -> xgboost.Quanti
 
 
 class _Follower(xgboost.callback.TrainingCallback):
-    """Hands each round to the observer, and keeps the model of the best one.
+    """Callback that hands each round to the observer, and keeps the model of the best one.
 
     The copy is needed: a later round of dart changes the weights of earlier trees.
     """
@@ -109,7 +113,7 @@ class _Follower(xgboost.callback.TrainingCallback):
         self._train_loss, self._predictions = 0.0, np.empty(0)
 
     def see_predictions(self, predictions: ndarray, data: xgboost.QuantileDMatrix) -> tuple[str, float]:
-        """XGBoost asks for a metric on each side, and so shows the predictions that it has at hand."""
+        """Take the predictions that XGBoost shows to a metric of each side."""
         if data is self._validation:
             self._predictions = predictions.copy()
         else:
@@ -117,7 +121,7 @@ class _Follower(xgboost.callback.TrainingCallback):
         return "seen", 0.0
 
     def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: dict) -> bool:
-        """Called by XGBoost after each round; True stops it."""
+        """End a round; True stops the training."""
         is_best, is_last = self._observer.finish_round(self._train_loss, self._predictions)
         if is_best:
             self.best = bytes(model.save_raw("json"))

@@ -40,7 +40,7 @@ def fit(seed=3, threads=1, rows=90, config=FEW):
     model = tree_library("scikit-learn").fit(
         Settings(config, EXTRA_TREES_BOOSTING, seed, threads, "cpu"), sides, observer
     )
-    assert (sides.train, sides.validation) == (None, None)
+    assert not {"train", "validation"} & vars(sides).keys()
     return model, observer
 
 
