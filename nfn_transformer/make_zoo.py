@@ -27,13 +27,14 @@ from nfn_transformer.cli.program import EXIT_INTERRUPTED, run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.estimate import estimate, population_size
 from nfn_transformer.generation.histogram import save_histogram
-from nfn_transformer.generation.parts import WorkFolder
 from nfn_transformer.generation.recipe import Recipe, read_recipe
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.task_flags import add_task_flags, task_data
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
+from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.generation.workers import run_workers, wait_for_others
-from nfn_transformer.generation.zoo_maker import MadeZoo, ZooPlan, making, runs_table, train_share, write_zoo
+from nfn_transformer.generation.zoo_maker import ZooSummary, open_work_folder, train_share, write_zoo
+from nfn_transformer.generation.zoo_plan import ZooPlan, runs_table
 from nfn_transformer.launch.flags import add_launcher_flags, build_launcher, launcher_parameters
 
 AUTO = "auto"
@@ -143,7 +144,7 @@ def _plan(options: argparse.Namespace, data: TaskData) -> ZooPlan:
 
 
 def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> int:
-    if begun := WorkFolder(plan.out).population:
+    if begun := WorkFolder(plan.out).population_size():
         return begun
     if options.launcher == "slurm":
         raise UserError("--launcher slurm requires --population: this machine cannot see the cluster's memory")
@@ -174,22 +175,22 @@ def _beside(out: Path, ending: str) -> Path:
     return out.with_name(out.name.removesuffix(".zip") + ending)
 
 
-def _report(made: MadeZoo, plan: ZooPlan) -> None:
-    if made.diverged:
+def _report(summary: ZooSummary, plan: ZooPlan) -> None:
+    if summary.diverged:
         listed = _beside(plan.out, "_diverged.csv")
-        runs, epochs = [one.run for one in made.diverged], [one.epoch for one in made.diverged]
+        runs, epochs = [one.run for one in summary.diverged], [one.epoch for one in summary.diverged]
         write_text(listed, runs_table(runs, epochs))
-        print(f"{len(made.diverged)} runs have diverged, and are left out from then on: {listed}")
-    if made.overflown:
-        print(f"{made.overflown} checkpoints are not finite in half precision, and are left out")
-    if not len(made.accuracies):
+        print(f"{len(summary.diverged)} runs have diverged, and are left out from then on: {listed}")
+    if summary.overflows:
+        print(f"{summary.overflows} checkpoints are not finite in half precision, and are left out")
+    if not len(summary.accuracies):
         print(f"{plan.out}: no network is left")
         return
     picture = _beside(plan.out, "_accuracies.png")
-    save_histogram(made.accuracies, f"{len(made.accuracies)} networks of {plan.out.name}", picture)
-    low, median, high = (made.accuracies.quantile(q).item() for q in (0, 0.5, 1))
+    save_histogram(summary.accuracies, f"{len(summary.accuracies)} networks of {plan.out.name}", picture)
+    low, median, high = (summary.accuracies.quantile(q).item() for q in (0, 0.5, 1))
     print(
-        f"{plan.out}: {len(made.accuracies)} checkpoints of {len(plan.runs)} runs, "
+        f"{plan.out}: {len(summary.accuracies)} checkpoints of {len(plan.runs)} runs, "
         f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}; histogram in {picture}"
     )
 
@@ -202,7 +203,7 @@ def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
 def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Train what is left, in this process or in workers, and write the zoo."""
     jobs, total = _jobs(plan, options), len(plan.populations())
-    with making(plan, data) as work:
+    with open_work_folder(plan, data) as work:
         if jobs == 1 and options.launcher == "processes":
             train_share(plan, data, find_device(options.device), work)
         elif left := work.unfinished(total):
@@ -214,7 +215,7 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, arguments:
             raise UserError(
                 f"{work.path}: {len(left)} populations are not finished; the same command goes on from there"
             )
-        write_zoo(plan, data, work, lambda made: _report(made, plan))
+        write_zoo(plan, data, work, lambda summary: _report(summary, plan))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -238,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
             print(runs_table(plan.runs), end="")
             return 0
         if plan.out.exists():
-            raise UserError(f"--out {plan.out}: is already there; name another place or delete it")
+            raise UserError(f"--out {plan.out}: already exists; choose another path or delete it")
         _announce(plan, data, options)
         _make(plan, data, options, arguments)
     except KeyboardInterrupt:

@@ -1,1 +1,1 @@
-"""Zoos made here: recipes, tasks, populations of networks trained together, and files."""
+"""Generation of zoos: recipes, tasks, populations of networks trained together, and files."""

@@ -1,8 +1,8 @@
-"""Dropout for n networks at once, with random numbers that are computed from what they are for.
+"""Dropout for n networks at once, from counter-based random numbers.
 
-Drawn from generators, one a network, they would be made on the CPU, network by network, and hold back a GPU. Here each
-number is a hash of the run, of how often dropout was applied before, and of its place among the activations: the same
-on every device, and whatever other networks are trained with it.
+Random numbers of a generator per network would be drawn on the CPU, network by network, and hold back a GPU.
+Here each number is a hash of the run, the count of earlier calls, and the activation's index.
+So it is the same on every device and with any other networks trained beside.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ _LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
-    """Random 32-bit numbers [n, count] as int32, from keys [n], int64.
+    """Return random 32-bit numbers [n, count] as int32, from keys [n], int64.
 
     The integer hash "lowbias32" (C. Wellons, Hash Prospector, https://github.com/skeeto/hash-prospector) of the
-    numbers' places, with half of the key before and half within. Products overflow as they should; shifts of negative
-    numbers are made unsigned by masks.
+    numbers' indices, with half of the key before and half within. Products overflow as they should. Masks make the
+    shifts of negative numbers unsigned.
     """
     low, high = keys.contiguous().view(torch.int32).unflatten(0, (-1, 2)).unbind(1)
     bits = torch.arange(count, dtype=torch.int32, device=keys.device) ^ low[:, None]
@@ -33,10 +33,17 @@ def random_bits(keys: Tensor, count: int) -> Tensor:
 
 
 class PopulationDropout:
-    """Dropout with each network's own probability: activations [n, ...] to the same shape."""
+    """Dropout with a probability for each network: activations [n, ...] to the same shape."""
 
     def __init__(self, probabilities: Sequence[float], seed: int, runs: Sequence[int], device: torch.device):
-        """Args: probabilities in [0, 1), one a network; the zoo's seed and the numbers of the runs."""
+        """Set up the networks' keys.
+
+        Args:
+            probabilities: in [0, 1), one per network.
+            seed: of the zoo.
+            runs: numbers of the runs.
+            device: of the activations.
+        """
         self._any = any(probabilities)
         self._calls = 0
         keys = [derive_seed(seed, "run", run, "dropout") for run in runs]
@@ -44,18 +51,18 @@ class PopulationDropout:
         # In 65536ths, as each number is dropped or kept by 16 bits.
         self._dropped = (torch.tensor(probabilities, dtype=torch.float64, device=device) * 2**16).round()
 
-    def keep(self, places: Tensor) -> None:
-        """Go on with the networks at these places alone."""
-        self._keys, self._dropped = self._keys[places], self._dropped[places]
+    def select(self, rows: Tensor) -> None:
+        """Go on with the networks of these rows alone."""
+        self._keys, self._dropped = self._keys[rows], self._dropped[rows]
 
     def __call__(self, activations: Tensor) -> Tensor:
-        """Drop and rescale."""
+        """Drop activations and rescale the others."""
         if not self._any:
             return activations
         self._calls += 1
         size = activations[0].numel()
         keys = self._keys + signed(self._calls * GOLDEN)
-        # Two numbers from one hash: its bits are as good as each other.
+        # Both halves of a hash are equally good: two numbers from one.
         bits = random_bits(splitmix64(keys), -(-size // 2)).view(torch.int16)[:, :size]
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)

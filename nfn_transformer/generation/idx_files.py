@@ -1,6 +1,6 @@
-"""Reading idx files, the format of MNIST: a magic number, the sizes, then one unsigned byte per number.
+"""Files in idx format, that of MNIST: a magic number, the sizes, then one unsigned byte per number.
 
-The header is not trusted: it must describe exactly the bytes that are there.
+The header is not trusted: it must describe exactly the bytes that follow.
 """
 
 import gzip
@@ -19,20 +19,20 @@ _UNSIGNED_BYTE = 8
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """The file `name` of a folder, plain or with `.gz`.
+    """Return the path of `name` or `name.gz` in a folder.
 
     Raises:
-        ZooError: neither is there.
+        ZooError: neither exists.
     """
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    raise ZooError(f"{folder}: no {name} or {name}.gz; there is {there}")
+    present = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+    raise ZooError(f"{folder}: expected {name} or {name}.gz, got {present}")
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The numbers of an idx file of unsigned bytes: uint8 with this many dimensions, none of them empty.
+    """Read an idx file of unsigned bytes: uint8 with this many dimensions, none of them empty.
 
     Raises:
         ZooError: the file cannot be read, has another magic number, or another size than its header says.
@@ -54,13 +54,13 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     if header[:4] != magic.to_bytes(4, "big"):
         raise ZooError(f"{path}: magic number 0x{header[:4].hex()}, expected 0x{magic:08x}")
     if len(content) != math.prod(shape) or not content:
-        found = "more" if len(content) > math.prod(shape) else str(len(content))
-        raise ZooError(f"{path}: the header says {shape}, {math.prod(shape)} bytes, but there are {found}")
+        size = "more" if len(content) > math.prod(shape) else str(len(content))
+        raise ZooError(f"{path}: expected {math.prod(shape)} bytes for the header's {shape}, got {size}")
     return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
 
 
 def _read_up_to(file, size: int) -> bytes:
-    """At most `size` bytes, without setting aside memory for bytes that are only promised."""
+    """Read at most `size` bytes, without allocating memory for bytes that the header only promises."""
     pieces, missing = [], size
     while missing > 0 and (piece := file.read(min(missing, 1 << 20))):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Labelled images that populations are trained and tested on: scikit-learn's digits, or a folder of idx files."""
+"""Tasks of labelled images: scikit-learn's digits, or a folder of idx files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from nfn_transformer.weights.forward import Dropout, image_logits, no_dropout
 from nfn_transformer.weights.spec import EmbeddingSpec
 
 DIGITS_TRAIN = 1000
-"""Of the 1,797 digits, those that networks are trained on; the other 797 are the test images."""
+"""Number of train images; the other 797 of the 1,797 digits are the test images."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,27 @@ class ImageData(TaskData):
 
 
 def digits() -> ImageData:
-    """scikit-learn's 8 x 8 handwritten digits, split into 1,000 train and 797 test images.
+    """Return scikit-learn's 8 x 8 handwritten digits, split into 1,000 train and 797 test images.
 
-    Pixels 0..16 become (x / 16 - 0.5) / 0.5. The order is that of the hashes of the images'
-    numbers, so that the split is the same in every version of every library.
+    Pixels 0..16 become (x / 16 - 0.5) / 0.5. The images are sorted by the hashes of their indices, so that the split
+    is the same in every version of every library.
     """
-    found = load_digits()
-    order = sorted(range(len(found.target)), key=lambda i: hashlib.sha256(f"digits/{i}".encode()).digest())
-    images = torch.as_tensor(found.images[order], dtype=torch.float32)[:, None]  # [1797, 1, 8, 8]
-    both = LabelledSamples((images / 16 - 0.5) / 0.5, torch.as_tensor(found.target[order], dtype=torch.int64))
+    bunch = load_digits()
+    order = sorted(range(len(bunch.target)), key=lambda i: hashlib.sha256(f"digits/{i}".encode()).digest())
+    images = torch.as_tensor(bunch.images[order], dtype=torch.float32)[:, None]  # [1797, 1, 8, 8]
+    both = LabelledSamples((images / 16 - 0.5) / 0.5, torch.as_tensor(bunch.target[order], dtype=torch.int64))
     rest = LabelledSamples(both.inputs[DIGITS_TRAIN:], both.labels[DIGITS_TRAIN:])
     return ImageData(both.first(DIGITS_TRAIN), rest, classes=10)
 
 
-def idx_folder(folder: Path) -> ImageData:
-    """Images in MNIST's format: `train-` and `t10k-` `images-idx3-ubyte` and `labels-idx1-ubyte`, or with `.gz`.
+def read_idx_folder(folder: Path) -> ImageData:
+    """Read images in MNIST's format: `train-` and `t10k-` `images-idx3-ubyte` and `labels-idx1-ubyte`, or with `.gz`.
 
     Pixels 0..255 become (x / 255 - 0.5) / 0.5.
 
     Raises:
-        UserError: the folder is not there.
-        ZooError: a file is missing, is not what its name says, or does not fit the others.
+        UserError: the folder does not exist.
+        ZooError: a file is missing, has another format than its name says, or does not fit the others.
     """
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")

@@ -1,7 +1,7 @@
-"""Optimizers for n networks at once: the rules of `torch.optim`, with every network's own settings.
+"""Optimizers for n networks at once: the rules of `torch.optim`, with settings for each network.
 
-Parameters are one matrix [n, P], a row per network, so a step is a few operations whatever the
-number of networks, and rows never mix. All networks take their first step together.
+Parameters are one matrix [n, P], a row per network. A step is a few operations for any number of networks, and rows
+never mix. All networks take their first step together.
 """
 
 import itertools
@@ -44,26 +44,36 @@ def _state(state: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
 
 
 RULES: dict[str, Rule] = {"sgd": _sgd, "sgd_momentum": _sgd_momentum, "adam": _adam, "rmsprop": _rmsprop}
-"""Name of an optimizer -> the direction of a step from the gradient, the state, and the number of the step (from 1)."""
+"""Optimizer -> direction of a step, from the gradient, the state, and the number of the step, which starts at 1."""
 
 
 @dataclass
 class _Group:
-    """Networks next to each other that have the same rule, and its state, in their order."""
+    """Adjacent networks with the same rule."""
 
     name: str
-    places: slice
+    """Name of the rule."""
+    rows: slice
+    """Rows of the networks in the matrix of parameters."""
     state: dict[str, Tensor]
+    """State of the rule, a row per network."""
 
 
 class PopulationOptimizer:
-    """Optimizers of n networks, each with its own rule, learning rate and weight decay.
+    """Optimizers of n networks, with a rule, learning rate and weight decay for each.
 
-    A step is a few operations for each row of networks that stand next to each other and have the same rule.
+    A step is a few operations for each group of adjacent networks with the same rule.
     """
 
     def __init__(self, names: Sequence[str], parameters: Tensor, lr: Tensor, l2_regularize: Tensor):
-        """Args: n keys of RULES; parameters [n, P], changed in place; lr and l2_regularize [n]."""
+        """Group the networks by their rules.
+
+        Args:
+            names: n keys of RULES.
+            parameters: [n, P], changed in place.
+            lr: learning rates [n].
+            l2_regularize: weight decays [n].
+        """
         self._parameters = parameters
         self._lr = lr[:, None]
         self._l2_regularize = l2_regularize[:, None]
@@ -72,36 +82,39 @@ class PopulationOptimizer:
 
     @torch.no_grad()
     def step(self, gradient: Tensor, lr_factor: Tensor, moving: Tensor) -> None:
-        """One step along `gradient` [n, P], the gradient of each network's own loss, at lr_factor [n] times the lr.
+        """Take one step.
 
-        Only networks in `moving` (bool [n]) move; the gradients of others need not be finite.
+        Args:
+            gradient: [n, P], of each network's loss by its parameters; finite where `moving`.
+            lr_factor: [n], share of the learning rate.
+            moving: bool [n]; other networks stay.
         """
         self._step += 1
         decayed = torch.addcmul(gradient, self._l2_regularize, self._parameters)
         decayed.masked_fill_(~moving[:, None], 0.0)
         length = self._lr * (lr_factor * moving).to(self._lr)[:, None]
         for group in self._groups:
-            direction = RULES[group.name](decayed[group.places], group.state, self._step)
-            self._parameters[group.places].sub_(direction * length[group.places])
+            direction = RULES[group.name](decayed[group.rows], group.state, self._step)
+            self._parameters[group.rows].sub_(direction * length[group.rows])
 
-    def keep(self, places: Sequence[int], parameters: Tensor) -> None:
-        """Go on with the networks at these ascending places alone, whose parameters are `parameters` from now on."""
+    def select(self, rows: Sequence[int], parameters: Tensor) -> None:
+        """Go on with the networks of these ascending rows alone, whose parameters are `parameters` from now on."""
         self._parameters = parameters
-        self._lr, self._l2_regularize = self._lr[places], self._l2_regularize[places]
-        kept, start = [], 0
+        self._lr, self._l2_regularize = self._lr[rows], self._l2_regularize[rows]
+        groups, start = [], 0
         for group in self._groups:
-            own = [place - group.places.start for place in places if group.places.start <= place < group.places.stop]
-            if own:
-                state = {name: tensor[own] for name, tensor in group.state.items()}
-                kept.append(_Group(group.name, slice(start, start + len(own)), state))
-                start += len(own)
-        self._groups = kept
+            members = [row - group.rows.start for row in rows if group.rows.start <= row < group.rows.stop]
+            if members:
+                state = {name: tensor[members] for name, tensor in group.state.items()}
+                groups.append(_Group(group.name, slice(start, start + len(members)), state))
+                start += len(members)
+        self._groups = groups
 
 
 def _groups(names: Sequence[str]) -> list[_Group]:
-    found, start = [], 0
+    groups, start = [], 0
     for name, same in itertools.groupby(names):
         stop = start + len(list(same))
-        found.append(_Group(name, slice(start, stop), {}))
+        groups.append(_Group(name, slice(start, stop), {}))
         start = stop
-    return found
+    return groups

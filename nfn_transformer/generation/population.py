@@ -1,7 +1,6 @@
-"""Training n networks at once: stacked weights, one forward and backward pass for all of them.
+"""Training of n networks at once: stacked weights, one forward and backward pass for all of them.
 
-Each network's loss is its own mean cross entropy and the sum of the losses is what is
-differentiated, so a network's gradient, and NaN, are its own.
+The loss is the sum of the networks' mean cross entropies. So neither gradients nor NaN pass from network to network.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nfn_transformer.generation.batches import PopulationBatches, run_generators
 from nfn_transformer.generation.dropout import PopulationDropout
 from nfn_transformer.generation.hyperparameters import Run
+from nfn_transformer.generation.initialization import POSITION_KEY, initial_state
 from nfn_transformer.generation.optimizers import PopulationOptimizer
 from nfn_transformer.generation.samples import TaskData
-from nfn_transformer.generation.snapshots import Album, Snapshot, State
-from nfn_transformer.generation.streams import POSITION_KEY, PopulationBatches, initial_state, run_streams
+from nfn_transformer.generation.snapshots import Snapshot, SnapshotRecorder, State
 from nfn_transformer.generation.training_plan import TrainingPlan, lr_factor
 from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
@@ -29,27 +29,35 @@ from nfn_transformer.weights.state_dicts import (
 
 @dataclass(frozen=True)
 class TrainedPopulation:
-    """n trained networks: snapshots by name, and diverged [n], the epoch in which each diverged (0: it did not)."""
+    """n trained networks."""
 
     snapshots: dict[str, Snapshot]
+    """Snapshots by name."""
     diverged: Tensor
+    """Epoch [n] in which each network diverged; 0: it did not."""
 
 
 class Population:
-    """n networks of one spec in training; all else may be each one's own.
+    """n networks of one spec in training; hyperparameters, samples and lengths may differ.
 
-    They start together, take a step at a time together, and leave one by one, after the last epoch of each. A network
-    whose gradient is not finite is not moved any more.
+    The networks take each step together, and leave one by one, after the last epoch of each.
+    A network whose gradient is not finite is not moved any more.
     """
 
     def __init__(self, plan: TrainingPlan, runs: Sequence[Run], data: TaskData):
-        """Args: runs, those with the same optimizer next to each other; data, on the device to train on."""
+        """Initialize the networks.
+
+        Args:
+            plan: of the training.
+            runs: n runs; those with the same optimizer are adjacent.
+            data: on the device to train on.
+        """
         self._plan, self._data, self._runs = plan, data, runs
         self._device = data.train.labels.device
         self._shapes = {key: shape for key, shape in state_dict_shapes(plan.spec).items() if key != POSITION_KEY}
         settings, numbers = [run.settings for run in runs], [run.number for run in runs]
         rows = torch.empty(len(runs), row_length(self._shapes))
-        for row, setting, generator in zip(rows, settings, run_streams(plan.seed, numbers, "weights"), strict=True):
+        for row, setting, generator in zip(rows, settings, run_generators(plan.seed, numbers, "weights"), strict=True):
             state = initial_state(plan.spec, setting.w_init_std, generator)
             flatten_state_dict(state, self._shapes, row)
         self._constants = {key: state[key].to(self._device, data.dtype) for key in state.keys() - self._shapes.keys()}
@@ -62,9 +70,9 @@ class Population:
         self._dropout = PopulationDropout([s.dropout for s in settings], plan.seed, numbers, self._device)
         fractions = [s.train_fraction for s in settings]
         self._batches = PopulationBatches(data.train, fractions, plan.batch_size, plan.crop_padding, plan.seed, numbers)
-        self._album = Album(plan, data, len(runs), self._shapes, self._constants)
+        self._recorder = SnapshotRecorder(plan, data, len(runs), self._shapes, self._constants)
         self._step = 0
-        self._in_training = torch.arange(len(runs))  # places, among the n, of the networks that are left
+        self._in_training = torch.arange(len(runs))  # indices of the networks that are left
         self._epochs = torch.tensor([run.epochs for run in runs])
         self._last_epochs = torch.tensor([plan.last_epoch(run.epochs) for run in runs])
         self._lengths = (self._epochs * self._batches.steps).to(self._device)
@@ -74,31 +82,31 @@ class Population:
 
     @property
     def in_training(self) -> list[int]:
-        """The places, among the n, of the networks that are still in training."""
+        """Indices, among the n, of the networks that are still in training."""
         return self._in_training.tolist()
 
     def state(self) -> State:
-        """Stacked state dicts of the networks in training, as views of their parameters: key -> [m, *shape]."""
+        """Return stacked state dicts of the m networks in training, views of their parameters: key -> [m, *shape]."""
         constants = {key: tensor.expand(len(self._rows), *tensor.shape) for key, tensor in self._constants.items()}
         return {**constants, **unflatten_rows(self._rows, self._shapes)}
 
     def trained(self) -> TrainedPopulation:
-        """What there is of all n networks."""
+        """Return the results of all n networks."""
         self._diverged_of_all[self._in_training] = self._diverged.cpu()
-        return TrainedPopulation(self._album.snapshots(), self._diverged_of_all)
+        return TrainedPopulation(self._recorder.snapshots(), self._diverged_of_all)
 
     def step(self) -> list[int]:
-        """One batch of every network in training. Returns the places, among the n, of those whose epoch it ended."""
+        """Train every network on one batch; return the indices of those whose epoch ended."""
         gradient = self._gradient(*self._batches.batch(self._step))
-        self._freeze(gradient)
+        self._note_divergence(gradient)
         self._optimizer.step(gradient, lr_factor(self._step, self._lengths), self._diverged == 0)
         self._step += 1
         ended = torch.nonzero(self._step % self._batches.steps == 0).flatten()
         if not len(ended):
             return []
-        places = self._in_training[ended].tolist()
+        indices = self._in_training[ended].tolist()
         self._end_epochs(ended)
-        return places
+        return indices
 
     def _gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
         weights = weights_from_state_dict(self.state(), self._plan.spec)
@@ -106,45 +114,45 @@ class Population:
         total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         return torch.autograd.grad(total / labels.shape[1], self._rows)[0]
 
-    def _freeze(self, numbers: Tensor) -> None:
-        """Hold the networks from now on whose row of `numbers` [m, ...] is not finite."""
-        broken = ~numbers.detach().flatten(1).sum(1).isfinite() & (self._diverged == 0)
+    def _note_divergence(self, gradient: Tensor) -> None:
+        """Note the epoch of networks whose gradient [m, P] is not finite; these are not moved any more."""
+        broken = ~gradient.detach().flatten(1).sum(1).isfinite() & (self._diverged == 0)
         self._diverged = torch.where(broken, self._step // self._steps + 1, self._diverged)
 
     def _end_epochs(self, ended: Tensor) -> None:
-        """Take the snapshots that are due of the networks at these places of `in_training`; let go who is done."""
+        """Record the due snapshots of the networks of these rows, and remove networks whose training is done."""
         epochs = self._step // self._batches.steps[ended]
         names = [
             self._plan.due(epoch, length)
             for epoch, length in zip(epochs.tolist(), self._epochs[ended].tolist(), strict=True)
         ]
-        due = [number for number, of_network in enumerate(names) if of_network]
+        due = [position for position, due_names in enumerate(names) if due_names]
         if due:
             chosen = ended[due].to(self._device)
             rows = self._rows.detach()[chosen]
             broken = ~rows.isfinite().all(1) & (self._diverged[chosen] == 0)
             self._diverged[chosen] = torch.where(broken, epochs[due].to(self._device), self._diverged[chosen])
-            places, sound = self._in_training[ended[due]].tolist(), self._diverged[chosen] == 0
-            self._album.take(places, [names[number] for number in due], rows, sound)
+            indices, sound = self._in_training[ended[due]].tolist(), self._diverged[chosen] == 0
+            self._recorder.record(indices, [names[position] for position in due], rows, sound)
         done = ended[epochs == self._last_epochs[ended]]
         if len(done):
             left = torch.ones(len(self._in_training), dtype=torch.bool)
             left[done] = False
-            self._keep(torch.nonzero(left).flatten())
+            self._select(torch.nonzero(left).flatten())
 
-    def _keep(self, places: Tensor) -> None:
-        """Go on with these places of `in_training` alone."""
+    def _select(self, rows: Tensor) -> None:
+        """Go on with the networks of these rows alone."""
         self._diverged_of_all[self._in_training] = self._diverged.cpu()
-        on_device = places.to(self._device)
+        on_device = rows.to(self._device)
         self._rows = self._rows.detach()[on_device].requires_grad_()
-        self._optimizer.keep(places.tolist(), self._rows)
-        self._dropout.keep(on_device)
-        self._batches.keep(places)
+        self._optimizer.select(rows.tolist(), self._rows)
+        self._dropout.select(on_device)
+        self._batches.select(rows)
         self._diverged, self._lengths, self._steps = (
             tensor[on_device] for tensor in (self._diverged, self._lengths, self._steps)
         )
         self._in_training, self._epochs, self._last_epochs = (
-            tensor[places] for tensor in (self._in_training, self._epochs, self._last_epochs)
+            tensor[rows] for tensor in (self._in_training, self._epochs, self._last_epochs)
         )
 
 
@@ -157,12 +165,13 @@ def train_population(
     """Train runs together, each up to its last snapshot.
 
     Args:
-        runs: those with the same optimizer next to each other.
+        plan: of the training.
+        runs: those with the same optimizer are adjacent.
         data: on the device to train on.
         after_epoch: called, for progress, with the runs that have ended an epoch.
     """
     population = Population(plan, runs, data)
     while population.in_training:
         if ended := population.step():
-            after_epoch([runs[place] for place in ended])
+            after_epoch([runs[index] for index in ended])
     return population.trained()

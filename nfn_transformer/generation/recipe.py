@@ -1,7 +1,7 @@
-"""A zoo's recipe: which values its runs draw, or combine, as a small readable file.
+"""Recipe of a zoo: the values that its runs draw, or combine, as a small readable file.
 
-    draw: random            # each run draws every value by itself; or grid: every combination
-    runs: 600               # of a random draw (--runs, where left out); of each combination in a grid (1)
+    draw: random            # each run draws every value; or grid: every combination
+    runs: 600               # of a random draw (default: --runs); of each combination in a grid (default: 1)
     lr:                     # the optimizers, and the learning rates of each
       sgd: [0.03, 0.1]
       adam: [0.001, 0.01]
@@ -15,7 +15,7 @@
     n_layers: [1, 2]
     mlp_factor: [2]         # hidden width of the blocks' MLPs in multiples of embed_dim
 
-A key that is left out has the project's own values (training), or those of the command's flags (sizes, epochs).
+A key that is left out has the project's values (training), or those of the command's flags (sizes, epochs).
 """
 
 import itertools
@@ -38,27 +38,26 @@ LEARNING_RATES: dict[str, tuple[float, ...]] = {
     "adam": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
     "rmsprop": (0.0003, 0.001, 0.003, 0.005, 0.007, 0.01),
 }
-"""Optimizer -> the learning rates that it is drawn with."""
+"""Optimizer -> its learning rates."""
 
 _MOST_RUNS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The values that runs draw or combine; see the file's keys above.
-
-    Fields: is_grid, whether runs combine rather than draw; runs, how many draw, or how many there are of each
-    combination; hidden, the hidden width D_A where `mlp_factor` is empty.
-    """
+    """The values that runs draw or combine, under the keys of the file above."""
 
     runs: int
+    """Number of runs that draw, or of runs of each combination."""
     hidden: int
+    """Hidden width D_A if `mlp_factor` is empty."""
     epochs: tuple[int, ...]
     embed_dim: tuple[int, ...]
     n_attention_heads: tuple[int, ...]
     n_layers: tuple[int, ...]
     mlp_factor: tuple[float, ...] = ()
     is_grid: bool = False
+    """Whether runs are all combinations rather than draws."""
     lr: Mapping[str, tuple[float, ...]] = field(default_factory=LEARNING_RATES.copy)
     w_init_std: tuple[float, ...] = (0.15, 0.2, 0.3, 0.4, 0.5)
     l2_regularize: tuple[float, ...] = (1e-8, 1e-7, 1e-6, 1e-4, 1e-3)
@@ -68,12 +67,13 @@ class Recipe:
     def __post_init__(self):
         for width in self.embed_dim:
             if not self._heads(width):
-                raise UserError(f"--n_attention_heads {_words(self.n_attention_heads)}: none divides embed_dim {width}")
+                counts = ", ".join(map(str, self.n_attention_heads))
+                raise UserError(f"--n_attention_heads {counts}: none divides embed_dim {width}")
 
     def draw(self, seed: int) -> list[Run]:
-        """All runs, in the order of their numbers.
+        """Return all runs, in the order of their numbers.
 
-        A run that draws depends on the seed and on its own number alone.
+        A run that draws depends on the seed and on its number alone.
         """
         if not self.is_grid:
             return [self._random(seed, number) for number in range(self.runs)]
@@ -92,7 +92,7 @@ class Recipe:
         def choose(values: tuple):
             return values[int(torch.randint(len(values), (), generator=generator))]
 
-        # In this order since the first zoo, with what came later behind.
+        # The order of the first zoo; values that came later follow.
         optimizer = choose(tuple(self.lr))
         trained = [choose(v) for v in (self.w_init_std, self.l2_regularize, self.train_fraction, self.dropout)]
         lr, width = choose(self.lr[optimizer]), choose(self.embed_dim)
@@ -113,23 +113,20 @@ def _run(number: int, values: tuple) -> Run:
     return Run(number, settings, Architecture(width, heads, layers, hidden), epochs)
 
 
-def _words(values: tuple) -> str:
-    return ", ".join(map(str, values))
-
-
 _WHOLE = ("epochs", "embed_dim", "n_attention_heads", "n_layers")
 _TOP = {"train_fraction": 1.0, "dropout": 0.95}
 _ABOVE_ZERO = ("train_fraction", "mlp_factor", "w_init_std")
 
 
 def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
-    """The recipe in a file.
+    """Read a recipe.
 
     Args:
+        path: of the file.
         defaults: fields of `Recipe` for keys that the file leaves out.
 
     Raises:
-        UserError: the file is not there or is no recipe; the message names the key and what is expected.
+        UserError: the file does not exist or is no recipe; the message names the key and the expected values.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -140,7 +137,8 @@ def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
     known = {"draw", *(field.name for field in fields(Recipe))} - {"is_grid", "hidden"}
     if unknown := [key for key in content if key not in known]:
         raise UserError(f"--recipe {path}: unknown key '{unknown[0]}', expected {', '.join(sorted(known))}")
-    values = {key: _values(path, key, found) for key, found in content.items() if key not in ("draw", "runs", "lr")}
+    lists = {key: value for key, value in content.items() if key not in ("draw", "runs", "lr")}
+    values: dict[str, object] = {key: _values(path, key, value) for key, value in lists.items()}
     if content.get("draw", "random") not in ("random", "grid"):
         raise UserError(f"--recipe {path}: draw is '{content['draw']}', expected random or grid")
     is_grid = content.get("draw") == "grid"
@@ -151,22 +149,24 @@ def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
     return Recipe(**{**defaults, **values, "is_grid": is_grid})
 
 
-def _rates(path: Path, found: object) -> dict[str, tuple[float, ...]]:
-    if not isinstance(found, dict) or not found or (unknown := [name for name in found if name not in RULES]):
-        wrong = f"'{unknown[0]}'" if isinstance(found, dict) and found else str(found)
+def _rates(path: Path, value: object) -> dict[str, tuple[float, ...]]:
+    rates = value if isinstance(value, dict) else {}
+    unknown = [name for name in rates if name not in RULES]
+    if unknown or not rates:
+        wrong = f"'{unknown[0]}'" if unknown else str(value)
         raise UserError(f"--recipe {path}: lr has {wrong}, expected optimizers of {', '.join(RULES)}, each with a list")
-    return {name: _values(path, f"lr of {name}", rates) for name, rates in found.items()}
+    return {name: _values(path, f"lr of {name}", value) for name, value in rates.items()}
 
 
-def _values(path: Path, key: str, found: object) -> tuple:
-    values = found if isinstance(found, list) else [found]
+def _values(path: Path, key: str, value: object) -> tuple:
+    values = value if isinstance(value, list) else [value]
     if not values:
         raise UserError(f"--recipe {path}: {key} has no values")
-    return tuple(_number(path, key, value, key in _WHOLE) for value in values)
+    return tuple(_number(path, key, text, key in _WHOLE) for text in values)
 
 
 def _number(path: Path, key: str, value: object, whole: bool) -> float:
-    """YAML reads 1e-8 as text: numbers are read again from it."""
+    """Return a number within the key's bounds; YAML gives 1e-8 as text."""
     try:
         number = float(value) if not isinstance(value, bool) else None
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What populations are trained and tested on: samples with classes, and how a network of the zoo answers to them."""
+"""Classification tasks: labelled samples, and the logits of networks on them."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -17,74 +17,81 @@ MOST_CLASSES = 1000
 
 @dataclass(frozen=True)
 class LabelledSamples:
-    """Inputs [n, ...], as networks read them, and their classes [n], int64."""
+    """n samples with their classes."""
 
     inputs: Tensor
+    """Inputs [n, ...] of the networks."""
     labels: Tensor
+    """Classes [n], int64."""
 
     def first(self, count: int | None) -> "LabelledSamples":
-        """The first `count` samples; all of them with None."""
+        """Return the first `count` samples; None: all."""
         return self if count is None else LabelledSamples(self.inputs[:count], self.labels[:count])
 
     def to(self, device: torch.device) -> "LabelledSamples":
-        """The same samples on another device."""
+        """Return the samples on another device."""
         return LabelledSamples(self.inputs.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class TaskData(ABC):
-    """Train and test samples of one classification task, and its number of classes."""
+    """A classification task."""
 
     train: LabelledSamples
+    """Train samples."""
     test: LabelledSamples
+    """Test samples."""
     classes: int
+    """Number of classes."""
 
     @property
     @abstractmethod
     def label_column(self) -> str:
-        """The release's name of the test accuracy in the metadata of zoos of this kind."""
+        """The metadata's column of test accuracies in released zoos of this kind."""
 
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Of the arithmetic of networks on these samples."""
+        """Precision of the networks' arithmetic."""
 
     @abstractmethod
     def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
-        """Logits [b, n, classes] of b networks on inputs [b or 1, n, ...]; dropout is for training only."""
+        """Return the logits [b, n, classes] of b networks on inputs [b or 1, n, ...]; dropout is for training only."""
 
     @abstractmethod
     def embedding(self, width: int, patch: int) -> EmbeddingSpec | None:
-        """The spec of the part of width D that networks embed inputs by; None where it is not part of them.
+        """Return the spec of the networks' embedding of inputs into width D; None if networks have no embedding.
 
         Raises:
-            UserError: inputs cannot be embedded so.
+            UserError: inputs cannot be embedded with this width or patch size.
         """
 
     def shared_files(self) -> dict[str, bytes]:
-        """Files beside the checkpoints that all networks of a zoo share: name -> content."""
+        """Return the files beside the checkpoints that all networks of a zoo share: name -> content."""
         return {}
 
     def computed(self) -> dict[str, Tensor]:
-        """Parts that another machine, or another number of threads, would compute a little otherwise: what they were
-        computed from, as a short name, -> the tensor. A zoo in the making keeps them."""
+        """Return the parts that another machine or number of threads would compute with other rounding errors.
+
+        Keys are short names of all that a part was computed from. An unfinished zoo saves these parts.
+        """
         return {}
 
     def limited(self, train: int | None, test: int | None) -> Self:
-        """The first samples of each part, or all of them with None; the classes stay."""
+        """Return the task with the first samples of each part alone; None: all. The classes stay."""
         return replace(self, train=self.train.first(train), test=self.test.first(test))
 
     def to(self, device: torch.device) -> Self:
-        """The same data on another device."""
+        """Return the task on another device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def digest(self) -> str:
-        """A fingerprint of all that networks see of the data."""
-        found = hashlib.sha256()
+        """Return a hash of all that networks see of the data."""
+        digest = hashlib.sha256()
         for part in self._tensors():
-            found.update(f"{tuple(part.shape)}".encode())
-            found.update(part.contiguous().numpy())
-        return found.hexdigest()
+            digest.update(f"{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy())
+        return digest.hexdigest()
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return (self.train.inputs, self.train.labels, self.test.inputs, self.test.labels)

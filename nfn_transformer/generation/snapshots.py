@@ -1,4 +1,4 @@
-"""Snapshots of networks in training: stored weights, and how many test samples these classify rightly."""
+"""Snapshots of networks in training: stored weights, and the number of test samples they classify correctly."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,28 +14,31 @@ from nfn_transformer.weights.state_dicts import Shape, row_length, unflatten_row
 State = dict[str, Tensor]
 
 NOT_TAKEN = -1
-"""Right answers of a network of which there is no such snapshot."""
+"""`Snapshot.correct` of a network without this snapshot."""
 
-# Of four batches the activations of one layer at a time take less than those of a batch that training keeps.
+# One layer's activations of four batches take less memory than those of one batch that training saves.
 _BATCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """n networks at one time of their training each: stacked state dicts [n, *shape] as stored, and right answers on
-    the test samples [n], NOT_TAKEN for a network that had diverged, or is not finite as stored, or was not taken."""
+    """n networks, each at one time of its training."""
 
     state: State
+    """Stacked state dicts [n, *shape], as stored."""
     correct: Tensor
+    """Correctly classified test samples [n]; NOT_TAKEN of networks that diverged, are not finite, or are absent."""
 
 
 @torch.no_grad()
 def count_correct(state: State, spec: TransformerSpec, data: TaskData, at_once: int = 128) -> Tensor:
-    """Test samples that each network classifies rightly: int64 [n].
+    """Count the test samples that each network classifies correctly: int64 [n].
 
     Args:
-        state: stacked state dicts [n, *shape] in any precision; the arithmetic is the data's.
-        at_once: samples that go through all networks together, which is what memory depends on.
+        state: stacked state dicts [n, *shape] in any precision; the arithmetic is in the data's.
+        spec: of the networks.
+        data: of the task.
+        at_once: samples that go through all networks together; memory grows with it.
     """
     inputs, labels = data.test.inputs, data.test.labels
     weights = weights_from_state_dict({k: tensor.to(labels.device, data.dtype) for k, tensor in state.items()}, spec)
@@ -47,49 +50,60 @@ def count_correct(state: State, spec: TransformerSpec, data: TaskData, at_once: 
     return correct
 
 
-class _Taken(NamedTuple):
-    """Networks at one time: their places, each one's names of snapshots, weights as stored [m, P], sound [m]."""
+class _Recorded(NamedTuple):
+    """m networks at one time that wait for their test."""
 
-    places: list[int]
+    indices: list[int]
+    """Indices among the n networks."""
     names: list[tuple[str, ...]]
+    """Names of the snapshots of each network."""
     rows: Tensor
+    """Weights [m, P], as stored."""
     sound: Tensor
+    """Whether a network has not diverged and is finite as stored: bool [m]."""
 
 
-class Album:
-    """Snapshots of n networks, which are taken as they fall due and tested together, as many at once as there are."""
+class SnapshotRecorder:
+    """Recorder of the snapshots of n networks: stored when they are due, and tested together, up to n at once."""
 
     def __init__(self, plan: TrainingPlan, data: TaskData, count: int, shapes: dict[str, Shape], constants: State):
-        """Args: shapes, of a row of parameters; constants, the other tensors of a state dict, of all networks."""
+        """Allocate all snapshots.
+
+        Args:
+            plan: of the training.
+            data: of the task.
+            count: n.
+            shapes: of the parameters in a row, by key.
+            constants: the other tensors of a state dict, common to all networks.
+        """
         self._plan, self._data, self._count = plan, data, count
         self._shapes = shapes
         self._precision = torch.float16 if plan.half else torch.float32
         self._constants = {key: tensor.to(self._precision) for key, tensor in constants.items()}
-        self._waiting: list[_Taken] = []
+        self._waiting: list[_Recorded] = []
         size = (count, row_length(shapes))
         self._rows = {name: torch.zeros(size, dtype=self._precision) for name in plan.snapshots}
         self._correct = {name: torch.full((count,), NOT_TAKEN) for name in plan.snapshots}
 
     @torch.no_grad()
-    def take(self, places: list[int], names: list[tuple[str, ...]], rows: Tensor, sound: Tensor) -> None:
-        """Take networks as they are now.
+    def record(self, indices: list[int], names: list[tuple[str, ...]], rows: Tensor, sound: Tensor) -> None:
+        """Record m networks as they are now.
 
         Args:
-            places: of the networks among the n; each has `names`, and a row of `rows` [m, P].
+            indices: of the networks, among the n.
+            names: of the snapshots that are due, of each network.
+            rows: parameters [m, P].
             sound: bool [m], which have not diverged.
         """
-        if sum(len(taken.places) for taken in self._waiting) + len(places) > self._count:
+        if sum(len(recorded.indices) for recorded in self._waiting) + len(indices) > self._count:
             self._test()
         stored = rows.to(self._precision, copy=True)
-        self._waiting.append(_Taken(places, names, stored, sound & stored.isfinite().all(1)))
+        self._waiting.append(_Recorded(indices, names, stored, sound & stored.isfinite().all(1)))
 
     def snapshots(self) -> dict[str, Snapshot]:
-        """All that were taken, by name, on the CPU."""
+        """Return all snapshots, by name, on the CPU."""
         self._test()
-        found = {}
-        for name, rows in self._rows.items():
-            found[name] = Snapshot(self._state(rows), self._correct[name])
-        return found
+        return {name: Snapshot(self._state(rows), self._correct[name]) for name, rows in self._rows.items()}
 
     def _state(self, rows: Tensor) -> State:
         constants = {key: tensor.to(rows.device) for key, tensor in self._constants.items()}
@@ -99,18 +113,18 @@ class Album:
     def _test(self) -> None:
         if not self._waiting:
             return
-        rows = torch.cat([taken.rows for taken in self._waiting])
-        sound = torch.cat([taken.sound for taken in self._waiting])
+        rows = torch.cat([recorded.rows for recorded in self._waiting])
+        sound = torch.cat([recorded.sound for recorded in self._waiting])
         correct = count_correct(
             self._state(rows), self._plan.spec, self._data, at_once=_BATCHES_AT_ONCE * self._plan.batch_size
         )
         correct = correct.masked_fill(~sound, NOT_TAKEN).tolist()
         rows = rows.cpu()
-        places = [place for taken in self._waiting for place in taken.places]
-        named = [names for taken in self._waiting for names in taken.names]
-        for number, (place, names) in enumerate(zip(places, named, strict=True)):
+        indices = [index for recorded in self._waiting for index in recorded.indices]
+        due = [names for recorded in self._waiting for names in recorded.names]
+        for row, (index, names) in enumerate(zip(indices, due, strict=True)):
             for name in names:
-                if name != BEST or correct[number] > self._correct[BEST][place]:
-                    self._rows[name][place] = rows[number]
-                    self._correct[name][place] = correct[number]
+                if name != BEST or correct[row] > self._correct[BEST][index]:
+                    self._rows[name][index] = rows[row]
+                    self._correct[name][index] = correct[row]
         self._waiting.clear()

@@ -1,20 +1,20 @@
-"""The flags that say which images or texts the networks of a zoo are trained on, and the data that they stand for."""
+"""Flags of a zoo's classification task, images or texts, and the data that they ask for."""
 
 import argparse
 from pathlib import Path
 
 from nfn_transformer.cli.arguments import number_in, positive_int
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.arrays import npz_file
-from nfn_transformer.generation.images import digits, idx_folder
-from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.images import digits, read_idx_folder
+from nfn_transformer.generation.npz_files import read_npz
 from nfn_transformer.generation.samples import TaskData
-from nfn_transformer.generation.texts import frequent_words, read_texts, text_data, vectors_source
+from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts, vectors_key
 from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
+from nfn_transformer.generation.work_folder import WorkFolder
 
 
 def add_task_flags(group: argparse._ArgumentGroup) -> None:
-    """Declare where images or texts come from, and which of them count."""
+    """Declare the flags of images and texts."""
     group.add_argument(
         "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
     )
@@ -37,37 +37,39 @@ def add_task_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def task_data(options: argparse.Namespace) -> TaskData:
-    """The data that the flags ask for; an unfinished zoo's own word vectors, where it has some.
+    """Read the data that the flags ask for; word vectors of an unfinished zoo are those that it saved.
 
     Raises:
-        UserError: flags contradict each other, or something is not there.
-        ZooError: a file is not what it should be.
+        UserError: flags contradict each other, or a file does not exist.
+        ZooError: a file has another format.
     """
     if options.images is not None and options.texts is not None:
-        raise UserError("--images and --texts: a zoo is of one or the other")
+        raise UserError("--images and --texts cannot be combined")
     data = _texts(options) if options.texts is not None else _images(options.images)
     for flag, part in (("--train_images", data.train), ("--test_images", data.test)):
-        wanted = getattr(options, flag[2:])
-        if wanted is not None and wanted > len(part.labels):
-            raise UserError(f"{flag} {wanted}: there are only {len(part.labels)}")
+        count = getattr(options, flag[2:])
+        if count is not None and count > len(part.labels):
+            raise UserError(f"{flag} {count}: expected at most {len(part.labels)}")
     return data.limited(options.train_images, options.test_images)
 
 
-def _images(place: Path | None) -> TaskData:
-    if place is None:
+def _images(path: Path | None) -> TaskData:
+    if path is None:
         return digits()
-    return npz_file(place) if place.suffix == ".npz" else idx_folder(place)
+    return read_npz(path) if path.suffix == ".npz" else read_idx_folder(path)
 
 
 def _texts(options: argparse.Namespace) -> TaskData:
     if options.crop_padding:
-        raise UserError(f"--crop_padding {options.crop_padding}: texts have no pixels")
+        raise UserError(f"--crop_padding {options.crop_padding} cannot be combined with --texts")
     train, test = read_texts(options.texts)
-    words = frequent_words(train.words, options.vocabulary)
-    source = vectors_source(train, options.embed_dim, options.seed, options.vocabulary, options.word_vectors)
-    kept = WorkFolder(options.out).kept(source)
+    vocabulary = frequent_words(train.words, options.vocabulary)
+    key = vectors_key(train, options.embed_dim, options.seed, options.vocabulary, options.word_vectors)
+    saved = WorkFolder(options.out).load_tensor(key)
     if options.word_vectors is not None:
-        words, vectors = word2vec_vectors(options.word_vectors, words, options.embed_dim)
-    elif kept is None:
-        vectors = corpus_vectors(train.words, words, options.embed_dim, options.seed)
-    return text_data(train, test, words, vectors if kept is None else kept[1:].numpy(), options.tokens, source)
+        vocabulary, vectors = word2vec_vectors(options.word_vectors, vocabulary, options.embed_dim)
+    elif saved is None:
+        vectors = corpus_vectors(train.words, vocabulary, options.embed_dim, options.seed)
+    if saved is not None:
+        vectors = saved[1:].numpy()
+    return build_text_data(train, test, vocabulary, vectors, options.tokens, key)

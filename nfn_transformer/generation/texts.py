@@ -1,7 +1,7 @@
-"""Labelled texts that populations are trained and tested on, in AG News' format: `Class Index,Title,Description`.
+"""Tasks of labelled texts, in AG News' format: `Class Index,Title,Description`.
 
-A network sees a text as its first whitespace tokens, each a frozen word vector that all networks of a zoo share. Row 0
-of the vectors is zero; it stands for unknown words and for padding.
+A network sees a text as its first words, which whitespace separates. Each is a frozen word vector that all networks of
+a zoo share. Row 0 of the vectors is zero: unknown words and padding.
 """
 
 import csv
@@ -23,26 +23,30 @@ from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
 
 UNKNOWN = 0
-"""The row of unknown words and of padding."""
+"""Row of unknown words and of padding."""
 
 _LONGEST_FIELD = 1 << 26
 
 
 class Texts(NamedTuple):
-    """Texts as lists of words, and their classes from 0."""
+    """Texts with their classes."""
 
     words: list[list[str]]
+    """Words of each text."""
     labels: list[int]
+    """Class of each text, from 0."""
 
 
 @dataclass(frozen=True)
 class TextData(TaskData):
-    """Texts as row numbers of their words [n, tokens], int64, in vectors [V, D]; words, of each row from row 1 on;
-    source, a name for what the vectors were computed from."""
+    """A task of texts. Inputs are rows of their words in the vectors [n, tokens], int64."""
 
     vectors: Tensor
-    words: tuple[str, ...]
-    source: str = ""
+    """Word vectors [V, D]."""
+    vocabulary: tuple[str, ...]
+    """Words of the rows, from row 1."""
+    vectors_key: str = ""
+    """Short name of all that the vectors were computed from; empty: unknown."""
 
     @property
     def label_column(self) -> str:
@@ -59,29 +63,32 @@ class TextData(TaskData):
         return word_logits(self.vectors[inputs], weights, dropout)
 
     def embedding(self, width: int, patch: int) -> None:
-        """See `TaskData`; word vectors are no part of the networks.
+        """Check the width; word vectors are no part of the networks, see `TaskData`.
 
         Raises:
             UserError: the vectors have another width.
         """
         if self.vectors.shape[1] != width:
             raise UserError(
-                f"embed_dim {width}: all networks of a zoo of texts share word vectors, which --embed_dim makes "
-                f"{self.vectors.shape[1]} wide"
+                f"embed_dim {width}: expected {self.vectors.shape[1]}, the width of the word vectors that all networks "
+                "of a zoo of texts share (--embed_dim)"
             )
 
     def shared_files(self) -> dict[str, bytes]:
-        """`embedding.pt`, the vectors under the released zoo's key, and `words.txt`, the words of rows 1, 2, ..."""
+        """Return `embedding.pt`, the vectors under the released zoo's key, and `words.txt`, the words of rows 1, 2, ..."""
         content = io.BytesIO()
         torch.save({"embedding.embedding.weight": self.vectors.float().cpu().clone()}, content)
-        return {"embedding.pt": content.getvalue(), "words.txt": "".join(f"{word}\n" for word in self.words).encode()}
+        return {
+            "embedding.pt": content.getvalue(),
+            "words.txt": "".join(f"{word}\n" for word in self.vocabulary).encode(),
+        }
 
     def computed(self) -> dict[str, Tensor]:
-        """The vectors."""
-        return {self.source: self.vectors} if self.source else {}
+        """Return the word vectors."""
+        return {self.vectors_key: self.vectors} if self.vectors_key else {}
 
     def to(self, device: torch.device) -> Self:
-        """The same data on another device."""
+        """Return the task on another device."""
         return replace(super().to(device), vectors=self.vectors.to(device))
 
     def _tensors(self) -> tuple[Tensor, ...]:
@@ -89,10 +96,10 @@ class TextData(TaskData):
 
 
 def read_texts(folder: Path) -> tuple[Texts, Texts]:
-    """The texts of `train.csv` and `test.csv` of a folder; a header is optional, a text is title and description.
+    """Read `train.csv` and `test.csv` of a folder; a header is optional, a text is title and description.
 
     Raises:
-        UserError: the folder is not there.
+        UserError: the folder does not exist.
         ZooError: a file is missing, empty or no such table; the message names the line.
     """
     if not folder.is_dir():
@@ -104,7 +111,7 @@ def read_texts(folder: Path) -> tuple[Texts, Texts]:
 
 
 def _read(path: Path) -> Texts:
-    found = Texts([], [])
+    texts = Texts([], [])
     csv.field_size_limit(_LONGEST_FIELD)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -113,49 +120,53 @@ def _read(path: Path) -> Texts:
                 is_header = lines.line_num == 1 and line and not line[0].strip().isdigit()
                 if not line or is_header:
                     continue
-                found.labels.append(_label(line, f"{path}, line {lines.line_num}"))
-                found.words.append(" ".join(line[1:]).split())
+                texts.labels.append(_label(line, f"{path}, line {lines.line_num}"))
+                texts.words.append(" ".join(line[1:]).split())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ZooError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from None
-    if not found.labels:
+    if not texts.labels:
         raise ZooError(f"{path}: no texts")
-    return found
+    return texts
 
 
-def _label(line: list[str], where: str) -> int:
+def _label(line: list[str], position: str) -> int:
     text = line[0].strip()
     if len(line) < 2 or not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_CLASSES):
         raise ZooError(
-            f"{where}: expected a class from 1 to {MOST_CLASSES}, a title and a description, got '{text[:40]}' "
+            f"{position}: expected a class from 1 to {MOST_CLASSES}, a title and a description, got '{text[:40]}' "
             f"and {len(line) - 1} further columns"
         )
     return int(text) - 1
 
 
 def frequent_words(texts: Sequence[Sequence[str]], most: int) -> list[str]:
-    """The `most` most frequent words, most frequent first, those of one count by themselves."""
+    """Return the `most` most frequent words, sorted by falling count, then by themselves."""
     counts = Counter(word for text in texts for word in text)
     return sorted(counts, key=lambda word: (-counts[word], word))[:most]
 
 
-def vectors_source(texts: Texts, *others: object) -> str:
-    """A name for word vectors that were computed from these texts and these other values."""
-    found = hashlib.sha256(repr(others).encode())
+def vectors_key(texts: Texts, *others: object) -> str:
+    """Return a name for word vectors that were computed from these texts and other values."""
+    digest = hashlib.sha256(repr(others).encode())
     for words in texts.words:
-        found.update(f"{' '.join(words)}\n".encode())
-    return f"vectors_{found.hexdigest()[:16]}"
+        digest.update(f"{' '.join(words)}\n".encode())
+    return f"vectors_{digest.hexdigest()[:16]}"
 
 
-def text_data(
-    train: Texts, test: Texts, words: Sequence[str], vectors: np.ndarray, tokens: int, source: str = ""
+def build_text_data(
+    train: Texts, test: Texts, vocabulary: Sequence[str], vectors: np.ndarray, tokens: int, vectors_key: str = ""
 ) -> TextData:
-    """Data of the first `tokens` words of each text, padded where there are fewer.
+    """Build the task of the first `tokens` words of each text, padded if there are fewer.
 
     Args:
-        words: of the rows of `vectors` [V, D], in their order.
-        source: see `TextData`.
+        train: train texts.
+        test: test texts.
+        vocabulary: words of the rows of `vectors`, in their order.
+        vectors: [V, D].
+        tokens: words of a text that networks see.
+        vectors_key: see `TextData`.
     """
-    rows = {word: row for row, word in enumerate(words, 1)}
+    rows = {word: row for row, word in enumerate(vocabulary, 1)}
 
     def samples(texts: Texts) -> LabelledSamples:
         ids = torch.full((len(texts.words), tokens), UNKNOWN)
@@ -170,6 +181,6 @@ def text_data(
         test=samples(test),
         classes=max(train.labels) + 1,
         vectors=torch.as_tensor(padded, dtype=torch.float32),
-        words=tuple(words),
-        source=source,
+        vocabulary=tuple(vocabulary),
+        vectors_key=vectors_key,
     )

@@ -1,4 +1,4 @@
-"""How the networks of a zoo are trained, and when snapshots of them are taken."""
+"""Training of a zoo's networks: settings, learning rate schedule, and the epochs of snapshots."""
 
 import math
 from dataclasses import dataclass
@@ -9,36 +9,37 @@ from torch import Tensor
 from nfn_transformer.weights.spec import TransformerSpec
 
 WARMUP_SHARE = 0.1
-"""Share of the training during which the learning rate rises; then it falls along a cosine to zero."""
+"""Share of the training in which the learning rate rises; afterwards it falls along a cosine to zero."""
 
 BEST = "best"
-"""The snapshot after the epoch with the highest test accuracy, the first of them, each network's own."""
+"""Name of the snapshot after a network's first epoch of its highest test accuracy."""
 
 PERCENT, EPOCHS = "percent", "epochs"
 SNAPSHOT_UNITS = (PERCENT, EPOCHS)
-"""What a snapshot's name counts: percents of a run's training, where 1 is the release's name of its first epoch, or
-epochs, whatever the length of the training."""
+"""Units of a snapshot's name: percents of a run's training, or epochs. Percent 1 is the release's name of epoch 1."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How every population of a zoo is trained.
-
-    Args:
-        snapshots: names of snapshots, whole numbers in units of `snapshot_unit`, or BEST.
-        half: whether snapshots are rounded to half precision.
-    """
+    """Settings that all runs of a population share."""
 
     spec: TransformerSpec
+    """Spec of the networks."""
     seed: int
+    """Seed of the zoo."""
     batch_size: int
+    """Samples in a batch of each network."""
     crop_padding: int
+    """Pixels by which train images are padded before they are cropped at random; 0: no crops."""
     snapshots: tuple[str, ...]
+    """Names of snapshots: whole numbers in units of `snapshot_unit`, or BEST."""
     half: bool
+    """Whether snapshots are rounded to half precision."""
     snapshot_unit: str = PERCENT
+    """One of SNAPSHOT_UNITS."""
 
     def snapshot_epochs(self, epochs: int) -> dict[str, int]:
-        """Of a training of so many epochs: name, without the best, -> the epoch, from 1, after which it is taken.
+        """Return the snapshots of a training of `epochs`, without BEST: name -> epoch, from 1, after which it is due.
 
         A training that is too short for a snapshot has none of that name.
         """
@@ -48,22 +49,22 @@ class TrainingPlan:
         return {name: 1 if name == "1" else max(1, round(epochs * int(name) / 100)) for name in names}
 
     def names(self, epochs: int) -> tuple[str, ...]:
-        """Names of the snapshots of a training of so many epochs."""
-        given = self.snapshot_epochs(epochs)
-        return tuple(name for name in self.snapshots if name == BEST or name in given)
+        """Return the names of the snapshots of a training of `epochs`."""
+        numbered = self.snapshot_epochs(epochs)
+        return tuple(name for name in self.snapshots if name == BEST or name in numbered)
 
     def due(self, epoch: int, epochs: int) -> tuple[str, ...]:
-        """Names of the snapshots after this epoch of a training of so many."""
-        given = [name for name, when in self.snapshot_epochs(epochs).items() if when == epoch]
-        return (*given, BEST) if BEST in self.snapshots else tuple(given)
+        """Return the names of the snapshots that are due after an epoch of a training of `epochs`."""
+        numbered = [name for name, due in self.snapshot_epochs(epochs).items() if due == epoch]
+        return (*numbered, BEST) if BEST in self.snapshots else tuple(numbered)
 
     def last_epoch(self, epochs: int) -> int:
-        """Epochs that are trained of so many: no snapshot shows what comes after. 0 where there is no snapshot."""
+        """Return the epoch of the last snapshot, after which training of `epochs` stops; 0 without snapshots."""
         return epochs if BEST in self.snapshots else max(self.snapshot_epochs(epochs).values(), default=0)
 
 
 def lr_factor(step: int, steps: Tensor) -> Tensor:
-    """Share of the full learning rate at `step` of 0 .. steps - 1, for trainings of several lengths `steps` [n]."""
+    """Return the share of the full learning rate at a step, from 0, of trainings with lengths `steps` [n]."""
     steps = steps.double()
     warmup = (WARMUP_SHARE * steps).round().clamp(min=1)
     falling = 0.5 * (1 + torch.cos(math.pi * (step - warmup) / (steps - warmup).clamp(min=1)))

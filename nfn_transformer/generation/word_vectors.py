@@ -1,4 +1,4 @@
-"""Frozen word vectors: of the corpus itself, or from a word2vec file."""
+"""Frozen word vectors, from the corpus itself or from a word2vec file."""
 
 import gzip
 import struct
@@ -16,24 +16,24 @@ from nfn_transformer.rms import root_mean_square
 from nfn_transformer.seeding import derive_seed
 
 WINDOW = 5
-"""A word's context: so many words before and after it."""
+"""Number of words before and after a word that are its context."""
 
 _LONGEST_WORD = 10_000
 _MOST_DIMENSIONS = 100_000
 
 
 def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensions: int, seed: int) -> np.ndarray:
-    """Vectors [V, D] by truncated SVD of the words' positive pointwise mutual information with their contexts.
+    """Return vectors [V, D] by truncated SVD of the words' positive pointwise mutual information with their contexts.
 
     Columns are the left singular vectors times the roots of the singular values (Levy, Goldberg and Dagan 2015,
     "Improving Distributional Similarity with Lessons Learned from Word Embeddings", section 3.3), scaled to a root
     mean square of 1 over all numbers.
 
     Raises:
-        UserError: there are not more words than dimensions, or words have no context.
+        UserError: there are at most as many words as dimensions, or words have no context.
     """
     if len(words) <= dimensions:
-        raise UserError(f"--embed_dim {dimensions}: needs more words than that, there are {len(words)}")
+        raise UserError(f"--embed_dim {dimensions}: expected fewer than the {len(words)} words")
     information = _pointwise_mutual_information(_context_counts(texts, words))
     if information.nnz == 0:
         raise UserError("--texts: no word stands beside others more often than by chance; --word_vectors gives vectors")
@@ -44,10 +44,10 @@ def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensi
 
 
 def _context_counts(texts: Sequence[Sequence[str]], words: Sequence[str]) -> sparse.csr_array:
-    """How often each word stands in the context of each: [V, V], symmetric."""
+    """Count the occurrences of each word in the context of each: [V, V], symmetric."""
     rows = {word: row for row, word in enumerate(words)}
     none = len(words)
-    # Texts in one line, kept apart by as many places without a word as a context is wide.
+    # Texts in one line, separated by as many absent words as a context is wide.
     line = np.array([row for text in texts for row in (*(rows.get(w, none) for w in text), *(none,) * WINDOW)])
     counts = sparse.csr_array((none + 1, none + 1))
     for distance in range(1, WINDOW + 1):
@@ -58,57 +58,57 @@ def _context_counts(texts: Sequence[Sequence[str]], words: Sequence[str]) -> spa
 
 
 def _pointwise_mutual_information(counts: sparse.csr_array) -> sparse.csr_array:
-    """max(0, log(n_ij n / (n_i n_j))) of the pairs that there are."""
+    """Return max(0, log(n_ij n / (n_i n_j))) of the pairs with n_ij > 0."""
     totals, pairs = counts.sum(axis=0), counts.tocoo()
     row, column = pairs.coords
     information = np.log(pairs.data * totals.sum() / (totals[row] * totals[column]))
-    found = sparse.csr_array((np.maximum(information, 0), (row, column)), shape=counts.shape)
-    found.eliminate_zeros()
-    return found
+    positive = sparse.csr_array((np.maximum(information, 0), (row, column)), shape=counts.shape)
+    positive.eliminate_zeros()
+    return positive
 
 
 def word2vec_vectors(path: Path, words: Sequence[str], dimensions: int) -> tuple[list[str], np.ndarray]:
-    """Those of `words`, in their order, that a word2vec file has, and their vectors [V, D], reduced by PCA.
+    """Return those of `words` that a word2vec file has, and their vectors [V, D], reduced by PCA.
 
     Args:
-        path: word2vec's text format, or its binary one where the name ends in .bin; either also with .gz.
+        path: word2vec's text format, or its binary one if the name ends in .bin; either also with .gz.
+        words: candidates; their order is kept.
+        dimensions: D.
 
     Raises:
-        UserError: the file is not there, its vectors are shorter than D, or it has too few of the words.
-        ZooError: it is not such a file.
+        UserError: the file does not exist, its vectors are shorter than D, or it has too few of the words.
+        ZooError: the file is no word2vec file.
     """
     if not path.is_file():
         raise UserError(f"--word_vectors {path}: no such file")
-    wanted, found = set(words), {}
+    candidates, vectors_by_word = set(words), {}
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             count, length = _header(file, path)
             if length < dimensions:
-                raise UserError(f"--word_vectors {path}: vectors of {length} numbers, --embed_dim is {dimensions}")
+                raise UserError(
+                    f"--word_vectors {path}: expected vectors of at least {dimensions} numbers, got {length}"
+                )
             is_binary = path.name.removesuffix(".gz").endswith(".bin")
             for word, vector in (_binary if is_binary else _text)(file, count, length, path):
-                if word in wanted:
-                    found.setdefault(word, vector)
+                if word in candidates:
+                    vectors_by_word.setdefault(word, vector)
     except (OSError, EOFError, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read ({error})") from None
-    there = [word for word in words if word in found]
-    if len(there) <= dimensions:
-        raise UserError(
-            f"--word_vectors {path}: has {len(there)} of the texts' words, more than {dimensions} are needed"
-        )
-    vectors = np.stack([found[word] for word in there])
+    known = [word for word in words if word in vectors_by_word]
+    if len(known) <= dimensions:
+        raise UserError(f"--word_vectors {path}: expected more than {dimensions} of the texts' words, got {len(known)}")
+    vectors = np.stack([vectors_by_word[word] for word in known])
     if not np.isfinite(vectors).all():
         raise ZooError(f"{path}: a vector is not finite")
-    return there, vectors if length == dimensions else PCA(dimensions, svd_solver="full").fit_transform(vectors)
+    return known, vectors if length == dimensions else PCA(dimensions, svd_solver="full").fit_transform(vectors)
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[int, int]:
-    words = file.readline(100).split()
-    if len(words) != 2 or not all(word.isdigit() for word in words) or not 1 <= int(words[1]) <= _MOST_DIMENSIONS:
-        raise ZooError(
-            f"{path}: does not begin with the number of words and of their dimensions, as word2vec's files do"
-        )
-    return int(words[0]), int(words[1])
+    sizes = file.readline(100).split()
+    if len(sizes) != 2 or not all(size.isdigit() for size in sizes) or not 1 <= int(sizes[1]) <= _MOST_DIMENSIONS:
+        raise ZooError(f"{path}: expected the numbers of words and of dimensions in the first line, as word2vec writes")
+    return int(sizes[0]), int(sizes[1])
 
 
 def _text(file: BinaryIO, count: int, length: int, path: Path) -> Iterator[tuple[str, np.ndarray]]:

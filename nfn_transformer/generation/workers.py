@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.launch.job import Job
 from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
 

@@ -14,7 +14,7 @@ import torch
 
 from nfn_transformer.cli.arguments import number_in
 from nfn_transformer.cli.program import run_command
-from nfn_transformer.generation.images import idx_folder
+from nfn_transformer.generation.images import read_idx_folder
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--test_images", type=number_in(int, 1), help="use that many of the first test images")
     flags = parser.parse_args(arguments)
     zoo = read_zoo(flags.data_path, flags.dataset, flags.ckpt_epoch)
-    test = idx_folder(flags.images).limited(None, flags.test_images).test
+    test = read_idx_folder(flags.images).limited(None, flags.test_images).test
     worst = 0.0
     for index, name in enumerate(zoo.names):
         with torch.inference_mode():

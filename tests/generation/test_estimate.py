@@ -11,7 +11,7 @@ from nfn_transformer import make_zoo
 from nfn_transformer.generation import estimate as estimates
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.images import digits
-from nfn_transformer.generation.zoo_maker import ZooPlan
+from nfn_transformer.generation.zoo_plan import ZooPlan
 
 CPU = torch.device("cpu")
 SMALL, LARGE = Architecture(8, 2, 1, 8), Architecture(32, 2, 3, 64)

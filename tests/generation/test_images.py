@@ -9,7 +9,7 @@ import torch
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.idx_files import read_idx
-from nfn_transformer.generation.images import digits, idx_folder
+from nfn_transformer.generation.images import digits, read_idx_folder
 
 
 def _idx(shape: tuple[int, ...], content: bytes | None = None, magic: int | None = None) -> bytes:
@@ -48,7 +48,7 @@ def test_the_split_of_the_digits_never_changes():
 
 def test_idx_files_are_read_and_scaled(tmp_path):
     _write_folder(tmp_path)
-    data = idx_folder(tmp_path)
+    data = read_idx_folder(tmp_path)
     assert data.train.inputs.shape == (6, 1, 4, 4)
     torch.testing.assert_close(data.train.inputs[0, 0, 0], (torch.arange(4.0) / 255 - 0.5) / 0.5)
     assert data.test.labels.tolist() == [0, 1, 2]
@@ -57,11 +57,11 @@ def test_idx_files_are_read_and_scaled(tmp_path):
 
 def test_packed_idx_files_are_read(tmp_path):
     _write_folder(tmp_path)
-    plain = idx_folder(tmp_path)
+    plain = read_idx_folder(tmp_path)
     for path in list(tmp_path.iterdir()):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    assert idx_folder(tmp_path).digest() == plain.digest()
+    assert read_idx_folder(tmp_path).digest() == plain.digest()
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_packed_idx_files_are_read(tmp_path):
         (b"\x00\x00\x08", "3 bytes, expected a header of 16"),
         (_idx((6, 4, 4), magic=0x0801), "magic number 0x00000801, expected 0x00000803"),
         (_idx((6, 4, 4), magic=0x0D03), "magic number 0x00000d03, expected 0x00000803"),
-        (_idx((6, 4, 4))[:-1], "the header says \\(6, 4, 4\\), 96 bytes, but there are 95"),
-        (_idx((6, 4, 4)) + b"\x00", "96 bytes, but there are more"),
-        (_idx((2**32 - 1,) * 3, content=b"abc"), "but there are 3"),
-        (_idx((0, 4, 4)), "0 bytes, but there are 0"),
+        (_idx((6, 4, 4))[:-1], "expected 96 bytes for the header's \\(6, 4, 4\\), got 95"),
+        (_idx((6, 4, 4)) + b"\x00", "expected 96 bytes for .*, got more"),
+        (_idx((2**32 - 1,) * 3, content=b"abc"), ", got 3"),
+        (_idx((0, 4, 4)), "expected 0 bytes for .*, got 0"),
     ],
 )
 def test_bad_idx_files_are_named(tmp_path, content, message):
@@ -95,19 +95,19 @@ def test_broken_packing_is_named(tmp_path, content):
 def test_a_missing_idx_file_is_named(tmp_path):
     _write_folder(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(ZooError, match=r"no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte\.gz; there is t10k"):
-        idx_folder(tmp_path)
+    with pytest.raises(ZooError, match=r"expected t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte\.gz, got t10k"):
+        read_idx_folder(tmp_path)
 
 
 def test_idx_files_that_do_not_fit_each_other_are_named(tmp_path):
     _write_folder(tmp_path, **{"train-labels-idx1-ubyte": _idx((5,))})
     with pytest.raises(ZooError, match="5 labels, but train-images-idx3-ubyte has 6 images"):
-        idx_folder(tmp_path)
+        read_idx_folder(tmp_path)
     _write_folder(tmp_path, **{"t10k-images-idx3-ubyte": _idx((3, 4, 5))})
     with pytest.raises(ZooError, match=r"train images are \(4, 4\) pixels, test images \(4, 5\)"):
-        idx_folder(tmp_path)
+        read_idx_folder(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
-        idx_folder(tmp_path / "nowhere")
+        read_idx_folder(tmp_path / "nowhere")

@@ -220,7 +220,7 @@ def test_what_is_there_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "zoo.zip").write_text("mine")
     with pytest.raises(SystemExit, match="2"):
         run_command(make_zoo.main, ["--out", str(tmp_path / "zoo.zip"), *TINY])
-    assert "zoo.zip: is already there" in capsys.readouterr().err
+    assert "zoo.zip: already exists" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run_command(make_zoo.main, ["--out", str(tmp_path / "no/zoo.zip"), *TINY])
     assert "no folder" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_rules_side_by_side_and_going_on_with_some_of_them():
             kept = [0, 2, 4, 5]
             ended = {place: rows[place] for place in (1, 3)}
             rows, left = rows[kept], kept
-            optimizer.keep(kept, rows)
+            optimizer.select(kept, rows)
         factors = torch.full((len(left),), 1.0)
         optimizer.step(gradient[left], factors, torch.ones(len(left), dtype=torch.bool))
     ended |= {place: rows[number] for number, place in enumerate(left)}

@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nfn_transformer.generation.batches import PopulationBatches
 from nfn_transformer.generation.dropout import PopulationDropout, random_bits
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.images import ImageData, digits
+from nfn_transformer.generation.initialization import initial_state
 from nfn_transformer.generation.optimizers import RULES
 from nfn_transformer.generation.population import Population, train_population
 from nfn_transformer.generation.recipe import LEARNING_RATES
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.snapshots import count_correct
-from nfn_transformer.generation.streams import PopulationBatches, initial_state
 from nfn_transformer.generation.training_plan import TrainingPlan, lr_factor
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec

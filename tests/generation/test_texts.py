@@ -17,7 +17,7 @@ from nfn_transformer.generation import task_flags
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.population import train_population
 from nfn_transformer.generation.snapshots import count_correct
-from nfn_transformer.generation.texts import frequent_words, read_texts, text_data
+from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts
 from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.zoo.reading import read_zoo
@@ -67,7 +67,7 @@ def test_a_zoo_of_texts_has_the_layout_of_the_release_and_is_read(texts, tmp_pat
     assert vectors.shape == (len(words) + 1, 4)
     assert not vectors[0].any()
     # The labels are those of the stored weights on the stored vectors.
-    data = text_data(*read_texts(texts), words, vectors[1:].numpy(), 6)
+    data = build_text_data(*read_texts(texts), words, vectors[1:].numpy(), 6)
     for row in rows:
         state = torch.load(out / row["ckpt_file"], weights_only=True)
         assert not any(key.startswith("embedding") for key in state)
@@ -96,7 +96,7 @@ def test_processes_and_later_commands_share_the_word_vectors(texts, tmp_path, mo
 def test_networks_on_texts_do_not_depend_on_their_company(texts):
     train, test = read_texts(texts)
     words = frequent_words(train.words, 100)
-    data = text_data(train, test, words, corpus_vectors(train.words, words, 4, 1), 6)
+    data = build_text_data(train, test, words, corpus_vectors(train.words, words, 4, 1), 6)
     data = replace(data, vectors=data.vectors.double())
     architecture = Architecture(4, 2, 2, 5)
     plan = TrainingPlan(architecture.spec(3, None), 1, 8, 0, ("1", "100"), half=False)
@@ -120,7 +120,7 @@ def test_texts_become_rows_of_words_with_zeros_for_the_rest(tmp_path):
     train, test = read_texts(folder)
     words = frequent_words(train.words, 2)
     assert words == ["b", "a"]
-    data = text_data(train, test, words, np.array([[1.0, 2.0], [3.0, 4.0]]), tokens=2)
+    data = build_text_data(train, test, words, np.array([[1.0, 2.0], [3.0, 4.0]]), tokens=2)
     assert data.train.inputs.tolist() == [[1, 2], [0, 0]]
     assert data.test.inputs.tolist() == [[2, 0], [0, 0]]
     assert data.train.labels.tolist() == [0, 1]

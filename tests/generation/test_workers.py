@@ -10,11 +10,11 @@ from nfn_transformer import make_zoo
 from nfn_transformer.atomic_files import replacing
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import ZooError
-from nfn_transformer.generation import parts
-from nfn_transformer.generation.arrays import npz_file
-from nfn_transformer.generation.parts import WorkFolder
+from nfn_transformer.generation import work_folder
+from nfn_transformer.generation.npz_files import read_npz
 from nfn_transformer.generation.population import TrainedPopulation
 from nfn_transformer.generation.snapshots import Snapshot
+from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.generation.workers import wait_for_others
 
 FLAGS = [
@@ -82,11 +82,11 @@ def test_an_owner_waits_for_those_that_are_at_work(tmp_path):
 
 
 def test_a_folder_that_is_still_written_to_does_not_spoil_the_zoo(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(parts, "_REMOVAL_SECONDS", 0.01)
+    monkeypatch.setattr(work_folder, "_REMOVAL_SECONDS", 0.01)
     work = WorkFolder(tmp_path / "zoo")
     with work.owned({}):
         pass
-    monkeypatch.setattr(parts.shutil, "rmtree", lambda *given, **flags: None)
+    monkeypatch.setattr(work_folder.shutil, "rmtree", lambda *given, **flags: None)
     work.remove()
     assert "zoo.parts: cannot be deleted whole, and is no longer needed" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_arrays_are_images(tmp_path, channels_last, kind):
     images = images.transpose(0, 2, 3, 1) if channels_last else images
     labels = np.array([0, 1, 2, 3, 1])
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
-    data = npz_file(tmp_path / "a.npz")
+    data = read_npz(tmp_path / "a.npz")
     expected = torch.as_tensor(bytes_).float() / 255 * 2 - 1
     torch.testing.assert_close(data.train.inputs, expected)
     assert data.train.labels.tolist() == labels.tolist()
@@ -125,4 +125,4 @@ def test_faulty_arrays_are_named(tmp_path, change, message):
     arrays |= {f"{part}_labels": np.zeros(4, dtype=int) for part in ("train", "test")}
     np.savez(tmp_path / "a.npz", **{**arrays, **change})
     with pytest.raises(ZooError, match=message):
-        npz_file(tmp_path / "a.npz")
+        read_npz(tmp_path / "a.npz")

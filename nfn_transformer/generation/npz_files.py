@@ -15,15 +15,15 @@ _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_tr
 _CHANNELS_LAST = (1, 3, 4)
 
 
-def npz_file(path: Path) -> ImageData:
-    """Images of an `.npz` with train_images, train_labels, test_images and test_labels (or x_train, y_train, ...).
+def read_npz(path: Path) -> ImageData:
+    """Read images from an `.npz` with train_images, train_labels, test_images and test_labels (or x_train, ...).
 
-    Images are [n, height, width], [n, channels, height, width], or [n, height, width, channels] where that has 1, 3 or
-    4 channels; bytes 0..255, or floating point in [0, 1]. They become (x - 0.5) / 0.5 of values in [0, 1].
+    Images are [n, height, width], [n, channels, height, width], or [n, height, width, channels] with 1, 3 or 4
+    channels. Values are bytes 0..255 or floating point in [0, 1]. They become (x - 0.5) / 0.5 of values in [0, 1].
 
     Raises:
-        UserError: the file is not there.
-        ZooError: it is no such archive, or an array has another shape or other values.
+        UserError: the file does not exist.
+        ZooError: the file is no such archive, or an array has another shape or other values.
     """
     if not path.is_file():
         raise UserError(f"--images {path}: no such file")
@@ -31,7 +31,8 @@ def npz_file(path: Path) -> ImageData:
         with np.load(path, allow_pickle=False) as archive:
             names = next((names for names in _NAMES if set(names) <= set(archive.files)), None)
             if names is None:
-                raise ZooError(f"{path}: no {', '.join(_NAMES[0])}; there is {', '.join(archive.files) or 'nothing'}")
+                present = ", ".join(archive.files) or "nothing"
+                raise ZooError(f"{path}: expected arrays {', '.join(_NAMES[0])}, got {present}")
             arrays = [archive[name] for name in names]
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read as a NumPy archive ({error})") from None

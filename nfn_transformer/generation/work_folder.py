@@ -1,6 +1,6 @@
-"""The work folder of a zoo in the making: finished populations, kept so that a killed command can go on.
+"""Work folder of an unfinished zoo: finished populations, kept so that a killed command can go on.
 
-Every file is whole or not there. The folder knows the configuration that its parts were made from.
+Every file is whole or absent. The folder knows the configuration of its parts.
 """
 
 import fcntl
@@ -29,37 +29,36 @@ _POPULATION_PART = re.compile(r"\.population_(\d+)\.pt\.")
 
 
 class WorkFolder:
-    """Finished populations of one zoo, each in a file, beside the zoo's place.
+    """Finished populations of one zoo, a file for each, beside the zoo's path.
 
-    Several processes may train populations of one folder; one, its owner, has made it and writes the zoo.
+    Several processes may train populations of one folder. One process, the owner, begins it and writes the zoo.
     """
 
     def __init__(self, out: Path):
-        """The work folder for the zoo at `out`, which need not be there yet."""
+        """Name the work folder of the zoo at `out`; it need not exist yet."""
         self.path = out.resolve().with_name(f"{out.resolve().name}.parts")
         self.scratch = self.path / "scratch"  # an empty folder for drafts, on the file system of `out`
         self._description = self.path / "configuration.json"
 
     @contextmanager
     def owned(self, configuration: Mapping[str, object]) -> Iterator[None]:
-        """While this holds, this process owns the folder, which is begun where it is not there.
+        """Own the folder in this context; begin it if it does not exist.
 
         Args:
             configuration: all that the networks depend on, as JSON values.
 
         Raises:
-            UserError: the folder holds parts made from another configuration, or another process owns it.
+            UserError: the folder holds parts of another configuration, or another process owns it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _locked(lock):
+            if not _try_lock(lock):
                 raise UserError(f"{self.path}: another process is making this zoo")
-            wanted = json.loads(json.dumps(configuration))
             if self._description.exists():
-                self.check(wanted)
+                self.check(configuration)
             else:
-                write_text(self._description, json.dumps(wanted, indent=2) + "\n")
+                write_text(self._description, json.dumps(configuration, indent=2) + "\n")
             self._clear()
             yield
         finally:
@@ -67,86 +66,96 @@ class WorkFolder:
 
     def check(self, configuration: Mapping[str, object]) -> None:
         """Raise UserError unless the folder is of this configuration."""
-        _check_same(self._description, json.loads(json.dumps(configuration)))
+        expected = json.loads(json.dumps(configuration))
+        try:
+            values = json.loads(self._description.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ZooError(f"{self._description}: not JSON ({error}); delete {self.path} to begin anew") from None
+        different = [key for key in {**values, **expected} if values.get(key) != expected.get(key)]
+        if different:
+            changes = ", ".join(_change(key, values.get(key), expected.get(key)) for key in sorted(different))
+            raise UserError(
+                f"{self.path} holds an unfinished zoo of another configuration ({changes}); "
+                "run its command again to finish it, or delete the folder to begin anew"
+            )
 
-    @property
-    def population(self) -> int | None:
-        """How many networks at most train together here; None where nothing is begun."""
+    def population_size(self) -> int | None:
+        """Return the largest number of networks that train together here; None if nothing is begun."""
         try:
             return json.loads(self._description.read_text(encoding="utf-8"))["population"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, name: str, tensor: Tensor) -> None:
-        """Keep a tensor that all processes are to use, unless one of this name is there."""
-        if self.kept(name) is None:
+    def save_tensor(self, name: str, tensor: Tensor) -> None:
+        """Save a tensor for all processes, unless one of this name exists."""
+        if self.load_tensor(name) is None:
             with replacing(self.path / f"{name}.pt") as temporary:
                 torch.save(tensor.cpu(), temporary)
 
-    def kept(self, name: str) -> Tensor | None:
-        """The tensor that was kept under a name; None where there is none.
+    def load_tensor(self, name: str) -> Tensor | None:
+        """Return a saved tensor; None if it does not exist.
 
         Raises:
             ZooError: its file is damaged.
         """
         path = self.path / f"{name}.pt"
-        return _loaded(path) if path.exists() else None
+        return _load(path) if path.exists() else None
 
     def _clear(self) -> None:
-        # A kill in the middle of a write leaves temporary files that nobody else will remove.
+        # A kill in the middle of a write leaves temporary files that no other process removes.
         for leftover in self.path.glob(".*.part"):
-            if (found := _POPULATION_PART.match(leftover.name)) is None:
+            if (match := _POPULATION_PART.match(leftover.name)) is None:
                 leftover.unlink(missing_ok=True)
                 continue
-            with self.claim(int(found[1])) as is_mine:  # it may be of a process that outlived its owner
-                if is_mine:
+            with self.claim(int(match[1])) as is_claimed:  # it may belong to a worker that outlived its owner
+                if is_claimed:
                     leftover.unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
 
     def is_claimed(self, number: int) -> bool:
-        """Whether some process is at a population."""
-        with self._lock(number) as locked:
-            return not locked
+        """Return whether a process trains a population."""
+        with self._try_lock(number) as is_free:
+            return not is_free
 
     @contextmanager
     def claim(self, number: int) -> Iterator[bool]:
-        """Whether this process may train a population now: it is not finished, and nobody else is at it."""
-        with self._lock(number) as locked:
-            yield locked and not self.has(number)
+        """Claim a population in this context; False if it is finished or another process trains it."""
+        with self._try_lock(number) as is_free:
+            yield is_free and not self.is_finished(number)
 
     @contextmanager
-    def _lock(self, number: int) -> Iterator[bool]:
+    def _try_lock(self, number: int) -> Iterator[bool]:
         lock = os.open(self.path / f"population_{number:05d}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            yield _locked(lock)
+            yield _try_lock(lock)
         finally:
             os.close(lock)
 
     def _file(self, number: int) -> Path:
         return self.path / f"population_{number:05d}.pt"
 
-    def has(self, number: int) -> bool:
-        """Whether a population is finished."""
+    def is_finished(self, number: int) -> bool:
+        """Return whether a population is finished."""
         return self._file(number).exists()
 
     def unfinished(self, total: int) -> list[int]:
-        """The numbers of the populations, of so many, that are not finished."""
-        return [number for number in range(total) if not self.has(number)]
+        """Return the numbers, below `total`, of the populations that are not finished."""
+        return [number for number in range(total) if not self.is_finished(number)]
 
     def save(self, number: int, trained: TrainedPopulation) -> None:
-        """Keep a finished population."""
+        """Save a finished population."""
         snapshots = {label: {"state": one.state, "correct": one.correct} for label, one in trained.snapshots.items()}
         with replacing(self._file(number)) as temporary:
             torch.save({"snapshots": snapshots, "diverged": trained.diverged}, temporary)
 
     def load(self, number: int) -> TrainedPopulation:
-        """A finished population.
+        """Return a finished population.
 
         Raises:
             ZooError: its file is damaged.
         """
-        content = _loaded(self._file(number))
+        content = _load(self._file(number))
         try:
             snapshots = {label: Snapshot(one["state"], one["correct"]) for label, one in content["snapshots"].items()}
             return TrainedPopulation(snapshots, content["diverged"])
@@ -154,7 +163,7 @@ class WorkFolder:
             raise _damaged(self._file(number), error) from None
 
     def remove(self) -> None:
-        """Delete the folder, once the zoo is written; say so on stderr where a part of it stays."""
+        """Delete the folder, once the zoo is written; warn on stderr if a part of it stays."""
         for _ in range(_REMOVALS):  # a job that has just ended may still write its log
             shutil.rmtree(self.path, ignore_errors=True)
             if not self.path.exists():
@@ -163,10 +172,10 @@ class WorkFolder:
         print(f"warning: {self.path}: cannot be deleted whole, and is no longer needed", file=sys.stderr)
 
 
-def _loaded(path: Path):
+def _load(path: Path):
     try:
         return torch.load(path, weights_only=True)
-    except Exception as error:  # torch.load raises whatever a damaged file makes it stumble over
+    except Exception as error:  # torch.load raises errors of many types on a damaged file
         raise _damaged(path, error) from None
 
 
@@ -175,33 +184,19 @@ def _damaged(path: Path, error: Exception) -> ZooError:
     return ZooError(f"{path}: damaged ({reason}); delete it and run the command again")
 
 
-def _locked(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        _say_that_there_are_no_locks()
+        _warn_of_missing_locks()
     return True
 
 
 @lru_cache(maxsize=1)
-def _say_that_there_are_no_locks() -> None:
+def _warn_of_missing_locks() -> None:
     print("warning: this file system has no locks; do not make one zoo twice at once", file=sys.stderr)
-
-
-def _check_same(description: Path, wanted: Mapping[str, object]) -> None:
-    try:
-        found = json.loads(description.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ZooError(f"{description}: not JSON ({error}); delete {description.parent} to begin anew") from None
-    different = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    if different:
-        changes = ", ".join(_change(key, found.get(key), wanted.get(key)) for key in sorted(different))
-        raise UserError(
-            f"{description.parent} holds an unfinished zoo of another configuration ({changes}); "
-            "run its command again to finish it, or delete the folder to begin anew"
-        )
 
 
 def _change(key: str, before: object, now: object) -> str:
