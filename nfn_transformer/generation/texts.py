@@ -75,13 +75,11 @@ class TextData(TaskData):
             )
 
     def shared_files(self) -> dict[str, bytes]:
-        """Return `embedding.pt`, the vectors under the released zoo's key, and `words.txt`, the words of rows 1, 2, ..."""
+        """Return `embedding.pt`, the vectors under the released zoo's key, and `words.txt`, the words from row 1."""
         content = io.BytesIO()
         torch.save({"embedding.embedding.weight": self.vectors.float().cpu().clone()}, content)
-        return {
-            "embedding.pt": content.getvalue(),
-            "words.txt": "".join(f"{word}\n" for word in self.vocabulary).encode(),
-        }
+        lines = "".join(f"{word}\n" for word in self.vocabulary)
+        return {"embedding.pt": content.getvalue(), "words.txt": lines.encode()}
 
     def computed(self) -> dict[str, Tensor]:
         """Return the word vectors."""

@@ -33,7 +33,7 @@ def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensi
         UserError: there are at most as many words as dimensions, or words have no context.
     """
     if len(words) <= dimensions:
-        raise UserError(f"--embed_dim {dimensions}: expected fewer than the {len(words)} words")
+        raise UserError(f"--embed_dim {dimensions}: expected fewer dimensions than the {len(words)} words")
     information = _pointwise_mutual_information(_context_counts(texts, words))
     if information.nnz == 0:
         raise UserError("--texts: no word stands beside others more often than by chance; --word_vectors gives vectors")
@@ -86,9 +86,7 @@ def word2vec_vectors(path: Path, words: Sequence[str], dimensions: int) -> tuple
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             count, length = _header(file, path)
             if length < dimensions:
-                raise UserError(
-                    f"--word_vectors {path}: expected vectors of at least {dimensions} numbers, got {length}"
-                )
+                raise UserError(f"--word_vectors {path}: expected at least {dimensions} dimensions, got {length}")
             is_binary = path.name.removesuffix(".gz").endswith(".bin")
             for word, vector in (_binary if is_binary else _text)(file, count, length, path):
                 if word in candidates:

@@ -197,7 +197,7 @@ def test_snapshots_after_given_epochs(tmp_path):
         (["--half", "maybe"], "expected True or False, got 'maybe'"),
         (["--patch", "3"], "--patch 3: does not divide the images' 8 x 8 pixels"),
         (["--n_attention_heads", "4"], "--n_attention_heads 4: none divides embed_dim 6"),
-        (["--train_images", "1001"], "--train_images 1001: there are only 1000"),
+        (["--train_images", "1001"], "--train_images 1001: expected at most 1000"),
         (["--snapshots", "75,bad"], "--snapshots 75,bad: 'bad' is neither a whole number from 1 to 100 (percent)"),
         (["--snapshots", "75,101"], "'101' is neither a whole number from 1 to 100 (percent) nor best"),
         (["--snapshots", "0,1", "--snapshot_unit", "epochs"], "'0' is neither a whole number of at least 1 (epochs)"),

@@ -170,11 +170,11 @@ def test_word2vec_files_are_read_and_reduced(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"hello\n", "does not begin with the number of words"),
+        (b"hello\n", "expected the numbers of words and of dimensions"),
         (b"2 3\nfoo 1 2\n", "line 2: not a word and 3 numbers"),
         (b"2 2\nfoo 1 x\n", "line 2: not a word and 2 numbers"),
-        (b"1 2\nfoo 1 2\n", "has 1 of the texts' words, more than 2 are needed"),
-        (b"1 1\nfoo 1\n", "vectors of 1 numbers, --embed_dim is 2"),
+        (b"1 2\nfoo 1 2\n", "expected more than 2 of the texts' words, got 1"),
+        (b"1 1\nfoo 1\n", "expected at least 2 dimensions, got 1"),
     ],
 )
 def test_faulty_word2vec_files_are_named(tmp_path, content, message):
@@ -204,9 +204,9 @@ def test_faulty_tables_are_named(tmp_path, rows, message):
     ("flags", "message"),
     [
         (["--texts", "/nowhere"], "--texts /nowhere: no such folder"),
-        (["--images", "."], "--images and --texts: a zoo is of one or the other"),
-        (["--crop_padding", "2"], "--crop_padding 2: texts have no pixels"),
-        (["--embed_dim", "400"], "--embed_dim 400: needs more words than that, there are 13"),
+        (["--images", "."], "--images and --texts cannot be combined"),
+        (["--crop_padding", "2"], "--crop_padding 2 cannot be combined with --texts"),
+        (["--embed_dim", "400"], "--embed_dim 400: expected fewer dimensions than the 13 words"),
         (["--word_vectors", "/nowhere"], "--word_vectors /nowhere: no such file"),
     ],
 )
