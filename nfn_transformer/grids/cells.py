@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.grid_file import Grid, GridError, Row, flags_to_argv
@@ -41,11 +41,19 @@ _LATER_OF_TRAINING = {"amp": False, "early_stopping": None}
 
 
 class Command(Protocol):
-    """A command that trains a predictor: `path` of its program, its parser, and what its flags ask for."""
+    """Command that trains a predictor."""
 
-    path: Path
-    build_parser: Callable[[], argparse.ArgumentParser]
-    run_config: Callable[[argparse.Namespace], RunConfig]
+    @property
+    def path(self) -> Path:
+        """Path of its program."""
+
+    @property
+    def build_parser(self) -> Callable[[], argparse.ArgumentParser]:
+        """Build the parser of its flags."""
+
+    @property
+    def run_config(self) -> Callable[[argparse.Namespace], RunConfig]:
+        """Return the configuration of the run that flags describe."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Cell:
     """Seed of the run."""
     config: RunConfig
     """Configuration of the run."""
-    digest: str
+    digest: str | None
     """Digest of the data on the run's split."""
     directory: Path
     """Run directory; absent before the run begins."""
@@ -177,17 +185,18 @@ def _parse(
         if name in flags:
             raise GridError(f"{where}: the flag '{name}' is set by reproduce.py; leave it out")
 
-    def refuse(message: str):
+    def refuse(message: str) -> NoReturn:
         hint = "; flags that only one command has go under flags_of" if "unrecognized" in message else ""
         raise GridError(f"{where}: {message}{hint}")
 
     parser = commands[row.command].build_parser()
-    parser.error = refuse  # argparse would end the program without a word on the grid
+    # argparse would end the program without a word on the grid.
+    parser.error = refuse  # type: ignore[method-assign]
     # The device decides nothing here, and that of the cells may be on another machine than this one.
     return commands[row.command], parser.parse_args([*flags_to_argv(flags), "--seed", str(seed), "--device", "cpu"])
 
 
-def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str:
+def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str | None:
     source = _source(config.data)
     split = replace(source, cut_off=config.data.cut_off, train_networks=config.data.train_networks)
     if (split, config.seed) not in records:
@@ -235,7 +244,9 @@ def _drop(values: dict, defaults: Mapping[str, object]) -> None:
             del values[name]
 
 
-def _job(command: Command, flags: Mapping[str, str], config: RunConfig, digest: str, device: str, folder: Path) -> Job:
+def _job(
+    command: Command, flags: Mapping[str, str], config: RunConfig, digest: str | None, device: str, folder: Path
+) -> Job:
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
     directory = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
     program, data_path = str(command.path), config.data.data_path
@@ -257,13 +268,23 @@ def _job(command: Command, flags: Mapping[str, str], config: RunConfig, digest: 
 def _result(values: Mapping, path: Path) -> CellResult:
     try:
         test, interval = values["test"], values.get("test_tau_interval") or {}
-        numbers = [test["tau"], interval.get("low"), interval.get("high"), test["r2"], test["mae"]]
-        numbers.append(values["validation"]["tau"])
-        networks = values["networks"]
-        measures = [math.nan if number is None else float(number) for number in numbers]
-        return CellResult(*measures, int(networks["train"]), int(networks["test"]), str(values["status"]))
+        return CellResult(
+            tau=_number(test["tau"]),
+            low=_number(interval.get("low")),
+            high=_number(interval.get("high")),
+            r2=_number(test["r2"]),
+            mae=_number(test["mae"]),
+            validation_tau=_number(values["validation"]["tau"]),
+            train=int(values["networks"]["train"]),
+            test=int(values["networks"]["test"]),
+            status=str(values["status"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], CellResult], list[str]]:

@@ -116,7 +116,7 @@ def _compare(
     if not both:
         return None
     differences = np.array([a.tau - b.tau for a, b in both])
-    share = np.mean([a.test / a.train for a, _ in both])
+    share = float(np.mean([a.test / a.train for a, _ in both]))
     low, high, p = corrected_interval(differences, share)
     wins = int((differences > 0).sum())
     return Comparison(place, name, reference, float(differences.mean()), low, high, p, wins, len(both))
