@@ -1,4 +1,4 @@
-"""The cells of a grid: one run each, known by its configuration, seed and data."""
+"""Cells of a grid: one run each, identified by its configuration, seed and data."""
 
 import argparse
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.grids.grid_file import Grid, GridError, Row, flags_to_argv
+from nfn_transformer.grids.grid_file import Grid, GridError, GridRow, flags_to_argv
 from nfn_transformer.launch.job import Job
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
@@ -58,21 +58,28 @@ class Command(Protocol):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a finished cell's run has found; tau is nan where it is undefined, the interval where it was not taken.
-
-    `machine` is what may change the last digits: device and number of CPU threads.
-    """
+    """Results of a finished cell's run."""
 
     tau: float
+    """Kendall's tau on the test side; nan if undefined."""
     low: float
+    """Lower end of tau's interval; nan if it was not computed."""
     high: float
+    """Upper end of tau's interval; nan if it was not computed."""
     r2: float
+    """Coefficient of determination on the test side."""
     mae: float
+    """Mean absolute error on the test side."""
     validation_tau: float
+    """Kendall's tau on the validation side."""
     train: int
+    """Number of training networks."""
     test: int
+    """Number of test networks."""
     status: str
+    """`complete`, or the reason why the training ended early."""
     machine: str = ""
+    """Device and number of CPU threads, which may change the last digits."""
 
 
 @dataclass(frozen=True)
@@ -126,28 +133,30 @@ class Cell:
 
 @dataclass(frozen=True)
 class Impossible:
-    """Cells that cannot be run: their column, and why."""
+    """Cells that cannot be run."""
 
     column: str
+    """Name of their column."""
     reason: str
+    """Reason."""
 
 
 def plan(
     grid: Grid, commands: Mapping[str, Command], folder: Path, device: str, data_path: str | None
 ) -> tuple[list[Cell], list[Impossible]]:
-    """All cells of a grid, seed after seed, so that a first seed of the whole table is there early.
+    """Plan all cells of a grid, seed after seed, so that one seed of the whole table is finished early.
 
-    Reads every zoo once, which leaves its cache to the cells.
+    Every zoo is read once, which leaves its cache to the cells.
 
     Args:
-        grid: what to run.
+        grid: to run.
         commands: main, xgb and gbm.
         folder: of the cells' run directories, which tables share.
         device: --device of all cells.
-        data_path: in place of every cell's own.
+        data_path: zoo of all cells; None: that of the grid.
 
     Raises:
-        UserError: flags are not as their command wants them, or a zoo cannot be read.
+        UserError: a command refuses its flags, or a zoo cannot be read.
     """
     zoos: dict[DataConfig, Zoo | MixedZoo] = {}
     records: dict[tuple[DataConfig, int], dict] = {}
@@ -177,7 +186,7 @@ class _NoSplit(Exception):
 
 
 def _parse(
-    row: Row, flags: Mapping[str, str], seed: int, commands: Mapping[str, Command], where: str
+    row: GridRow, flags: Mapping[str, str], seed: int, commands: Mapping[str, Command], where: str
 ) -> tuple[Command, argparse.Namespace]:
     if row.command not in commands:
         raise GridError(f"{where}: no command '{row.command}'; expected one of {', '.join(commands)}")

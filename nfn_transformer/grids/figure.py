@@ -1,4 +1,4 @@
-"""A table as one picture: a line of points for each row, a colour for each column; or learning curves."""
+"""Figure of a table: a line of points for each row and a colour for each column, or learning curves."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from nfn_transformer.grids.results_table import Summary, Table
 
 
 def save_figure(table: Table, path: Path) -> None:
-    """Write the picture (PNG) that the table's grid asks for."""
+    """Write the figure (PNG) that the table's grid asks for."""
     from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
 
     rows, curves = len(table.grid.rows), table.grid.figure == "curves"
@@ -28,15 +28,15 @@ def _label(table: Table) -> str:
 
 
 def _draw_dots(axes, table: Table) -> None:
-    """Rows sorted by tau, mean and standard error, published numbers as hollow diamonds."""
+    """Draw rows sorted by tau, mean and standard error, with published numbers as hollow diamonds."""
     from matplotlib import colormaps
 
     columns = [column.name for column in table.grid.columns]
     rows = sorted((row.name for row in table.grid.rows), key=lambda name: _height(table, name))
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         # Columns lie a little above each other, the first one on top, so that no error bar hides another.
-        offset = 0.5 * (0.5 - (place + 0.5) / len(columns)) if len(columns) > 1 else 0.0
-        colour = colormaps["viridis"](0.85 * place / max(1, len(columns) - 1))
+        offset = 0.5 * (0.5 - (index + 0.5) / len(columns)) if len(columns) > 1 else 0.0
+        colour = colormaps["viridis"](0.85 * index / max(1, len(columns) - 1))
         _draw_column(axes, [table.summaries[row, column] for row in rows], column, offset, colour)
     axes.set_yticks(range(len(rows)), [_plain(row) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -46,23 +46,23 @@ def _draw_dots(axes, table: Table) -> None:
 
 
 def _draw_curves(axes, table: Table) -> None:
-    """A line for each row over the number of training networks, the row that others are compared with in front."""
+    """Draw a line for each row over the number of training networks, with the reference row in front."""
     from matplotlib import colormaps
 
     grid = table.grid
     rows = sorted((row.name for row in grid.rows), key=lambda name: -_last(table, name))
     sizes = {column.name: _training_networks(table, column.name) for column in grid.columns}
-    for place, row in enumerate(rows):
-        found = [(sizes[column.name], table.summaries[row, column.name]) for column in grid.columns]
-        drawn = [(size, s) for size, s in found if not math.isnan(s.mean) and not math.isnan(size)]
+    for index, row in enumerate(rows):
+        summaries = [(sizes[column.name], table.summaries[row, column.name]) for column in grid.columns]
+        drawn = [(size, s) for size, s in summaries if not math.isnan(s.mean) and not math.isnan(size)]
         points = sorted(drawn, key=lambda point: point[0])
         front = row == grid.reference_row
         axes.errorbar(
             [size for size, _ in points],
             [s.mean for _, s in points],
             yerr=[0.0 if math.isnan(s.standard_error) else s.standard_error for _, s in points],
-            fmt=_MARKERS[place % len(_MARKERS)] + "-",
-            color="black" if front else colormaps["tab20"](place % 20),
+            fmt=_MARKERS[index % len(_MARKERS)] + "-",
+            color="black" if front else colormaps["tab20"](index % 20),
             linewidth=2.5 if front else 1.2,
             markersize=5,
             capsize=2,
@@ -72,7 +72,7 @@ def _draw_curves(axes, table: Table) -> None:
     axes.set_xscale("log")
     ticks: list[float] = []
     for size in sorted((size for size in sizes.values() if not math.isnan(size)), reverse=True):
-        if not ticks or ticks[-1] > 1.15 * size:  # or their numbers would lie on each other
+        if not ticks or ticks[-1] > 1.15 * size:  # closer numbers would overlap
             ticks.append(size)
     axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
     axes.minorticks_off()
@@ -86,19 +86,19 @@ _MARKERS = "osD^vP"
 
 
 def _training_networks(table: Table, column: str) -> float:
-    """Of a column's cells, in the mean; nan where none is finished."""
-    found = [result.train for (_, name, _), result in table.results.items() if name == column]
-    return sum(found) / len(found) if found else math.nan
+    """Return the mean number of training networks of a column's finished cells; nan if there is none."""
+    counts = [result.train for (_, name, _), result in table.results.items() if name == column]
+    return sum(counts) / len(counts) if counts else math.nan
 
 
 def _last(table: Table, row: str) -> float:
-    """Tau of a row in its last column that has one, by which curves are sorted; others go to the end."""
+    """Return the mean tau of a row in its last column with results, by which curves are sorted; -inf without."""
     means = [table.summaries[row, column.name].mean for column in table.grid.columns]
     return next((mean for mean in reversed(means) if not math.isnan(mean)), -math.inf)
 
 
 def _draw_column(axes, summaries: Sequence[Summary], name: str, offset: float, colour) -> None:
-    """Points and error bars of one column, a line of the picture for each of its rows."""
+    """Draw points and error bars of one column, a line of the figure for each row."""
     style = {"color": colour, "capsize": 2}
     measured = [(line + offset, s) for line, s in enumerate(summaries) if not math.isnan(s.mean)]
     axes.errorbar(
@@ -116,11 +116,11 @@ def _draw_column(axes, summaries: Sequence[Summary], name: str, offset: float, c
 
 
 def _plain(text: str) -> str:
-    """Text as it stands: between two dollar signs matplotlib would read mathematics."""
+    """Escape dollar signs, between which matplotlib reads mathematics."""
     return text.replace("$", r"\$")
 
 
 def _height(table: Table, row: str) -> float:
-    """Mean tau of a row over its columns, by which rows are sorted; rows without any go to the bottom."""
+    """Return the mean tau of a row over its columns, by which rows are sorted; -inf without results."""
     means = [s.mean for (name, _), s in table.summaries.items() if name == row and not math.isnan(s.mean)]
     return sum(means) / len(means) if means else -math.inf

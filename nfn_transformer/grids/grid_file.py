@@ -1,4 +1,4 @@
-"""A grid as a small readable file: rows (models) x columns (settings) x seeds.
+"""File of a grid: rows (models) x columns (settings) x seeds.
 
     title: What the table shows
     about: One or two sentences below it.            (may be left out)
@@ -36,53 +36,67 @@ _FIGURES = ("dots", "curves")
 
 
 class GridError(UserError):
-    """A grid's file is not as it must be."""
+    """A grid's file has an error."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: its name, the command that its cells run (main, xgb, gbm) and its flags."""
+class GridRow:
+    """A row of the table."""
 
     name: str
+    """Name in the table."""
     command: str
+    """Command that its cells run: main, xgb or gbm."""
     flags: Mapping[str, str]
+    """Flags of its cells."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table: its name and its flags."""
+class GridColumn:
+    """A column of the table."""
 
     name: str
+    """Name in the table."""
     flags: Mapping[str, str]
+    """Flags of its cells."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Published mean and standard error; the latter None where none is given."""
+    """A published number."""
 
     mean: float
+    """Mean over seeds."""
     standard_error: float | None
+    """Standard error of the mean; None if not given."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a grid's file says.
-
-    Fields: path of the file; reference_row or reference_column, the name of what the others are compared with;
-    published, (row, column) -> published number; source, where those stand; figure, dots or curves.
-    """
+    """Content of a grid's file."""
 
     path: Path
+    """Path of the file."""
     title: str
+    """Title of the table, in one line."""
     about: str
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    """Sentences below the title."""
+    rows: tuple[GridRow, ...]
+    """Rows in the table's order."""
+    columns: tuple[GridColumn, ...]
+    """Columns in the table's order."""
     seeds: tuple[int, ...]
+    """Seeds of each row and column."""
     reference_row: str | None
+    """GridRow that the others are compared with."""
     reference_column: str | None
+    """GridColumn that the others are compared with."""
     published: Mapping[tuple[str, str], Published]
+    """Published numbers, by row and column."""
     source: str
+    """Source of the published numbers."""
     figure: str = "dots"
+    """Kind of the figure: dots or curves."""
 
 
 def flags_to_argv(flags: Mapping[str, str]) -> list[str]:
@@ -94,7 +108,7 @@ def read_grid(path: Path) -> Grid:
     """Read a grid's file.
 
     Raises:
-        GridError: it is missing, no YAML, or something in it is not as it must be; the message names the key.
+        GridError: the file is missing, no YAML, or a value is wrong; the message names the key.
     """
     values = _read_yaml(path)
     _check_keys(values, _KEYS, str(path))
@@ -102,16 +116,16 @@ def read_grid(path: Path) -> Grid:
         if key not in values:
             raise GridError(f"{path}: missing key '{key}'")
     models = _models(path, values)
-    shared, of_command = _flags(values, f"{path}"), _mapping(values.get("flags_of", {}), f"{path}: flags_of")
+    shared, command_flags = _flags(values, f"{path}"), _mapping(values.get("flags_of", {}), f"{path}: flags_of")
     rows = tuple(
-        _row(entry, models, shared, of_command, f"{path}: rows[{place}]")
-        for place, entry in enumerate(_list(values, "rows", path))
+        _row(entry, models, shared, command_flags, f"{path}: rows[{index}]")
+        for index, entry in enumerate(_list(values, "rows", path))
     )
     columns = tuple(
-        _column(entry, f"{path}: columns[{place}]") for place, entry in enumerate(_list(values, "columns", path))
+        _column(entry, f"{path}: columns[{index}]") for index, entry in enumerate(_list(values, "columns", path))
     )
     commands = {model["command"] for model in models.values()} | {row.command for row in rows}
-    _check_keys(of_command, commands, f"{path}: flags_of")
+    _check_keys(command_flags, commands, f"{path}: flags_of")
     _check_distinct([row.name for row in rows], f"{path}: rows")
     _check_distinct([column.name for column in columns], f"{path}: columns")
     reference_row, reference_column = _references(values, rows, columns, path)
@@ -139,13 +153,13 @@ def _figure(values: Mapping, path: Path) -> str:
 
 
 class _Loader(yaml.BaseLoader):
-    """Builds nothing but text, lists and mappings; of a key that is there twice it does not take the last."""
+    """Loader that builds text, lists and mappings alone, and refuses repeated keys."""
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{twice[0]}' stands there twice", node.start_mark)
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated key '{repeated[0]}'", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -159,21 +173,21 @@ def _read_yaml(path: Path) -> dict:
     return _mapping(values, str(path))
 
 
-def _mapping(value, where: str) -> dict:
+def _mapping(value, context: str) -> dict:
     if not isinstance(value, dict):
-        raise GridError(f"{where}: expected keys with values, got {value!r}")
+        raise GridError(f"{context}: expected keys with values, got {value!r}")
     return value
 
 
-def _check_keys(values: Mapping, known: set[str], where: str) -> None:
+def _check_keys(values: Mapping, known: set[str], context: str) -> None:
     unknown = sorted(set(values) - known)
     if unknown:
-        raise GridError(f"{where}: unknown key '{unknown[0]}'; expected some of {', '.join(sorted(known))}")
+        raise GridError(f"{context}: unknown key '{unknown[0]}'; expected some of {', '.join(sorted(known))}")
 
 
-def _text(value, where: str) -> str:
+def _text(value, context: str) -> str:
     if not isinstance(value, str):
-        raise GridError(f"{where}: expected text, got {value!r}")
+        raise GridError(f"{context}: expected text, got {value!r}")
     return value.strip()
 
 
@@ -183,69 +197,69 @@ def _list(values: Mapping, key: str, path: Path) -> Sequence:
     return values[key]
 
 
-def _flags(values: Mapping, where: str) -> dict[str, str]:
-    flags = _mapping(values.get("flags", {}), f"{where}: flags")
+def _flags(values: Mapping, context: str) -> dict[str, str]:
+    flags = _mapping(values.get("flags", {}), f"{context}: flags")
     for name, value in flags.items():
         if not isinstance(value, str):
-            raise GridError(f"{where}: flags: {name}: expected one value, got {value!r}; quote it if it holds commas")
+            raise GridError(f"{context}: flags: {name}: expected one value, got {value!r}; quote it if it holds commas")
     return flags
 
 
 def _models(path: Path, values: Mapping) -> dict[str, dict]:
     if "models" not in values:
         return {}
-    place = path.parent / _text(values["models"], f"{path}: models")
-    models = _read_yaml(place)
+    models_path = path.parent / _text(values["models"], f"{path}: models")
+    models = _read_yaml(models_path)
     for name, model in models.items():
-        _check_keys(_mapping(model, f"{place}: {name}"), {"command", "flags"}, f"{place}: {name}")
+        _check_keys(_mapping(model, f"{models_path}: {name}"), {"command", "flags"}, f"{models_path}: {name}")
         if "command" not in model:
-            raise GridError(f"{place}: {name}: missing key 'command'")
-        _text(model["command"], f"{place}: {name}: command")
+            raise GridError(f"{models_path}: {name}: missing key 'command'")
+        _text(model["command"], f"{models_path}: {name}: command")
     return models
 
 
-def _row(entry, models: Mapping, shared: Mapping, of_command: Mapping, where: str) -> Row:
-    entry = {"model": entry} if isinstance(entry, str) else _mapping(entry, where)
-    _check_keys(entry, {"name", "model", "command", "flags"}, where)
+def _row(entry, models: Mapping, shared: Mapping, command_flags: Mapping, context: str) -> GridRow:
+    entry = {"model": entry} if isinstance(entry, str) else _mapping(entry, context)
+    _check_keys(entry, {"name", "model", "command", "flags"}, context)
     model = {}
     if "model" in entry:
-        name = _text(entry["model"], f"{where}: model")
+        name = _text(entry["model"], f"{context}: model")
         if name not in models:
-            raise GridError(f"{where}: no model '{name}'; the models are {', '.join(models) or 'none'}")
+            raise GridError(f"{context}: no model '{name}'; the models are {', '.join(models) or 'none'}")
         model = models[name]
-    command = _text(entry.get("command", model.get("command", "")), f"{where}: command")
+    command = _text(entry.get("command", model.get("command", "")), f"{context}: command")
     if not command:
-        raise GridError(f"{where}: expected 'model' or 'command'")
-    name = _text(entry.get("name", entry.get("model", "")), f"{where}: name")
+        raise GridError(f"{context}: expected 'model' or 'command'")
+    name = _text(entry.get("name", entry.get("model", "")), f"{context}: name")
     if not name:
-        raise GridError(f"{where}: missing key 'name'")
-    of_this = _flags({"flags": of_command.get(command, {})}, f"{where}: flags_of")
-    return Row(name, command, {**shared, **of_this, **_flags(model, where), **_flags(entry, where)})
+        raise GridError(f"{context}: missing key 'name'")
+    of_command = _flags({"flags": command_flags.get(command, {})}, f"{context}: flags_of")
+    return GridRow(name, command, {**shared, **of_command, **_flags(model, context), **_flags(entry, context)})
 
 
-def _column(entry, where: str) -> Column:
-    _check_keys(_mapping(entry, where), {"name", "flags"}, where)
+def _column(entry, context: str) -> GridColumn:
+    _check_keys(_mapping(entry, context), {"name", "flags"}, context)
     if "name" not in entry:
-        raise GridError(f"{where}: missing key 'name'")
-    return Column(_text(entry["name"], f"{where}: name"), _flags(entry, where))
+        raise GridError(f"{context}: missing key 'name'")
+    return GridColumn(_text(entry["name"], f"{context}: name"), _flags(entry, context))
 
 
-def _check_distinct(names: Sequence[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise GridError(f"{where}: '{twice[0]}' stands there twice")
+def _check_distinct(names: Sequence[str], context: str) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise GridError(f"{context}: '{repeated[0]}' is repeated")
 
 
-def _seeds(values, where: str) -> tuple[int, ...]:
+def _seeds(values, context: str) -> tuple[int, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.isdecimal() for v in values):
-        raise GridError(f"{where}: expected a list of whole numbers, got {values!r}")
+        raise GridError(f"{context}: expected a list of whole numbers, got {values!r}")
     seeds = tuple(map(int, values))
-    _check_distinct([str(seed) for seed in seeds], where)  # 2 and 02 are one seed
+    _check_distinct([str(seed) for seed in seeds], context)  # 2 and 02 are one seed
     return seeds
 
 
 def _references(
-    values: Mapping, rows: Sequence[Row], columns: Sequence[Column], path: Path
+    values: Mapping, rows: Sequence[GridRow], columns: Sequence[GridColumn], path: Path
 ) -> tuple[str | None, str | None]:
     compare = _mapping(values.get("compare", {}), f"{path}: compare")
     _check_keys(compare, {"rows", "columns"}, f"{path}: compare")
@@ -256,26 +270,26 @@ def _references(
 
 
 def _published(
-    values, rows: Sequence[Row], columns: Sequence[Column], where: str
+    values, rows: Sequence[GridRow], columns: Sequence[GridColumn], context: str
 ) -> tuple[dict[tuple[str, str], Published], str]:
-    _check_keys(_mapping(values, where), {"source", "rows"}, where)
-    found = {}
-    for row, numbers in _mapping(values.get("rows", {}), f"{where}: rows").items():
+    _check_keys(_mapping(values, context), {"source", "rows"}, context)
+    published = {}
+    for row, numbers in _mapping(values.get("rows", {}), f"{context}: rows").items():
         if row not in [known.name for known in rows]:
-            raise GridError(f"{where}: no row '{row}'")
-        for column, text in _mapping(numbers, f"{where}: {row}").items():
+            raise GridError(f"{context}: no row '{row}'")
+        for column, text in _mapping(numbers, f"{context}: {row}").items():
             if column not in [known.name for known in columns]:
-                raise GridError(f"{where}: {row}: no column '{column}'")
-            found[row, column] = _number(text, f"{where}: {row}: {column}")
-    return found, _text(values.get("source", ""), f"{where}: source")
+                raise GridError(f"{context}: {row}: no column '{column}'")
+            published[row, column] = _number(text, f"{context}: {row}: {column}")
+    return published, _text(values.get("source", ""), f"{context}: source")
 
 
-def _number(text, where: str) -> Published:
+def _number(text, context: str) -> Published:
     try:
-        mean, _, error = _text(text, where).replace("±", "+-").partition("+-")
-        found = Published(float(mean), float(error) if error else None)
-        if not all(map(math.isfinite, (found.mean, found.standard_error or 0.0))):
+        mean, _, error = _text(text, context).replace("±", "+-").partition("+-")
+        published = Published(float(mean), float(error) if error else None)
+        if not all(map(math.isfinite, (published.mean, published.standard_error or 0.0))):
             raise ValueError("not finite")
-        return found
+        return published
     except ValueError:
-        raise GridError(f"{where}: expected a number as in 0.905 +- 0.002, got '{text}'") from None
+        raise GridError(f"{context}: expected a number as in 0.905 +- 0.002, got '{text}'") from None

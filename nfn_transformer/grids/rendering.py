@@ -11,7 +11,7 @@ DASH = "\N{EN DASH}"
 
 
 def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
-    """The table, what it means, the comparisons, and what is missing."""
+    """Return the table with its legend, the comparisons, and the list of what is missing."""
     grid = table.grid
     lines = [f"# {grid.title}", "", *([grid.about, ""] if grid.about else []), f"    {command}", ""]
     lines += _markdown_rows(["", *(column.name for column in grid.columns)], _body(table, _markdown_cell))
@@ -57,10 +57,10 @@ def _published(published: Published | None) -> str:
 
 
 def _marks(table: Table, summary: Summary) -> str:
-    found = [f"{summary.seeds} of {len(table.grid.seeds)} seeds"] if summary.seeds < len(table.grid.seeds) else []
-    found += [f"tau undefined in {summary.undefined}"] if summary.undefined else []
-    found += [f"{summary.stopped} stopped early"] if summary.stopped else []
-    return f" [{', '.join(found)}]" if found else ""
+    marks = [f"{summary.seeds} of {len(table.grid.seeds)} seeds"] if summary.seeds < len(table.grid.seeds) else []
+    marks += [f"tau undefined in {summary.undefined}"] if summary.undefined else []
+    marks += [f"{summary.stopped} stopped early"] if summary.stopped else []
+    return f" [{', '.join(marks)}]" if marks else ""
 
 
 def _markdown_cell(table: Table, summary: Summary) -> str:
@@ -92,7 +92,7 @@ def _legend(table: Table) -> list[str]:
 def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
     body = [
         [
-            comparison.place,
+            comparison.within,
             f"{comparison.name} minus {comparison.reference}",
             f"{comparison.difference:+.3f}",
             DASH if math.isnan(comparison.low) else f"[{comparison.low:+.3f}, {comparison.high:+.3f}]",
@@ -105,7 +105,7 @@ def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def latex(table: Table) -> str:
-    """A tabular for a paper; needs the package booktabs."""
+    """Return a LaTeX tabular for a paper, which needs the package booktabs."""
     grid = table.grid
     header = " & ".join(["", *(_latex_text(column.name) for column in grid.columns)])
     body = [" & ".join([_latex_text(row[0]), *row[1:]]) + r" \\" for row in _body(table, _latex_cell)]
@@ -148,7 +148,7 @@ SUMMARY_HEADER = [
 
 
 def summary_rows(table: Table) -> list[list]:
-    """One CSV row for each row and column of the table; what is absent is empty."""
+    """Return a CSV row for each row and column of the table; absent values are empty."""
     rows = []
     for (row, column), s in table.summaries.items():
         published = [None, None] if s.published is None else [s.published.mean, s.published.standard_error]
@@ -165,8 +165,8 @@ CELL_HEADER = [
 
 
 def cell_rows(table: Table) -> list[list]:
-    """One CSV row for each finished cell."""
-    return [[*place, *(_blank(value) for value in _values(result))] for place, result in table.results.items()]
+    """Return a CSV row for each finished cell."""
+    return [[*cell, *(_blank(value) for value in _values(result))] for cell, result in table.results.items()]
 
 
 def _values(result: CellResult) -> list:

@@ -1,4 +1,4 @@
-"""From the results of cells to a table: mean and standard error over seeds, and paired comparisons."""
+"""Table of a grid's results: mean and standard error over seeds, and paired comparisons."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,103 +15,113 @@ Results = Mapping[tuple[str, str, int], CellResult]
 
 @dataclass(frozen=True)
 class Summary:
-    """Kendall's tau of one row and column over seeds.
-
-    Fields: mean and standard_error, nan where they are not defined (the error of one seed is not); seeds, how many are
-    finished; undefined, how many of those have no tau and are left out; stopped, how many trainings ended early;
-    published, the number in the literature; best, whether it is to be shown as the best of its column.
-    """
+    """Kendall's tau of one row and column over seeds."""
 
     mean: float
+    """Mean; nan without a tau."""
     standard_error: float
+    """Standard error of the mean; nan with fewer than two taus."""
     seeds: int
+    """Number of finished seeds."""
     undefined: int
+    """Number of finished seeds whose tau is undefined; they are left out of the mean."""
     stopped: int
+    """Number of trainings that ended early."""
     published: Published | None
+    """Number in the literature."""
     best: bool = False
+    """Whether the mean is shown as the best of its column."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of two rows in a column, or of two columns in a row, over the seeds that both have.
+    """A paired comparison of two rows in a column, or of two columns in a row, over the seeds that both have."""
 
-    Fields: place, the column or row; name and reference, what is compared; difference, mean tau of `name` minus that
-    of `reference`; low and high, its 95 % interval; p, of no difference; wins, in how many of the seeds it is above 0.
-    """
-
-    place: str
+    within: str
+    """Name of the column or row in which others are compared."""
     name: str
+    """Name of the row or column."""
     reference: str
+    """Name of the row or column that it is compared with."""
     difference: float
+    """Mean tau of `name` minus that of `reference`."""
     low: float
+    """Lower end of the difference's 95 % interval."""
     high: float
+    """Upper end of the difference's 95 % interval."""
     p: float
+    """Probability of such a difference if there is none."""
     wins: int
+    """Number of seeds with a positive difference."""
     seeds: int
+    """Number of seeds that both have."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Everything that a grid's report shows."""
+    """All that a grid's report shows."""
 
     grid: Grid
+    """The grid."""
     results: Results
+    """Results of the finished cells, by row, column and seed."""
     summaries: Mapping[tuple[str, str], Summary]
+    """Summaries, by row and column."""
     comparisons: Sequence[Comparison]
+    """Comparisons that the grid asks for."""
 
 
 def build_table(grid: Grid, results: Results) -> Table:
-    """Summaries of all rows and columns, and the comparisons that the grid asks for."""
+    """Summarize all rows and columns, and compare those that the grid asks for."""
     summaries = {}
     for column in grid.columns:
-        of_column = {row.name: _summary(grid, results, row.name, column.name) for row in grid.rows}
-        complete = [s.mean for s in of_column.values() if s.seeds == len(grid.seeds) and not s.undefined]
-        for row, found in of_column.items():
-            # A mean over fewer seeds is no rival of one over all.
-            full = found.seeds == len(grid.seeds) and not found.undefined
-            best = full and len(of_column) > 1 and f"{found.mean:.3f}" == f"{max(complete):.3f}"
-            summaries[row, column.name] = replace(found, best=best)
+        by_row = {row.name: _summary(grid, results, row.name, column.name) for row in grid.rows}
+        # A mean over fewer seeds is no rival of one over all.
+        rivals = {row: s.mean for row, s in by_row.items() if s.seeds == len(grid.seeds) and not s.undefined}
+        for row, summary in by_row.items():
+            is_best = row in rivals and len(by_row) > 1 and f"{summary.mean:.3f}" == f"{max(rivals.values()):.3f}"
+            summaries[row, column.name] = replace(summary, best=is_best)
     return Table(grid, results, summaries, list(_comparisons(grid, results)))
 
 
 def _summary(grid: Grid, results: Results, row: str, column: str) -> Summary:
-    found = [results[row, column, seed] for seed in grid.seeds if (row, column, seed) in results]
-    taus = [result.tau for result in found if not math.isnan(result.tau)]
+    finished = [results[row, column, seed] for seed in grid.seeds if (row, column, seed) in results]
+    taus = [result.tau for result in finished if not math.isnan(result.tau)]
     return Summary(
         mean=float(np.mean(taus)) if taus else math.nan,
         standard_error=float(np.std(taus, ddof=1) / math.sqrt(len(taus))) if len(taus) > 1 else math.nan,
-        seeds=len(found),
-        undefined=len(found) - len(taus),
-        stopped=sum(result.status != "complete" for result in found),
+        seeds=len(finished),
+        undefined=len(finished) - len(taus),
+        stopped=sum(result.status != "complete" for result in finished),
         published=grid.published.get((row, column)),
     )
 
 
 def _comparisons(grid: Grid, results: Results) -> Iterator[Comparison]:
-    """Rows with the reference row in each column, then columns with the reference column in each row."""
+    """Compare rows with the reference row in each column, then columns with the reference column in each row."""
     rows, columns = ([entry.name for entry in entries] for entries in (grid.rows, grid.columns))
-    places = [
+    pairings = [
         (column, row, grid.reference_row, (row, column), (grid.reference_row, column))
         for column in columns
         for row in rows
         if grid.reference_row not in (None, row)
     ]
-    places += [
+    pairings += [
         (row, column, grid.reference_column, (row, column), (row, grid.reference_column))
         for row in rows
         for column in columns
         if grid.reference_column not in (None, column)
     ]
-    for place, name, reference, one, other in places:
+    for within, name, reference, one, other in pairings:
         pairs = [(results.get((*one, seed)), results.get((*other, seed))) for seed in grid.seeds]
-        if comparison := _compare(place, name, reference, pairs):
+        if comparison := _compare(within, name, reference, pairs):
             yield comparison
 
 
 def _compare(
-    place: str, name: str, reference: str, pairs: Sequence[tuple[CellResult | None, CellResult | None]]
+    within: str, name: str, reference: str, pairs: Sequence[tuple[CellResult | None, CellResult | None]]
 ) -> Comparison | None:
-    """None where no seed has both."""
+    """Compare two rows or columns; None if no seed has both."""
     both = [(a, b) for a, b in pairs if a and b and not math.isnan(a.tau) and not math.isnan(b.tau)]
     if not both:
         return None
@@ -119,22 +129,22 @@ def _compare(
     share = float(np.mean([a.test / a.train for a, _ in both]))
     low, high, p = corrected_interval(differences, share)
     wins = int((differences > 0).sum())
-    return Comparison(place, name, reference, float(differences.mean()), low, high, p, wins, len(both))
+    return Comparison(within, name, reference, float(differences.mean()), low, high, p, wins, len(both))
 
 
 def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[float, float, float]:
-    """The 95 % interval of a mean difference over splits of one data set, and p of no difference.
+    """Return the 95 % interval of a mean difference over splits of one data set, and p of no difference.
 
     Splits of one data set share most of their networks, so their differences are not independent: the corrected
     resampled t-test (Nadeau and Bengio 2003, "Inference for the generalization error", section 4) takes the variance of
     the mean as (1/n + test/train) times that of the n differences.
 
     Args:
-        differences: [n], one for each split.
+        differences: [n], one per split.
         test_share: test networks divided by training networks.
 
     Returns:
-        low, high, p: nan where there are fewer than two splits, or all differences are equal.
+        low, high, p: nan with fewer than two splits, or if all differences are equal.
     """
     n = len(differences)
     if n < 2:

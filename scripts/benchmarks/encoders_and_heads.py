@@ -25,7 +25,7 @@ from two_ways import TRAINING_STEP, OurWay
 from nfn_transformer import main as training
 from nfn_transformer.cli.arguments import number_in, positive_int
 from nfn_transformer.cli.program import run_command
-from nfn_transformer.grids.grid_file import Row, flags_to_argv, read_grid
+from nfn_transformer.grids.grid_file import GridRow, flags_to_argv, read_grid
 from nfn_transformer.models.config import ModelConfig
 
 GRID = Path(__file__).parents[1] / "tables/encoders_and_heads.yaml"
@@ -71,7 +71,7 @@ def _even(text: str) -> int:
     return value
 
 
-def _model(row: Row) -> ModelConfig:
+def _model(row: GridRow) -> ModelConfig:
     """What main.py makes of a row's flags."""
     return training.model_config(training.build_parser().parse_args(flags_to_argv(row.flags)))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nfn_transformer.grids.cells import CellResult
-from nfn_transformer.grids.grid_file import Column, Grid, Published, Row
+from nfn_transformer.grids.grid_file import Grid, GridColumn, GridRow, Published
 
 
 def grid(
@@ -22,8 +22,8 @@ def grid(
         path=Path("grid.yaml"),
         title=texts.get("title", "A table"),
         about=texts.get("about", "About it."),
-        rows=tuple(Row(name, "main", {}) for name in rows.split()),
-        columns=tuple(Column(name, {}) for name in columns.split()),
+        rows=tuple(GridRow(name, "main", {}) for name in rows.split()),
+        columns=tuple(GridColumn(name, {}) for name in columns.split()),
         seeds=seeds,
         reference_row=reference_row,
         reference_column=reference_column,

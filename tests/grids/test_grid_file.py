@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_readme import COMMANDS as PUBLISHED_COMMANDS
 
-from nfn_transformer.grids.grid_file import Column, Grid, GridError, Published, Row, flags_to_argv, read_grid
+from nfn_transformer.grids.grid_file import Grid, GridColumn, GridError, GridRow, Published, flags_to_argv, read_grid
 from nfn_transformer.reproduce import COMMANDS
 from nfn_transformer.trees.config import (
     LIGHTGBM_BOOSTING,
@@ -71,12 +71,12 @@ def test_a_full_grid(tmp_path):
         title="A grid",
         about="Two lines.",
         rows=(
-            Row("Net", "main", {**of_main, "epochs": "7"}),
-            Row("Net without", "main", {**of_main, "emb_mode": "no", "epochs": "9"}),
-            Row("Trees", "xgb", {**shared, "lr": "0.3", "wd": "0.3", "epochs": "3", "model": "dart"}),
-            Row("By hand", "gbm", {**shared, "lr": "0.3", "wd": "0.3", "epochs": "3", "model": "rf"}),
+            GridRow("Net", "main", {**of_main, "epochs": "7"}),
+            GridRow("Net without", "main", {**of_main, "emb_mode": "no", "epochs": "9"}),
+            GridRow("Trees", "xgb", {**shared, "lr": "0.3", "wd": "0.3", "epochs": "3", "model": "dart"}),
+            GridRow("By hand", "gbm", {**shared, "lr": "0.3", "wd": "0.3", "epochs": "3", "model": "rf"}),
         ),
-        columns=(Column("all", {"cut_off": "0"}), Column("20 %", {"cut_off": "0.2"})),
+        columns=(GridColumn("all", {"cut_off": "0"}), GridColumn("20 %", {"cut_off": "0.2"})),
         seeds=(3, 1, 2),
         reference_row="Net",
         reference_column="all",
@@ -98,7 +98,7 @@ def test_what_may_be_left_out(tmp_path):
     grid = read_grid(write(tmp_path, text))
     assert (grid.about, grid.source, grid.published) == ("", "", {})
     assert (grid.reference_row, grid.reference_column) == (None, None)
-    assert (grid.rows, grid.columns) == ((Row("r", "main", {}),), (Column("c", {}),))
+    assert (grid.rows, grid.columns) == ((GridRow("r", "main", {}),), (GridColumn("c", {}),))
 
 
 @pytest.mark.parametrize(
@@ -118,22 +118,22 @@ def test_what_may_be_left_out(tmp_path):
         (
             "seeds: [3, 1, 02]",
             "seeds: [4]\nseeds: [5]",
-            "grid.yaml: cannot be read as YAML: key 'seeds' stands there twice",
+            "grid.yaml: cannot be read as YAML: repeated key 'seeds'",
         ),
-        ("seeds: [3, 1, 02]", "seeds: [4, 4]", "grid.yaml: seeds: '4' stands there twice"),
-        ("seeds: [3, 1, 02]", "seeds: [2, 02]", "grid.yaml: seeds: '2' stands there twice"),
+        ("seeds: [3, 1, 02]", "seeds: [4, 4]", "grid.yaml: seeds: '4' is repeated"),
+        ("seeds: [3, 1, 02]", "seeds: [2, 02]", "grid.yaml: seeds: '2' is repeated"),
         ("about:", "abuot:", "grid.yaml: unknown key 'abuot'; expected some of about, columns, compare, "),
         ("models: models.yaml", "models: other.yaml", "other.yaml: no such file"),
         ("models: models.yaml", "", "grid.yaml: rows[0]: no model 'Net'; the models are none"),
         ("  - Trees", "  - Tres", "grid.yaml: rows[2]: no model 'Tres'; the models are Net, Trees"),
-        ("  - Trees", "  - Net", "grid.yaml: rows: 'Net' stands there twice"),
+        ("  - Trees", "  - Net", "grid.yaml: rows: 'Net' is repeated"),
         ("  - Trees", "  - [Net]", "grid.yaml: rows[2]: expected keys with values, got ['Net']"),
         ("  - Trees", "  - {name: Trees}", "grid.yaml: rows[2]: expected 'model' or 'command'"),
         ("  - Trees", "  - {command: xgb}", "grid.yaml: rows[2]: missing key 'name'"),
         ("  - Trees", "  - {model: Trees, flag: {}}", "grid.yaml: rows[2]: unknown key 'flag'"),
         ("model: rf}", "model: [rf]}", "grid.yaml: rows[3]: flags: model: expected one value, got ['rf']; quote it"),
         ("{model: rf}", "rf", "grid.yaml: rows[3]: flags: expected keys with values, got 'rf'"),
-        ("name: 20 %", "name: all", "grid.yaml: columns: 'all' stands there twice"),
+        ("name: 20 %", "name: all", "grid.yaml: columns: 'all' is repeated"),
         ("name: 20 %, ", "", "grid.yaml: columns[1]: missing key 'name'"),
         ("{cut_off: 0.2}", "{cut_off: {a: b}}", "grid.yaml: columns[1]: flags: cut_off: expected one value"),
         ("lr: 0.3,", "lr: [1, 2],", "grid.yaml: flags: lr: expected one value, got ['1', '2']; quote it"),
@@ -195,17 +195,17 @@ def test_tags_build_nothing(tmp_path):
     assert not planted.exists()
 
 
-def words(row: Row, column: Column) -> list[str]:
+def words(row: GridRow, column: GridColumn) -> list[str]:
     """What a cell's command is told, apart from its seed, device and place."""
     return flags_to_argv({**row.flags, **column.flags})
 
 
-def config(row: Row, column: Column):
+def config(row: GridRow, column: GridColumn):
     command = COMMANDS[row.command]
     return command.run_config(command.build_parser().parse_args(words(row, column)))
 
 
-def place(row: str, column: str, grid: Grid) -> tuple[Row, Column]:
+def place(row: str, column: str, grid: Grid) -> tuple[GridRow, GridColumn]:
     (found,) = [entry for entry in grid.rows if entry.name == row]
     (setting,) = [entry for entry in grid.columns if entry.name == column]
     return found, setting

@@ -116,7 +116,7 @@ def test_rows_are_compared_over_the_seeds_that_both_have():
     taus = {("A", "all"): [0.5, 0.6, 0.7, NAN, 0.9], ("B", "all"): [0.4, 0.7, None, 0.1, 0.5]}
     table = build_table(grid(seeds=(1, 2, 3, 4, 5), reference_row="B"), results(taus, train=42, test=9))
     (comparison,) = table.comparisons
-    assert (comparison.place, comparison.name, comparison.reference) == ("all", "A", "B")
+    assert (comparison.within, comparison.name, comparison.reference) == ("all", "A", "B")
     assert (comparison.seeds, comparison.wins) == (3, 2)  # seeds 1, 2 and 5
     differences = np.array([0.1, -0.1, 0.4])
     assert comparison.difference == pytest.approx(differences.mean())
@@ -127,7 +127,7 @@ def test_rows_are_compared_over_the_seeds_that_both_have():
 def test_columns_are_compared_within_a_row():
     taus = {("A", "x"): [0.5, 0.6, 0.7], ("A", "y"): [0.4, 0.4, 0.6], ("B", "x"): [0.1] * 3, ("B", "y"): [0.2] * 3}
     table = build_table(grid(columns="x y", reference_column="x"), results(taus))
-    found = [(c.place, c.name, c.reference, round(c.difference, 6), c.wins) for c in table.comparisons]
+    found = [(c.within, c.name, c.reference, round(c.difference, 6), c.wins) for c in table.comparisons]
     assert found == [("A", "y", "x", pytest.approx(-0.133333), 0), ("B", "y", "x", pytest.approx(0.1), 3)]
 
 
