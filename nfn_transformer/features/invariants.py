@@ -1,30 +1,36 @@
-"""Whole networks to numbers that no element of the complete group changes (`groups.complete`).
+"""Invariants of whole networks: numbers that no element of the complete group changes (`groups.complete`).
 
 Fixed synthetic signals go through the network's own layers, in a canonical form that is free of scales and shifts
-(`features.propagation`); no image or text of the task is needed. What becomes of them are invariants, a row for each
-block and one for the rest.
+(`features.propagation`); no image or text of the task is needed. Their invariants are a row for each block and one for
+the rest.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.features.probes import PROBES, TEXT_TOKENS, families, probe_tokens
+from nfn_transformer.features.probes import PROBES, TEXT_TOKENS, family_names, probe_tokens
 from nfn_transformer.features.propagation import (
-    BLOCK_INVARIANTS,
-    CLASSIFIER_INVARIANTS,
-    SIGNAL_INVARIANTS,
+    NamedNumbers,
     block_invariants,
     classifier_invariants,
-    normalised,
+    normalize,
+    prefixed,
     signal_invariants,
 )
-from nfn_transformer.weights.containers import TensorTree, TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.containers import (
+    BlockWeights,
+    FeedForwardWeights,
+    TensorTree,
+    TransformerWeights,
+    weight_shapes,
+)
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
-# As many networks are read at once as need so many numbers for their signals.
+# Networks are read together up to this count of numbers in their signals.
 _NUMBERS_AT_ONCE = 1 << 26
 # Invariants are of the order of 1, or logarithms.
 _FARTHEST = 1e3
@@ -32,26 +38,43 @@ _FARTHEST = 1e3
 
 @dataclass(frozen=True)
 class Invariants(TensorTree):
-    """Of b networks: blocks [b, L, F BLOCK_INVARIANTS] and rest [b, F (SIGNAL_INVARIANTS + CLASSIFIER_INVARIANTS)],
-    with F families of probes."""
+    """Invariants of b networks of L blocks."""
 
     blocks: Tensor
+    """[b, L, numbers], named by `block_invariant_names`."""
     rest: Tensor
+    """[b, numbers], named by `rest_invariant_names`."""
 
 
-def invariants_of_block(spec: TransformerSpec) -> int:
-    """How many numbers `read_invariants` gives for each block of networks of a spec."""
-    return families(spec) * BLOCK_INVARIANTS
+def invariant_names(spec: TransformerSpec) -> list[str]:
+    """Return the names of all invariants of a network, block by block and then the rest, as trees read them."""
+    blocks = [f"block{index}.{name}" for index in range(len(spec.blocks)) for name in block_invariant_names(spec)]
+    return [*blocks, *rest_invariant_names(spec)]
 
 
-def invariants_of_rest(spec: TransformerSpec) -> int:
-    """How many numbers `read_invariants` gives for what is not in the blocks of networks of a spec."""
-    return families(spec) * (SIGNAL_INVARIANTS + CLASSIFIER_INVARIANTS)
+def block_invariant_names(spec: TransformerSpec) -> list[str]:
+    """Return the names of the invariants of each block of networks of a spec."""
+    return [f"{family}.{name}" for family in family_names(spec) for name in _names()[0]]
+
+
+def rest_invariant_names(spec: TransformerSpec) -> list[str]:
+    """Return the names of the invariants that belong to no block, of networks of a spec."""
+    return [f"{family}.{name}" for family in family_names(spec) for name in _names()[1]]
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[list[str], list[str]]:
+    """Return the names of one family's invariants, of a block and of the rest: those of the smallest network."""
+    block, classifier = BlockSpec(1, 1, 1, 1, 1), FeedForwardSpec((1, 1, 1))
+    one = {name: torch.zeros(1, 1, *shape) for name, shape in weight_shapes(block).items()}
+    first, second, bias, last = (torch.zeros(1, 1, *shape) for shape in weight_shapes(classifier).values())
+    network = TransformerWeights((BlockWeights(**one),), FeedForwardWeights((first, second), (bias, last)))
+    blocks, rest = _named_invariants(torch.zeros(1, 1, 1, 1), network)
+    return list(blocks[0]), list(rest)
 
 
 def check_has_invariants(spec: TransformerSpec) -> None:
-    """Raise SpecError where networks have no blocks, parts of several widths D, or a classifier that has not two
-    layers."""
+    """Raise SpecError unless networks have blocks, parts of one width D, and a classifier of two layers."""
     if spec.classifier.layers != 2 or not spec.blocks or len(set(spec.widths)) > 1:
         listed = ", ".join(map(str, spec.widths))
         raise SpecError(
@@ -61,8 +84,10 @@ def check_has_invariants(spec: TransformerSpec) -> None:
 
 
 def has_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
-    """Whether networks of `other` have invariants that mean the same as those of `spec`, however many blocks they have:
-    both have an embedding, or neither."""
+    """Return if the invariants of networks of `other` mean the same as those of `spec`, for any number of blocks.
+
+    They do if both have an embedding, or neither.
+    """
     try:
         check_has_invariants(other)
     except SpecError:
@@ -72,7 +97,7 @@ def has_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
 
 @torch.no_grad()
 def read_invariants(weights: TransformerWeights) -> Invariants:
-    """The invariants of b networks, weights of one channel.
+    """Return the invariants of b networks from their weights of one channel.
 
     Raises:
         SpecError: see `check_has_invariants`.
@@ -91,22 +116,29 @@ def _networks_at_once(spec: TransformerSpec) -> int:
 
 
 def _read(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:
-    found = [_of_family(normalised(tokens), weights) for tokens in probe_tokens(weights, spec)]
-    return Invariants(
-        torch.cat([family.blocks for family in found], dim=2), torch.cat([family.rest for family in found], dim=1)
-    )
+    """Return the invariants of as many networks as fit at once."""
+    blocks, rest = [], []
+    for tokens in probe_tokens(weights, spec):
+        of_blocks, of_rest = _named_invariants(normalize(tokens), weights)
+        blocks.append(torch.stack([_stack(named) for named in of_blocks], dim=1))
+        rest.append(_stack(of_rest))
+    return Invariants(torch.cat(blocks, dim=2), torch.cat(rest, dim=1))
 
 
-def _of_family(signal: Tensor, weights: TransformerWeights) -> Invariants:
+def _named_invariants(signal: Tensor, weights: TransformerWeights) -> tuple[list[NamedNumbers], NamedNumbers]:
+    """Return the invariants of each block and of the rest for one family's signal [b or 1, n, tokens, D]."""
     signal = signal.expand(weights.batch, *signal.shape[1:])
     entering, blocks = signal_invariants(signal), []
     for block in weights.blocks:
-        signal, numbers = block_invariants(signal, block)
-        blocks.append(numbers)
-    rest = torch.cat([entering, classifier_invariants(signal, weights.classifier)], dim=1)
-    return Invariants(torch.stack(blocks, dim=1), rest).map(_finite)
+        signal, named = block_invariants(signal, block)
+        blocks.append(named)
+    answers = classifier_invariants(signal, weights.classifier)
+    return blocks, {**prefixed("entering", entering), **prefixed("classifier", answers)}
 
 
-def _finite(numbers: Tensor) -> Tensor:
-    """Weights may be finite and what they make of a signal may not: one such network must not spoil all scales."""
-    return numbers.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)
+def _stack(named: NamedNumbers) -> Tensor:
+    """Return named numbers [b] side by side, [b, numbers].
+
+    Weights may be finite and their signals not: one such network must not spoil all scales.
+    """
+    return torch.stack(list(named.values()), dim=1).nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)

@@ -1,6 +1,6 @@
 """Synthetic inputs for networks of a spec: the same ones for every network, made of random numbers and of no data.
 
-A network's answers to them tell what its weights do to signals, and no symmetry of the weights changes them.
+No symmetry of a network's weights changes its answers to these inputs.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ from nfn_transformer.weights.forward import embed_patches, embed_words, patches
 from nfn_transformer.weights.spec import EmbeddingSpec, TransformerSpec
 
 PROBES = 48
-"""Inputs of a family."""
+"""Inputs in a family."""
 
 # Smooth random images: cells of the coarse grid of normal numbers, the level that parts dark from bright, sharpness.
 _BLOBS = ((4, 0.3, 3.0), (5, 0.6, 8.0), (7, 0.6, 8.0))
@@ -24,45 +24,47 @@ TEXT_TOKENS, _WORDS, _FILLED = 16, 200, (1.0, 0.6, 0.3)
 
 
 def probe_tokens(weights: TransformerWeights, spec: TransformerSpec) -> list[Tensor]:
-    """What networks make of each family of probes before their first block: [b or 1, PROBES, tokens, D] each."""
+    """Return the embedded tokens [b or 1, PROBES, tokens, D] of each family of probes."""
     like = weights.blocks[0].W_A
-    if weights.embedding is None:
+    if weights.embedding is None or spec.embedding is None:
         texts = _texts(spec.blocks[0].width)
         return [embed_words(family.to(like))[None] for family in texts]
     images = (patches(family.to(like)[None], spec.embedding.patch) for family in _images(spec.embedding))
     return [embed_patches(tokens, weights.embedding) for tokens in images]
 
 
-def families(spec: TransformerSpec) -> int:
-    """How many families there are."""
-    return len(_FILLED) if spec.embedding is None else len(_BLOBS) + 1
+def family_names(spec: TransformerSpec) -> list[str]:
+    """Return the name of each family: blobs by their cells, and noise; texts by the percentage that is words."""
+    if spec.embedding is None:
+        return [f"texts{round(100 * share)}" for share in _FILLED]
+    return [*(f"blobs{cells}" for cells, *_ in _BLOBS), "noise"]
 
 
 @lru_cache(maxsize=4)
 def _images(spec: EmbeddingSpec) -> list[Tensor]:
-    """Families of images [PROBES, channels, height, width] in [-1, 1]: smooth blobs of several sizes, and noise."""
-    # A spec does not tell how tokens lie: as near to a square as their number allows.
+    """Return families of images [PROBES, channels, height, width] in [-1, 1]: blobs of several sizes, and noise."""
+    # The spec leaves open how tokens lie: as near to a square as their number allows.
     rows = max(count for count in range(1, int(spec.tokens**0.5) + 1) if spec.tokens % count == 0)
     size = (rows * spec.patch[0], spec.tokens // rows * spec.patch[1])
-    found = []
+    blobs = []
     for cells, level, sharpness in _BLOBS:
         coarse = torch.randn(PROBES, spec.channels, cells, cells, generator=make_generator(0, "probes", cells))
         smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
-        found.append(torch.tanh(sharpness * (smooth - level)))
+        blobs.append(torch.tanh(sharpness * (smooth - level)))
     noise = torch.rand(PROBES, spec.channels, *size, generator=make_generator(0, "probes", "noise"))
-    return [*found, 2 * noise - 1]
+    return [*blobs, 2 * noise - 1]
 
 
 @lru_cache(maxsize=4)
 def _texts(width: int) -> list[Tensor]:
-    """Families of texts [PROBES, tokens, D]: vectors of words, frequent ones more often, and more or less padding."""
+    """Return families of texts [PROBES, tokens, D]: word vectors, frequent ones more often, and padding."""
     generator = make_generator(0, "probes", "texts")
     vectors = torch.randn(_WORDS, width, generator=generator)
     frequencies = 1 / torch.arange(1.0, _WORDS + 1)
-    found = []
+    families = []
     for share in _FILLED:
-        words = torch.multinomial(frequencies, PROBES * TEXT_TOKENS, replacement=True, generator=generator)
-        texts = vectors[words].view(PROBES, TEXT_TOKENS, width)
+        indices = torch.multinomial(frequencies, PROBES * TEXT_TOKENS, replacement=True, generator=generator)
+        texts = vectors[indices].view(PROBES, TEXT_TOKENS, width)
         texts[:, max(1, round(share * TEXT_TOKENS)) :] = 0
-        found.append(texts)
-    return found
+        families.append(texts)
+    return families

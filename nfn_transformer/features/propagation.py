@@ -1,4 +1,4 @@
-"""Invariants of what a network's weights do to signals: numbers that no element of the complete group changes.
+"""Named invariants of signals that pass a network: numbers that no element of the complete group changes.
 
 Between two blocks a signal is a tensor [b, n, tokens, D], normalised over D as the networks' LayerNorms do, but without
 their epsilon. An element g of the complete group (`groups.complete`) turns its coordinates by the orthogonal R_B
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 
-SIGNAL_INVARIANTS, NEURON_INVARIANTS = 6, 6
-BLOCK_INVARIANTS = 3 * 3 + 1 + 2 * SIGNAL_INVARIANTS + NEURON_INVARIANTS
-CLASSIFIER_INVARIANTS = NEURON_INVARIANTS + 13
-"""How many numbers the functions below give for a network and a family of signals."""
+NamedNumbers = dict[str, Tensor]
+"""Name -> numbers [b] of b networks."""
 
 # Against a division by zero or its logarithm: all that is compared with it is of the order of 1.
 _SMALL = 1e-6
@@ -31,8 +29,8 @@ _LARGE = 1e3
 _DECIMALS = 9
 
 
-def normalised(signal: Tensor) -> Tensor:
-    """Mean 0 and mean square 1 along the last dimension; zero where the deviation is below 1e-6.
+def normalize(signal: Tensor) -> Tensor:
+    """Return the signal with mean 0 and mean square 1 along the last dimension; zero if its deviation is below 1e-6.
 
     There alone the scales c_O and c_B of the complete group count, as they do for the networks' own epsilon.
     """
@@ -41,8 +39,8 @@ def normalised(signal: Tensor) -> Tensor:
     return torch.where(deviation > _NONE, centred / deviation.clamp(min=_NONE), 0.0)
 
 
-def signal_invariants(signal: Tensor) -> Tensor:
-    """How a signal [b, n, tokens, D] spreads: [b, SIGNAL_INVARIANTS].
+def signal_invariants(signal: Tensor) -> NamedNumbers:
+    """Return how a signal [b, n, tokens, D] spreads.
 
     Logarithms of the shares of its energy that are common to all inputs and tokens, that differ between inputs, between
     tokens, and neither; of the effective number of directions of the signal and of the inputs' means.
@@ -52,15 +50,14 @@ def signal_invariants(signal: Tensor) -> Tensor:
     rest = signal - inputs[:, :, None] - tokens[:, None] + mean[:, None, None]
     energy = _energy(signal).mean((1, 2)) + _SMALL
     between_inputs, between_tokens = inputs - mean[:, None], tokens - mean[:, None]
-    varying = (_energy(between_inputs).mean(1), _energy(between_tokens).mean(1), _energy(rest).mean((1, 2)))
-    return torch.stack(
-        [
-            *(torch.log(share / energy + _SMALL) for share in (_energy(mean), *varying)),
-            torch.log(_directions((signal - mean[:, None, None]).flatten(1, 2)) + 1e-3),
-            torch.log(_directions(between_inputs) + 1e-3),
-        ],
-        dim=1,
-    )
+    return {
+        "common_share": torch.log(_energy(mean) / energy + _SMALL),
+        "input_share": torch.log(_energy(between_inputs).mean(1) / energy + _SMALL),
+        "token_share": torch.log(_energy(between_tokens).mean(1) / energy + _SMALL),
+        "other_share": torch.log(_energy(rest).mean((1, 2)) / energy + _SMALL),
+        "directions": torch.log(_directions((signal - mean[:, None, None]).flatten(1, 2)) + 1e-3),
+        "input_directions": torch.log(_directions(between_inputs) + 1e-3),
+    }
 
 
 def _energy(signal: Tensor) -> Tensor:
@@ -75,8 +72,8 @@ def _directions(vectors: Tensor) -> Tensor:
     return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
 
 
-def neuron_invariants(preactivations: Tensor) -> Tensor:
-    """How often hidden neurons are active: [b, 6] of [b, m, neurons].
+def neuron_invariants(preactivations: Tensor) -> NamedNumbers:
+    """Return how often hidden neurons are active, from preactivations [b, m, neurons] of m inputs.
 
     Mean and deviation over neurons of their rates; the shares that never and that always are; the mean entropy of a
     neuron's being active; the deviation over inputs of how many are.
@@ -84,27 +81,32 @@ def neuron_invariants(preactivations: Tensor) -> Tensor:
     active = (preactivations > _DEAD).to(preactivations.dtype)
     rate = active.mean(1)
     entropy = -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate))
-    never, always = (rate == 0).to(rate.dtype), (rate == 1).to(rate.dtype)
-    summed = [rate.mean(1), _deviation(rate, 1), never.mean(1), always.mean(1), entropy.mean(1)]
-    return torch.stack([*summed, _deviation(active.mean(2), 1)], dim=1)
+    return {
+        "rate_mean": rate.mean(1),
+        "rate_deviation": _deviation(rate, 1),
+        "never_active": (rate == 0).to(rate.dtype).mean(1),
+        "always_active": (rate == 1).to(rate.dtype).mean(1),
+        "entropy": entropy.mean(1),
+        "input_deviation": _deviation(active.mean(2), 1),
+    }
 
 
 def _deviation(values: Tensor, dim: int) -> Tensor:
     return values.std(dim, correction=0)
 
 
-def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tensor]:
-    """The signal after an encoder block, and invariants of what happened in it.
+def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, NamedNumbers]:
+    """Return the signal after an encoder block, and the invariants of its way through the block.
 
     Args:
         signal: normalised, [b, n, tokens, D].
         block: weights of one channel.
 
     Returns:
-        The normalised signal [b, n, tokens, D], and numbers [b, BLOCK_INVARIANTS]: how sharp the heads' attention is,
-        how even over the tokens, and how wide its scores spread, each as mean, least and most over the heads; the share
-        of the head that contributes most; then what becomes of the signal after the attention, in the neurons and after
-        them.
+        The normalised signal [b, n, tokens, D], and invariants: the entropy of the heads' attention, the entropy of its
+        mean over inputs and tokens, and the logarithmic deviation of its scores, each as mean, least and most over the
+        heads; the share of the head that contributes most; then those of the signal after the attention, in the neurons
+        and after the block.
     """
     W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
     queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, _without_mean(W, -2)) for W in (W_Q, W_K, W_V))
@@ -113,26 +115,32 @@ def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, Tenso
     by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, _without_mean(W_O, -1))
     power = _energy(by_head).mean((2, 3))  # [b, h]
     total = power.sum(1)
-    attended = normalised(by_head.sum(1))
+    attended = normalize(by_head.sum(1))
     hidden = torch.einsum("bntd,bda->bnta", attended, _without_mean(block.W_A.squeeze(1), -2)) + block.b_A[:, :, None]
     W_B, b_B = _without_mean(block.W_B.squeeze(1), -1), _without_mean(block.b_B, -1)
-    after = normalised(torch.einsum("bnta,bad->bntd", hidden.relu(), W_B) + b_B[:, :, None])
+    after = normalize(torch.einsum("bnta,bad->bntd", hidden.relu(), W_B) + b_B[:, :, None])
     longest = math.log(max(2, attention.shape[-1]))
-    sharpness = _entropy(attention).mean((1, 3)) / longest
-    evenness = _entropy(attention.mean((1, 3))) / longest
-    spread = torch.log(_deviation(scores, -1).mean((1, 3)) + _SMALL)
-    found = [
-        *(_over_heads(numbers) for numbers in (sharpness, evenness, spread)),
-        torch.where(total > _NONE**2, power.amax(1) / total.clamp(min=_NONE**2), 0.0)[:, None],
-        signal_invariants(attended),
-        neuron_invariants(hidden.flatten(1, 2)),
-        signal_invariants(after),
-    ]
-    return after, torch.cat(found, dim=1)
+    attention_entropy = _entropy(attention).mean((1, 3)) / longest
+    mean_attention_entropy = _entropy(attention.mean((1, 3))) / longest
+    score_deviation = torch.log(_deviation(scores, -1).mean((1, 3)) + _SMALL)
+    return after, {
+        **_over_heads("attention_entropy", attention_entropy),
+        **_over_heads("mean_attention_entropy", mean_attention_entropy),
+        **_over_heads("score_deviation", score_deviation),
+        "largest_head_share": torch.where(total > _NONE**2, power.amax(1) / total.clamp(min=_NONE**2), 0.0),
+        **prefixed("after_attention", signal_invariants(attended)),
+        **prefixed("neurons", neuron_invariants(hidden.flatten(1, 2))),
+        **prefixed("after_block", signal_invariants(after)),
+    }
+
+
+def prefixed(prefix: str, invariants: NamedNumbers) -> NamedNumbers:
+    """Return the invariants under the names `prefix.name`."""
+    return {f"{prefix}.{name}": numbers for name, numbers in invariants.items()}
 
 
 def _without_mean(weights: Tensor, dim: int) -> Tensor:
-    """The canonical form of weights that may be shifted along a coordinate: without it shifts would leave rounding."""
+    """Return the canonical form of weights that may be shifted along a coordinate: shifts would leave rounding."""
     return weights - weights.mean(dim, keepdim=True)
 
 
@@ -140,12 +148,13 @@ def _entropy(shares: Tensor) -> Tensor:
     return -torch.xlogy(shares, shares).sum(-1)
 
 
-def _over_heads(numbers: Tensor) -> Tensor:
-    return torch.stack([numbers.mean(1), numbers.amin(1), numbers.amax(1)], dim=1)
+def _over_heads(name: str, numbers: Tensor) -> NamedNumbers:
+    """Return mean, least and most of numbers [b, h] over the heads."""
+    return {f"{name}_mean": numbers.mean(1), f"{name}_min": numbers.amin(1), f"{name}_max": numbers.amax(1)}
 
 
-def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Tensor:
-    """What a classifier of two layers makes of a signal [b, n, tokens, D]: [b, CLASSIFIER_INVARIANTS].
+def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> NamedNumbers:
+    """Return the invariants of a classifier of two layers that reads a signal [b, n, tokens, D].
 
     The activity of its hidden neurons; of its answers, the entropies of one and of their mean, and the difference; the
     logarithmic deviations of the logits over the inputs, as mean, deviation and least over the classes; the effective
@@ -159,18 +168,27 @@ def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> Ten
     logits = hidden.relu() @ second.transpose(1, 2) + last[:, None]  # [b, n, classes]
     probabilities, classes = logits.softmax(-1), logits.shape[-1]
     longest = math.log(max(2, classes))
-    one, mean = _entropy(probabilities).mean(1) / longest, _entropy(probabilities.mean(1)) / longest
+    entropy, mean_entropy = _entropy(probabilities).mean(1) / longest, _entropy(probabilities.mean(1)) / longest
     centred = logits - logits.mean(-1, keepdim=True)
-    preferred = centred.mean(1)
-    moving = centred - preferred[:, None]
-    spread = _deviation(moving, 1)  # [b, classes]
+    constant = centred.mean(1)
+    moving = centred - constant[:, None]
+    deviation = _deviation(moving, 1)  # [b, classes]
     largest, answers = probabilities.amax(-1), logits.round(decimals=_DECIMALS).argmax(-1)  # ties are ties
     counts = torch.nn.functional.one_hot(answers, classes).to(logits.dtype).mean(1)
-    wide, steady = torch.log(spread.mean(1) + _SMALL), torch.log(_deviation(preferred, 1) + _SMALL)
-    answered = [
-        *(one, mean, mean - one),
-        *(wide, torch.log(_deviation(spread, 1) + _SMALL), torch.log(spread.amin(1) + _SMALL)),
-        *(_directions(moving), largest.mean(1), _deviation(largest, 1)),
-        *(_entropy(counts) / longest, (counts > 0).to(logits.dtype).mean(1), steady, wide - steady),
-    ]
-    return torch.cat([neuron_invariants(hidden), torch.stack(answered, dim=1)], dim=1)
+    log_moving, log_constant = torch.log(deviation.mean(1) + _SMALL), torch.log(_deviation(constant, 1) + _SMALL)
+    return {
+        **prefixed("neurons", neuron_invariants(hidden)),
+        "entropy": entropy,
+        "mean_entropy": mean_entropy,
+        "entropy_difference": mean_entropy - entropy,
+        "logit_deviation_mean": log_moving,
+        "logit_deviation_deviation": torch.log(_deviation(deviation, 1) + _SMALL),
+        "logit_deviation_min": torch.log(deviation.amin(1) + _SMALL),
+        "logit_directions": _directions(moving),
+        "largest_probability_mean": largest.mean(1),
+        "largest_probability_deviation": _deviation(largest, 1),
+        "answer_entropy": _entropy(counts) / longest,
+        "answered_share": (counts > 0).to(logits.dtype).mean(1),
+        "mean_logit_deviation": log_constant,
+        "logit_deviation_ratio": log_moving - log_constant,
+    }

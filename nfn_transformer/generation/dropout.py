@@ -10,26 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfn_transformer.hashing import GOLDEN, signed, splitmix64
+from nfn_transformer.hashing import derive_keys, random_bits
 from nfn_transformer.seeding import derive_seed
-
-_LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
-
-
-def random_bits(keys: Tensor, count: int) -> Tensor:
-    """Return random 32-bit numbers [n, count] as int32, from keys [n], int64.
-
-    The integer hash "lowbias32" (C. Wellons, Hash Prospector, https://github.com/skeeto/hash-prospector) of the
-    numbers' indices, with half of the key before and half within. Products overflow as they should. Masks make the
-    shifts of negative numbers unsigned.
-    """
-    low, high = keys.contiguous().view(torch.int32).unflatten(0, (-1, 2)).unbind(1)
-    bits = torch.arange(count, dtype=torch.int32, device=keys.device) ^ low[:, None]
-    bits ^= (bits >> 16).bitwise_and_(_LOW_16)
-    bits.mul_(0x21F0AAAD).bitwise_xor_(high[:, None])
-    bits ^= (bits >> 15).bitwise_and_(_LOW_17)
-    bits.mul_(0x735A2D97)
-    return bits.bitwise_xor_((bits >> 15).bitwise_and_(_LOW_17))
 
 
 class PopulationDropout:
@@ -61,9 +43,9 @@ class PopulationDropout:
             return activations
         self._calls += 1
         size = activations[0].numel()
-        keys = self._keys + signed(self._calls * GOLDEN)
-        # Both halves of a hash are equally good: two numbers from one.
-        bits = random_bits(splitmix64(keys), -(-size // 2)).view(torch.int16)[:, :size]
+        # Both halves of a hash are equally good: two numbers from one. `layers.dropout` takes a 64-bit hash for each
+        # number and changes nothing in place, as it runs under vmap and the compiler; both must keep their bits.
+        bits = random_bits(derive_keys(self._keys, self._calls), -(-size // 2)).view(torch.int16)[:, :size]
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)
         return activations * (kept * scale[:, None]).view_as(activations)

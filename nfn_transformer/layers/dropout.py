@@ -1,24 +1,25 @@
-"""Dropout whose choices are hashes of what they are for: a network of the zoo, an epoch, a layer, a place.
+"""Dropout by counter-based random numbers: hashes of network, epoch, layer and position.
 
-So a run that is resumed, shared among processes, computed in pieces or trained at once with others drops what it would
-drop alone, and no random generator has to be kept. A network is known by its place in the zoo.
+So a run that is resumed, shared among processes, computed in pieces or trained at once with others drops the same
+numbers as alone, and no random generator has to be kept. A network is known by its index in the zoo.
 """
 
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.hashing import GOLDEN, signed, splitmix64
+from nfn_transformer.hashing import GOLDEN, derive_keys, signed, splitmix64
 
 _BITS, _LEAST = 31, -(1 << 63)
 
 
 class Dropout(nn.Module):
-    """Numbers [b, ...] with a share set to zero and the others enlarged, in training only (Srivastava et al. 2014).
+    """Dropout of numbers [b, ...] in training (Srivastava et al. 2014): a share is zero, the others are enlarged.
 
     Args:
         probability: of being dropped, in [0, 1).
 
-    Attribute: number, of this layer among those of a model, which `number_dropouts` gives.
+    Attributes:
+        number: of this layer among the dropouts of a model, set by `number_dropouts`.
     """
 
     def __init__(self, probability: float):
@@ -28,12 +29,12 @@ class Dropout(nn.Module):
         self.register_buffer("golden", torch.tensor(signed(GOLDEN)), persistent=False)
 
     def forward(self, numbers: Tensor, keys: Tensor | None) -> Tensor:
-        """Drop by random keys [b], int64, of the networks in this epoch; nothing where they are None."""
+        """Drop by random keys [b], int64, of the networks in this epoch; without keys drop nothing."""
         if keys is None or not self.training or not self.probability:
             return numbers
-        count = numbers.shape[1:].numel()  # there may be no network: of a batch's last part one process has none
-        places = torch.arange(1, count + 1, device=numbers.device) * self.golden
-        bits = splitmix64(splitmix64(keys + signed(self.number * GOLDEN))[:, None] + places)
+        count = numbers.shape[1:].numel()  # b may be 0: the last part of a batch is empty in some process
+        positions = torch.arange(1, count + 1, device=numbers.device) * self.golden
+        bits = splitmix64(derive_keys(keys, self.number)[:, None] + positions)
         # The highest bits as an unsigned number, compared as signed ones.
         kept = (bits ^ _LEAST) >= (round(self.probability * 2**_BITS) << (64 - _BITS)) + _LEAST
         return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)
@@ -43,7 +44,7 @@ class Dropout(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """Modules one after another, of which those that drop are handed the keys."""
+    """Sequence of modules that hands the keys to its dropouts."""
 
     def forward(self, numbers: Tensor, keys: Tensor | None = None) -> Tensor:
         for module in self:
@@ -52,11 +53,11 @@ class Chain(nn.Sequential):
 
 
 def dropouts(probability: float) -> list[Dropout]:
-    """A layer to drop by, none where the probability is 0: what has no dropout has no place for it."""
+    """Return one dropout, or none if the probability is 0: keys of state dicts count the modules that exist."""
     return [Dropout(probability)] if probability else []
 
 
 def number_dropouts(model: nn.Module) -> None:
-    """Let all layers that drop choose differently."""
+    """Number the dropouts of a model, so that each drops other numbers."""
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.number = number

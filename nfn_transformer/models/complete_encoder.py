@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from nfn_transformer.features.invariants import (
     Invariants,
+    block_invariant_names,
     check_has_invariants,
     has_like_invariants,
-    invariants_of_block,
-    invariants_of_rest,
     read_invariants,
+    rest_invariant_names,
 )
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.scaling import Reiterable, Standardize
@@ -49,7 +49,7 @@ class CompleteEncoder(Branch):
         super().__init__()
         check_has_invariants(spec)
         self.spec = spec
-        block, rest = invariants_of_block(spec), invariants_of_rest(spec)
+        block, rest = len(block_invariant_names(spec)), len(rest_invariant_names(spec))
         self.block_scale = Standardize([1] * block, _LEAST_DEVIATION)
         self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
         self.block = nn.Linear(block, WIDTH)

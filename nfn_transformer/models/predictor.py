@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
-from nfn_transformer.hashing import GOLDEN, signed, splitmix64
+from nfn_transformer.hashing import derive_keys, splitmix64
 from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.branches import (
@@ -182,7 +182,7 @@ class AccuracyPredictor(Predictor):
         """See `Predictor`."""
         keys = None
         if self.training and self.config.dropout and features.network is not None:
-            keys = splitmix64(splitmix64(self.epoch_key + features.network * signed(GOLDEN)))
+            keys = splitmix64(derive_keys(self.epoch_key, features.network))
         parts = [branch.from_features(getattr(features, name), keys) for name, branch in self.branches.items()]
         return self.output(torch.cat(parts, dim=1)).squeeze(1)
 

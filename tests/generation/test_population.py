@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nfn_transformer.generation.batches import PopulationBatches
-from nfn_transformer.generation.dropout import PopulationDropout, random_bits
+from nfn_transformer.generation.dropout import PopulationDropout
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
 from nfn_transformer.generation.images import ImageData, digits
 from nfn_transformer.generation.initialization import initial_state
@@ -171,19 +171,6 @@ def test_dropouts_masks_know_nothing_of_each_other():
     assert (correlations - torch.eye(40)).abs().max() < 5 / 128
     shifted = torch.stack([(masks * masks.roll(shift, 1)).mean(1) for shift in (1, 2, 3, 16, 32, 1024)])
     assert shifted.abs().max() < 5 / 128
-
-
-def test_random_bits_are_even_and_change_with_every_bit_of_their_key():
-    key = torch.tensor([0x123456789ABCDEF])
-    bits = random_bits(key, 1 << 16)[0]
-    places = torch.arange(32, dtype=torch.int32)
-    shares = ((bits[:, None] >> places) & 1).double().mean(0)
-    assert (shares - 0.5).abs().max() < 0.01
-    assert len(bits.unique()) == len(bits)
-    for place in range(63):
-        changed = bits ^ random_bits(key ^ (1 << place), 1 << 16)[0]
-        flipped = ((changed[:, None] >> places) & 1).double().mean(0)
-        assert flipped.max() > 0.4, place
 
 
 def _epoch(batches: PopulationBatches, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -10,16 +10,9 @@ from symmetry import random_transformer
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.features import probes
-from nfn_transformer.features.probes import PROBES, families, probe_tokens
-from nfn_transformer.features.propagation import (
-    BLOCK_INVARIANTS,
-    CLASSIFIER_INVARIANTS,
-    SIGNAL_INVARIANTS,
-    block_invariants,
-    classifier_invariants,
-    normalised,
-    signal_invariants,
-)
+from nfn_transformer.features.invariants import block_invariant_names
+from nfn_transformer.features.probes import PROBES, family_names, probe_tokens
+from nfn_transformer.features.propagation import block_invariants, normalize, signal_invariants
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.complete_encoder import CompleteEncoder
@@ -141,7 +134,7 @@ def test_scales_are_those_of_what_was_seen(small):
     raw = ((seen.rest - encoder.rest_scale.mean) / encoder.rest_scale.deviation)[:, varying]
     torch.testing.assert_close(raw.mean(0), torch.zeros_like(raw.mean(0)), atol=1e-3, rtol=0)
     torch.testing.assert_close(raw.std(0, correction=0), torch.ones_like(raw.mean(0)), atol=1e-2, rtol=0)
-    assert encoder.block_scale.mean.shape == (families(small.spec) * BLOCK_INVARIANTS,)
+    assert encoder.block_scale.mean.shape == (len(block_invariant_names(small.spec)),)
 
 
 def test_blocks_are_equivariant_maps_of_signals(generator):
@@ -150,26 +143,25 @@ def test_blocks_are_equivariant_maps_of_signals(generator):
     U = random_transformer(spec, 2, generator)
     element = CompleteElement.sample(spec, generator)
     moved = element.act(U)
-    signal = other = normalised(probe_tokens(U, spec)[0])
-    torch.testing.assert_close(normalised(probe_tokens(moved, spec)[0]), signal, rtol=1e-9, atol=1e-9)
+    signal = other = normalize(probe_tokens(U, spec)[0])
+    torch.testing.assert_close(normalize(probe_tokens(moved, spec)[0]), signal, rtol=1e-9, atol=1e-9)
     for block, moved_block, part in zip(U.blocks, moved.blocks, element.blocks, strict=True):
         signal, numbers = block_invariants(signal, block)
         other, others = block_invariants(other, moved_block)
         torch.testing.assert_close(other, signal @ part.R_B, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(others, numbers, rtol=1e-9, atol=1e-9)
-        assert numbers.shape == (2, BLOCK_INVARIANTS)
-    assert classifier_invariants(signal, U.classifier).shape == (2, CLASSIFIER_INVARIANTS)
+        assert {tuple(values.shape) for values in numbers.values()} == {(2,)}
 
 
 def test_known_values_of_signals(generator):
     one = torch.randn(1, 1, 1, 8, generator=generator, dtype=torch.float64).expand(1, 5, 6, 8)
-    same = signal_invariants(normalised(one))[0]
-    assert same.shape == (SIGNAL_INVARIANTS,)
-    assert same[:4].exp().tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
+    shares = ("common_share", "input_share", "token_share", "other_share")
+    same = signal_invariants(normalize(one))
+    assert [same[name].exp().item() for name in shares] == pytest.approx([1, 0, 0, 0], abs=1e-5)
     by_input = torch.randn(1, 2000, 1, 8, generator=generator, dtype=torch.float64).expand(1, 2000, 3, 8)
-    found = signal_invariants(normalised(by_input))[0].exp()
-    assert found[:4].tolist() == pytest.approx([0, 1, 0, 0], abs=1e-2)
-    assert found[5].item() == pytest.approx(7, abs=0.2)  # mean 0 leaves seven of eight directions
+    found = signal_invariants(normalize(by_input))
+    assert [found[name].exp().item() for name in shares] == pytest.approx([0, 1, 0, 0], abs=1e-2)
+    assert found["input_directions"].exp().item() == pytest.approx(7, abs=0.2)  # mean 0 leaves seven of eight
 
 
 def test_dead_networks_are_read(generator):
@@ -223,7 +215,7 @@ def test_probes_are_the_same_for_all_networks(generator, with_embedding):
     for made in (probes._images, probes._texts):
         made.cache_clear()
     again = probe_tokens(U, spec)
-    assert len(first) == families(spec)
+    assert len(first) == len(family_names(spec))
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert all(family.shape[1] == PROBES and family.shape[3] == 6 for family in first)
 
