@@ -36,11 +36,11 @@ def read_npz(path: Path) -> ImageData:
             arrays = [archive[name] for name in names]
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read as a NumPy archive ({error})") from None
-    parts = [_samples(path, names[i : i + 2], *arrays[i : i + 2]) for i in (0, 2)]
-    shapes = [tuple(part.inputs.shape[1:]) for part in parts]
+    train, test = (_samples(path, names[i : i + 2], *arrays[i : i + 2]) for i in (0, 2))
+    shapes = [tuple(part.inputs.shape[1:]) for part in (train, test)]
     if shapes[0] != shapes[1]:
         raise ZooError(f"{path}: train images are {shapes[0]} (channels, height, width), test images {shapes[1]}")
-    return ImageData(*parts, classes=int(torch.cat([part.labels for part in parts]).max()) + 1)
+    return ImageData(train, test, classes=int(torch.cat([train.labels, test.labels]).max()) + 1)
 
 
 def _samples(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> LabelledSamples:

@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -57,7 +58,7 @@ class Recipe:
     n_layers: tuple[int, ...]
     mlp_factor: tuple[float, ...] = ()
     is_grid: bool = False
-    """Whether runs are all combinations rather than draws."""
+    """True if runs are all combinations rather than draws."""
     lr: Mapping[str, tuple[float, ...]] = field(default_factory=LEARNING_RATES.copy)
     w_init_std: tuple[float, ...] = (0.15, 0.2, 0.3, 0.4, 0.5)
     l2_regularize: tuple[float, ...] = (1e-8, 1e-7, 1e-6, 1e-4, 1e-3)
@@ -118,7 +119,7 @@ _TOP = {"train_fraction": 1.0, "dropout": 0.95}
 _ABOVE_ZERO = ("train_fraction", "mlp_factor", "w_init_std")
 
 
-def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
+def read_recipe(path: Path, defaults: Mapping[str, Any]) -> Recipe:
     """Read a recipe.
 
     Args:
@@ -138,7 +139,7 @@ def read_recipe(path: Path, defaults: Mapping[str, object]) -> Recipe:
     if unknown := [key for key in content if key not in known]:
         raise UserError(f"--recipe {path}: unknown key '{unknown[0]}', expected {', '.join(sorted(known))}")
     lists = {key: value for key, value in content.items() if key not in ("draw", "runs", "lr")}
-    values: dict[str, object] = {key: _values(path, key, value) for key, value in lists.items()}
+    values: dict[str, Any] = {key: _values(path, key, value) for key, value in lists.items()}
     if content.get("draw", "random") not in ("random", "grid"):
         raise UserError(f"--recipe {path}: draw is '{content['draw']}', expected random or grid")
     is_grid = content.get("draw") == "grid"
@@ -165,7 +166,7 @@ def _values(path: Path, key: str, value: object) -> tuple:
     return tuple(_number(path, key, text, key in _WHOLE) for text in values)
 
 
-def _number(path: Path, key: str, value: object, whole: bool) -> float:
+def _number(path: Path, key: str, value: Any, whole: bool) -> float:
     """Return a number within the key's bounds; YAML gives 1e-8 as text."""
     try:
         number = float(value) if not isinstance(value, bool) else None
@@ -174,7 +175,7 @@ def _number(path: Path, key: str, value: object, whole: bool) -> float:
     low, top = (1.0, _MOST_RUNS) if whole else (0.0, _TOP.get(key, float("inf")))
     is_open = key in _ABOVE_ZERO or key.startswith("lr")
     sound = number is not None and math.isfinite(number) and low <= number <= top
-    if not sound or (whole and number != int(number)) or (is_open and number == 0):
+    if number is None or not sound or (whole and number != int(number)) or (is_open and number == 0):
         expected = (
             f"a whole number from 1 to {_MOST_RUNS:,}"
             if whole

@@ -90,7 +90,7 @@ class TaskData(ABC):
         digest = hashlib.sha256()
         for part in self._tensors():
             digest.update(f"{tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy())
+            digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     def _tensors(self) -> tuple[Tensor, ...]:

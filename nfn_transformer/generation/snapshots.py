@@ -60,7 +60,7 @@ class _Recorded(NamedTuple):
     rows: Tensor
     """Weights [m, P], as stored."""
     sound: Tensor
-    """Whether a network has not diverged and is finite as stored: bool [m]."""
+    """True for networks that have not diverged and are finite as stored: bool [m]."""
 
 
 class SnapshotRecorder:
@@ -115,10 +115,9 @@ class SnapshotRecorder:
             return
         rows = torch.cat([recorded.rows for recorded in self._waiting])
         sound = torch.cat([recorded.sound for recorded in self._waiting])
-        correct = count_correct(
-            self._state(rows), self._plan.spec, self._data, at_once=_BATCHES_AT_ONCE * self._plan.batch_size
-        )
-        correct = correct.masked_fill(~sound, NOT_TAKEN).tolist()
+        at_once = _BATCHES_AT_ONCE * self._plan.batch_size
+        counts = count_correct(self._state(rows), self._plan.spec, self._data, at_once=at_once)
+        correct = counts.masked_fill(~sound, NOT_TAKEN).tolist()
         rows = rows.cpu()
         indices = [index for recorded in self._waiting for index in recorded.indices]
         due = [names for recorded in self._waiting for names in recorded.names]

@@ -34,7 +34,7 @@ class TrainingPlan:
     snapshots: tuple[str, ...]
     """Names of snapshots: whole numbers in units of `snapshot_unit`, or BEST."""
     half: bool
-    """Whether snapshots are rounded to half precision."""
+    """True if snapshots are rounded to half precision."""
     snapshot_unit: str = PERCENT
     """One of SNAPSHOT_UNITS."""
 

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from scipy import sparse
@@ -25,9 +25,9 @@ _MOST_DIMENSIONS = 100_000
 def corpus_vectors(texts: Sequence[Sequence[str]], words: Sequence[str], dimensions: int, seed: int) -> np.ndarray:
     """Return vectors [V, D] by truncated SVD of the words' positive pointwise mutual information with their contexts.
 
-    Columns are the left singular vectors times the roots of the singular values (Levy, Goldberg and Dagan 2015,
-    "Improving Distributional Similarity with Lessons Learned from Word Embeddings", section 3.3), scaled to a root
-    mean square of 1 over all numbers.
+    Columns are the left singular vectors times the roots of the singular values. They are scaled to a root mean
+    square of 1 over all numbers. Source: Levy, Goldberg and Dagan 2015, "Improving Distributional Similarity with
+    Lessons Learned from Word Embeddings", section 3.3.
 
     Raises:
         UserError: there are at most as many words as dimensions, or words have no context.
@@ -81,9 +81,10 @@ def word2vec_vectors(path: Path, words: Sequence[str], dimensions: int) -> tuple
     """
     if not path.is_file():
         raise UserError(f"--word_vectors {path}: no such file")
-    candidates, vectors_by_word = set(words), {}
+    candidates = set(words)
+    vectors_by_word: dict[str, np.ndarray] = {}
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with _open(path) as file:
             count, length = _header(file, path)
             if length < dimensions:
                 raise UserError(f"--word_vectors {path}: expected at least {dimensions} dimensions, got {length}")
@@ -100,6 +101,10 @@ def word2vec_vectors(path: Path, words: Sequence[str], dimensions: int) -> tuple
     if not np.isfinite(vectors).all():
         raise ZooError(f"{path}: a vector is not finite")
     return known, vectors if length == dimensions else PCA(dimensions, svd_solver="full").fit_transform(vectors)
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[int, int]:

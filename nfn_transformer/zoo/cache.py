@@ -144,4 +144,4 @@ def _collection(content: dict, rows: Tensor) -> Collection:
 def _checksum(key: str, content: str, rows: Tensor) -> str:
     # Enough against damage, and several gigabytes a second; against forgery no checksum in the file helps.
     start = zlib.crc32(content.encode(), zlib.crc32(key.encode()))
-    return f"{zlib.crc32(memoryview(rows.numpy()).cast('B'), start):08x}"
+    return f"{zlib.crc32(memoryview(rows.numpy().data).cast('B'), start):08x}"

@@ -83,6 +83,7 @@ def _start_worker(source: Source) -> None:
 
 
 def _read_chunk(files: Files) -> list[Outcome]:
+    assert _worker_source is not None, "_start_worker was called"
     return [_read(_worker_source, name, path) for name, path in files]
 
 
@@ -92,8 +93,8 @@ class RowMatrix:
     Args:
         length: numbers in a row.
         capacity: the most rows that can come.
-        scratch: gives the folder of a nameless file that holds the rows where they may take more than half of the free
-            memory; without a folder the rows stay in memory.
+        scratch: gives the folder of a nameless file for the rows; without a folder they stay in memory. The file is
+            used where the rows may take more than half of the free memory.
     """
 
     def __init__(self, length: int, capacity: int, scratch: Scratch = lambda: None):
@@ -166,6 +167,7 @@ def collect(
             stray[name] = outcome.unknown
         if outcome.fault is not None:
             faults.append(outcome.fault)
+        if outcome.row is None:
             continue
         signature = Signature(outcome.shapes, head_count)
         if signature not in groups:

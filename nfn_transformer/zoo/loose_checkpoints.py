@@ -55,13 +55,14 @@ def read_loose_checkpoints(
         ZooError: a path does not exist or holds no checkpoint, or checkpoints are unreadable or have
             other sizes; all of these are named.
     """
-    names, problems = [], []
+    names: list[str] = []
+    problems: list[str] = []
     by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
     for path in paths:
         for name, content in _contents(path):
             outcome = read_checkpoint(name, content) if isinstance(content, bytes) else None
-            if outcome is None or outcome.fault:
-                problems.append(f"{name}: {content if outcome is None else outcome.fault.detail}")
+            if outcome is None or outcome.row is None:
+                problems.append(f"{name}: {outcome.fault.detail if outcome and outcome.fault else content!s}")
                 continue
             try:
                 size = _spec(dict(outcome.shapes), spec, supports, n_heads)

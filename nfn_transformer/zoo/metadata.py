@@ -22,11 +22,11 @@ SIZE_COLUMNS = ("embed_dim", HEADS_COLUMN, "n_layers", "hidden")
 NUMBERS = ("lr", "w_init_std", "l2_regularize", "train_fraction", "dropout", "epochs", *SIZE_COLUMNS[:3])
 """Columns of hyperparameters that are read as numbers."""
 
-OPTIMIZERS = ("adam", "rmsprop", "sgd", "sgd_momentum")
+ZOO_OPTIMIZERS = ("adam", "rmsprop", "sgd", "sgd_momentum")
 """Values of the column `optimizer` that become one number each."""
 
 HYPERPARAMETER_COLUMNS = (*NUMBERS, "optimizer")
-HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in OPTIMIZERS))
+HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in ZOO_OPTIMIZERS))
 """Names of the numbers of `encode`, in their order."""
 
 ABSENT = -1.0
@@ -66,7 +66,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Row:
+class MetadataRow:
     """A row of the table, as text."""
 
     name: str
@@ -101,7 +101,7 @@ class Entry:
 class Selection:
     """Rows of one epoch that meet a condition."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[MetadataRow, ...]
     """the rows themselves"""
     entries: tuple[Entry, ...]
     """checkpoints that the rows describe well, by file name"""
@@ -135,7 +135,7 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
     rows = [row for row in meeting if canonical == ALL_EPOCHS or row.epoch in wanted]
     if not rows:
         raise _table_error(release, f"no checkpoints of epoch {quoted(epoch)}; there are {_epochs(meeting)}")
-    by_name: dict[str, list[Row]] = {}
+    by_name: dict[str, list[MetadataRow]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
     groups = sorted(by_name.items())
@@ -153,7 +153,7 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
     )
 
 
-def _read_rows(release: Release, condition: Condition) -> list[Row]:
+def _read_rows(release: Release, condition: Condition) -> list[MetadataRow]:
     """Return all rows of the table, whether or not the condition is met.
 
     Raises:
@@ -169,15 +169,15 @@ def _read_rows(release: Release, condition: Condition) -> list[Row]:
         if lacking:
             names = ", ".join(map(quoted, header)) or "no columns"
             raise _table_error(release, f"no column {', no column '.join(lacking)}; there are {names}")
-        columns = (FILE_COLUMN, EPOCH_COLUMN, labels[0], *SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS)
-        columns += tuple(name for name, _ in condition.wanted)
+        columns = [FILE_COLUMN, EPOCH_COLUMN, labels[0], *SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS]
+        columns += [name for name, _ in condition.wanted]
         position = {name: header.index(name) for name in columns if name in header}
-        rows = []
+        rows: list[MetadataRow] = []
         for line in filter(None, lines):
             cells = {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
             name = re.split(r"[/\\]", cells[FILE_COLUMN])[-1]
             epoch = canonical_epoch(cells[EPOCH_COLUMN])
-            rows.append(Row(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
+            rows.append(MetadataRow(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
         return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
@@ -205,7 +205,7 @@ def _same(cell: str, value: str) -> bool:
     return cell == value or ("_" not in cell + value and _number(cell) is not None and _number(cell) == _number(value))
 
 
-def _values(rows: list[Row], condition: Condition) -> str:
+def _values(rows: list[MetadataRow], condition: Condition) -> str:
     """Return the most common values of the condition's columns, for messages."""
     lists = []
     for column, _ in condition.wanted:
@@ -214,14 +214,14 @@ def _values(rows: list[Row], condition: Condition) -> str:
     return "; ".join(lists)
 
 
-def _epochs(rows: list[Row]) -> str:
+def _epochs(rows: list[MetadataRow]) -> str:
     """Return the first epochs of rows, for messages."""
     counts = Counter(row.epoch for row in rows)
     ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
     return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
 
 
-def _describe(rows: list[Row]) -> Entry | Fault:
+def _describe(rows: list[MetadataRow]) -> Entry | Fault:
     """Return the one checkpoint that rows of one file name describe, or their fault."""
     name, cells = rows[0].name, rows[0].cells
     if not rows[0].is_named:
@@ -234,13 +234,14 @@ def _describe(rows: list[Row]) -> Entry | Fault:
         text = f"label {rows[0].label}" if rows[0].label else "no label"
         return Fault(name, Reason.LABEL, f"{text}, expected a number in [0, 1]")
     texts = [row.cells[HEADS_COLUMN] for row in rows if row.cells.get(HEADS_COLUMN)]
-    heads = {_number(text) for text in texts}
-    if len(heads) > 1 or not all(number and number >= 1 and number.is_integer() for number in heads):
+    numbers = {_number(text) for text in texts}
+    heads = {int(number) for number in numbers if number and number >= 1 and number.is_integer()}
+    if len(numbers) > 1 or len(heads) < len(numbers):
         detail = f"{HEADS_COLUMN} is {_quoted(texts)}, expected one whole number of at least 1"
         return Fault(name, Reason.SHAPE, detail)
     run, *rest = name.rsplit("_", 2)
     run = run if len(rest) == 2 else name.removesuffix(".pt")
-    return Entry(name, run, label, int(heads.pop()) if heads else None, tuple(encode(cells)))
+    return Entry(name, run, label, heads.pop() if heads else None, tuple(encode(cells)))
 
 
 def _quoted(texts: Iterable[str]) -> str:
@@ -251,5 +252,5 @@ def encode(cells: Mapping[str, str]) -> list[float]:
     """Return the numbers HYPERPARAMETERS of a row's cells, column -> text."""
     values = [_number(cells.get(name, "")) for name in NUMBERS]
     optimizer = cells.get("optimizer", "").lower()
-    named = [float(optimizer == name) if optimizer else ABSENT for name in OPTIMIZERS]
+    named = [float(optimizer == name) if optimizer else ABSENT for name in ZOO_OPTIMIZERS]
     return [ABSENT if value is None or abs(value) >= _LARGEST else value for value in values] + named

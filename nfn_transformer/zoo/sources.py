@@ -71,12 +71,15 @@ class FolderSource:
 
     @property
     def metadata_tables(self) -> list[str]:
+        """See `Source`."""
         return [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata")]
 
     def entries(self) -> list[str]:
+        """See `Source`."""
         return sorted(entry.name for entry in _scan(self.path))
 
     def files(self, folder: str) -> dict[str, str]:
+        """See `Source`."""
         stamps: dict[str, str] = {}
         pending = [folder]
         while pending:
@@ -90,6 +93,7 @@ class FolderSource:
         return stamps
 
     def read(self, name: str) -> bytes:
+        """See `Source`."""
         try:
             with open(self.path / name, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -102,7 +106,7 @@ class FolderSource:
             raise UnreadableFile(error.strerror or str(error)) from None
 
     def close(self) -> None:
-        pass
+        """See `Source`."""
 
 
 class ZipSource:
@@ -127,14 +131,17 @@ class ZipSource:
         return type(self), (self.path,)
 
     def entries(self) -> list[str]:
+        """See `Source`."""
         return sorted({name.split("/")[0] for name in self._members})
 
     def files(self, folder: str) -> dict[str, str]:
+        """See `Source`."""
         prefix = f"{folder}/" if folder else ""
         members = (member for name, member in self._members.items() if name.startswith(prefix))
         return {member.filename: f"{member.file_size} {member.CRC}" for member in members}
 
     def read(self, name: str) -> bytes:
+        """See `Source`."""
         member = self._members[name]
         if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
             raise UnreadableFile(f"unsafe name '{name}' in the zip")
@@ -150,6 +157,7 @@ class ZipSource:
             raise UnreadableFile(f"damaged in the zip ({error})") from None
 
     def close(self) -> None:
+        """See `Source`."""
         self._archive.close()
 
 
