@@ -1,10 +1,22 @@
 """The flags that several commands share, declared once, and how they become a configuration."""
 
 import argparse
+import math
 from collections.abc import Sequence
+from dataclasses import Field
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args
 
-from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, find_device, number_in, seed_number
+from nfn_transformer.cli.arguments import (
+    HelpFormatter,
+    add_boolean,
+    channel_counts,
+    find_device,
+    number_in,
+    seed_number,
+)
+from nfn_transformer.configuration import setting_of
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
@@ -96,6 +108,30 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="processes that read checkpoints, and threads that "
         "read batches ahead where a zoo is streamed; 0: this one alone",
     )
+
+
+def add_setting(group, entry: Field, help: str, default: Any = None) -> None:
+    """Declare the flag of a configuration's field, with the bounds and choices that the field declares.
+
+    Args:
+        group: of a parser.
+        entry: the field; of a type that may be None, the other one is meant.
+        help: its explanation.
+        default: value where the flag is not given.
+    """
+    rules, name, kind, help = setting_of(entry), f"--{entry.name}", entry.type, help.replace("%", "%%")
+    if isinstance(kind, UnionType):
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    if kind is bool:
+        add_boolean(group, name, default, help)
+    elif rules.choices:
+        group.add_argument(name, choices=rules.choices, default=default, help=help)
+    elif kind in (int, float):
+        low, high = (-math.inf if rules.low is None else rules.low), (math.inf if rules.high is None else rules.high)
+        parse = number_in(kind, low, high, rules.above)
+        group.add_argument(name, type=parse, metavar=rules.metavar, default=default, help=help)
+    else:
+        group.add_argument(name, type=channel_counts if kind == tuple[int, ...] else kind, default=default, help=help)
 
 
 def add_tree_flags(parser: argparse.ArgumentParser, models: Sequence[str], default: str, about: str) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.grid_file import Grid, GridError, GridRow, flags_to_argv
 from nfn_transformer.launch.job import Job
-from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig
+from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.training.learners import check_learner
 from nfn_transformer.training.run_directory import RunDirectory, read_json
@@ -25,19 +25,6 @@ _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 _READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
 # What a cell that has begun may be given again: nothing that decides its numbers.
 _GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
-# What was not there for earlier cells, and what they did.
-_LATER_OF_PREDICTORS = {
-    "features": "raw",
-    "dropout": 0.0,
-    "standardize": False,
-    "log_magnitudes": False,
-    "ensemble": 1,
-    "graph_layers": 3,
-    "graph_dim": 16,
-    "graph_conv": "gnn",
-}
-_LATER_OF_DATA = {"where": "", "train_networks": None, "all_sizes": False}
-_LATER_OF_TRAINING = {"amp": False, "early_stopping": None}
 
 
 class Command(Protocol):
@@ -230,27 +217,8 @@ def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo | MixedZoo]) -
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:
-    """Text that is equal for two runs only where the same numbers are to be expected, wherever the zoo lies."""
-    values = config.to_json()
-    for name in ("device", "versions"):
-        del values[name]
-    del values["data"]["data_path"]
-    _drop(values["data"], _LATER_OF_DATA)
-    if not config.data.augment:
-        del values["data"]["augment_factor"], values["data"]["augment_scale"]
-    _drop(values["predictor"], _LATER_OF_PREDICTORS)
-    if isinstance(config.training, TrainingConfig):
-        _drop(values["training"], _LATER_OF_TRAINING)
-        # As device and versions these two change the last digits only.
-        del values["training"]["compile"], values["training"]["cuda_graphs"]
-    return json.dumps([values, digest], sort_keys=True)
-
-
-def _drop(values: dict, defaults: Mapping[str, object]) -> None:
-    """Leave out what has its default."""
-    for name, default in defaults.items():
-        if name in values and values[name] == default:
-            del values[name]
+    """Return text that is equal for two runs only where the same numbers are to be expected."""
+    return json.dumps([config.key_values(), digest], sort_keys=True)
 
 
 def _job(

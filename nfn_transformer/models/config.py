@@ -1,66 +1,135 @@
-"""Which branches a predictor has, and how wide they are."""
+"""Configuration of a predictor: which branches it has, and all settings that decide them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
+from nfn_transformer.configuration import (
+    COUNT,
+    PRIVATE,
+    check_value,
+    check_values,
+    key_values,
+    parse_values,
+    setting,
+    setting_of,
+)
 from nfn_transformer.errors import UserError
 from nfn_transformer.layers.base import INIT_TYPES
+from nfn_transformer.models.branch import BranchConfig
+from nfn_transformer.models.registry import ENCODER, ROLES, BranchEntry, Role, entries, load_plugin, plugins_of
 from nfn_transformer.weights.spec import TransformerSpec
 
-ENCODER_MODES = ("no", "inv", "complete", "graph", "statnn", "mlp")
-CLASSIFIER_MODES = ("no", "np", "hnp", "hnps", "magep", "nft", "statnn", "mlp")
-EMBEDDING_MODES = ("no", "mlp")
-GRAPH_CONVOLUTIONS = ("gnn", "attention")
-GRAPH_HEADS = 4
-"""Heads of relational attention."""
+_SHARED = ("dropout", "standardize", "log_magnitudes", "init_type")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Modes, widths, and what helps on small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
 
-    Fields, besides modes and widths: dropout, the share of hidden numbers dropped in training, in [0, 1); standardize,
-    whether inputs are scaled by the training split, statistics, flattened weights and those of a graph to mean 0 and
-    deviation 1 and cut off at 4, what layers with symmetries read to size 1 (the complete encoder always does);
-    log_magnitudes, whether what is standardised to mean 0 is first taken on a logarithmic scale; ensemble, how many
-    predictors are trained side by side and averaged; graph_layers, graph_dim and graph_conv, of the graph encoder (for
-    relational attention, graph_dim is a multiple of its heads).
+    Raises:
+        ValueError: a mode is not registered, or a value is out of its bounds.
     """
 
     enc_mode: str = "inv"
     cls_mode: str = "mlp"
     emb_mode: str = "mlp"
-    transformers_nfn_channels: tuple[int, ...] = (10,)
-    classifier_nfn_channels: tuple[int, ...] = (10, 10)
-    num_out_encoder: int = 10
-    num_out_classify: int = 10
-    num_out_embedding: int = 10
-    init_type: str = "xavier_normal"
-    dropout: float = 0.0
-    standardize: bool = False
-    log_magnitudes: bool = False
-    ensemble: int = 1
-    graph_layers: int = 3
-    graph_dim: int = 16
-    graph_conv: str = "gnn"
+    num_out_encoder: int = setting(10, "numbers from the encoder branch", original=True, **COUNT)
+    num_out_classify: int = setting(10, "numbers from the classifier branch", original=True, **COUNT)
+    num_out_embedding: int = setting(10, "numbers from the embedding branch", original=True, **COUNT)
+    init_type: str = setting(
+        "xavier_normal", "initialisation of weight-space layers", original=True, choices=INIT_TYPES
+    )
+    dropout: float = setting(0.0, "share of hidden numbers that is dropped in training", low=0, high=0.99)
+    standardize: bool = setting(
+        False,
+        "scale inputs by the training split: statistics, flattened weights and those of a graph to mean 0 and "
+        "deviation 1, cut off at 4, what layers with symmetries read to size 1, each tensor by one number",
+    )
+    log_magnitudes: bool = setting(
+        False, "with --standardize: statistics, flattened weights and those of a graph on a logarithmic scale"
+    )
+    ensemble: int = setting(
+        1, "train K predictors side by side on one split and average their logits", metavar="K", **COUNT
+    )
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=PRIVATE)
+    """Values of the flags that the chosen branches' own configurations declare, by name."""
+    plugins: tuple[str, ...] = field(default=(), metadata=PRIVATE)
+    """Files outside of the package that the chosen branches are registered in."""
 
     def __post_init__(self):
-        for value, known in (
-            (self.enc_mode, ENCODER_MODES),
-            (self.cls_mode, CLASSIFIER_MODES),
-            (self.emb_mode, EMBEDDING_MODES),
-            (self.init_type, INIT_TYPES),
-            (self.graph_conv, GRAPH_CONVOLUTIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"'{value}', expected one of {', '.join(known)}")
-        widths = (*self.transformers_nfn_channels, *self.classifier_nfn_channels)
-        outputs = (self.num_out_encoder, self.num_out_classify, self.num_out_embedding)
-        if not (self.transformers_nfn_channels and self.classifier_nfn_channels) or min(*widths, *outputs) < 1:
-            raise ValueError(f"a width is missing or below 1 in {self}")
-        if not 0 <= self.dropout < 1 or min(self.ensemble, self.graph_layers, self.graph_dim) < 1:
-            raise ValueError(f"a number is out of its range in {self}")
+        check_values(self)
+        known, read = {}, set()
+        for role in ROLES:
+            for entry in entries(role).values():
+                known |= entry.settings
+            if role in self.chosen:
+                read |= self.chosen[role].settings.keys()
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(f"'{name}' is no setting of a model")
+            check_value(known[name], value)
+        # Runs of earlier versions name values that no branch of theirs reads.
+        values = {name: self.options.get(name, entry.default) for name, entry in known.items()}
+        kept = {name: value for name, value in values.items() if name in read or value != known[name].default}
+        object.__setattr__(self, "options", kept)
+        plugins = self.plugins or tuple(plugin.path for plugin in plugins_of(self.chosen.values()))
+        object.__setattr__(self, "plugins", plugins)
         if self.log_magnitudes and not self.standardize:
-            raise ValueError("log-magnitudes are taken of inputs that are standardised")
+            raise ValueError("--log_magnitudes True: requires --standardize True")
+
+    @property
+    def chosen(self) -> dict[Role, BranchEntry]:
+        """The branches that there are."""
+        chosen = {}
+        for role in ROLES:
+            mode, choices = getattr(self, role.mode), entries(role)
+            if mode != "no":
+                if mode not in choices:
+                    raise ValueError(f"--{role.mode} {mode}: expected one of no, {', '.join(choices)}")
+                chosen[role] = choices[mode]
+        return chosen
+
+    @classmethod
+    def from_flags(cls, given: Mapping[str, Any]) -> "ModelConfig":
+        """Return the configuration that flags ask for, with the encoder's own defaults where they say nothing.
+
+        Args:
+            given: values of the flags that were given, by name.
+
+        Raises:
+            UserError: flags that do not go together, or that no chosen branch reads.
+        """
+        encoder = entries(ENCODER).get(given.get("enc_mode", cls.enc_mode))
+        values = {**(encoder.defaults if encoder else {}), **given}
+        own = {entry.name for entry in fields(cls)}
+        options = {name: value for name, value in values.items() if name not in own}
+        try:
+            config = cls(**{name: value for name, value in values.items() if name in own}, options=options)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        config.check_read(given)
+        unread = {name for entry in config.chosen.values() for name in entry.always if not config.readers(name)}
+        return replace(config, **{name: getattr(cls, name) for name in unread})
+
+    def readers(self, name: str) -> list[BranchEntry]:
+        """Return the chosen branches that read a setting."""
+        return [entry for entry in self.chosen.values() if entry.reads_setting(name)]
+
+    def check_read(self, given: Mapping[str, Any]) -> None:
+        """Raise UserError where no chosen branch reads one of these settings, name -> value."""
+        for name, value in given.items():
+            of_model = name in ("ensemble", *(role.mode for role in ROLES))
+            if of_model or self.readers(name):
+                continue
+            value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            always = {entry.name: entry.always[name] for entry in self.chosen.values() if name in entry.always}
+            if value in always.values():
+                continue
+            modes = " ".join(f"--{role.mode} {getattr(self, role.mode)}" for role in ROLES)
+            if always:
+                raise UserError(f"--{name} {value}: cannot be combined with {modes}, which is always {always}")
+            raise UserError(f"--{name} {value}: not read by {modes}; requires {readers_of(name)}")
 
     @property
     def name(self) -> str:
@@ -70,36 +139,84 @@ class ModelConfig:
     @property
     def reads_several_sizes(self) -> bool:
         """Whether one such model can read networks of several sizes."""
-        return (self.enc_mode, self.cls_mode, self.emb_mode) == ("complete", "no", "no")
+        return all(entry.several_sizes for entry in self.chosen.values())
 
-    def check(self, spec: TransformerSpec, dataset: str) -> None:
-        """Raise UserError where the modes do not fit the zoo's networks."""
-        if (self.enc_mode, self.cls_mode, self.emb_mode) == ("no", "no", "no"):
+    def branch_config(self, role: Role) -> BranchConfig:
+        """Return the configuration of a chosen branch."""
+        entry = self.chosen[role]
+        shared = {name: getattr(self, name) for name in _SHARED}
+        own = {name: self.options[name] for name in entry.settings}
+        return entry.config(outputs=getattr(self, role.outputs), **shared, **own)
+
+    def check(self, spec: TransformerSpec, zoo: str) -> None:
+        """Raise UserError where the branches do not suit the networks of a zoo."""
+        if not self.chosen:
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
             )
-        if self.cls_mode == "nft" and len(set(self.classifier_nfn_channels)) > 1:
-            listed = ",".join(map(str, self.classifier_nfn_channels))
-            raise UserError(
-                f"--cls_mode nft --classifier_nfn_channels {listed}: its blocks are of one width, as in 10,10"
-            )
-        if self.dropout and (self.enc_mode, self.cls_mode) == ("no", "no"):
-            raise UserError("--dropout: a predictor that reads the embedding alone has no hidden numbers to drop")
-        if self.enc_mode == "graph" and self.graph_conv == "attention" and self.graph_dim % GRAPH_HEADS:
-            raise UserError(
-                f"--graph_conv attention --graph_dim {self.graph_dim}: not a multiple of its {GRAPH_HEADS} heads"
-            )
-        if self.enc_mode == "complete" and spec.classifier.layers != 2:
-            raise UserError(
-                f"--enc_mode complete: reads classifiers of two layers, those of zoo '{dataset}' have "
-                f"{spec.classifier.layers}"
-            )
-        if self.emb_mode != "no" and spec.embedding is None:
-            raise UserError(
-                f"--emb_mode {self.emb_mode}: the checkpoints of zoo '{dataset}' have no embedding; use --emb_mode no"
-            )
-        if self.log_magnitudes and not {self.enc_mode, self.cls_mode, self.emb_mode} & {"graph", "mlp", "statnn"}:
-            raise UserError(
-                "--log_magnitudes True: no branch reads flattened weights, statistics or a graph; a logarithm of "
-                "anything else would break its symmetry"
-            )
+        wanted = {"dropout": self.dropout, "log_magnitudes": self.log_magnitudes}
+        self.check_read({name: value for name, value in wanted.items() if value})
+        for role in self.chosen:
+            self.branch_config(role).check(spec, zoo)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all values by their flags' names, to be written as JSON."""
+        values = asdict(self)
+        options = values.pop("options")
+        return {**values, **options}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Return the configuration that `to_json` gave, of this or an earlier version; plugins are loaded.
+
+        Raises:
+            UserError: a plugin is missing or fails.
+            KeyError, TypeError, ValueError: a field is missing, unknown, or not as it must be.
+        """
+        modes = {role: values[role.mode] for role in ROLES}
+        if any(mode != "no" and mode not in entries(role) for role, mode in modes.items()):
+            for path in values.get("plugins", ()):
+                load_plugin(path)
+        options: dict[str, Any] = {}
+        for role in ROLES:
+            for entry in entries(role).values():
+                options |= parse_values(entry.config, values, entry.settings, required=entry.name == modes[role])
+        parsed = parse_values(cls, {name: value for name, value in values.items() if name != "options"})
+        unknown = set(values) - set(parsed) - set(options)
+        if unknown:
+            raise TypeError(f"'{min(unknown)}' is no setting of a model")
+        return cls(**parsed, options=options)
+
+    def key_values(self) -> dict[str, Any]:
+        """Return the values that a cell's key is made of: of unread settings the defaults that they always had."""
+        values = key_values(self)
+        for role in ROLES:
+            for entry in entries(role).values():
+                for name, each in entry.settings.items():
+                    value = self.options.get(name, each.default)
+                    if setting_of(each).original or value != each.default:
+                        values[name] = value
+        digests = [plugin.digest for plugin in plugins_of(self.chosen.values())]
+        return {**values, "plugins": digests} if digests else values
+
+
+def readers_of(name: str) -> str:
+    """Return the modes that read a setting, as on a command line."""
+    readers = []
+    for role in ROLES:
+        modes = [entry.name for entry in entries(role).values() if entry.reads_setting(name)]
+        if modes:
+            every = len(modes) == len(entries(role))
+            readers.append(f"another --{role.mode} than no" if every else f"--{role.mode} {', '.join(modes)}")
+    return " or ".join(readers)
+
+
+def defaults_of(name: str, default: Any) -> str:
+    """Return a setting's default, and those that encoders have of their own, for --help."""
+    default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    encoders: dict[Any, list[str]] = {}
+    for entry in entries(ENCODER).values():
+        if name in entry.defaults:
+            encoders.setdefault(entry.defaults[name], []).append(entry.name)
+    others = [f"; {value} with --enc_mode {', '.join(names)}" for value, names in encoders.items()]
+    return f"default: {default}{''.join(others)}"

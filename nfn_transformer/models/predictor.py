@@ -11,23 +11,12 @@ from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.hashing import derive_keys, splitmix64
 from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.layers.scaling import Reiterable
-from nfn_transformer.models.branches import (
-    FEATURES,
-    Branch,
-    EquivariantEncoder,
-    FeatureBranch,
-    FeedForwardBranch,
-    LinearBranch,
-    of_blocks,
-    of_classifier,
-    of_embedding,
-)
-from nfn_transformer.models.complete_encoder import CompleteEncoder
+from nfn_transformer.models.branch import Branch
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree, TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
-from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 
 
 @dataclass(frozen=True)
@@ -126,26 +115,16 @@ class AccuracyPredictor(Predictor):
     def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
         self.spec, self.config = spec, config
-        self.encoder = self.classifier = self.embedding = None
-        outputs, example = 0, _example(spec)
-        if config.enc_mode != "no":
-            self.encoder = _encoder(spec, example, config)
-            outputs += config.num_out_encoder
-        if config.cls_mode != "no":
-            self.classifier = _classifier(spec, example, config)
-            outputs += config.num_out_classify
-        if config.emb_mode != "no":
-            self.embedding = LinearBranch(of_embedding, example, config.num_out_embedding, config)
-            outputs += config.num_out_embedding
+        self.branches: dict[str, Branch] = {}
+        outputs = 0
+        for role, entry in config.chosen.items():
+            settings = config.branch_config(role)
+            self.branches[role.name] = entry.build(spec, settings)
+            outputs += settings.outputs
+        self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
         self.output = nn.Linear(outputs, 1)
         number_dropouts(self)
         self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    @property
-    def branches(self) -> dict[str, Branch]:
-        """Those that there are, by the names of their fields in `Features`."""
-        named = {"encoder": self.encoder, "classifier": self.classifier, "embedding": self.embedding}
-        return {name: branch for name, branch in named.items() if branch is not None}
 
     def featurize(self, weights: TransformerWeights) -> Features:
         """See `Predictor`."""
@@ -248,29 +227,3 @@ def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> Ac
             torch.manual_seed(derive_seed(seed, *purpose))
             members.append(AccuracyPredictor(spec, config))
     return members[0] if config.ensemble == 1 else Ensemble(members)
-
-
-def _example(spec: TransformerSpec) -> TransformerWeights:
-    """A network of zeros."""
-    zeros = {key: torch.zeros(shape) for key, shape in state_dict_shapes(spec).items()}
-    return weights_from_state_dict(zeros, spec)
-
-
-def _encoder(spec: TransformerSpec, example: TransformerWeights, config: ModelConfig) -> Branch:
-    if config.enc_mode == "complete":
-        return CompleteEncoder(spec, config.num_out_encoder, config.dropout)
-    if config.enc_mode == "inv":
-        return EquivariantEncoder(spec, config)
-    if config.enc_mode == "graph":
-        from nfn_transformer.models.graph_encoder import GraphEncoder  # its library takes seconds to import
-
-        return GraphEncoder(example, config)
-    hidden, outputs = config.transformers_nfn_channels, config.num_out_encoder
-    return FeatureBranch(config.enc_mode, of_blocks, example, hidden, outputs, config)
-
-
-def _classifier(spec: TransformerSpec, example: TransformerWeights, config: ModelConfig) -> Branch:
-    if config.cls_mode not in FEATURES:
-        return FeedForwardBranch(spec, config)
-    hidden, outputs = config.classifier_nfn_channels, config.num_out_classify
-    return FeatureBranch(config.cls_mode, of_classifier, example, hidden, outputs, config)

@@ -1,14 +1,13 @@
 """The exact configuration of a run: what is written into its directory and read back from it."""
 
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin
 
 import torch
 
+from nfn_transformer.configuration import COUNT, NOT_IN_KEYS, check_values, from_json, key_values, setting
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.optimizer import OPTIMIZERS
@@ -18,67 +17,67 @@ from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSp
 NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
 
-# Fields that runs of earlier versions did not write; their defaults are what those versions did.
-_LATER = {
-    "DataConfig": ("all_sizes", "where", "train_networks", "augment", "augment_factor", "augment_scale"),
-    "TrainingConfig": ("compile", "cuda_graphs", "amp", "early_stopping"),
-    "TreeConfig": ("features",),
-    "ModelConfig": ("dropout", "standardize", "log_magnitudes", "ensemble", "graph_layers", "graph_dim", "graph_conv"),
-}
-
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which checkpoints are read, which of them are kept (see `zoo.reading.read_zoo`), whether those of all sizes (see
-    `zoo.several_sizes.read_all_sizes`), how many of the training side
-    are used (None: all), and whether each side of the split is enlarged by transformed copies (see
-    `zoo.augmentation.enlarge`)."""
+    """Which checkpoints are read, and how they are shared out; see `zoo.reading.read_zoo`."""
 
     dataset: str
-    data_path: str
+    data_path: str = field(metadata=NOT_IN_KEYS)
     ckpt_epoch: str = "75"
     cut_off: float = 0.0
     n_heads: int | None = None
     allow_faulty: bool = False
-    where: str = ""
-    all_sizes: bool = False
-    train_networks: int | None = None
-    augment: bool = False
-    augment_factor: int = 2
-    augment_scale: float = 1.0
+    where: str = setting("")
+    all_sizes: bool = setting(False)
+    """Whether networks of all sizes are read; see `zoo.several_sizes.read_all_sizes`."""
+    train_networks: int | None = setting(None)
+    """How many of the training side are used; all where None."""
+    augment: bool = setting(False, key="always")
+    """Whether each side of the split is enlarged by transformed copies; see `zoo.augmentation.enlarge`."""
+    augment_factor: int = setting(2, key="augment")
+    augment_scale: float = setting(1.0, key="augment")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a predictor is trained; the defaults are the published ones (arXiv 2410.04209, appendix).
+    """Training of a predictor; the defaults are the published ones (arXiv 2410.04209, appendix).
 
-    `compile` and `cuda_graphs` change the numbers by rounding alone, `amp` trains in bfloat16. With `early_stopping` it
-    ends as soon as so many epochs in a row have not been the best one by validation tau.
+    Raises:
+        ValueError: a value is out of its bounds.
     """
 
-    epochs: int = 100
-    warmup_epochs: int = 10
-    batch_size: int = 16
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    wd: float = 0.0
-    compile: bool = False
-    cuda_graphs: bool = False
-    amp: bool = False
-    early_stopping: int | None = None
+    epochs: int = setting(100, "passes over the training split", original=True, **COUNT)
+    warmup_epochs: int = setting(
+        10,
+        "epochs over which the learning rate rises to --lr, before its cosine to 1e-5; at most --epochs",
+        original=True,
+        low=0,
+    )
+    batch_size: int = setting(16, "networks per training step", original=True, **COUNT)
+    optimizer: str = setting("adam", "rule of the updates", original=True, choices=OPTIMIZERS)
+    lr: float = setting(1e-3, "learning rate after the warm-up", original=True, low=0, above=True)
+    wd: float = setting(0.0, "weight decay (L2)", original=True, low=0)
+    compile: bool = setting(False, "compile the training step by torch.compile", key="never")
+    """As CUDA graphs, device and versions it changes the last digits only."""
+    cuda_graphs: bool = setting(
+        False, "launch the training step's kernels together, which helps small batches on a GPU", key="never"
+    )
+    amp: bool = setting(False, "train in bfloat16 where PyTorch's autocast thinks it safe")
+    early_stopping: int | None = setting(
+        None,
+        "stop when so many epochs in a row have not been the best by validation tau (default: never)",
+        metavar="EPOCHS",
+        **COUNT,
+    )
+
+    def __post_init__(self):
+        check_values(self)
 
     @property
     def length(self) -> int:
-        """How many epochs there will be at most."""
+        """The number of epochs, at most."""
         return self.epochs
-
-    def __post_init__(self):
-        if min(self.epochs, self.batch_size) < 1 or self.warmup_epochs < 0 or self.lr <= 0 or self.wd < 0:
-            raise ValueError(f"a number is out of its range in {self}")
-        if self.early_stopping is not None and self.early_stopping < 1:
-            raise ValueError(f"early_stopping is below 1 in {self}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer '{self.optimizer}', expected one of {', '.join(OPTIMIZERS)}")
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,16 @@ class RunConfig:
     data: DataConfig
     predictor: ModelConfig | TreeConfig
     training: TrainingConfig | BoostingConfig
-    device: str = "cpu"
-    versions: dict[str, str] = field(default_factory=dict)
+    device: str = field(default="cpu", metadata=NOT_IN_KEYS)
+    versions: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_KEYS)
 
     def to_json(self) -> dict:
-        """Plain values, to be written as JSON."""
-        return asdict(self)
+        """Return plain values, to be written as JSON."""
+        predictor = self.predictor
+        return {
+            **asdict(self),
+            "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
+        }
 
     @classmethod
     def from_json(cls, values: dict) -> "RunConfig":
@@ -109,46 +112,25 @@ class RunConfig:
             RunError: a field is missing or unknown.
         """
         try:
-            if values["model"] == NETWORK:
-                predictor, training = predictor_from_json(values["predictor"]), TrainingConfig
-            else:
-                predictor, training = _typed(TreeConfig, values["predictor"]), BoostingConfig
+            is_network, predictor = values["model"] == NETWORK, values["predictor"]
             parts = {
-                "data": _typed(DataConfig, values["data"]),
-                "predictor": predictor,
-                "training": _typed(training, values["training"]),
+                "data": from_json(DataConfig, values["data"]),
+                "predictor": ModelConfig.from_json(predictor) if is_network else from_json(TreeConfig, predictor),
+                "training": from_json(TrainingConfig if is_network else BoostingConfig, values["training"]),
             }
-            return _typed(cls, {**values, **parts})
+            return from_json(cls, {**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the configuration is not one of this version: {error}") from None
 
-
-def _typed(kind: type, values: dict):
-    """A dataclass from plain values, each of the type that its field declares."""
-    for entry in fields(kind):
-        if entry.name in _LATER.get(kind.__name__, ()) and entry.name not in values:
-            continue
-        value, wanted = values[entry.name], _kinds(entry.type)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and entry.type is not bool):
-            raise TypeError(f"'{entry.name}' is {value!r}, expected {getattr(entry.type, '__name__', entry.type)}")
-    return kind(**values)
-
-
-def _kinds(declared) -> tuple[type, ...]:
-    """The types that a value of the declared one may have."""
-    if isinstance(declared, UnionType):
-        return tuple(kind for part in get_args(declared) for kind in _kinds(part))
-    return (int, float) if declared is float else (get_origin(declared) or declared,)
-
-
-def predictor_from_json(values: dict) -> ModelConfig:
-    """The model's configuration from plain values.
-
-    Raises:
-        KeyError, TypeError, ValueError: a field is missing, unknown, or not as it must be.
-    """
-    channels = ("transformers_nfn_channels", "classifier_nfn_channels")
-    return _typed(ModelConfig, {**values, **{name: tuple(values[name]) for name in channels}})
+    def key_values(self) -> dict:
+        """Return the values that a cell's key is made of: all that decides its numbers, but not where its zoo lies."""
+        predictor = self.predictor
+        return {
+            **key_values(self),
+            "data": key_values(self.data),
+            "predictor": predictor.key_values() if isinstance(predictor, ModelConfig) else key_values(predictor),
+            "training": key_values(self.training),
+        }
 
 
 def spec_to_json(spec: TransformerSpec) -> dict:

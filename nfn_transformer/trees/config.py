@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from nfn_transformer.configuration import setting
+
 FEATURES = {
     "raw": "flattened weights",
     "statistics": "seven statistics of each weight matrix and bias",
@@ -39,7 +41,7 @@ class TreeConfig:
 
     library: str
     parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
-    features: str = "raw"
+    features: str = setting("raw")
 
     def __post_init__(self):
         for value, known in ((self.library, LIBRARIES), (self.features, FEATURES)):

@@ -94,7 +94,7 @@ def _parts(flags: argparse.Namespace) -> Iterator[Part]:
     cases = [(what, value, Case(spec)) for what, value, spec in specs]
     for channels in flags.channels:
         name = ", ".join(map(str, channels))
-        cases.append((CHANNELS, name, Case(RELEASED, ModelConfig(transformers_nfn_channels=channels))))
+        cases.append((CHANNELS, name, Case(RELEASED, ModelConfig(options={"transformers_nfn_channels": channels}))))
     cases += [(ZOO, networks, Case(networks=networks)) for networks in flags.networks]
     for batch_size in flags.batch_sizes:
         for what, value, case in cases:

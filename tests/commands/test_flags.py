@@ -19,7 +19,7 @@ PUBLISHED = {
 
 def test_published_defaults():
     flags = main.build_parser().parse_args([])
-    found = vars(flags) | vars(main.model_config(flags))
+    found = vars(flags) | main.model_config(flags).to_json()
     assert {name: found[name] for name in PUBLISHED} == PUBLISHED
 
 
@@ -57,14 +57,16 @@ def test_what_suits_small_zoos_is_a_default_of_what_reads_whole_networks(words, 
 
 
 def test_log_magnitudes_alone_are_refused():
-    with pytest.raises(UserError, match=r"is of inputs that are standardised; add --standardize True"):
+    with pytest.raises(UserError, match=r"--log_magnitudes True: requires --standardize True"):
         main.model_config(main.build_parser().parse_args(["--enc_mode", "mlp", "--log_magnitudes"]))
 
 
 def test_what_is_of_graphs_is_read_by_them_alone():
     read = main.model_config(main.build_parser().parse_args(["--enc_mode", "graph", "--graph_dim", "8"]))
-    assert (read.graph_layers, read.graph_dim, read.graph_conv) == (3, 8, "gnn")
-    with pytest.raises(UserError, match="--graph_conv attention: --enc_mode is inv; only --enc_mode graph reads it"):
+    assert read.options == {"graph_layers": 3, "graph_dim": 8, "graph_conv": "gnn"}
+    with pytest.raises(
+        UserError, match=r"--graph_conv attention: not read by --enc_mode inv .*; requires --enc_mode graph$"
+    ):
         main.model_config(main.build_parser().parse_args(["--graph_conv", "attention"]))
 
 

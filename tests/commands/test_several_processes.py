@@ -51,7 +51,9 @@ def double_trainer(zoo_path: Path, run_path: Path, batch_size: int) -> Trainer:
     zoo = replace(zoo, rows=zoo.rows.double(), labels=zoo.labels.double())
     run_path.mkdir(exist_ok=True)
     small_zoo = {"dropout": 0.3, "standardize": True, "ensemble": 2}
-    model = build_predictor(zoo.spec, ModelConfig(transformers_nfn_channels=(3, 2), **small_zoo), 1).double()
+    model = build_predictor(
+        zoo.spec, ModelConfig(options={"transformers_nfn_channels": (3, 2)}, **small_zoo), 1
+    ).double()
     config = TrainingConfig(epochs=3, lr=1e-2, batch_size=batch_size)
     return Trainer(model, prepare(zoo, split_runs(zoo.runs, 1)), config, 1, RunDirectory(run_path), lambda record: None)
 

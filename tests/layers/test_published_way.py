@@ -20,8 +20,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ModelConfig
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.models.registry import CLASSIFIER, EMBEDDING, entries
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
 
@@ -117,9 +118,9 @@ def test_every_term_has_one_formula(kind, formulas):
     config=st.builds(
         ModelConfig,
         st.just("inv"),
-        st.sampled_from(CLASSIFIER_MODES),
-        st.sampled_from(EMBEDDING_MODES),
-        st.sampled_from([(3,), (4, 3), (3, 5, 4)]),
+        st.sampled_from(["no", *entries(CLASSIFIER)]),
+        st.sampled_from(["no", *entries(EMBEDDING)]),
+        options=st.fixed_dictionaries({"transformers_nfn_channels": st.sampled_from([(3,), (4, 3), (3, 5, 4)])}),
     ),
     seed=seeds,
 )

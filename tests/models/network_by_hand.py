@@ -42,13 +42,19 @@ def logit(model: AccuracyPredictor, weights: TransformerWeights) -> Tensor:
     if config.enc_mode == "inv":
         parts.append(equivariant_encoder(model, weights.blocks))
     elif config.enc_mode != "no":
-        parts.append(feature_mlp(P.within("encoder"), config.enc_mode, blocks, config.transformers_nfn_channels))
+        parts.append(
+            feature_mlp(P.within("encoder"), config.enc_mode, blocks, config.options["transformers_nfn_channels"])
+        )
     if config.cls_mode == "hnps":
-        parts.append(hnps_classifier(P.within("classifier"), weights.classifier, config.classifier_nfn_channels))
+        parts.append(
+            hnps_classifier(P.within("classifier"), weights.classifier, config.options["classifier_nfn_channels"])
+        )
     elif config.cls_mode in ("np", "hnp"):
         parts.append(permuted_classifier(P.within("classifier"), weights.classifier, model))
     elif config.cls_mode != "no":
-        parts.append(feature_mlp(P.within("classifier"), config.cls_mode, classifier, config.classifier_nfn_channels))
+        parts.append(
+            feature_mlp(P.within("classifier"), config.cls_mode, classifier, config.options["classifier_nfn_channels"])
+        )
     if config.emb_mode != "no":
         parts.append(P.linear("embedding.linear", side_by_side(embedding_tensors(weights.embedding))))
     return P.linear("output", torch.cat(parts, dim=1))[:, 0]

@@ -10,15 +10,19 @@ from symmetry import random_transformer
 
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.models import graph_encoder
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.encoders import graph as graph_encoder
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9
-CONFIG = ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", graph_dim=8, standardize=True)
-CONVOLUTIONS = [CONFIG, replace(CONFIG, graph_conv="attention"), replace(CONFIG, graph_layers=1, log_magnitudes=True)]
+CONFIG = ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", standardize=True, options={"graph_dim": 8})
+CONVOLUTIONS = [
+    CONFIG,
+    replace(CONFIG, options={**CONFIG.options, "graph_conv": "attention"}),
+    replace(CONFIG, options={**CONFIG.options, "graph_layers": 1}, log_magnitudes=True),
+]
 
 
 def _spec(heads=2, key=3, value=2, hidden=5, blocks=2, with_embedding=True) -> TransformerSpec:
@@ -99,7 +103,7 @@ def _only(part: str, spec: TransformerSpec, generator: torch.Generator) -> Compl
         "classifier shifts",
     ],
 )
-@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.options["graph_conv"])
 def test_to_nothing_else_of_the_group_is_it_invariant(part, config, generator):
     spec = _spec()
     U = random_transformer(spec, 3, generator)
@@ -140,7 +144,7 @@ def test_the_positional_encoding_alone_tells_coordinates_apart(generator):
 
 
 @pytest.mark.parametrize("with_embedding", [True, False])
-@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.options["graph_conv"])
 def test_every_tensor_is_seen_and_every_parameter_learns(config, with_embedding, generator):
     U = random_transformer(_spec(with_embedding=with_embedding), 4, generator)
     model = _predictor(U, config)
@@ -165,7 +169,7 @@ def test_large_batches_are_read_in_parts(generator, monkeypatch):
     assert sizes == [2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.graph_conv)
+@pytest.mark.parametrize("config", CONVOLUTIONS[:2], ids=lambda config: config.options["graph_conv"])
 def test_parts_of_a_batch_drop_and_learn_what_the_whole_does(config, generator, monkeypatch):
     U, found = random_transformer(_spec(), 7, generator), []
     model = _predictor(U, replace(config, dropout=0.3)).train()

@@ -12,8 +12,9 @@ from nfn_transformer.errors import SpecError, UserError
 from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
 from nfn_transformer.groups.permutation import PermutationElement
 from nfn_transformer.groups.published import GroupElement
-from nfn_transformer.models.config import CLASSIFIER_MODES, EMBEDDING_MODES, ENCODER_MODES, ModelConfig
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.models.registry import ROLES, entries
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 SPEC = TransformerSpec(
@@ -21,12 +22,14 @@ SPEC = TransformerSpec(
     classifier=FeedForwardSpec((6, 5, 4)),
     embedding=EmbeddingSpec(1, 6, (2, 2), 9),
 )
-MODES = [modes for modes in itertools.product(ENCODER_MODES, CLASSIFIER_MODES, EMBEDDING_MODES) if set(modes) != {"no"}]
+CHOICES = [["no", *entries(role)] for role in ROLES]
+MODES = [modes for modes in itertools.product(*CHOICES) if set(modes) != {"no"}]
 
 
 @pytest.mark.parametrize("modes", MODES)
 def test_every_combination_of_modes_learns_from_every_parameter(modes, generator):
-    config = ModelConfig(*modes, transformers_nfn_channels=(8, 6), classifier_nfn_channels=(8, 8))
+    options = {"transformers_nfn_channels": (8, 6), "classifier_nfn_channels": (8, 8)}
+    config = ModelConfig(*modes, options=options)
     model = build_predictor(SPEC, config, seed=0).double()
     weights = random_transformer(SPEC, 8, generator)
     predicted = model.predict(weights)
@@ -50,7 +53,7 @@ def test_the_network_is_the_one_of_the_design(modes, generator):
     """All parameters are moved from where they start, those of LayerNorms and pooling from 1 and 0."""
     channels = {"transformers_nfn_channels": (4, 3), "classifier_nfn_channels": (5, 4)}
     outputs = {"num_out_encoder": 5, "num_out_classify": 4, "num_out_embedding": 3}
-    model = build_predictor(SPEC, ModelConfig(*modes, **channels, **outputs), seed=2).double()
+    model = build_predictor(SPEC, ModelConfig(*modes, options=channels, **outputs), seed=2).double()
     weights = random_transformer(SPEC, 8, generator)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,7 +125,7 @@ def test_wrong_modes_and_weights_are_refused(generator):
     with pytest.raises(UserError, match="--emb_mode mlp: the checkpoints of zoo 'ag_news' have no embedding"):
         ModelConfig().check(replace(SPEC, embedding=None), "ag_news")
     with pytest.raises(UserError, match="--graph_conv attention --graph_dim 10: not a multiple of its 4 heads"):
-        ModelConfig("graph", graph_conv="attention", graph_dim=10).check(SPEC, "mnist")
+        ModelConfig("graph", options={"graph_conv": "attention", "graph_dim": 10}).check(SPEC, "mnist")
     model = build_predictor(SPEC, ModelConfig(), seed=0).double()
     with pytest.raises(SpecError, match="weights have 2 blocks, expected 3"):
         model(random_transformer(replace(SPEC, blocks=SPEC.blocks[:2]), 2, generator))

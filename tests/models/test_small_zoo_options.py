@@ -81,7 +81,7 @@ def test_log_magnitudes_bring_far_networks_near(generator):
         config = ModelConfig("mlp", "no", "no", standardize=True, log_magnitudes=logarithmic)
         model = learned(config, weights)
         branch = model.encoder
-        spread.append(branch.scaled(branch.featurize(weights))[1:].std().item())
+        spread.append(branch.scale(branch.featurize(weights))[1:].std().item())
     assert spread[1] > 10 * spread[0]
 
 
@@ -122,14 +122,16 @@ def test_dropout_depends_on_the_networks_and_the_epoch_alone(generator):
 
 def test_bad_options_are_refused():
     for wrong in ({"dropout": 1.0}, {"dropout": -0.1}, {"ensemble": 0}, {"log_magnitudes": True}):
-        with pytest.raises(ValueError, match=r"out of its range|log-magnitudes are taken of inputs"):
+        with pytest.raises(ValueError, match=r"out of its range|--log_magnitudes True: requires"):
             ModelConfig(**wrong)
     config = ModelConfig(enc_mode="inv", cls_mode="hnps", emb_mode="no", standardize=True, log_magnitudes=True)
     with pytest.raises(
-        UserError, match="--log_magnitudes True: no branch reads flattened weights, statistics or a graph"
+        UserError, match="--log_magnitudes True: not read by --enc_mode inv --cls_mode hnps --emb_mode no; requires "
     ):
         config.check(SPEC, "mnist")
     with pytest.raises(UserError, match=r"--cls_mode nft --classifier_nfn_channels 10,5: its blocks are of one width"):
-        ModelConfig(cls_mode="nft", classifier_nfn_channels=(10, 5)).check(SPEC, "mnist")
-    with pytest.raises(UserError, match="--dropout: a predictor that reads the embedding alone has no hidden numbers"):
+        ModelConfig(cls_mode="nft", options={"classifier_nfn_channels": (10, 5)}).check(SPEC, "mnist")
+    with pytest.raises(
+        UserError, match=r"--dropout 0\.1: not read by --enc_mode no --cls_mode no --emb_mode mlp; requires "
+    ):
         ModelConfig("no", "no", "mlp", dropout=0.1).check(SPEC, "mnist")

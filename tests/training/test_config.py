@@ -20,7 +20,9 @@ CONFIG = RunConfig(
     seed=4,
     model="transformer_nfn",
     data=DataConfig("mnist", "somewhere", cut_off=0.2, n_heads=3),
-    predictor=ModelConfig("mlp", "hnps", "no", (3, 4), (5,)),
+    predictor=ModelConfig(
+        "mlp", "hnps", "no", options={"transformers_nfn_channels": (3, 4), "classifier_nfn_channels": (5,)}
+    ),
     training=TrainingConfig(epochs=7, lr=1),
     versions=installed_versions(),
 )

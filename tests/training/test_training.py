@@ -190,7 +190,9 @@ def test_damaged_state_and_weights_are_named(data, run):
 
 
 def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
-    training = trainer(data, run, model_config=ModelConfig(cls_mode="hnps", transformers_nfn_channels=(3, 4)), epochs=1)
+    training = trainer(
+        data, run, model_config=ModelConfig(cls_mode="hnps", options={"transformers_nfn_channels": (3, 4)}), epochs=1
+    )
     train([training])
     model, epoch = load_predictor(run.best_file)
     weights = data.zoo.weights(torch.arange(9))

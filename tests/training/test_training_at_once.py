@@ -22,7 +22,7 @@ from nfn_transformer.training.streaming import StreamedZoo
 from nfn_transformer.zoo.split import Split, split_runs
 
 MODES = [
-    ModelConfig(transformers_nfn_channels=(3, 2)),
+    ModelConfig(options={"transformers_nfn_channels": (3, 2)}),
     ModelConfig(cls_mode="hnps"),
     ModelConfig(enc_mode="no", cls_mode="magep"),
     ModelConfig(enc_mode="no", cls_mode="np"),
@@ -30,7 +30,7 @@ MODES = [
     ModelConfig(enc_mode="statnn", cls_mode="statnn"),
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),
-    ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", graph_dim=4, graph_layers=2, graph_conv="attention"),
+    ModelConfig("graph", "no", "no", options={"graph_dim": 4, "graph_layers": 2, "graph_conv": "attention"}),
 ]
 
 

@@ -1,28 +1,45 @@
 """An encoder for the whole network as the graph of its computation (`features.graph`)."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.configuration import COUNT, setting
+from nfn_transformer.errors import UserError
 from nfn_transformer.features.graph import ComputationGraph
-from nfn_transformer.layers.graph_layers import GraphLayer, MessageLayer, RelationalAttentionLayer
-from nfn_transformer.models.branches import FlatBranch, readout_head
-from nfn_transformer.models.config import GRAPH_HEADS, ModelConfig
+from nfn_transformer.models.branch import BranchConfig, FlatBranch, example_weights, readout_head
+from nfn_transformer.models.registry import ENCODER, BranchEntry, register
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 
-_LAYERS: dict[str, Callable[[int, bool], GraphLayer]] = {
-    "gnn": MessageLayer,
-    "attention": partial(RelationalAttentionLayer, heads=GRAPH_HEADS),
-}
+HEADS = 4
+"""Heads of relational attention."""
 
 # As many networks are computed at once as have so many numbers at their edges. On a CPU the tensors of one model take
 # 16 MiB then in float32, keys with values 32 MiB: beyond, the C library asks the system for fresh memory each time
 # (`training.host_memory`).
 _NUMBERS_AT_ONCE = {"cpu": 1 << 22}
 _NUMBERS_AT_ONCE_ELSEWHERE = 1 << 27
+
+
+@dataclass(frozen=True)
+class GraphConfig(BranchConfig):
+    """Configuration of the encoder; its flags."""
+
+    graph_layers: int = setting(3, "how often neighbours exchange messages", **COUNT)
+    graph_dim: int = setting(16, "numbers that each node and each edge carries", **COUNT)
+    graph_conv: str = setting(
+        "gnn",
+        f"gnn, means of messages; attention, relational attention with {HEADS} heads",
+        choices=("gnn", "attention"),
+    )
+
+    def check(self, spec: TransformerSpec, zoo: str) -> None:
+        """Raise UserError where the heads of attention cannot share the width."""
+        if self.graph_conv == "attention" and self.graph_dim % HEADS:
+            raise UserError(f"--graph_conv attention --graph_dim {self.graph_dim}: not a multiple of its {HEADS} heads")
 
 
 class SetLift(nn.Module):
@@ -52,27 +69,41 @@ class GraphEncoder(FlatBranch):
     block; to nothing else of the complete group.
 
     Args:
-        example: a network's weights, of any numbers.
+        spec: the networks' sizes.
         config: layers, their width and kind; dropout and scales.
 
     Raises:
         SpecError: parts of the network have different widths D.
     """
 
-    def __init__(self, example: TransformerWeights, config: ModelConfig):
-        graph, dim, count = ComputationGraph(example), config.graph_dim, config.graph_layers
+    def __init__(self, spec: TransformerSpec, config: GraphConfig):
+        # Their library takes seconds to import.
+        from nfn_transformer.layers.graph_layers import MessageLayer, RelationalAttentionLayer
+
+        graph, dim, count = ComputationGraph(example_weights(spec)), config.graph_dim, config.graph_layers
         node_sizes = [nodes.size for nodes in graph.nodes]
         edge_sizes = [edges.size for edges in graph.edges]
-        super().__init__(_numbers, [*node_sizes, *edge_sizes], config)
+        super().__init__([*node_sizes, *edge_sizes], config)
         self._node_sizes = node_sizes
         told_apart = [torch.full((nodes.size,), nodes.told_apart) for nodes in graph.nodes]
         self.register_buffer("told_apart", torch.cat(told_apart).nonzero()[:, 0], persistent=False)
         self.register_buffer("edge_index", graph.edge_index, persistent=False)
         self.node_lift, self.edge_lift = SetLift(node_sizes, dim), SetLift(edge_sizes, dim)
         self.meanings = nn.Parameter(torch.randn(len(self.told_apart), 1, dim))
-        self.layers = nn.ModuleList(_LAYERS[config.graph_conv](dim, place == count - 1) for place in range(count))
+        layers = []
+        for index in range(count):
+            is_last = index == count - 1
+            attends = config.graph_conv == "attention"
+            layers.append(
+                RelationalAttentionLayer(dim, is_last, heads=HEADS) if attends else MessageLayer(dim, is_last)
+            )
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
-        self.head = readout_head(len(node_sizes) * dim, config.num_out_encoder, config.dropout)
+        self.head = readout_head(len(node_sizes) * dim, config.outputs, config.dropout)
+
+    def featurize(self, weights: TransformerWeights) -> Tensor:
+        """Return the numbers [b, N + E] of the networks' graphs."""
+        return ComputationGraph(weights).numbers()
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """The numbers [b, N + E] of `ComputationGraph` to [b, out]."""
@@ -84,7 +115,7 @@ class GraphEncoder(FlatBranch):
         return torch.cat([self._encode(*part) for part in parts])
 
     def _encode(self, features: Tensor, keys: Tensor | None) -> Tensor:
-        of_nodes, of_edges = self.scaled(features).T.split([sum(self._node_sizes), self.edge_index.shape[1]])
+        of_nodes, of_edges = self.scale(features).T.split([sum(self._node_sizes), self.edge_index.shape[1]])
         nodes, edges = self.node_lift(of_nodes), self.edge_lift(of_edges)  # [N, b, d], [E, b, d]
         nodes = nodes.index_add(0, self.told_apart, self.meanings.expand(-1, nodes.shape[1], -1))
         for layer in self.layers:
@@ -93,5 +124,17 @@ class GraphEncoder(FlatBranch):
         return self.head(torch.cat(means, dim=1), keys)
 
 
-def _numbers(weights: TransformerWeights) -> Tensor:
-    return ComputationGraph(weights).numbers()
+register(
+    BranchEntry(
+        role=ENCODER,
+        name="graph",
+        part="whole network",
+        help="neurons and weights as a graph",
+        symmetry="permutations",
+        build=GraphEncoder,
+        config=GraphConfig,
+        reads=("dropout", "standardize", "log_magnitudes"),
+        # It reads whole networks, and numbers of their own size do not suit it.
+        defaults={"cls_mode": "no", "emb_mode": "no", "standardize": True},
+    )
+)

@@ -5,10 +5,12 @@ are pooled over depth and read out. So the number of parameters depends on none 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.errors import UserError
 from nfn_transformer.features.invariants import (
     Invariants,
     block_invariant_names,
@@ -19,7 +21,8 @@ from nfn_transformer.features.invariants import (
 )
 from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.scaling import Reiterable, Standardize
-from nfn_transformer.models.branches import Branch
+from nfn_transformer.models.branch import Branch, BranchConfig
+from nfn_transformer.models.registry import ENCODER, BranchEntry, register
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
@@ -30,13 +33,25 @@ WIDTH = 64
 _LEAST_DEVIATION = 0.01
 
 
+@dataclass(frozen=True)
+class CompleteConfig(BranchConfig):
+    """Configuration of the encoder."""
+
+    def check(self, spec: TransformerSpec, zoo: str) -> None:
+        """Raise UserError where the networks have a classifier that has not two layers."""
+        if spec.classifier.layers != 2:
+            raise UserError(
+                f"--enc_mode complete: reads classifiers of two layers, those of zoo '{zoo}' have "
+                f"{spec.classifier.layers}"
+            )
+
+
 class CompleteEncoder(Branch):
     """Whole networks to numbers [b, outputs] that the complete group leaves unchanged.
 
     Args:
         spec: whether the networks have an embedding; nothing else of it decides a shape of a parameter.
-        outputs: how many numbers.
-        dropout: of hidden numbers, and half as much of inputs.
+        config: how many outputs, and dropout: of hidden numbers, and half as much of inputs.
 
     Raises:
         SpecError: the networks have no blocks, blocks of several widths, or a classifier that has not two layers.
@@ -45,17 +60,17 @@ class CompleteEncoder(Branch):
     is_slow_to_featurize = True
     needs_normalization = True
 
-    def __init__(self, spec: TransformerSpec, outputs: int, dropout: float = 0.0):
+    def __init__(self, spec: TransformerSpec, config: CompleteConfig):
         super().__init__()
         check_has_invariants(spec)
-        self.spec = spec
+        self.spec, dropout = spec, config.dropout
         block, rest = len(block_invariant_names(spec)), len(rest_invariant_names(spec))
         self.block_scale = Standardize([1] * block, _LEAST_DEVIATION)
         self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
         self.block = nn.Linear(block, WIDTH)
         self.rest = nn.Linear(rest, WIDTH)
         self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
-        first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, outputs)
+        first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, config.outputs)
         self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
 
     def featurize(self, weights: TransformerWeights) -> Invariants:
@@ -88,3 +103,21 @@ class CompleteEncoder(Branch):
 def _is_there(blocks: Tensor) -> Tensor:
     """Of b networks' blocks [b, L, ...] those that a network has, as others are filled up with NaN: bool [b, L]."""
     return ~blocks[..., 0].isnan()
+
+
+register(
+    BranchEntry(
+        role=ENCODER,
+        name="complete",
+        part="whole network",
+        help="what the network does to synthetic signals",
+        symmetry="every symmetry of the network",
+        build=CompleteEncoder,
+        config=CompleteConfig,
+        reads=("dropout",),
+        always={"standardize": True},
+        # It reads whole networks, and is meant for small zoos.
+        defaults={"cls_mode": "no", "emb_mode": "no", "dropout": 0.4, "ensemble": 5},
+        several_sizes=True,
+    )
+)

@@ -1,0 +1,128 @@
+"""Fields of configurations: one declaration gives flag, help, bounds, JSON form and part of a cell's key."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field says of itself besides its name, type and default."""
+
+    help: str = ""
+    low: float | None = None
+    """Least value; excluded where `above`."""
+    high: float | None = None
+    above: bool = False
+    choices: Sequence[str] = ()
+    metavar: str | None = None
+    original: bool = True
+    """Whether files and keys of all versions have the field; others may lack it, and then mean its default."""
+    key: str = "always"
+    """In keys of cells: always, changed (where it has not its default), never, or the boolean field that it needs."""
+
+
+NOT_IN_KEYS = {"setting": Setting(key="never")}
+"""Metadata of a field that decides no number of a run, beyond rounding."""
+
+PRIVATE = {"setting": Setting(original=False, key="never")}
+"""Metadata of a field that is no flag of its own, that files may lack, and that is in no key."""
+
+COUNT = {"low": 1, "high": 2**31 - 1}
+"""Bounds of how many of something there are, at least one."""
+
+
+def setting(default: Any, help: str = "", *, original: bool = False, key: str | None = None, **rules) -> Any:
+    """Return a dataclass field with a `Setting`.
+
+    Args:
+        default: value where none is given.
+        help: of its flag.
+        original, key, rules: see `Setting`; a field that is not original is left out of keys where it has its default.
+    """
+    key = key or ("always" if original else "changed")
+    return field(default=default, metadata={"setting": Setting(help, original=original, key=key, **rules)})
+
+
+def setting_of(entry: Field) -> Setting:
+    """Return what a field says of itself; a plain field is original and says nothing else."""
+    return entry.metadata.get("setting", Setting())
+
+
+def check_value(entry: Field, value: Any) -> None:
+    """Raise ValueError where a value is out of its field's bounds, or none of its choices."""
+    rules = setting_of(entry)
+    if rules.choices and value not in rules.choices:
+        raise ValueError(f"--{entry.name} {value}: expected one of {', '.join(rules.choices)}")
+    if rules.low is None or value is None:
+        return
+    numbers = value if isinstance(value, tuple) else (value,)
+    high = math.inf if rules.high is None else rules.high
+    if not numbers or not all((rules.low < n if rules.above else rules.low <= n) and n <= high for n in numbers):
+        raise ValueError(f"--{entry.name} {value} is out of its range")
+
+
+def check_values(config) -> None:
+    """Raise ValueError where a field of a configuration is out of its bounds; for `__post_init__`."""
+    for entry in fields(config):
+        check_value(entry, getattr(config, entry.name))
+
+
+def parse_values(
+    kind: type, values: Mapping[str, Any], names: Iterable[str] | None = None, required: bool = True
+) -> dict[str, Any]:
+    """Return those of JSON's values that are fields of a dataclass, each of the type that its field declares.
+
+    Args:
+        kind: the dataclass.
+        values: JSON's.
+        names: of the fields; all where None.
+        required: whether original fields must be among the values.
+
+    Raises:
+        KeyError, TypeError: a field is missing, or a value is of another type.
+    """
+    types, parsed = get_type_hints(kind), {}
+    for entry in fields(kind):
+        is_wanted = names is None or entry.name in names
+        if not is_wanted or (entry.name not in values and not (required and setting_of(entry).original)):
+            continue
+        value, declared = values[entry.name], types[entry.name]
+        if get_origin(declared) is tuple and isinstance(value, list):
+            value = tuple(value)
+        if not isinstance(value, _kinds(declared)) or (isinstance(value, bool) and declared is not bool):
+            raise TypeError(f"'{entry.name}' is {value!r}, expected {getattr(declared, '__name__', declared)}")
+        parsed[entry.name] = value
+    return parsed
+
+
+def from_json(kind: type, values: Mapping[str, Any]):
+    """Return a dataclass from JSON's values.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing, unknown, or not as it must be.
+    """
+    unknown = set(values) - {entry.name for entry in fields(kind)}
+    if unknown:
+        raise TypeError(f"'{min(unknown)}' is no field of {kind.__name__}")
+    return kind(**parse_values(kind, values))
+
+
+def _kinds(declared) -> tuple[type, ...]:
+    """Return the types that a value of the declared one may have."""
+    if isinstance(declared, UnionType):
+        return tuple(kind for part in get_args(declared) for kind in _kinds(part))
+    return (int, float) if declared is float else (get_origin(declared) or declared,)
+
+
+def key_values(config) -> dict[str, Any]:
+    """Return the values of a configuration that its cell's key is made of."""
+    values = {}
+    for entry in fields(config):
+        rule, value = setting_of(entry).key, getattr(config, entry.name)
+        is_in_key = {"always": True, "never": False, "changed": value != entry.default}
+        if is_in_key[rule] if rule in is_in_key else getattr(config, rule):
+            values[entry.name] = value
+    return values

@@ -1,0 +1,202 @@
+"""Bases of the predictor's branches: each maps one part of a network's weights to numbers [b, out].
+
+A branch works in two steps. `featurize` makes features from the weights without parameters, once for a network.
+`from_features` maps features to numbers, in every epoch. Calling a branch does both.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.configuration import COUNT, check_values, setting
+from nfn_transformer.features.flat import Part, flatten, learned_tensors
+from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
+from nfn_transformer.layers.dropout import Chain, dropouts
+from nfn_transformer.layers.scaling import Standardize
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
+
+HEAD_WIDTH = 10
+
+Parts = Callable[[TransformerWeights], tuple[Part, ...]]
+"""From networks' weights to those parts that a branch reads."""
+
+Features = Callable[[tuple[Part, ...]], Tensor]
+"""From parts to numbers [b, inputs]."""
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """Configuration of one branch: settings that all branches share; a subclass adds flags of its own."""
+
+    outputs: int = 10
+    dropout: float = 0.0
+    standardize: bool = False
+    log_magnitudes: bool = False
+    init_type: str = "xavier_normal"
+
+    def __post_init__(self):
+        check_values(self)
+
+    def check(self, spec: TransformerSpec, zoo: str) -> None:
+        """Raise UserError where flags do not go together, or do not suit the networks of a zoo."""
+
+
+@dataclass(frozen=True)
+class EncoderChannels(BranchConfig):
+    """Configuration of an encoder with hidden layers."""
+
+    transformers_nfn_channels: tuple[int, ...] = setting(
+        (10,), "channels of each encoder layer, as in 10,10", original=True, **COUNT
+    )
+
+
+@dataclass(frozen=True)
+class ClassifierChannels(BranchConfig):
+    """Configuration of a classifier head with hidden layers."""
+
+    classifier_nfn_channels: tuple[int, ...] = setting(
+        (10, 10), "channels of each classifier layer, as in 10,10", original=True, **COUNT
+    )
+
+
+def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
+    """The published MLP head: Linear to 10, then twice LayerNorm, ReLU, dropout where there is any, Linear."""
+    return Chain(
+        nn.Linear(inputs, HEAD_WIDTH),
+        nn.LayerNorm(HEAD_WIDTH),
+        nn.ReLU(),
+        *dropouts(dropout),
+        nn.Linear(HEAD_WIDTH, HEAD_WIDTH),
+        nn.LayerNorm(HEAD_WIDTH),
+        nn.ReLU(),
+        *dropouts(dropout),
+        nn.Linear(HEAD_WIDTH, outputs),
+    )
+
+
+class Branch(nn.Module):
+    """What all branches share.
+
+    Attributes: is_slow_to_featurize, whether `featurize` takes long, so that features are better kept than made again;
+    needs_normalization, whether `fit_normalization` is to be called before the first epoch.
+    """
+
+    is_slow_to_featurize = False
+    needs_normalization = False
+
+    def featurize(self, weights: TransformerWeights):
+        """Features of b networks, tensors [b, ...], from their weights with one channel."""
+        raise NotImplementedError
+
+    def supports(self, spec: TransformerSpec) -> bool:
+        """Whether it reads networks of a spec that is not the one that it was made for."""
+        return False
+
+    def fit_normalization(self, seen: Iterable) -> None:
+        """Take scales of inputs from the training split's features; `seen` is gone through several times."""
+
+    def from_features(self, features, keys: Tensor | None = None) -> Tensor:
+        """Features of b networks to [b, out]; see `layers.dropout` for the keys."""
+        raise NotImplementedError
+
+    def forward(self, weights: TransformerWeights) -> Tensor:
+        """Weights with one channel to [b, out]."""
+        return self.from_features(self.featurize(weights))
+
+
+class FlatBranch(Branch):
+    """Base of branches that read numbers [b, inputs]; `scale` standardises them where the configuration says so.
+
+    Args:
+        groups: of how many neighbouring inputs each is, that share their scale, as `Standardize` takes them.
+        config: whether inputs are standardised, and whether by log-magnitudes.
+    """
+
+    def __init__(self, groups: list[int], config: BranchConfig):
+        super().__init__()
+        self.needs_normalization = config.standardize
+        self.scale = Standardize(groups, log_magnitudes=config.log_magnitudes) if config.standardize else nn.Identity()
+
+    def fit_normalization(self, seen: Iterable[Tensor]) -> None:
+        """Take the scale of each group."""
+        self.scale.fit(seen)
+
+
+class FeatureBranch(FlatBranch):
+    """Parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
+
+    Args:
+        spec: the networks' sizes.
+        config: width of the output, dropout and scales.
+        hidden: widths of the hidden layers.
+        parts: which parts are read.
+        features: `flatten` or `weight_statistics`.
+    """
+
+    def __init__(
+        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], parts: Parts, features: Features
+    ):
+        # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
+        sizes = tensor_sizes(spec, parts)
+        groups = [1] * (STATISTICS_PER_TENSOR * len(sizes)) if features is weight_statistics else sizes
+        super().__init__(groups, config)
+        self._parts, self._features = parts, features
+        *widths, last = itertools.pairwise((sum(groups), *hidden, config.outputs))
+        layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
+        self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
+
+    def featurize(self, weights: TransformerWeights) -> Tensor:
+        """Return the features [b, inputs]."""
+        return self._features(self._parts(weights))
+
+    def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Features [b, inputs] to [b, out]."""
+        return self.layers(self.scale(features), keys)
+
+
+class LinearBranch(FlatBranch):
+    """Flattened embedding to [b, out] by one Linear."""
+
+    def __init__(self, spec: TransformerSpec, config: BranchConfig):
+        sizes = tensor_sizes(spec, embedding_of)
+        super().__init__(sizes, config)
+        self.linear = nn.Linear(sum(sizes), config.outputs)
+
+    def featurize(self, weights: TransformerWeights) -> Tensor:
+        """Return the trained numbers of the embedding, [b, inputs]."""
+        return flatten(embedding_of(weights))
+
+    def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Flattened embeddings [b, inputs] to [b, out]."""
+        return self.linear(self.scale(features))
+
+
+def blocks_of(weights: TransformerWeights) -> tuple[Part, ...]:
+    """Return the encoder blocks."""
+    return weights.blocks
+
+
+def classifier_of(weights: TransformerWeights) -> tuple[Part, ...]:
+    """Return the classifier, alone."""
+    return (weights.classifier,)
+
+
+def embedding_of(weights: TransformerWeights) -> tuple[Part, ...]:
+    """Return the embedding, alone."""
+    return (weights.embedding,)
+
+
+def tensor_sizes(spec: TransformerSpec, parts: Parts) -> list[int]:
+    """Return the number of entries of each trained tensor of some parts."""
+    return [tensor[0].numel() for part in parts(example_weights(spec)) for tensor in learned_tensors(part)]
+
+
+def example_weights(spec: TransformerSpec) -> TransformerWeights:
+    """Return a network of zeros."""
+    zeros = {key: torch.zeros(shape) for key, shape in state_dict_shapes(spec).items()}
+    return weights_from_state_dict(zeros, spec)

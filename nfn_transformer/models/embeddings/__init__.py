@@ -1,0 +1,1 @@
+"""Embedding branches, one file each: what reads the embedding of a network."""

@@ -1,0 +1,1 @@
+"""Classifier heads, one file each: what reads the classifier of a network."""

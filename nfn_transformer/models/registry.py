@@ -1,0 +1,152 @@
+"""Registry of the predictor's branches: encoders, classifier heads, embedding branches.
+
+A file in `encoders/`, `heads/` or `embeddings/`, or one that --plugin names, registers what it holds. Choices of flags,
+the flags themselves, their help, validation and files of configurations follow from it.
+"""
+
+import importlib.util
+import pkgutil
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from nfn_transformer import models
+from nfn_transformer.errors import UserError
+from nfn_transformer.models.branch import Branch, BranchConfig
+from nfn_transformer.weights.spec import TransformerSpec
+
+
+@dataclass(frozen=True)
+class Role:
+    """One of the predictor's three branches."""
+
+    name: str
+    mode: str
+    """Flag that chooses the branch."""
+    outputs: str
+    """Flag for the width of its output."""
+    folder: str
+    """Folder of `models` with a file for each choice."""
+
+
+ENCODER = Role("encoder", "enc_mode", "num_out_encoder", "encoders")
+CLASSIFIER = Role("classifier", "cls_mode", "num_out_classify", "heads")
+EMBEDDING = Role("embedding", "emb_mode", "num_out_embedding", "embeddings")
+ROLES = (ENCODER, CLASSIFIER, EMBEDDING)
+
+
+@dataclass(frozen=True, eq=False)
+class BranchEntry:
+    """A branch that can be chosen, as its file declares it."""
+
+    role: Role
+    name: str
+    """Value of --enc_mode, --cls_mode or --emb_mode."""
+    help: str
+    build: Callable[[TransformerSpec, Any], Branch]
+    """From the networks' sizes and a `config` to the module."""
+    config: type[BranchConfig] = BranchConfig
+    """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
+    reads: tuple[str, ...] = ()
+    """Those of the shared settings dropout, standardize, log_magnitudes and init_type that it reads."""
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Shared settings that are as here, whatever the flags say; a flag may say the same."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """An encoder's defaults of flags that are not its own: of the other modes, ensemble, dropout and so on."""
+    symmetry: str = "none"
+    """What leaves its outputs unchanged."""
+    part: str = ""
+    """What it reads of a network, for --help."""
+    several_sizes: bool = False
+    """Whether one model can read networks of several sizes."""
+
+    settings: Mapping[str, Field] = field(init=False)
+    """Fields of `config` that are flags of its own, by name."""
+
+    def __post_init__(self):
+        shared, types = {entry.name for entry in fields(BranchConfig)}, get_type_hints(self.config)
+        for entry in fields(self.config):
+            entry.type = types[entry.name]  # a plugin's may be text
+        own = {entry.name: entry for entry in fields(self.config) if entry.name not in shared}
+        object.__setattr__(self, "settings", own)
+
+    def reads_setting(self, name: str) -> bool:
+        """Return whether the branch reads a setting."""
+        return name == self.role.outputs or name in self.reads or name in self.settings
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A file outside of the package that has registered branches."""
+
+    path: str
+    digest: str
+    """Checksum of the file's content."""
+    entries: tuple[BranchEntry, ...]
+
+
+_entries: dict[str, dict[str, BranchEntry]] = {role.name: {} for role in ROLES}
+_listed: set[str] = set()
+_plugins: dict[str, Plugin] = {}
+
+
+def register(entry: BranchEntry) -> None:
+    """Add a branch to the choices."""
+    _entries[entry.role.name][entry.name] = entry
+
+
+def entries(role: Role) -> Mapping[str, BranchEntry]:
+    """Return all choices of a role by name."""
+    if role.name not in _listed:
+        _listed.add(role.name)
+        for module in pkgutil.iter_modules([f"{models.__path__[0]}/{role.folder}"]):
+            importlib.import_module(f"{models.__name__}.{role.folder}.{module.name}")
+    return _entries[role.name]
+
+
+def load_plugin(path: str) -> None:
+    """Run a Python file that registers branches, once.
+
+    Raises:
+        UserError: it is missing, fails, registers nothing, or registers a name of the package.
+    """
+    path = str(Path(path).resolve())
+    if path in _plugins:
+        return
+    if not Path(path).is_file():
+        raise UserError(f"--plugin {path}: no such file")
+    before = {role.name: dict(entries(role)) for role in ROLES}
+    content = Path(path).read_bytes()
+    specification = importlib.util.spec_from_file_location(f"nfn_plugin_{zlib.crc32(path.encode()):08x}", path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        _entries.update(before)
+        raise UserError(f"--plugin {path}: cannot be loaded: {type(error).__name__}: {error}") from error
+    added = [
+        entry
+        for role in ROLES
+        for name, entry in _entries[role.name].items()
+        if before[role.name].get(name) is not entry
+    ]
+    of_plugins = [entry for plugin in _plugins.values() for entry in plugin.entries]
+    for entry in added:
+        earlier = before[entry.role.name].get(entry.name)
+        if earlier is not None and earlier not in of_plugins:
+            _entries.update(before)
+            raise UserError(f"--plugin {path}: --{entry.role.mode} {entry.name} is a choice of the package already")
+    if not added:
+        raise UserError(
+            f"--plugin {path}: registers no branch; expected a call of nfn_transformer.models.registry.register"
+        )
+    _plugins[path] = Plugin(path, f"{zlib.crc32(content):08x}", tuple(added))
+
+
+def plugins_of(chosen: Iterable[BranchEntry]) -> list[Plugin]:
+    """Return the plugins that have registered some of these branches."""
+    return [plugin for plugin in _plugins.values() if any(entry in plugin.entries for entry in chosen)]

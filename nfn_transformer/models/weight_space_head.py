@@ -1,0 +1,61 @@
+"""Classifier heads of layers between weight spaces: layers, ReLU, an invariant pooling, the published MLP head."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor, nn
+
+from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.scaling import RootMeanSquares
+from nfn_transformer.models.branch import Branch, BranchConfig, ClassifierChannels, readout_head
+from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
+
+
+class WeightSpaceHead(Branch):
+    """A classifier's weights to [b, out], by layers between weight spaces and a pooling that is invariant.
+
+    Args:
+        layers: maps between feed-forward weights; the first reads one channel.
+        pooling: from the last layer's weights to numbers [b, out_channels].
+        config: width of the output, dropout and scales.
+        activate: whether a ReLU follows each layer.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], pooling: nn.Module, config: BranchConfig, activate: bool = True):
+        super().__init__()
+        self._activate = activate
+        self.layers, self.pooling = nn.ModuleList(layers), pooling
+        self.head = readout_head(pooling.out_channels, config.outputs, config.dropout)
+        self.needs_normalization = config.standardize
+        self.sizes = RootMeanSquares(2 * pooling.spec.layers) if config.standardize else None
+
+    def featurize(self, weights: TransformerWeights) -> FeedForwardWeights:
+        """Return the classifier's weights themselves."""
+        return weights.classifier
+
+    def fit_normalization(self, seen: Iterable[FeedForwardWeights]) -> None:
+        """Take the size of each tensor."""
+        self.sizes.fit(weights.tensors() for weights in seen)
+
+    def from_features(self, features: FeedForwardWeights, keys: Tensor | None = None) -> Tensor:
+        """Return numbers [b, out] from feed-forward weights of one channel."""
+        weights = features
+        if self.sizes is not None:
+            sizes = iter(self.sizes().unbind())
+            weights = weights.map(lambda tensor: tensor / next(sizes))
+        for layer in self.layers:
+            weights = relu(layer(weights)) if self._activate else layer(weights)
+        return self.head(self.pooling(weights), keys)
+
+
+def stack_of(
+    layer: Callable[..., nn.Module],
+    pooling: Callable[..., nn.Module],
+    spec: TransformerSpec,
+    config: ClassifierChannels,
+) -> WeightSpaceHead:
+    """Return a head with a layer for each channel count, and the pooling of the group that the layers respect."""
+    channels = config.classifier_nfn_channels
+    sizes = zip((1, *channels[:-1]), channels, strict=True)
+    layers = [layer(spec.classifier, d, e, config.init_type) for d, e in sizes]
+    return WeightSpaceHead(layers, pooling(spec.classifier, channels[-1]), config)
