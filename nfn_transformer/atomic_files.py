@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written to a temporary name, then renamed."""
+"""Files that are either whole or absent: written under a temporary name, then renamed."""
 
 import os
 import tempfile

@@ -1,8 +1,8 @@
-"""Errors that a user can mend: commands print them on stderr and end with exit status 2."""
+"""Errors that a user can mend: a command prints them on stderr and ends with exit status 2."""
 
 
 class UserError(Exception):
-    """Bad input from the user; the message names the file, key, flag or value, and what was expected."""
+    """Bad input; the message names the file, key, flag or value, what was expected and what it got."""
 
 
 class SpecError(UserError):

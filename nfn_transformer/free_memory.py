@@ -11,16 +11,13 @@ def free_bytes(device: torch.device) -> int:
     """Return the free bytes of a device; on the CPU without swapping, and within the limits of the job."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return int(min(_free_in_machine(), _free_in_group()))
-
-
-def _free_in_machine() -> float:
     try:
         with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+            free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         # Other systems than Linux do not tell what is free.
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return int(min(free, _free_in_group()))
 
 
 def _free_in_group() -> float:

@@ -28,13 +28,14 @@ from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
 
 _ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Predict the accuracy of transformers from their weights by a trained predictor: of checkpoints, "
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--n_heads",
         type=positive_int,
         help="heads of the networks, which no checkpoint tells (default: the run's; of a labelled zoo what its "
-        "metadata tells, else what the run was told, else 2)",
+        "metadata tells, else that of the run's --n_heads, else 2)",
     )
     parser.add_argument(
         "--where", metavar="COLUMN=VALUE,...", help="only rows of its metadata with these values (default: the run's)"
@@ -58,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         choices=("auto", "test", "all"),
-        help="what is scored: the run's own test split, all of a zoo, or (auto, the default) the test split of the "
-        "zoo that the run was trained on, wherever it lies now, and all of any other",
+        help="checkpoints to score: the run's own test split, all of a zoo, or (auto, the default) the test split of "
+        "the zoo that the run was trained on, wherever it lies now, and all of any other zoo",
     )
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, cuda:1, ...")
@@ -67,91 +68,102 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_sizes(zoo: Zoo, fitted: TrainedPredictor, where: str) -> None:
-    for spec in (spec for spec in zoo.specs if not fitted.supports(spec)):
-        own = fitted.spec
-        pairs = ((spec.embedding, own.embedding), (spec.blocks, own.blocks), (spec.classifier, own.classifier))
-        differing = next(f"{found} where the run's have {expected}" for found, expected in pairs if found != expected)
-        raise RunError(f"{where}: its networks have other sizes than the run's: {differing}")
-
-
-def _labelled_zoo(run: RunDirectory, flags: argparse.Namespace) -> DataConfig:
-    """The zoo to score on, with the run's own condition on its rows."""
-    own = run.read_config()[0].data
-    dataset = flags.dataset or own.dataset
-    data_path = flags.data_path or (own.data_path if dataset == own.dataset else None)
+def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataConfig:
+    """Return the data to score on, before the flags' condition on its rows: the run's own where no flag differs."""
+    dataset = flags.dataset or trained_on.dataset
+    data_path = flags.data_path or (trained_on.data_path if dataset == trained_on.dataset else None)
     return replace(
-        own,
+        trained_on,
         dataset=dataset,
         data_path=absolute(find_zoo(dataset, data_path)),
-        ckpt_epoch=flags.ckpt_epoch or own.ckpt_epoch,
-        n_heads=flags.n_heads or own.n_heads,
-        allow_faulty=bool(flags.allow_faulty) or own.allow_faulty,
+        ckpt_epoch=flags.ckpt_epoch or trained_on.ckpt_epoch,
+        n_heads=flags.n_heads or trained_on.n_heads,
+        allow_faulty=bool(flags.allow_faulty) or trained_on.allow_faulty,
     )
 
 
-def _own_test_split(run: RunDirectory, data: DataConfig, where: str, must: bool) -> tuple[Zoo, Tensor] | None:
-    """The run's zoo and the members of its test split that meet a condition; None where this is another zoo.
+def _load_test_split(
+    run: RunDirectory, data: DataConfig, condition: str, required: bool
+) -> tuple[Zoo | MixedZoo, Tensor] | None:
+    """Return the run's zoo and the members of its test split that meet a condition; None for another zoo.
 
     Raises:
-        RunError: it is another zoo although it must be the run's; none of the test split meets the condition.
+        RunError: `data` is another zoo although the run's is required, or no member meets the condition.
     """
-    own = run.read_config()[0].data
+    trained_on = run.read_config()[0].data
     try:
         zoo = load_zoo(data)
         index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
     except (RunError, ZooError):
-        # A zoo that the run does not know has no side that it was trained on.
-        if must or data == own:
+        # The run was trained on no side of a zoo that it does not know.
+        if required or data == trained_on:
             raise
         return None
-    if where != own.where:
-        chosen = set(load_zoo(replace(data, where=where)).names)
-        index = index[[zoo.names[place] in chosen for place in index.tolist()]]
+    if condition != trained_on.where:
+        chosen = set(load_zoo(replace(data, where=condition)).names)
+        index = index[[zoo.names[i] in chosen for i in index.tolist()]]
         if not len(index):
-            raise RunError(f"{data.data_path}: none of the run's test split is there where {where}")
+            raise RunError(f"{data.data_path}: none of the run's test split is there where {condition}")
     return zoo, index
 
 
-def _score(run: RunDirectory, fitted: TrainedPredictor, flags: argparse.Namespace):
-    """Names, predictions and labels of what is scored; the scores are printed."""
-    data, own = _labelled_zoo(run, flags), run.read_config()[0].data
-    where = own.where if flags.where is None else Condition.parse(flags.where).text
-    wanted = replace(data, where=where)
-    found = None if flags.split == "all" else _own_test_split(run, data, where, flags.split == "test")
-    zoo = load_zoo(wanted) if found is None else found[0]
-    _check_sizes(zoo, fitted, data.data_path)
-    if found is None:
-        index, what = torch.arange(len(zoo)), "all of its checkpoints"
+def _check_sizes(zoo: Zoo | MixedZoo, predictor: TrainedPredictor, data_path: str) -> None:
+    """Check that a predictor supports all networks of a zoo.
+
+    Raises:
+        RunError: some networks have other sizes.
+    """
+    for spec in zoo.specs:
+        if not predictor.supports(spec):
+            run = predictor.spec
+            pairs = ((run.embedding, spec.embedding), (run.blocks, spec.blocks), (run.classifier, spec.classifier))
+            expected, size = next(pair for pair in pairs if pair[0] != pair[1])
+            raise RunError(
+                f"{data_path}: its networks have other sizes than the run's: expected {expected}, got {size}"
+            )
+
+
+def _score(
+    run: RunDirectory, predictor: TrainedPredictor, flags: argparse.Namespace
+) -> tuple[list[str], Tensor, Tensor]:
+    """Print the scores on a labelled zoo; return its names, predicted accuracies [n] and labels [n]."""
+    config = run.read_config()[0]
+    data = _labelled_data(config.data, flags)
+    condition = config.data.where if flags.where is None else Condition.parse(flags.where).text
+    test_split = None if flags.split == "all" else _load_test_split(run, data, condition, flags.split == "test")
+    if test_split is None:
+        zoo = load_zoo(replace(data, where=condition))
+        index, scope = torch.arange(len(zoo)), "all of its checkpoints"
     else:
-        index, what = found[1], "the run's own test split"
-        what += ", without its transformed copies" if own.augment else ""
-    what += f", where {where}" if where else ""
-    outputs = fitted.outputs(zoo, index)
-    labels, predicted, runs = zoo.labels[index], fitted.accuracies(outputs), [zoo.runs[i] for i in index.tolist()]
-    print(f"{data.dataset} ({data.data_path}), {what}: {len(index)} networks")
-    interval = tau_interval(predicted, labels, runs, run.read_config()[0].seed)
-    print(metrics_line(fitted.measure(outputs, labels), interval))
+        (zoo, index), scope = test_split, "the run's own test split"
+        scope += ", without its transformed copies" if config.data.augment else ""
+    scope += f", where {condition}" if condition else ""
+    _check_sizes(zoo, predictor, data.data_path)
+    outputs, labels = predictor.outputs(zoo, index), zoo.labels[index]
+    predicted = predictor.accuracies(outputs)
+    print(f"{data.dataset} ({data.data_path}), {scope}: {len(index)} networks")
+    interval = tau_interval(predicted, labels, [zoo.runs[i] for i in index.tolist()], config.seed)
+    print(metrics_line(predictor.measure(outputs, labels), interval))
     return [zoo.names[i] for i in index.tolist()], predicted, labels
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     flags = build_parser().parse_args(arguments)
-    of_a_zoo = [name for name in _ZOO_FLAGS if getattr(flags, name) is not None]
-    if bool(of_a_zoo) == bool(flags.checkpoints):
-        given = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in of_a_zoo[:1])
-        raise UserError(f"name either checkpoints, or a labelled zoo by --dataset and --data_path{given}")
+    zoo_flags = [name for name in _ZOO_FLAGS if getattr(flags, name) is not None]
+    if bool(zoo_flags) == bool(flags.checkpoints):
+        both = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in zoo_flags[:1])
+        raise UserError(f"expected either checkpoints, or a labelled zoo by --dataset and --data_path{both}")
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
-    fitted = load_trained(run, device)
+    predictor = load_trained(run, device)
     labels = None
-    if of_a_zoo:
-        names, predicted, labels = _score(run, fitted, flags)
+    if zoo_flags:
+        names, predicted, labels = _score(run, predictor, flags)
     else:
-        names, found = read_loose_checkpoints(flags.checkpoints, fitted.spec, fitted.supports, flags.n_heads)
+        names, groups = read_loose_checkpoints(flags.checkpoints, predictor.spec, predictor.supports, flags.n_heads)
         predicted = torch.empty(len(names), dtype=torch.float64)
-        for of_one_size in found:
-            predicted[of_one_size.positions] = fitted.accuracies(fitted.outputs_of(of_one_size.weights))
+        for group in groups:
+            predicted[group.positions] = predictor.accuracies(predictor.outputs_of(group.weights))
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
             print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:

@@ -1,1 +1,1 @@
-"""From the files of a zoo to tensors: release, metadata, checkpoints, faults, cache and split."""
+"""From the files of a zoo to tensors: sources, metadata, checkpoints, faults, cache and split."""

@@ -23,7 +23,7 @@ from nfn_transformer.zoo.faults import Fault, Reason, Signature, printable
 from nfn_transformer.zoo.sources import Release
 
 # To be raised whenever the file, or the result of reading a checkpoint, changes.
-FORMAT_VERSION = 2
+CACHE_FORMAT = 2
 
 # Far longer than any zoo takes to be written.
 _LEFTOVER_SECONDS = 6 * 3600
@@ -35,13 +35,13 @@ class ZooCache:
     Args:
         release: the data set; a change in any of its files makes the cache void.
         epoch: the chosen epoch.
-        heads: number of heads of checkpoints whose row does not tell it; 0 where all rows do.
+        heads: number of heads of checkpoints whose row does not tell it; 0 if all rows do.
         condition: on the rows that are read; empty for all rows.
     """
 
     def __init__(self, release: Release, epoch: str, heads: int, condition: str = ""):
         # In ASCII, as the names come from the command line and the file can hold UTF-8 only.
-        self._key = f"{FORMAT_VERSION} {release.fingerprint} {release.dataset!a} {epoch!a} {heads}"
+        self._key = f"{CACHE_FORMAT} {release.fingerprint} {release.dataset!a} {epoch!a} {heads}"
         self._key += f" {condition!a}" if condition else ""
         source = release.source
         readable = re.sub(r"[^\w.-]", "_", f"{release.dataset}-{epoch}")
@@ -58,10 +58,10 @@ class ZooCache:
             self.paths.append(user_folder / "nfn_transformer" / zoo / name)
 
     def load(self) -> Collection | None:
-        """Return the cached checkpoints; None where there is no cache, or it is of other files or damaged.
+        """Return the cached checkpoints; None without a cache, or with one that is damaged or of other files.
 
-        The rows are those of the file, mapped into memory: read when they are touched, and forgotten when memory is
-        short.
+        The rows are those of the file, mapped into memory: the system reads them when they are touched, and drops them
+        when memory is short.
         """
         for path in self.paths:
             # A damaged file fails in each of these ways, and means the same in all of them.
@@ -74,7 +74,7 @@ class ZooCache:
         return None
 
     def folder(self) -> Path | None:
-        """Return the first folder that the cache can be written to; None where there is none."""
+        """Return the first writable folder for the cache; None if there is none."""
         for path in self.paths:
             with suppress(OSError):
                 _make_folder(path.parent)
@@ -83,7 +83,7 @@ class ZooCache:
         return None
 
     def save(self, collection: Collection) -> None:
-        """Write the cache to the first folder that can be written to; warn on stderr where there is none."""
+        """Write the cache to the first writable folder; warn on stderr if there is none."""
         signatures = [
             {"shapes": signature.shapes, "heads": signature.heads, "count": count}
             for signature, count in collection.signatures
@@ -108,14 +108,14 @@ class ZooCache:
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
-    # Root may write anywhere, but a folder that no one may write is meant to stay as it is.
+    # Root may write anywhere, but a read-only folder is meant to stay as it is.
     if folder.parent.is_dir() and not folder.parent.stat().st_mode & 0o222:
         raise PermissionError(f"{folder.parent} is read-only")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of this cache that killed processes left; young ones may still be written to."""
+    """Remove this cache's temporary files of killed processes: the old ones, as young ones may still grow."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
             if part.lstat().st_mtime < time.time() - _LEFTOVER_SECONDS:
@@ -144,4 +144,4 @@ def _collection(content: dict, rows: Tensor) -> Collection:
 def _checksum(key: str, content: str, rows: Tensor) -> str:
     # Enough against damage, and several gigabytes a second; against forgery no checksum in the file helps.
     start = zlib.crc32(content.encode(), zlib.crc32(key.encode()))
-    return f"{zlib.crc32(memoryview(rows.numpy().data).cast('B'), start):08x}"
+    return f"{zlib.crc32(rows.numpy().data.cast('B'), start):08x}"

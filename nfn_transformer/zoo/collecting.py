@@ -17,7 +17,6 @@ from torch import Tensor
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.free_memory import free_bytes
-from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
 from nfn_transformer.zoo.sources import Source, UnreadableFile
@@ -71,7 +70,7 @@ def _read(source: Source, name: str, path: str) -> Outcome:
     return read_checkpoint(name, content)
 
 
-_worker_source: Source | None = None
+_worker_source: Source
 
 
 def _start_worker(source: Source) -> None:
@@ -83,7 +82,6 @@ def _start_worker(source: Source) -> None:
 
 
 def _read_chunk(files: Files) -> list[Outcome]:
-    assert _worker_source is not None, "_start_worker was called"
     return [_read(_worker_source, name, path) for name, path in files]
 
 
@@ -93,8 +91,8 @@ class RowMatrix:
     Args:
         length: numbers in a row.
         capacity: the most rows that can come.
-        scratch: gives the folder of a nameless file for the rows; without a folder they stay in memory. The file is
-            used where the rows may take more than half of the free memory.
+        scratch: gives the folder for a nameless file of rows that may take more than half of the free memory. Without
+            a folder the rows stay in memory.
     """
 
     def __init__(self, length: int, capacity: int, scratch: Scratch = lambda: None):
@@ -151,7 +149,7 @@ class Collection:
 def collect(
     names: Sequence[str], heads: Iterable[int], outcomes: Iterable[Outcome], scratch: Scratch = lambda: None
 ) -> Collection:
-    """Gather checkpoints as they come.
+    """Return the checkpoints of one epoch, gathered as they come.
 
     Args:
         names: their file names, sorted.
@@ -167,14 +165,13 @@ def collect(
             stray[name] = outcome.unknown
         if outcome.fault is not None:
             faults.append(outcome.fault)
-        if outcome.row is None:
-            continue
-        signature = Signature(outcome.shapes, head_count)
-        if signature not in groups:
-            groups[signature] = [], RowMatrix(row_length(dict(signature.shapes)), len(names), scratch)
-        members, matrix = groups[signature]
-        members.append(name)
-        matrix.append(outcome.row)
+        elif outcome.row is not None:
+            signature = Signature(outcome.shapes, head_count)
+            if signature not in groups:
+                groups[signature] = [], RowMatrix(len(outcome.row), len(names), scratch)
+            members, matrix = groups[signature]
+            members.append(name)
+            matrix.append(outcome.row)
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.
     ranked = sorted(groups.items(), key=lambda item: -item[1][1].count)
     if not ranked:

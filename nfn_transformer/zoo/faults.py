@@ -20,7 +20,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 def printable(text: str) -> str:
     """Return the text with Python's escapes for all that is not printable: control characters, line ends, surrogates.
 
-    Names and keys of strangers' files must neither steer a terminal nor end a line.
+    Names and keys in strangers' files must neither steer a terminal nor end a line.
     """
     if text.isprintable():
         return text
@@ -69,7 +69,7 @@ class Signature:
         shapes, wanted = dict(self.shapes), dict(expected.shapes)
         for key in [*wanted, *shapes]:
             if shapes.get(key) != wanted.get(key):
-                shape = f"has shape {shapes[key]}" if key in shapes else "is not there"
+                shape = f"has shape {shapes[key]}" if key in shapes else "is absent"
                 return f"'{key}' {shape}, expected {wanted.get(key, 'no such key')}"
         return f"{self.heads} heads, expected {expected.heads}"
 
@@ -94,7 +94,7 @@ class FaultReport:
         return dict(Counter(key for keys in self.stray_keys.values() for key in keys).most_common())
 
     def summary(self) -> str:
-        """Return some lines for the screen: what is used, what is left out by reason, and what is counted only."""
+        """Return some lines for the screen: counts of what is used, left out by reason, and counted only."""
         lines = [f"{self.examined - len(self.faults)} of {self.examined} checkpoints can be used"]
         if self.faults:
             counts = Counter(fault.reason for fault in self.faults)
@@ -116,7 +116,7 @@ class FaultReport:
     def csv(self) -> str:
         """Return all of the report as CSV with the columns file, used, reason and detail.
 
-        Names and keys stay as they are, so a name that is not UTF-8 has surrogates: write it with
+        Names and keys stay as they are. A name that is not UTF-8 has surrogates: write it with
         `errors="backslashreplace"`.
         """
         rows = [[fault.name, "no", fault.reason, fault.detail] for fault in self.faults]
@@ -137,11 +137,11 @@ def check_acceptable(
         report: faults of the zoo.
         signatures: the signatures and their counts, the most common first.
         path, dataset: of the zoo, for messages.
-        allow_faulty: use the sound checkpoints, however few they are.
+        allow_faulty: use the sound checkpoints of the most common shape, however few they are.
 
     Raises:
-        ZooError: more than 5 % carry unknown keys, have another shape, or are faulty (the last two
-            unless `allow_faulty`), or none is sound; the message lists each fault.
+        ZooError: more than 5 % carry unknown keys, have another shape or are faulty, or none is sound. The message
+            lists each fault.
     """
     examined, faulty, stray = report.examined, len(report.faults), len(report.stray_keys)
     allowed = ALLOWED_SHARE * examined
@@ -176,7 +176,7 @@ def _shape_lines(signatures: Sequence[tuple[Signature, int]]) -> list[str]:
     varying = [key for key in keys if len({shapes.get(key) for shapes, _, _ in listed}) > 1]
     lines = []
     for shapes, heads, count in listed[:_MOST_LISTED]:
-        sizes = [f"'{key}' {shapes.get(key, 'not there')}" for key in varying[:_MOST_LISTED]]
+        sizes = [f"'{key}' {shapes.get(key, 'absent')}" for key in varying[:_MOST_LISTED]]
         lines.append(f"{count} checkpoints: {', '.join([f'{heads} heads', *sizes])}")
     more = len(listed) - _MOST_LISTED
     return [*lines, f"and {more} more shapes"] if more > 0 else lines

@@ -19,9 +19,10 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
     weights_from_state_dict,
 )
-from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.checkpoint import Outcome
+from nfn_transformer.zoo.collecting import read_outcomes
 from nfn_transformer.zoo.faults import printable
-from nfn_transformer.zoo.sources import FolderSource, Source, UnreadableFile, ZipSource, visible_files
+from nfn_transformer.zoo.sources import FolderSource, Source, ZipSource, visible_files
 
 MAX_LISTED = 10
 
@@ -59,10 +60,9 @@ def read_loose_checkpoints(
     problems: list[str] = []
     by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
     for path in paths:
-        for name, content in _contents(path):
-            outcome = read_checkpoint(name, content) if isinstance(content, bytes) else None
-            if outcome is None or outcome.row is None:
-                problems.append(f"{name}: {outcome.fault.detail if outcome and outcome.fault else content!s}")
+        for name, outcome in _outcomes(path):
+            if outcome.fault:
+                problems.append(f"{name}: {outcome.fault.detail}")
                 continue
             try:
                 size = _spec(dict(outcome.shapes), spec, supports, n_heads)
@@ -115,29 +115,22 @@ def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
     return f"'{extra[0]}' is not expected: these networks have {len(spec.blocks)} blocks" if extra else None
 
 
-def _contents(path: Path) -> Iterator[tuple[str, bytes | str]]:
-    """Yield (path, bytes) of each checkpoint, or (path, problem) of one that cannot be read."""
+def _outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:
+    """Yield path and outcome of each checkpoint in a file, a folder or a zip."""
     if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
     if path.is_file() and not _is_zip_of_checkpoints(path):
-        yield str(path), _read(FolderSource(path.parent), path.name)
+        yield from zip([str(path)], read_outcomes(FolderSource(path.parent), [(str(path), path.name)], 0), strict=True)
         return
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
         members = sorted(visible_files(source.files(""), ".pt"))
         if not members:
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for .pt files in it")
-        for member in members:
-            yield f"{path}/{member}", _read(source, member)
+        files = [(f"{path}/{member}", member) for member in members]
+        yield from zip([name for name, _ in files], read_outcomes(source, files, 0), strict=True)
     finally:
         source.close()
-
-
-def _read(source: Source, name: str) -> bytes | str:
-    try:
-        return source.read(name)
-    except UnreadableFile as error:
-        return str(error)
 
 
 def _is_zip_of_checkpoints(path: Path) -> bool:

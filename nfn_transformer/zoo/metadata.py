@@ -30,7 +30,7 @@ HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in ZOO_OPTIMIZERS
 """Names of the numbers of `encode`, in their order."""
 
 ABSENT = -1.0
-"""Number of a column that is absent, and of a cell that is empty or no number: no hyperparameter is negative."""
+"""Number of an absent column, of an empty cell, and of one that is no number: no hyperparameter is negative."""
 
 ALL_EPOCHS = "all"
 _BEST_EPOCHS = ("best", "best1")
@@ -66,7 +66,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class MetadataRow:
+class TableRow:
     """A row of the table, as text."""
 
     name: str
@@ -78,7 +78,7 @@ class MetadataRow:
     label: str
     """test accuracy"""
     cells: Mapping[str, str]
-    """column -> text, for the columns of sizes, hyperparameters and the condition that the table has"""
+    """column -> text, of the columns of sizes, hyperparameters and the condition"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Entry:
 class Selection:
     """Rows of one epoch that meet a condition."""
 
-    rows: tuple[MetadataRow, ...]
+    rows: tuple[TableRow, ...]
     """the rows themselves"""
     entries: tuple[Entry, ...]
     """checkpoints that the rows describe well, by file name"""
@@ -124,7 +124,7 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
 
     Raises:
         ZooError: the table is no CSV or lacks a column, no row meets the condition or has this epoch, or a row tells
-            other heads; the message lists the values that there are.
+            other heads.
     """
     table = _read_rows(release, condition)
     meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]
@@ -135,7 +135,7 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
     rows = [row for row in meeting if canonical == ALL_EPOCHS or row.epoch in wanted]
     if not rows:
         raise _table_error(release, f"no checkpoints of epoch {quoted(epoch)}; there are {_epochs(meeting)}")
-    by_name: dict[str, list[MetadataRow]] = {}
+    by_name: dict[str, list[TableRow]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
     groups = sorted(by_name.items())
@@ -153,7 +153,7 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
     )
 
 
-def _read_rows(release: Release, condition: Condition) -> list[MetadataRow]:
+def _read_rows(release: Release, condition: Condition) -> list[TableRow]:
     """Return all rows of the table, whether or not the condition is met.
 
     Raises:
@@ -172,12 +172,12 @@ def _read_rows(release: Release, condition: Condition) -> list[MetadataRow]:
         columns = [FILE_COLUMN, EPOCH_COLUMN, labels[0], *SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS]
         columns += [name for name, _ in condition.wanted]
         position = {name: header.index(name) for name in columns if name in header}
-        rows: list[MetadataRow] = []
+        rows: list[TableRow] = []
         for line in filter(None, lines):
             cells = {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
             name = re.split(r"[/\\]", cells[FILE_COLUMN])[-1]
             epoch = canonical_epoch(cells[EPOCH_COLUMN])
-            rows.append(MetadataRow(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
+            rows.append(TableRow(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
         return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
@@ -205,7 +205,7 @@ def _same(cell: str, value: str) -> bool:
     return cell == value or ("_" not in cell + value and _number(cell) is not None and _number(cell) == _number(value))
 
 
-def _values(rows: list[MetadataRow], condition: Condition) -> str:
+def _values(rows: list[TableRow], condition: Condition) -> str:
     """Return the most common values of the condition's columns, for messages."""
     lists = []
     for column, _ in condition.wanted:
@@ -214,14 +214,14 @@ def _values(rows: list[MetadataRow], condition: Condition) -> str:
     return "; ".join(lists)
 
 
-def _epochs(rows: list[MetadataRow]) -> str:
+def _epochs(rows: list[TableRow]) -> str:
     """Return the first epochs of rows, for messages."""
     counts = Counter(row.epoch for row in rows)
     ordered = sorted(counts, key=lambda epoch: (not epoch.isdigit(), len(epoch), epoch))
     return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
 
 
-def _describe(rows: list[MetadataRow]) -> Entry | Fault:
+def _describe(rows: list[TableRow]) -> Entry | Fault:
     """Return the one checkpoint that rows of one file name describe, or their fault."""
     name, cells = rows[0].name, rows[0].cells
     if not rows[0].is_named:

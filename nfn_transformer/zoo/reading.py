@@ -97,14 +97,14 @@ def read_zoo(
         ckpt_epoch: a number, `best` (best and best1), or `all`.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
-        load_cache: use the cache of an earlier call if it is of the same files; the cache is written either way.
+        load_cache: use the cache of an earlier call on the same files; the cache is written either way.
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         progress: show a progress bar on stderr, where that is a terminal.
         where: condition on the metadata, see `metadata.Condition`; other rows are as if the table lacked them.
 
     Raises:
-        ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or the zoo
-            is too faulty to be used.
+        ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
+            checkpoints are faulty.
     """
     condition = Condition.parse(where)
     with open_release(Path(data_path), dataset) as release:

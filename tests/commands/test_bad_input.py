@@ -128,7 +128,7 @@ def test_predict(trained, small_zoo, tmp_path, capsys):
     torch.save({**state, "encoder.0.fc1.bias": torch.full((32,), torch.nan)}, tmp_path / "not_finite.pt")
     (tmp_path / "text.pt").write_text("no checkpoint")
     for arguments, message in [
-        ((), "name either checkpoints, or a labelled zoo by --dataset and --data_path"),
+        ((), "expected either checkpoints, or a labelled zoo by --dataset and --data_path"),
         ((a_checkpoint, "--dataset", "digits"), f"got both {a_checkpoint} and --dataset"),
         ((a_checkpoint, "--split", "test"), f"got both {a_checkpoint} and --split"),
         (("absent.pt",), "absent.pt: no such file or folder"),
@@ -142,9 +142,9 @@ def test_predict(trained, small_zoo, tmp_path, capsys):
 
 
 def test_a_step_that_cannot_be_prepared_is_refused_before_a_run_begins(small_zoo, tmp_path, capsys, monkeypatch):
-    words = ("--dataset", "digits", "--data_path", small_zoo, "--device", "cpu", "--out_dir", tmp_path / "none")
-    errors = fail(main.main, capsys, *words, "--cuda_graphs")
+    argv = ("--dataset", "digits", "--data_path", small_zoo, "--device", "cpu", "--out_dir", tmp_path / "none")
+    errors = fail(main.main, capsys, *argv, "--cuda_graphs")
     assert "--cuda_graphs True: the device is cpu; CUDA graphs need a GPU" in errors
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "--compile True: on the CPU it needs a C++ compiler" in fail(main.main, capsys, *words, "--compile")
+    assert "--compile True: on the CPU it needs a C++ compiler" in fail(main.main, capsys, *argv, "--compile")
     assert not (tmp_path / "none").exists()

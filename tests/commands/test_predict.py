@@ -28,14 +28,14 @@ def table(path):
 def test_files_folders_and_zips_give_the_same_predictions(trained, small_zoo, tmp_path, capsys):
     shutil.make_archive(str(tmp_path / "zoo"), "zip", small_zoo)
     files = sorted(map(str, small_zoo.glob("digits/*.pt")))
-    found = []
-    for places in (files, [str(small_zoo)], [str(tmp_path / "zoo.zip")]):
-        assert predict.main(["--run", str(trained), *places, "--out", str(tmp_path / "out.csv")]) == 0
+    tables = []
+    for paths in (files, [str(small_zoo)], [str(tmp_path / "zoo.zip")]):
+        assert predict.main(["--run", str(trained), *paths, "--out", str(tmp_path / "out.csv")]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 60
-        found.append(table(tmp_path / "out.csv"))
-    assert found[0] == found[1] == found[2]
+        tables.append(table(tmp_path / "out.csv"))
+    assert tables[0] == tables[1] == tables[2]
     for name, predicted in table(trained / "test_predictions.csv").items():
-        assert found[0][name] == pytest.approx(predicted, abs=1e-4)  # batches of another size, and perhaps a GPU
+        assert tables[0][name] == pytest.approx(predicted, abs=1e-4)  # batches of another size, and perhaps a GPU
 
 
 def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, capsys):
@@ -45,15 +45,15 @@ def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, c
     assert "the run's own test split: 9 networks" in printed
     assert float(re.search(r"tau (\S+)", printed)[1]) == pytest.approx(results["test"]["tau"], abs=1e-4)
     # Part of the run's own zoo is scored on what the run has not seen of it.
-    own = (trained / "test_predictions.csv").read_text()
+    test_side = (trained / "test_predictions.csv").read_text()
     with open(small_zoo / "metadata/digits.csv", newline="") as file:
         adam = {row["ckpt_file"].rsplit("/", 1)[-1] for row in csv.DictReader(file) if row["optimizer"] == "adam"}
-    unseen = [name for name in adam if name in own]
-    where = ["--run", str(trained), "--dataset", "digits", "--where", "optimizer=adam"]
+    unseen = [name for name in adam if name in test_side]
+    argv = ["--run", str(trained), "--dataset", "digits", "--where", "optimizer=adam"]
     assert unseen
-    assert predict.main(where) == 0
+    assert predict.main(argv) == 0
     assert f"the run's own test split, where optimizer=adam: {len(unseen)} networks" in capsys.readouterr().out
-    assert predict.main([*where, "--split", "all"]) == 0
+    assert predict.main([*argv, "--split", "all"]) == 0
     assert f"all of its checkpoints, where optimizer=adam: {len(adam)} networks" in capsys.readouterr().out
     moved = tmp_path / "moved"
     shutil.copytree(small_zoo, moved)
@@ -85,12 +85,12 @@ def test_the_complete_encoder_predicts_for_networks_of_other_sizes(small_zoo, ot
     flags = ["--dataset", "digits", "--enc_mode", "complete", "--epochs", "2", "--ensemble", "2", "--out_dir", str(run)]
     assert main.main([*flags, "--data_path", str(small_zoo)]) == 0
     capsys.readouterr()
-    words = ["--run", str(run), "--out", str(tmp_path / "labelled.csv")]
-    assert predict.main([*words, "--dataset", "digits", "--data_path", str(other_sizes.path)]) == 0
+    argv = ["--run", str(run), "--out", str(tmp_path / "labelled.csv")]
+    assert predict.main([*argv, "--dataset", "digits", "--data_path", str(other_sizes.path)]) == 0
     assert "all of its checkpoints: 6 networks" in capsys.readouterr().out
     labelled = table(tmp_path / "labelled.csv")
-    own = sorted(small_zoo.glob("digits/*.pt"))[:3]
-    mixed = [own[0], *sorted(other_sizes.path.glob("digits/*.pt")), *own[1:]]
+    originals = sorted(small_zoo.glob("digits/*.pt"))[:3]
+    mixed = [originals[0], *sorted(other_sizes.path.glob("digits/*.pt")), *originals[1:]]
     assert predict.main(["--run", str(run), "--out", str(tmp_path / "loose.csv"), *map(str, mixed)]) == 0
     loose = table(tmp_path / "loose.csv")
     assert list(loose) == [path.name for path in mixed]
@@ -100,8 +100,8 @@ def test_the_complete_encoder_predicts_for_networks_of_other_sizes(small_zoo, ot
 
 
 def test_other_predictors_refuse_networks_of_other_sizes(trained, other_sizes, capsys):
-    words = ["--run", str(trained)]
-    with pytest.raises(RunError, match="its networks have other sizes than the run's: EmbeddingSpec"):
-        predict.main([*words, "--dataset", "digits", "--data_path", str(other_sizes.path)])
+    argv = ["--run", str(trained)]
+    with pytest.raises(RunError, match="its networks have other sizes than the run's: expected EmbeddingSpec"):
+        predict.main([*argv, "--dataset", "digits", "--data_path", str(other_sizes.path)])
     with pytest.raises(ZooError, match=r"6 checkpoints cannot be used:\n.*has shape \(4, 1, 2, 2\), expected \(16, 1"):
-        predict.main([*words, str(other_sizes.path)])
+        predict.main([*argv, str(other_sizes.path)])

@@ -78,9 +78,9 @@ def test_copies_have_the_dtype_of_their_originals(small, double):
         return transform_each(weights, small.spec, 1.0, torch.Generator().manual_seed(5)).blocks[1]
 
     single = small.weights(torch.arange(len(small)))
-    found, expected = copies_of(single), copies_of(double)
-    assert {tensor.dtype for tensor in found.tensors()} == {torch.float32}
-    assert all(torch.equal(a, b.float()) for a, b in zip(found.tensors(), expected.tensors(), strict=True))
+    copies, expected = copies_of(single), copies_of(double)
+    assert {tensor.dtype for tensor in copies.tensors()} == {torch.float32}
+    assert all(torch.equal(a, b.float()) for a, b in zip(copies.tensors(), expected.tensors(), strict=True))
 
 
 def test_acting_with_many_is_acting_with_each(generator):
@@ -188,11 +188,11 @@ def test_each_side_grows_by_copies_of_its_own_members(small, factor):
             assert zoo.names[member].startswith(small.names[source])
         assert len(zoo.rows[members].unique(dim=0)) == len(members)
         images = torch.rand(1, 10, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
-        found, expected = (
+        logits, expected = (
             image_logits(images, z.weights(i).to(torch.float64)) for z, i in ((zoo, members), (small, origin))
         )
-        assert relative_error(found, expected) < 1e-2  # the copies are rounded to float32
-        assert relative_error(found.roll(1, 0), expected) > 0.1
+        assert relative_error(logits, expected) < 1e-2  # the copies are rounded to float32
+        assert relative_error(logits.roll(1, 0), expected) > 0.1
 
 
 def test_the_seed_decides_the_copies(small):

@@ -12,10 +12,10 @@ from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import split_runs
 
 
-def numbers(**told: float) -> list[float]:
-    """What is expected of a row that tells these, optimizer adam unless told otherwise."""
+def numbers(**values: float) -> list[float]:
+    """Return the numbers of a row with these values, by default of the optimizer adam."""
     optimizer = {f"optimizer is {name}": 0.0 for name in ("adam", "rmsprop", "sgd", "sgd_momentum")}
-    values = {**dict.fromkeys(NUMBERS, ABSENT), **optimizer, "optimizer is adam": 1.0, **told}
+    values = {**dict.fromkeys(NUMBERS, ABSENT), **optimizer, "optimizer is adam": 1.0, **values}
     return [values[name] for name in HYPERPARAMETERS]
 
 
@@ -26,16 +26,16 @@ def test_each_checkpoint_has_those_of_its_row(tmp_path):
     zoo.add("run1", b"torn", lr="0.7")
     zoo.add("run3", state_dict(3), lr="many", dropout="inf", n_layers="3", optimizer="lion")
     zoo.write_table()
-    found = read_zoo(zoo.path, "mnist", allow_faulty=True, progress=False)
-    assert found.runs == ["run0", "run2", "run3"]
+    read = read_zoo(zoo.path, "mnist", allow_faulty=True, progress=False)
+    assert read.runs == ["run0", "run2", "run3"]
     expected = [
         numbers(lr=0.5, n_layers=2, n_attention_heads=2, **{"optimizer is adam": 0.0, "optimizer is sgd": 1.0}),
         numbers(lr=1e-3, dropout=0.25, n_layers=2, n_attention_heads=2),
         numbers(n_layers=3, n_attention_heads=2, **{"optimizer is adam": 0.0}),
     ]
-    assert torch.equal(found.hyperparameters, torch.tensor(expected))
+    assert torch.equal(read.hyperparameters, torch.tensor(expected))
     cached = read_zoo(zoo.path, "mnist", allow_faulty=True, progress=False)
-    assert torch.equal(cached.hyperparameters, found.hyperparameters)
+    assert torch.equal(cached.hyperparameters, read.hyperparameters)
 
 
 def test_a_table_without_them_tells_none(tmp_path):
@@ -51,16 +51,16 @@ def test_copies_have_those_of_their_originals(small):
     split = split_runs(small.runs, 1)
     zoo, larger = enlarge(small, split, 2, 1.0, seed=1)
     for side in ("train", "validation", "test"):
-        own = small.hyperparameters[getattr(split, side)]
-        assert torch.equal(zoo.hyperparameters[getattr(larger, side)], torch.cat([own, own]))
+        originals = small.hyperparameters[getattr(split, side)]
+        assert torch.equal(zoo.hyperparameters[getattr(larger, side)], torch.cat([originals, originals]))
     assert len(small.hyperparameters.unique(dim=0)) > 30
 
 
 @given(st.dictionaries(st.sampled_from(HYPERPARAMETER_COLUMNS), st.text()))
 def test_any_cells_become_finite_numbers(cells):
-    found = encode(cells)
-    assert len(found) == len(HYPERPARAMETERS)
-    assert torch.isfinite(torch.tensor(found)).all()
+    encoded = encode(cells)
+    assert len(encoded) == len(HYPERPARAMETERS)
+    assert torch.isfinite(torch.tensor(encoded)).all()
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ def zip_of(path, names, compression=zipfile.ZIP_STORED):
 
 def read(paths) -> tuple[list[str], TransformerWeights]:
     """Names and weights of networks that are all of one size."""
-    names, (found,) = read_loose_checkpoints(paths, SPEC)
-    assert found.positions == list(range(len(names)))
-    return names, found.weights
+    names, (group,) = read_loose_checkpoints(paths, SPEC)
+    assert group.positions == list(range(len(names)))
+    return names, group.weights
 
 
 def message(*paths) -> str:
@@ -58,8 +58,8 @@ def test_a_checkpoint_may_have_any_name(tmp_path, name, content):
     names, weights = read([write(tmp_path / name, content)])
     assert names == [str(tmp_path / name)]
     weights.check(SPEC)
-    found = state_dict_from_weights(weights)
-    assert all(torch.equal(found[key][0], value) for key, value in state_dict(0).items())
+    states = state_dict_from_weights(weights)
+    assert all(torch.equal(states[key][0], value) for key, value in state_dict(0).items())
 
 
 @pytest.mark.parametrize("name", ["zoo.zip", "zoo", "zoo.pt"])
@@ -85,9 +85,9 @@ def test_folders_are_searched_and_paths_keep_their_order(tmp_path):
 
 
 def test_paths_that_hold_no_checkpoints_are_errors(tmp_path):
-    there = "no such file or folder; expected a checkpoint, a folder or a zip of checkpoints"
-    assert message(tmp_path / "nowhere") == f"{tmp_path}/nowhere: {there}"
-    assert message(tmp_path / ("a" * 300)).endswith(there)
+    expected = "no such file or folder; expected a checkpoint, a folder or a zip of checkpoints"
+    assert message(tmp_path / "nowhere") == f"{tmp_path}/nowhere: {expected}"
+    assert message(tmp_path / ("a" * 300)).endswith(expected)
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty/embedding.pt")
     assert message(tmp_path / "empty") == f"{tmp_path}/empty: no checkpoints; looked for .pt files in it"
@@ -111,15 +111,15 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("case", PROBLEMS)
-@pytest.mark.parametrize("place", ["file", "folder", "zip"])
-def test_every_problem_names_its_checkpoint(tmp_path, case, place):
+@pytest.mark.parametrize("source", ["file", "folder", "zip"])
+def test_every_problem_names_its_checkpoint(tmp_path, case, source):
     content, detail = PROBLEMS[case]
     bad = write(tmp_path / "in/bad.pt", content)
     write(tmp_path / "in/good.pt")
     paths, shown = [bad, tmp_path / "in/good.pt"], str(bad)
-    if place == "folder":
+    if source == "folder":
         paths = [tmp_path / "in"]
-    elif place == "zip":
+    elif source == "zip":
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
             for file in (tmp_path / "in").iterdir():
                 archive.write(file, file.name)
@@ -164,13 +164,13 @@ def test_odd_names_are_escaped_in_messages(tmp_path):
 def test_networks_of_other_sizes_come_size_by_size_where_they_can_be_read(tmp_path):
     contents = {"a": SOUND, "b": THREE_BLOCKS, "c": SEVEN_CLASSES, "d": state_dict(5), "e": state_dict(6)}
     paths = [write(tmp_path / f"{name}.pt", content) for name, content in contents.items()]
-    names, found = read_loose_checkpoints(paths, SPEC, supports=lambda spec: True)
+    names, groups = read_loose_checkpoints(paths, SPEC, supports=lambda spec: True)
     assert names == [str(path) for path in paths]
-    assert [each.positions for each in found] == [[0, 3, 4], [1], [2]]
-    for each in found:
-        for place, state in zip(each.positions, range(len(each.positions)), strict=True):
-            own = contents["abcde"[place]]
-            expected = state_dict(0) if isinstance(own, bytes) else own
+    assert [each.positions for each in groups] == [[0, 3, 4], [1], [2]]
+    for each in groups:
+        for position, state in zip(each.positions, range(len(each.positions)), strict=True):
+            content = contents["abcde"[position]]
+            expected = state_dict(0) if isinstance(content, bytes) else content
             assert torch.equal(
                 state_dict_from_weights(each.weights)["encoder.1.fc1.weight"][state], expected["encoder.1.fc1.weight"]
             )
@@ -183,10 +183,10 @@ def test_networks_of_other_sizes_come_size_by_size_where_they_can_be_read(tmp_pa
 def test_heads_are_those_that_are_named(tmp_path):
     spec = TransformerSpec((BlockSpec(2, 4, 2, 4, 5),) * 2, SPEC.classifier, SPEC.embedding)
     path = write(tmp_path / "a.pt", state_dict(0, spec))
-    _, (found,) = read_loose_checkpoints([path], spec, supports=lambda spec: True, n_heads=1)
-    assert [block.spec for block in found.weights.blocks] == [BlockSpec(1, 4, 4, 8, 5)] * 2
-    _, (found,) = read_loose_checkpoints([path], spec, n_heads=2)
-    assert found.weights.spec == spec
+    _, (group,) = read_loose_checkpoints([path], spec, supports=lambda spec: True, n_heads=1)
+    assert [block.spec for block in group.weights.blocks] == [BlockSpec(1, 4, 4, 8, 5)] * 2
+    _, (group,) = read_loose_checkpoints([path], spec, n_heads=2)
+    assert group.weights.spec == spec
     with pytest.raises(ZooError, match="with 1 heads, expected 2"):
         read_loose_checkpoints([path], spec, n_heads=1)
     with pytest.raises(ZooError, match="which 3 heads do not divide"):

@@ -33,8 +33,8 @@ def mixed(written) -> MixedZoo:
 
 def test_each_size_is_the_zoo_that_a_condition_reads(written, mixed):
     conditions = ("embed_dim=4,n_layers=2", "embed_dim=4,n_layers=3", "embed_dim=6")
-    for part, where in zip(mixed.parts, conditions, strict=True):
-        alone = read_zoo(written.path, "mnist", where=where, progress=False)
+    for part, condition in zip(mixed.parts, conditions, strict=True):
+        alone = read_zoo(written.path, "mnist", where=condition, progress=False)
         assert_same(replace(part, report=alone.report), alone)
     assert mixed.specs == (SPEC, DEEP, WIDE)
     assert len(mixed) == len(mixed.names) == len(set(mixed.runs)) == 30
@@ -48,11 +48,11 @@ def test_each_size_is_the_zoo_that_a_condition_reads(written, mixed):
 def test_an_index_is_taken_apart_and_put_together(mixed):
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20]
     seen = []
-    for places, rows, part in mixed.by_size(index):
-        for place, row in zip(places.tolist(), rows, strict=True):
-            own = part.names.index(mixed.names[index[place]])
-            assert torch.equal(row, part.rows[own])
-            seen.append(place)
+    for positions, rows, part in mixed.by_size(index):
+        for position, row in zip(positions.tolist(), rows, strict=True):
+            original = part.names.index(mixed.names[index[position]])
+            assert torch.equal(row, part.rows[original])
+            seen.append(position)
     assert sorted(seen) == list(range(20))
     assert [mixed.names[i] in part.names for i, part in zip(mixed.one_of_each_size(index), mixed.parts, strict=True)]
     assert len(mixed.one_of_each_size(torch.tensor([29, 28]))) == 1
@@ -93,11 +93,11 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     assert torch.equal(labels, mixed.labels)
     model.fit_normalization([features])
     model.eval()
-    found = model.from_features(features)
+    logits = model.from_features(features)
     expected = torch.empty(30)
-    for places, rows, part in mixed.by_size(everyone):
-        expected[places] = model(part.weights_of(rows)).detach()
-    assert torch.allclose(found, expected, atol=1e-5)
+    for positions, rows, part in mixed.by_size(everyone):
+        expected[positions] = model(part.weights_of(rows)).detach()
+    assert torch.allclose(logits, expected, atol=1e-5)
     assert torch.allclose(predict_logits(model, mixed, everyone), expected, atol=1e-5)
     (block, _) = model.members[0].encoder.block_scale.mean, None
     blocks = torch.cat([features.encoder.blocks[i, : (2, 3, 1)[i // 10]] for i in range(30)])
@@ -124,8 +124,8 @@ def test_splits_are_recorded_with_their_data(mixed, tmp_path):
 
 
 def test_a_column_that_is_not_always_told_tells_nothing_apart(written):
-    for place, row in enumerate(written.rows):
-        row["hidden"] = "" if place == 4 else "5"
+    for number, row in enumerate(written.rows):
+        row["hidden"] = "" if number == 4 else "5"
     written.write_table()
     assert read_all_sizes(written.path, "mnist", progress=False).specs == (SPEC, DEEP, WIDE)
     written.rows[4]["n_layers"] = ""

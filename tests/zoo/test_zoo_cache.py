@@ -193,7 +193,7 @@ def test_a_change_of_the_zip_makes_its_cache_void(zoo, tmp_path, reads):
 
 def test_a_cache_of_another_format_version_is_not_used(zoo, reads, monkeypatch):
     read(zoo)
-    monkeypatch.setattr(cache, "FORMAT_VERSION", cache.FORMAT_VERSION + 1)
+    monkeypatch.setattr(cache, "CACHE_FORMAT", cache.CACHE_FORMAT + 1)
     read(zoo)
     assert len(reads) == 2
 

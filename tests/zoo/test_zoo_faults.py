@@ -45,7 +45,7 @@ CONTENT_FAULTS = {
     ),
     "missing block": (without(*(key for key in state_dict(1) if "encoder.0" in key)), "missing key", "encoder.0."),
     "classes": (SEVEN_CLASSES, "shape differs", "'classifier.fc2.weight' has shape (7, 6), expected (3, 6)"),
-    "one block": (ONE_BLOCK, "shape differs", "'encoder.1.attention.queries.weight' is not there, expected (4, 4)"),
+    "one block": (ONE_BLOCK, "shape differs", "'encoder.1.attention.queries.weight' is absent, expected (4, 4)"),
     "three blocks": (THREE_BLOCKS, "shape differs", "queries.weight' has shape (4, 4), expected no such key"),
     "list": ([torch.zeros(3)], "unreadable", "holds a list, expected a state dict"),
     "no tensor": ({**state_dict(1), "classifier.fc1.bias": 3}, "unreadable", "'classifier.fc1.bias' is a int"),

@@ -32,8 +32,8 @@ def test_what_is_read_is_what_was_saved(zoo):
     weights.check(SPEC)
     for position, seed in enumerate((7, 3)):
         expected = weights_from_state_dict(state_dict(seed), SPEC)
-        for found, wanted in zip(weights.tensors(), expected.tensors(), strict=True):
-            assert torch.equal(found[position], wanted[0])
+        for tensor, wanted in zip(weights.tensors(), expected.tensors(), strict=True):
+            assert torch.equal(tensor[position], wanted[0])
     assert torch.equal(state_dict_from_weights(weights)["classifier.fc1.bias"][1], state_dict(3)["classifier.fc1.bias"])
 
 
@@ -114,8 +114,8 @@ def test_parameters_and_views_are_read_as_plain_numbers(zoo):
     zoo.write_table()
     read = read_zoo(zoo.path, "mnist", progress=False)
     assert not read.rows.requires_grad
-    found = state_dict_from_weights(read.weights(torch.tensor([40])))["classifier.fc1.weight"][0]
-    assert torch.equal(found, state["classifier.fc1.weight"])
+    weight = state_dict_from_weights(read.weights(torch.tensor([40])))["classifier.fc1.weight"][0]
+    assert torch.equal(weight, state["classifier.fc1.weight"])
 
 
 def test_a_zoo_without_embedding_and_its_label_column(tmp_path):
