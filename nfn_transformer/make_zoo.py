@@ -41,7 +41,7 @@ AUTO = "auto"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Flags of the command."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(
         description="Train populations of small transformers, many networks at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
@@ -115,14 +115,14 @@ def _snapshots(text: str, unit: str) -> tuple[str, ...]:
         is_number = name.isascii() and name.isdigit() and not name.startswith("0")
         if name != BEST and not (is_number and (top is None or int(name) <= top)):
             range_ = "from 1 to 100" if top else "of at least 1"
-            raise UserError(f"--snapshots {text}: '{name}' is neither a whole number {range_} ({unit}) nor {BEST}")
+            raise UserError(f"--snapshots {text}: expected whole numbers {range_} ({unit}) or {BEST}, got '{name}'")
     return names
 
 
 def _plan(options: argparse.Namespace, data: TaskData) -> ZooPlan:
     name = options.dataset
     if name in ("", ".", "..", "metadata") or any(character in name for character in "/\\"):
-        raise UserError(f"--dataset '{name}': expected a name that a folder beside metadata/ can have")
+        raise UserError(f"--dataset '{name}': expected the name of a folder beside metadata/")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: no folder {options.out.parent}")
     plan = ZooPlan(
@@ -144,14 +144,14 @@ def _plan(options: argparse.Namespace, data: TaskData) -> ZooPlan:
 
 
 def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> int:
-    if begun := WorkFolder(plan.out).population_size():
-        return begun
+    if size := WorkFolder(plan.out).population_size():
+        return size
     if options.launcher == "slurm":
         raise UserError("--launcher slurm requires --population: this machine cannot see the cluster's memory")
-    chosen = find_device(options.device)
-    several = chosen.type == "cuda" and options.device in ("auto", "cuda")
-    processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if several else 1))
-    return population_size(plan, data, chosen, processes)
+    device = find_device(options.device)
+    all_gpus = device.type == "cuda" and options.device in ("auto", "cuda")
+    processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if all_gpus else 1))
+    return population_size(plan, data, device, processes)
 
 
 def _announce(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> None:
@@ -177,10 +177,10 @@ def _beside(out: Path, ending: str) -> Path:
 
 def _report(summary: ZooSummary, plan: ZooPlan) -> None:
     if summary.diverged:
-        listed = _beside(plan.out, "_diverged.csv")
+        path = _beside(plan.out, "_diverged.csv")
         runs, epochs = [one.run for one in summary.diverged], [one.epoch for one in summary.diverged]
-        write_text(listed, runs_table(runs, epochs))
-        print(f"{len(summary.diverged)} runs have diverged, and are left out from then on: {listed}")
+        write_text(path, runs_table(runs, epochs))
+        print(f"{len(summary.diverged)} runs have diverged, and are left out from then on: {path}")
     if summary.overflows:
         print(f"{summary.overflows} checkpoints are not finite in half precision, and are left out")
     if not len(summary.accuracies):
@@ -196,7 +196,7 @@ def _report(summary: ZooSummary, plan: ZooPlan) -> None:
 
 
 def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
-    """How many processes train at once."""
+    """Return the number of processes that train at once."""
     return options.jobs or (len(plan.populations()) if options.launcher == "slurm" else 1)
 
 
@@ -219,7 +219,7 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, arguments:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command: 0 when the zoo is written, 130 when it was interrupted."""
+    """Run the command; return 0 once the zoo is written, 130 if interrupted."""
     options = build_parser().parse_args(arguments)
     launcher_parameters(options)
     check_device_name(options.device)

@@ -1,4 +1,4 @@
-"""Run a grid of trainings that a small file describes, and end in a table: finished cells are never run again.
+"""Run a grid of trainings that a small file describes, and write its table; finished cells are never run again.
 
 python nfn_transformer/reproduce.py scripts/tables/smoke.yaml
 """
@@ -27,7 +27,7 @@ COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     parser = argparse.ArgumentParser(
         prog="reproduce.py",
         description="Run a grid of trainings, rows (models) x columns (settings) x seeds, and write its table as "
@@ -63,22 +63,22 @@ def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) ->
 def _problems(
     impossible: Sequence[Impossible], failures: Sequence[Failure], unusable: Sequence[str], unfinished: int
 ) -> list[str]:
-    found = [f"column '{cells.column}' cannot be run: {cells.reason}" for cells in impossible]
+    problems = [f"column '{cells.column}' cannot be run: {cells.reason}" for cells in impossible]
     failed = [f"{failure.name}: failed, see {failure.log}: {failure.reason}" for failure in failures]
     failed += [problem for problem in unusable if not any(problem.startswith(f"{f.name}: ") for f in failures)]
     rest = unfinished - len(failed)
-    return found + failed + ([f"{rest} cells are not finished"] if rest > 0 else [])
+    return problems + failed + ([f"{rest} cells are not finished"] if rest > 0 else [])
 
 
-def _interrupt(*_) -> None:
+def _raise_interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
 def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure], int]:
-    """Run what is not finished; the cells that failed, and 130 where this was interrupted."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # or the cells would be left running
+    """Run the unfinished cells; return those that failed, and the exit status 0, or 130 if interrupted."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # otherwise the cells would be left running
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup wants it
-            signal.signal(ending, _interrupt)
+            signal.signal(ending, _raise_interrupt)
     flags.cells.mkdir(parents=True, exist_ok=True)
     launcher = build_launcher(flags, flags.cells.resolve() / "submitit")
     done = sum(cell.job.is_finished() for cell in cells)
@@ -92,7 +92,7 @@ def _run(cells: Sequence[Cell], flags: argparse.Namespace) -> tuple[list[Failure
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; 1 where a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
+    """Run the command; return 1 if a cell is missing in the end, 130 on Ctrl-C or SIGTERM."""
     flags = build_parser().parse_args(arguments)
     check_device_name(flags.device)
     launcher_parameters(flags)
@@ -105,9 +105,9 @@ def main(arguments: Sequence[str]) -> int:
     results, unusable = results_of(cells)
     problems = _problems(impossible, failures, unusable, len(cells) - len(results))
     folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
-    # How the cells were run, and that they were not, is no part of what reproduces the table.
-    place = [] if flags.data_path is None else ["--data_path", flags.data_path]
-    command = f"python nfn_transformer/reproduce.py {shlex.join([str(flags.grid), *place])}"
+    # Flags that say how or if cells were run are no part of the command that reproduces the table.
+    data_path = [] if flags.data_path is None else ["--data_path", flags.data_path]
+    command = f"python nfn_transformer/reproduce.py {shlex.join([str(flags.grid), *data_path])}"
     text = _write(build_table(grid, results), folder, command, problems)
     print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
     return status or (EXIT_FAILURE if problems else 0)

@@ -169,13 +169,13 @@ def _values(path: Path, key: str, value: object) -> tuple:
 def _number(path: Path, key: str, value: Any, whole: bool) -> float:
     """Return a number within the key's bounds; YAML gives 1e-8 as text."""
     try:
-        number = float(value) if not isinstance(value, bool) else None
+        number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
-        number = None
+        number = math.nan
     low, top = (1.0, _MOST_RUNS) if whole else (0.0, _TOP.get(key, float("inf")))
     is_open = key in _ABOVE_ZERO or key.startswith("lr")
-    sound = number is not None and math.isfinite(number) and low <= number <= top
-    if number is None or not sound or (whole and number != int(number)) or (is_open and number == 0):
+    sound = math.isfinite(number) and low <= number <= top
+    if not sound or (whole and number != int(number)) or (is_open and number == 0):
         expected = (
             f"a whole number from 1 to {_MOST_RUNS:,}"
             if whole

@@ -30,7 +30,7 @@ class Summary:
     published: Published | None
     """Number in the literature."""
     best: bool = False
-    """Whether the mean is shown as the best of its column."""
+    """True: the mean is shown as the best of its column."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def _compare(
 def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[float, float, float]:
     """Return the 95 % interval of a mean difference over splits of one data set, and p of no difference.
 
-    Splits of one data set share most of their networks, so their differences are not independent: the corrected
-    resampled t-test (Nadeau and Bengio 2003, "Inference for the generalization error", section 4) takes the variance of
-    the mean as (1/n + test/train) times that of the n differences.
+    Splits of one data set share most of their networks, so their differences are not independent. The corrected
+    resampled t-test takes the variance of the mean as (1/n + test/train) times that of the n differences.
+    Source: Nadeau and Bengio 2003, "Inference for the generalization error", section 4.
 
     Args:
         differences: [n], one per split.

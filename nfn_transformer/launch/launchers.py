@@ -29,7 +29,7 @@ class RunningJob(Protocol):
     start_message: str
     """How the job was started, for the screen."""
     end_message: str
-    """What the launcher knows of the job's end; empty if nothing."""
+    """The job's end as the launcher knows it; empty if unknown."""
 
     def done(self) -> bool:
         """Return whether the job has ended, finished or not."""

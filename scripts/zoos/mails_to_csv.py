@@ -1,8 +1,8 @@
-"""E-mails in folders, one message a file, as texts that make_zoo.py trains on: train.csv and test.csv in a new folder.
+"""Turn e-mails in folders, one message a file, into train.csv and test.csv of texts that make_zoo.py trains on.
 
-Classes are 1, ham, and 2, spam. A text is the subject and the body in lower case, at most 400 words, with numbers and
-signs as words of their own and without markup, read as Latin-1; of a text that is there several times one stays, and as
-many of one class as of the other. Who is in the test part follows from hashes of the texts alone.
+Classes are 1, ham, and 2, spam. A text is the subject and the body in lower case, read as Latin-1, without markup.
+Numbers and signs are words, and a text has at most 400 of them. Repeated texts are used once, and both classes have as
+many texts. The test part follows from hashes of the texts alone.
 
     python scripts/zoos/mails_to_csv.py --ham FOLDER ... --spam FOLDER ... --out mails/ [--test_share 0.2]
 """
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     rows = sorted(row for part in by_class for row in part)
     cut = int((1 - flags.test_share) * len(rows))
     if not 0 < cut < len(rows):
-        raise UserError(f"{len(ham)} ham and {len(spam)} spam: too few for a train and a test part")
+        raise UserError(f"{len(ham)} ham and {len(spam)} spam: expected enough for a train and a test part")
     try:
         flags.out.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(f"--out {flags.out}: is already there") from None
+        raise UserError(f"--out {flags.out}: already exists") from None
     for name, part in (("train.csv", rows[:cut]), ("test.csv", rows[cut:])):
         with open(flags.out / name, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -56,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _texts(folders: Sequence[Path]) -> dict[str, str]:
-    """The texts of all messages in folders, by their hashes.
+    """Read the texts of all messages in folders, by their hashes.
 
     Raises:
-        UserError: a folder is not there.
+        UserError: a folder does not exist.
     """
-    found = {}
+    texts_by_hash = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
@@ -69,8 +69,8 @@ def _texts(folders: Sequence[Path]) -> dict[str, str]:
             words = list(itertools.islice(_words(path.read_bytes()), _MOST_WORDS))
             text = " ".join(words)
             if len(words) >= _FEWEST_WORDS:
-                found[hashlib.sha256(text.encode()).hexdigest()] = text
-    return found
+                texts_by_hash[hashlib.sha256(text.encode()).hexdigest()] = text
+    return texts_by_hash
 
 
 def _words(content: bytes) -> Iterator[str]:

@@ -60,4 +60,4 @@ def test_mistakes_are_named(mails):
     assert (done.returncode, done.stderr.strip()) == (2, f"error: {mails}/none: no such folder")
     (mails / "out").mkdir()
     done = _run("--ham", mails / "ham", "--spam", mails / "spam", "--out", mails / "out")
-    assert (done.returncode, done.stderr.strip()) == (2, f"error: --out {mails}/out: is already there")
+    assert (done.returncode, done.stderr.strip()) == (2, f"error: --out {mails}/out: already exists")
