@@ -17,7 +17,7 @@ from nfn_transformer.generation.snapshots import NOT_TAKEN
 from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.generation.zoo_plan import ZooPlan, runs_table
 from nfn_transformer.generation.zoo_writer import (
-    MetadataRow,
+    CheckpointEntry,
     checkpoint_bytes,
     checkpoint_name,
     metadata_bytes,
@@ -103,7 +103,7 @@ def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder, report: Callable[
     Raises:
         ZooError: a part is damaged.
     """
-    rows: list[tuple[int, int, MetadataRow]] = []
+    rows: list[tuple[int, int, CheckpointEntry]] = []
     diverged: list[DivergedRun] = []
     overflows = 0
     with open_zoo(plan.out, work.scratch) as add_file:
@@ -119,7 +119,7 @@ def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder, report: Callable[
                         continue
                     accuracy = correct / len(data.test.labels)
                     name = checkpoint_name(plan.dataset, f"{plan.seed:02d}z{run.number:05d}", label, accuracy)
-                    rows.append((run.number, order, MetadataRow(run, name, label, accuracy)))
+                    rows.append((run.number, order, CheckpointEntry(run, name, label, accuracy)))
                     add_file(name, checkpoint_bytes({key: state[index] for key, state in snapshot.state.items()}))
         ordered = [row for *_, row in sorted(rows, key=lambda entry: entry[:2])]
         for name, content in data.shared_files().items():

@@ -23,7 +23,7 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class MetadataRow:
+class CheckpointEntry:
     """A checkpoint in the metadata."""
 
     run: Run
@@ -48,7 +48,7 @@ def checkpoint_bytes(state: dict[str, Tensor]) -> bytes:
     return content.getvalue()
 
 
-def metadata_bytes(rows: Sequence[MetadataRow], seed: int, dataset: str, label_column: str) -> bytes:
+def metadata_bytes(rows: Sequence[CheckpointEntry], seed: int, dataset: str, label_column: str) -> bytes:
     """Return the metadata as CSV under the release's column names.
 
     The hidden width of the MLPs and the epochs, which the release does not know, are columns if they differ.

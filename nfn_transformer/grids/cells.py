@@ -19,12 +19,12 @@ from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
-# What the grid itself decides.
+# Flags that the grid itself sets.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
-# What decides which checkpoints are read of a zoo.
-_READING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
-# What a cell that has begun may be given again: nothing that decides its numbers.
-_GIVEN_AGAIN = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
+# Fields of DataConfig that select the checkpoints of a zoo.
+_SELECTING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
+# Flags that a resumed cell is given again; none of them affects its numbers.
+_RESUME_FLAGS = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 
 
 class Command(Protocol):
@@ -152,17 +152,17 @@ def plan(
         for column in grid.columns:
             for row in grid.rows:
                 flags = {**row.flags, **column.flags, **({} if data_path is None else {"data_path": data_path})}
-                where = f"{grid.path}: row '{row.name}', column '{column.name}'"
-                command, parsed = _parse(row, flags, seed, commands, where)
+                context = f"{grid.path}: row '{row.name}', column '{column.name}'"
+                command, parsed = _parse(row, flags, seed, commands, context)
                 try:
                     config = command.run_config(parsed)
                     digest = _digest(config, parsed, zoos, records)
-                    _check_model(config, zoos)
+                    check_learner(config, zoos[_source(config.data)])  # rather now than when the cell runs
                 except _NoSplit as error:
                     impossible.append(Impossible(column.name, str(error)))
                     continue
                 except UserError as error:
-                    raise GridError(f"{where}: {error}") from None
+                    raise GridError(f"{context}: {error}") from None
                 job = _job(command, flags, config, digest, device, folder)
                 cells.append(Cell(row.name, column.name, seed, config, digest, Path(job.path), job))
     return cells, list(dict.fromkeys(impossible))
@@ -173,22 +173,22 @@ class _NoSplit(Exception):
 
 
 def _parse(
-    row: GridRow, flags: Mapping[str, str], seed: int, commands: Mapping[str, Command], where: str
+    row: GridRow, flags: Mapping[str, str], seed: int, commands: Mapping[str, Command], context: str
 ) -> tuple[Command, argparse.Namespace]:
     if row.command not in commands:
-        raise GridError(f"{where}: no command '{row.command}'; expected one of {', '.join(commands)}")
+        raise GridError(f"{context}: no command '{row.command}'; expected one of {', '.join(commands)}")
     for name in _NOT_IN_A_GRID:
         if name in flags:
-            raise GridError(f"{where}: the flag '{name}' is set by reproduce.py; leave it out")
+            raise GridError(f"{context}: the flag '{name}' is set by reproduce.py; leave it out")
 
     def refuse(message: str) -> NoReturn:
         hint = "; flags that only one command has go under flags_of" if "unrecognized" in message else ""
-        raise GridError(f"{where}: {message}{hint}")
+        raise GridError(f"{context}: {message}{hint}")
 
     parser = commands[row.command].build_parser()
-    # argparse would end the program without a word on the grid.
+    # argparse would end the program without naming the grid's row.
     parser.error = refuse  # type: ignore[method-assign]
-    # The device decides nothing here, and that of the cells may be on another machine than this one.
+    # The device does not matter here, and that of the cells may be on another machine.
     return commands[row.command], parser.parse_args([*flags_to_argv(flags), "--seed", str(seed), "--device", "cpu"])
 
 
@@ -199,25 +199,20 @@ def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: d
         if source not in zoos:
             zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)
         try:
-            drawn = draw_split(zoos[source], config.data, config.seed)
+            drawn_split = draw_split(zoos[source], config.data, config.seed)
         except ZooError as error:
             raise _NoSplit(str(error)) from None
-        records[split, config.seed] = split_record(zoos[source], drawn)
+        records[split, config.seed] = split_record(zoos[source], drawn_split)
     return data_digest(records[split, config.seed], config)
 
 
 def _source(data: DataConfig) -> DataConfig:
-    """What decides which zoo is read."""
-    return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _READING})
-
-
-def _check_model(config: RunConfig, zoos: Mapping[DataConfig, Zoo | MixedZoo]) -> None:
-    """What would else be found only when the cell runs."""
-    check_learner(config, zoos[_source(config.data)])
+    """Return the part of the configuration that selects the checkpoints of a zoo."""
+    return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _SELECTING})
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:
-    """Return text that is equal for two runs only where the same numbers are to be expected."""
+    """Return a text that is equal for two runs only if the same numbers are to be expected."""
     return json.dumps([config.key_values(), digest], sort_keys=True)
 
 
@@ -229,7 +224,7 @@ def _job(
     program, data_path = str(command.path), config.data.data_path
     argv = flags_to_argv({**flags, "data_path": data_path})
     begin = (program, *argv, "--seed", str(config.seed), "--device", device, "--out_dir", str(directory))
-    overrides = {name: flags[name] for name in _GIVEN_AGAIN if name in flags}
+    overrides = {name: flags[name] for name in _RESUME_FLAGS if name in flags}
     if device != "auto":
         overrides["device"] = device
     resume = (program, "--resume", str(directory), "--data_path", data_path, *flags_to_argv(overrides))
