@@ -30,7 +30,7 @@ NOT_IN_KEYS = {"setting": Setting(key="never")}
 PRIVATE = {"setting": Setting(original=False, key="never")}
 """Metadata of a field that is no flag of its own, that files may lack, and that is in no key."""
 
-COUNT = {"low": 1, "high": 2**31 - 1}
+COUNT: dict[str, Any] = {"low": 1, "high": 2**31 - 1}
 """Bounds of how many of something there are, at least one."""
 
 

@@ -23,10 +23,10 @@ from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_
 HEAD_WIDTH = 10
 
 Parts = Callable[[TransformerWeights], tuple[Part, ...]]
-"""From networks' weights to those parts that a branch reads."""
+"""Map from networks' weights to the parts that a branch reads."""
 
 Features = Callable[[tuple[Part, ...]], Tensor]
-"""From parts to numbers [b, inputs]."""
+"""Map from parts to numbers [b, inputs]."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ClassifierChannels(BranchConfig):
 
 
 def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
-    """The published MLP head: Linear to 10, then twice LayerNorm, ReLU, dropout where there is any, Linear."""
+    """Return the published MLP head: Linear to 10, then twice LayerNorm, ReLU, dropout and Linear."""
     return Chain(
         nn.Linear(inputs, HEAD_WIDTH),
         nn.LayerNorm(HEAD_WIDTH),
@@ -80,41 +80,39 @@ def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
 
 
 class Branch(nn.Module):
-    """What all branches share.
-
-    Attributes: is_slow_to_featurize, whether `featurize` takes long, so that features are better kept than made again;
-    needs_normalization, whether `fit_normalization` is to be called before the first epoch.
-    """
+    """Base of the branches of a predictor."""
 
     is_slow_to_featurize = False
+    """True if `featurize` takes long, so that features are better kept than made again."""
     needs_normalization = False
+    """True if `fit_normalization` is to be called before the first epoch."""
 
     def featurize(self, weights: TransformerWeights):
-        """Features of b networks, tensors [b, ...], from their weights with one channel."""
+        """Return the features of b networks, tensors [b, ...], from their weights with one channel."""
         raise NotImplementedError
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Whether it reads networks of a spec that is not the one that it was made for."""
+        """Return whether the branch reads networks of a spec other than its own."""
         return False
 
     def fit_normalization(self, seen: Iterable) -> None:
-        """Take scales of inputs from the training split's features; `seen` is gone through several times."""
+        """Fit the scales of inputs to the training split's features; `seen` is iterated several times."""
 
     def from_features(self, features, keys: Tensor | None = None) -> Tensor:
-        """Features of b networks to [b, out]; see `layers.dropout` for the keys."""
+        """Map features of b networks to [b, out]; `layers.dropout` explains the keys."""
         raise NotImplementedError
 
     def forward(self, weights: TransformerWeights) -> Tensor:
-        """Weights with one channel to [b, out]."""
+        """Map weights with one channel to [b, out]."""
         return self.from_features(self.featurize(weights))
 
 
 class FlatBranch(Branch):
-    """Base of branches that read numbers [b, inputs]; `scale` standardises them where the configuration says so.
+    """Base of branches that read numbers [b, inputs]; `scale` standardises them if the configuration says so.
 
     Args:
-        groups: of how many neighbouring inputs each is, that share their scale, as `Standardize` takes them.
-        config: whether inputs are standardised, and whether by log-magnitudes.
+        groups: sizes of the groups of neighbouring inputs that share a scale, as `Standardize` takes them.
+        config: choice of scales.
     """
 
     def __init__(self, groups: list[int], config: BranchConfig):
@@ -123,18 +121,19 @@ class FlatBranch(Branch):
         self.scale = Standardize(groups, log_magnitudes=config.log_magnitudes) if config.standardize else nn.Identity()
 
     def fit_normalization(self, seen: Iterable[Tensor]) -> None:
-        """Take the scale of each group."""
-        self.scale.fit(seen)
+        """Fit the scale of each group."""
+        if isinstance(self.scale, Standardize):
+            self.scale.fit(seen)
 
 
 class FeatureBranch(FlatBranch):
-    """Parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
+    """Branch that maps parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
 
     Args:
         spec: the networks' sizes.
         config: width of the output, dropout and scales.
         hidden: widths of the hidden layers.
-        parts: which parts are read.
+        parts: map to the parts that are read.
         features: `flatten` or `weight_statistics`.
     """
 
@@ -155,12 +154,12 @@ class FeatureBranch(FlatBranch):
         return self._features(self._parts(weights))
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Features [b, inputs] to [b, out]."""
+        """Map features [b, inputs] to [b, out]."""
         return self.layers(self.scale(features), keys)
 
 
 class LinearBranch(FlatBranch):
-    """Flattened embedding to [b, out] by one Linear."""
+    """Branch that maps the flattened embedding to [b, out] by one Linear."""
 
     def __init__(self, spec: TransformerSpec, config: BranchConfig):
         sizes = tensor_sizes(spec, embedding_of)
@@ -172,7 +171,7 @@ class LinearBranch(FlatBranch):
         return flatten(embedding_of(weights))
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Flattened embeddings [b, inputs] to [b, out]."""
+        """Map flattened embeddings [b, inputs] to [b, out]."""
         return self.linear(self.scale(features))
 
 
@@ -188,6 +187,7 @@ def classifier_of(weights: TransformerWeights) -> tuple[Part, ...]:
 
 def embedding_of(weights: TransformerWeights) -> tuple[Part, ...]:
     """Return the embedding, alone."""
+    assert weights.embedding is not None, "the branch is not built for networks without an embedding"
     return (weights.embedding,)
 
 

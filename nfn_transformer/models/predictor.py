@@ -1,7 +1,9 @@
-"""The predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid; or an ensemble of them."""
+"""Predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid; or an ensemble of predictors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,96 +23,95 @@ from nfn_transformer.weights.spec import TransformerSpec
 
 @dataclass(frozen=True)
 class Features(TensorTree):
-    """What each branch of a predictor sees of b networks, tensors [b, ...]; None where there is no such branch.
-
-    `network` [b], int64, are numbers that tell a zoo's networks apart, by which dropout chooses; None outside training.
-    """
+    """Features of b networks, tensors [b, ...], branch by branch; None where a predictor has no such branch."""
 
     encoder: tuple[BlockFeatures, ...] | Invariants | Tensor | None
     classifier: FeedForwardWeights | Tensor | None
     embedding: Tensor | None
     network: Tensor | None = None
+    """Indices [b], int64, of the networks in their zoo, which key the dropout; None outside of training."""
 
     def of_networks(self, network: Tensor) -> "Features":
-        """The same with the networks' numbers."""
+        """Return the features with the networks' indices [b]."""
         return replace(self, network=network)
 
 
 class Predictor(nn.Module):
-    """What a predictor of accuracy and an ensemble of them share.
-
-    Attributes: spec, sizes of the networks that it learns from; config, of branches and widths.
-    """
+    """Base of a predictor of accuracy and of an ensemble of predictors."""
 
     spec: TransformerSpec
+    """Sizes of the networks of the training split."""
     config: ModelConfig
+    """Branches and widths."""
 
     def featurize(self, weights: TransformerWeights) -> Features:
-        """What the branches see of the weights, made by no parameter: once for a network, not in every epoch.
+        """Return the branches' features of the weights, which depend on no parameter.
 
         Raises:
-            SpecError: the weights have sizes that it does not read.
+            SpecError: the weights have sizes that the predictor does not read.
         """
         raise NotImplementedError
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Whether it reads networks of these sizes: those that it was made for, and others where all branches do."""
+        """Return whether the predictor reads networks of these sizes: its own, and others if all branches do."""
         raise NotImplementedError
 
     @property
     def is_slow_to_featurize(self) -> bool:
-        """Whether `featurize` takes long, so that its features are better kept than made again."""
+        """True if `featurize` takes long, so that its features are better kept than made again."""
         raise NotImplementedError
 
     @property
     def needs_normalization(self) -> bool:
-        """Whether `fit_normalization` is to be called before the first epoch."""
+        """True if `fit_normalization` is to be called before the first epoch."""
         raise NotImplementedError
 
     def fit_normalization(self, seen: Iterable[Features]) -> None:
-        """Take the scales of inputs, where this model standardises any, from the training split's networks.
+        """Fit the scales of standardised inputs to the training split's features.
 
-        `seen` is gone through several times.
+        `seen` is iterated several times.
         """
         raise NotImplementedError
 
     def begin_epoch(self, key: int) -> None:
-        """Let dropout choose by a 63-bit number, that of a run and an epoch."""
+        """Set the key of dropout, a 63-bit number of a run and an epoch."""
         raise NotImplementedError
 
     def from_features(self, features: Features) -> Tensor:
-        """The logit of the predicted accuracy, [b], from what `featurize` gave for b networks."""
+        """Return the logits [b] of the predicted accuracies from the features of b networks."""
         raise NotImplementedError
 
     def forward(self, weights: TransformerWeights) -> Tensor:
-        """The logit of the predicted accuracy, [b].
+        """Return the logits [b] of the predicted accuracies.
 
         Raises:
-            SpecError: the weights have sizes that it does not read.
+            SpecError: the weights have sizes that the predictor does not read.
         """
         return self.from_features(self.featurize(weights))
 
     def predict(self, weights: TransformerWeights) -> Tensor:
-        """The predicted accuracy in (0, 1), [b].
+        """Return the predicted accuracies [b] in (0, 1).
 
         Raises:
-            SpecError: the weights have sizes that it does not read.
+            SpecError: the weights have sizes that the predictor does not read.
         """
         return self(weights).sigmoid()
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
 
 class AccuracyPredictor(Predictor):
-    """Weights of transformers of one spec to their predicted accuracy (arXiv 2410.04209, section 6).
+    """Predictor of the accuracy of transformers from their weights (arXiv 2410.04209, section 6).
 
     Args:
-        spec: sizes of the networks that it learns from.
-        config: the branches and their widths; that of one predictor, whatever it says of an ensemble.
+        spec: sizes of the networks of the training split.
+        config: branches and their widths; the size of an ensemble is ignored.
     """
+
+    epoch_key: Tensor
 
     def __init__(self, spec: TransformerSpec, config: ModelConfig):
         super().__init__()
@@ -151,7 +152,7 @@ class AccuracyPredictor(Predictor):
         """See `Predictor`."""
         for name, branch in self.branches.items():
             if branch.needs_normalization:
-                branch.fit_normalization(Reiterable(lambda name=name: (getattr(features, name) for features in seen)))
+                branch.fit_normalization(Reiterable(partial(_of_branch, seen, name)))
 
     def begin_epoch(self, key: int) -> None:
         """See `Predictor`."""
@@ -166,6 +167,10 @@ class AccuracyPredictor(Predictor):
         return self.output(torch.cat(parts, dim=1)).squeeze(1)
 
 
+def _of_branch(seen: Iterable[Features], name: str) -> Iterator:
+    return (getattr(features, name) for features in seen)
+
+
 class Ensemble(Predictor):
     """Predictors that learn side by side on the same batches, each as it would alone; their logits are averaged.
 
@@ -178,51 +183,54 @@ class Ensemble(Predictor):
         self.members = nn.ModuleList(members)
         self.spec, self.config = members[0].spec, members[0].config
 
+    @property
+    def _first(self) -> AccuracyPredictor:
+        return cast(AccuracyPredictor, self.members[0])
+
     def featurize(self, weights: TransformerWeights) -> Features:
-        """See `Predictor`; all members see the same."""
-        return self.members[0].featurize(weights)
+        """See `Predictor`; all members read the same features."""
+        return self._first.featurize(weights)
 
     def supports(self, spec: TransformerSpec) -> bool:
         """See `Predictor`."""
-        return self.members[0].supports(spec)
+        return self._first.supports(spec)
 
     @property
     def is_slow_to_featurize(self) -> bool:
         """See `Predictor`."""
-        return self.members[0].is_slow_to_featurize
+        return self._first.is_slow_to_featurize
 
     @property
     def needs_normalization(self) -> bool:
         """See `Predictor`."""
-        return self.members[0].needs_normalization
+        return self._first.needs_normalization
 
     def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""
-        first, *others = self.members
-        first.fit_normalization(seen)
-        for member in others:
-            for own, learned in zip(member.buffers(), first.buffers(), strict=True):
+        self._first.fit_normalization(seen)
+        for member in self.members[1:]:
+            for own, learned in zip(member.buffers(), self._first.buffers(), strict=True):
                 own.copy_(learned)
 
     def begin_epoch(self, key: int) -> None:
-        """See `Predictor`; the first member drops what it would drop alone, the others choose otherwise."""
-        for place, member in enumerate(self.members):
-            member.begin_epoch(derive_seed(key, "member", place) if place else key)
+        """Set the keys of dropout: the first member's as that of a predictor alone, the others' derived from it."""
+        for index, member in enumerate(self.members):
+            cast(AccuracyPredictor, member).begin_epoch(derive_seed(key, "member", index) if index else key)
 
     def from_features(self, features: Features) -> Tensor:
-        """The mean logit of the members, [b]; in training the logits of each, [members, b]."""
-        logits = torch.stack([member.from_features(features) for member in self.members])
+        """Return the mean logits [b] of the members; in training the logits of each, [members, b]."""
+        logits = torch.stack([cast(AccuracyPredictor, member).from_features(features) for member in self.members])
         return logits if self.training else logits.mean(0)
 
 
 def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
-    """A predictor, or an ensemble of them, on the CPU; the initial parameters depend on `seed` alone.
+    """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
-    The first member of an ensemble is the predictor that there would be without the others.
+    The first member of an ensemble is the predictor that `ensemble` 1 gives.
     """
     members = []
-    for place in range(config.ensemble):
-        purpose = ("parameters", place) if place else ("parameters",)
+    for index in range(config.ensemble):
+        purpose = ("parameters", index) if index else ("parameters",)
         with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
             torch.manual_seed(derive_seed(seed, *purpose))
             members.append(AccuracyPredictor(spec, config))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
-from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.base import WeightSpaceModule, relu
 from nfn_transformer.layers.scaling import RootMeanSquares
 from nfn_transformer.models.branch import Branch, BranchConfig, ClassifierChannels, readout_head
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
@@ -12,16 +12,18 @@ from nfn_transformer.weights.spec import TransformerSpec
 
 
 class WeightSpaceHead(Branch):
-    """A classifier's weights to [b, out], by layers between weight spaces and a pooling that is invariant.
+    """Head that maps a classifier's weights to [b, out], by layers between weight spaces and an invariant pooling.
 
     Args:
         layers: maps between feed-forward weights; the first reads one channel.
         pooling: from the last layer's weights to numbers [b, out_channels].
         config: width of the output, dropout and scales.
-        activate: whether a ReLU follows each layer.
+        activate: True if a ReLU follows each layer.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], pooling: nn.Module, config: BranchConfig, activate: bool = True):
+    def __init__(
+        self, layers: Sequence[nn.Module], pooling: WeightSpaceModule, config: BranchConfig, activate: bool = True
+    ):
         super().__init__()
         self._activate = activate
         self.layers, self.pooling = nn.ModuleList(layers), pooling
@@ -34,11 +36,12 @@ class WeightSpaceHead(Branch):
         return weights.classifier
 
     def fit_normalization(self, seen: Iterable[FeedForwardWeights]) -> None:
-        """Take the size of each tensor."""
-        self.sizes.fit(weights.tensors() for weights in seen)
+        """Fit the size of each tensor."""
+        if self.sizes is not None:
+            self.sizes.fit(weights.tensors() for weights in seen)
 
     def from_features(self, features: FeedForwardWeights, keys: Tensor | None = None) -> Tensor:
-        """Return numbers [b, out] from feed-forward weights of one channel."""
+        """Map feed-forward weights of one channel to [b, out]."""
         weights = features
         if self.sizes is not None:
             sizes = iter(self.sizes().unbind())
@@ -50,7 +53,7 @@ class WeightSpaceHead(Branch):
 
 def stack_of(
     layer: Callable[..., nn.Module],
-    pooling: Callable[..., nn.Module],
+    pooling: Callable[..., WeightSpaceModule],
     spec: TransformerSpec,
     config: ClassifierChannels,
 ) -> WeightSpaceHead:

@@ -1,1 +1,1 @@
-"""Encoders, one file each: what reads the blocks of a network, or the whole of it."""
+"""Encoders of the blocks of a network or of the whole network, one file each."""

@@ -1,7 +1,7 @@
-"""An encoder for the whole network that no element of the complete group changes (`groups.complete`).
+"""Encoder of the whole network that is invariant to the complete group (`groups.complete`).
 
-It reads `features.invariants`, a row for each block and one for the rest. All blocks share one map; its results
-are pooled over depth and read out. So the number of parameters depends on none of the networks' sizes.
+The encoder reads `features.invariants`, a row for each block and one for the rest. All blocks share one map, whose
+results are pooled over depth and read out. The number of parameters depends on none of the networks' sizes.
 """
 
 from collections.abc import Iterable
@@ -27,9 +27,9 @@ from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 
 WIDTH = 64
-"""Of all hidden layers."""
+"""Width of all hidden layers."""
 
-# Invariants are of the order of 1: what differs less is the same in all networks but for rounding.
+# Invariants are of the order of 1; smaller deviations are rounding errors.
 _LEAST_DEVIATION = 0.01
 
 
@@ -38,7 +38,7 @@ class CompleteConfig(BranchConfig):
     """Configuration of the encoder."""
 
     def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError where the networks have a classifier that has not two layers."""
+        """Raise UserError if the networks' classifier has another number of layers than two."""
         if spec.classifier.layers != 2:
             raise UserError(
                 f"--enc_mode complete: reads classifiers of two layers, those of zoo '{zoo}' have "
@@ -47,14 +47,14 @@ class CompleteConfig(BranchConfig):
 
 
 class CompleteEncoder(Branch):
-    """Whole networks to numbers [b, outputs] that the complete group leaves unchanged.
+    """Map from whole networks to numbers [b, outputs] that the complete group leaves unchanged.
 
     Args:
-        spec: whether the networks have an embedding; nothing else of it decides a shape of a parameter.
-        config: how many outputs, and dropout: of hidden numbers, and half as much of inputs.
+        spec: sizes of the networks; shapes of parameters depend only on the presence of an embedding.
+        config: number of outputs, and dropout of hidden numbers; dropout of inputs is half of that.
 
     Raises:
-        SpecError: the networks have no blocks, blocks of several widths, or a classifier that has not two layers.
+        SpecError: the networks have no blocks, blocks of several widths, or a classifier without exactly two layers.
     """
 
     is_slow_to_featurize = True
@@ -74,23 +74,20 @@ class CompleteEncoder(Branch):
         self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
 
     def featurize(self, weights: TransformerWeights) -> Invariants:
-        """Invariants of b networks."""
+        """Return the invariants of b networks."""
         return read_invariants(weights)
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Networks of other sizes too, as long as they have an embedding where those that it learned from had one."""
+        """Return whether networks of other sizes have an embedding exactly if those of the training split have one."""
         return has_like_invariants(self.spec, spec)
 
     def fit_normalization(self, seen: Iterable[Invariants]) -> None:
-        """Take the scales of all invariants from networks, the training split's; before the first epoch.
-
-        Blocks share a scale, as they share all that follows.
-        """
+        """Fit the scales of all invariants to the training split; blocks share a scale."""
         self.block_scale.fit(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
         self.rest_scale.fit(Reiterable(lambda: (part.rest for part in seen)))
 
     def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
-        """Invariants to [b, outputs]; blocks that a network does not have are NaN."""
+        """Map invariants to [b, outputs]; blocks that a network does not have are NaN."""
         there = _is_there(features.blocks)  # [b, L]
         seen = torch.where(there[..., None], features.blocks, self.block_scale.mean)
         blocks = self.block(self.block_dropout(self.block_scale(seen), keys)) * there[..., None]  # [b, L, WIDTH]
@@ -101,7 +98,7 @@ class CompleteEncoder(Branch):
 
 
 def _is_there(blocks: Tensor) -> Tensor:
-    """Of b networks' blocks [b, L, ...] those that a network has, as others are filled up with NaN: bool [b, L]."""
+    """Return a mask [b, L] of the blocks [b, L, ...] that the networks have; missing blocks are NaN."""
     return ~blocks[..., 0].isnan()
 
 
@@ -116,7 +113,7 @@ register(
         config=CompleteConfig,
         reads=("dropout",),
         always={"standardize": True},
-        # It reads whole networks, and is meant for small zoos.
+        # The encoder reads whole networks and is meant for small zoos.
         defaults={"cls_mode": "no", "emb_mode": "no", "dropout": 0.4, "ensemble": 5},
         several_sizes=True,
     )

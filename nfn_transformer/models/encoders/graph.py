@@ -1,4 +1,4 @@
-"""An encoder for the whole network as the graph of its computation (`features.graph`)."""
+"""Encoder of the whole network as the graph of its computation (`features.graph`)."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from nfn_transformer.weights.spec import TransformerSpec
 HEADS = 4
 """Heads of relational attention."""
 
-# As many networks are computed at once as have so many numbers at their edges. On a CPU the tensors of one model take
-# 16 MiB then in float32, keys with values 32 MiB: beyond, the C library asks the system for fresh memory each time
+# Networks are computed at once up to this many numbers at their edges. On a CPU the tensors of one model then take
+# 16 MiB in float32, keys with values 32 MiB. Beyond that, the C library asks the system for fresh memory each time
 # (`training.host_memory`).
 _NUMBERS_AT_ONCE = {"cpu": 1 << 22}
 _NUMBERS_AT_ONCE_ELSEWHERE = 1 << 27
@@ -37,13 +37,13 @@ class GraphConfig(BranchConfig):
     )
 
     def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError where the heads of attention cannot share the width."""
+        """Raise UserError if the heads of attention do not divide the width."""
         if self.graph_conv == "attention" and self.graph_dim % HEADS:
             raise UserError(f"--graph_conv attention --graph_dim {self.graph_dim}: not a multiple of its {HEADS} heads")
 
 
 class SetLift(nn.Module):
-    """A number x of a set s of nodes or edges to d numbers u_s x + v_s.
+    """Map from a number x of a set s of nodes or edges to d numbers u_s x + v_s.
 
     Args:
         sizes: of the sets, which follow each other.
@@ -56,17 +56,17 @@ class SetLift(nn.Module):
         self._sizes = sizes
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """[n, b] to [n, b, d]."""
+        """Map numbers [n, b] to [n, b, d]."""
         # Set by set: gradients of indices would be added up in any order on a CPU, each time with other last digits.
         parts = zip(self.shift, self.scale, numbers[..., None].split(self._sizes), strict=True)
         return torch.cat([torch.addcmul(shift, scale, part) for shift, scale, part in parts])
 
 
 class GraphEncoder(FlatBranch):
-    """Whole networks to numbers [b, out], by layers on the graph and the mean of each set of nodes.
+    """Map from whole networks to numbers [b, out], by layers on the graph and the mean of each set of nodes.
 
-    It is invariant to permuting heads, hidden neurons, and coordinates within a head, after an attention and after a
-    block; to nothing else of the complete group.
+    The encoder is invariant to permuting heads, hidden neurons, and coordinates within a head, after an attention and
+    after a block. It is invariant to no other part of the complete group.
 
     Args:
         spec: the networks' sizes.
@@ -76,8 +76,11 @@ class GraphEncoder(FlatBranch):
         SpecError: parts of the network have different widths D.
     """
 
+    edge_index: Tensor
+    told_apart: Tensor
+
     def __init__(self, spec: TransformerSpec, config: GraphConfig):
-        # Their library takes seconds to import.
+        # The library of these layers takes seconds to import.
         from nfn_transformer.layers.graph_layers import MessageLayer, RelationalAttentionLayer
 
         graph, dim, count = ComputationGraph(example_weights(spec)), config.graph_dim, config.graph_layers
@@ -106,7 +109,7 @@ class GraphEncoder(FlatBranch):
         return ComputationGraph(weights).numbers()
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
-        """The numbers [b, N + E] of `ComputationGraph` to [b, out]."""
+        """Map the numbers [b, N + E] of `ComputationGraph` to [b, out]."""
         numbers = _NUMBERS_AT_ONCE.get(features.device.type, _NUMBERS_AT_ONCE_ELSEWHERE)
         at_once = max(1, numbers // self.meanings.shape[-1] // self.edge_index.shape[1])
         count = max(1, math.ceil(len(features) / at_once))
@@ -134,7 +137,7 @@ register(
         build=GraphEncoder,
         config=GraphConfig,
         reads=("dropout", "standardize", "log_magnitudes"),
-        # It reads whole networks, and numbers of their own size do not suit it.
+        # The encoder reads whole networks, and learns little from weights that are not standardised.
         defaults={"cls_mode": "no", "emb_mode": "no", "standardize": True},
     )
 )

@@ -1,6 +1,7 @@
 """Published encoder: equivariant layers on every block and an invariant one (arXiv 2410.04209, section 6)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,10 @@ from nfn_transformer.weights.spec import TransformerSpec
 
 
 class EquivariantEncoder(Branch):
-    """Encoder blocks to numbers [b, out] that the group of every block leaves unchanged.
+    """Map from encoder blocks to numbers [b, out] that the group of every block leaves unchanged.
 
-    Per block: for each channel count an equivariant layer and ReLU, then the invariant layer and a
-    LayerNorm; the blocks' numbers are concatenated, normalised and read out (arXiv 2410.04209, section 6).
+    Per block: for each channel count an equivariant layer and ReLU, then the invariant layer and a LayerNorm. The
+    blocks' numbers are concatenated, normalised and read out (arXiv 2410.04209, section 6).
     """
 
     def __init__(self, spec: TransformerSpec, config: EncoderChannels):
@@ -38,24 +39,24 @@ class EquivariantEncoder(Branch):
         self.sizes = nn.ModuleList(RootMeanSquares(6) for _ in blocks) if config.standardize else None
 
     def featurize(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
-        """Features of the encoder blocks."""
+        """Return the features of the encoder blocks."""
         return tuple(read_block(block) for block in weights.blocks)
 
     def fit_normalization(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
-        """Take the size of each tensor of each block."""
-        for place, sizes in enumerate(self.sizes):
-            sizes.fit(blocks[place].parts for blocks in seen)
+        """Fit the size of each tensor of each block."""
+        for index, sizes in enumerate(self.sizes or ()):
+            cast(RootMeanSquares, sizes).fit(blocks[index].parts for blocks in seen)
 
     def from_features(self, features: tuple[BlockFeatures, ...], keys: Tensor | None = None) -> Tensor:
-        """Features of blocks to [b, out]."""
+        """Map features of blocks to [b, out]."""
         if self.sizes is not None:
             features = tuple(block.divided(sizes()) for block, sizes in zip(features, self.sizes, strict=True))
-        parts = [
-            norm(stack_invariants(layers, invariant, block))
-            for block, layers, invariant, norm in zip(
-                features, self.equivariant, self.invariant, self.block_norms, strict=True
-            )
-        ]
+        parts = []
+        for block, layers, invariant, norm in zip(
+            features, self.equivariant, self.invariant, self.block_norms, strict=True
+        ):
+            stack, last = cast(Sequence[EquivariantBlockLayer], layers), cast(InvariantBlockLayer, invariant)
+            parts.append(norm(stack_invariants(stack, last, block)))
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
