@@ -14,7 +14,6 @@ from nfn_transformer import atomic_files, gbm, xgb
 from nfn_transformer import main as network
 from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, check_device_name, find_device
 from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED, run_command
-from nfn_transformer.csv_files import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
@@ -54,8 +53,8 @@ def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) ->
     text = rendering.markdown(table, command, problems)
     atomic_files.write_text(folder / "table.md", text)
     atomic_files.write_text(folder / "table.tex", rendering.latex(table))
-    write_csv(folder / "table.csv", rendering.SUMMARY_HEADER, rendering.summary_rows(table))
-    write_csv(folder / "cells.csv", rendering.CELL_HEADER, rendering.cell_rows(table))
+    atomic_files.write_csv(folder / "table.csv", rendering.SUMMARY_HEADER, rendering.summary_rows(table))
+    atomic_files.write_csv(folder / "cells.csv", rendering.CELL_HEADER, rendering.cell_rows(table))
     save_figure(table, folder / "figure.png")
     return text
 

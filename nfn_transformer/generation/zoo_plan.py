@@ -5,7 +5,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
-from nfn_transformer.csv_files import csv_text
+from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.batches import train_samples
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec

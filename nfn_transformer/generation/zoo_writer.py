@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.csv_files import csv_text
+from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.generation.hyperparameters import Hyperparameters, Run
 
 AddFile = Callable[[str, bytes], None]

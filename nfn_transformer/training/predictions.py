@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.csv_files import write_csv
+from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo

@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import atomic_files
-from nfn_transformer.csv_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, spec_from_json, spec_to_json
 from nfn_transformer.weights.spec import TransformerSpec
@@ -105,7 +104,7 @@ class RunDirectory:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Write metrics.csv: the rows, of which there is at least one, under their common names."""
-        write_csv(self.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
+        atomic_files.write_csv(self.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
 
     def write_state(self, state: dict) -> None:
         """Write what resuming needs: tensors and plain containers."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from nfn_transformer.csv_files import csv_text
+from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import ZooError
 
 # In per cent, so that the comparison is exact.

@@ -1,8 +1,9 @@
-"""What the benchmarks of large zoos share: a zoo of the released size, bounds, and a process's memory."""
+"""Shared parts of the benchmarks of large zoos: a zoo of the released size, bounds, and a process's memory."""
 
 import io
 import itertools
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 DATASET = "mnist"
@@ -12,7 +13,7 @@ MIB = 2**20
 
 
 def build(path: Path, checkpoints: int, deflate: bool = False, source: Path | None = None) -> dict[str, float]:
-    """Write a zoo's zip; each checkpoint has its own random numbers, or is a copy of one in the zip `source`."""
+    """Write a zoo's zip of random checkpoints, or of copies of those in the zip `source`; return its figures."""
     import torch
 
     contents = _copies(source) if source else _random_checkpoints()
@@ -28,7 +29,7 @@ def build(path: Path, checkpoints: int, deflate: bool = False, source: Path | No
     return {"count": checkpoints, "numbers": numbers, "bytes": path.stat().st_size}
 
 
-def _random_checkpoints():
+def _random_checkpoints() -> Iterator[bytes]:
     import torch
 
     from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
@@ -44,20 +45,20 @@ def _random_checkpoints():
         yield buffer.getvalue()
 
 
-def _copies(source: Path):
+def _copies(source: Path) -> Iterator[bytes]:
     with zipfile.ZipFile(source) as archive:
         contents = [archive.read(name) for name in archive.namelist() if name.endswith(".pt")]
     return itertools.cycle(contents)
 
 
-def within(what: str, value: float, most: float, unit: str) -> bool:
-    """Print a figure beside its bound; whether it keeps it."""
-    print(f"{what:33s} {value:7.2f} {unit}, at most {most}: {'ok' if value <= most else 'EXCEEDED'}")
+def within(quantity: str, value: float, most: float, unit: str) -> bool:
+    """Print a figure beside its bound; return True if it keeps the bound."""
+    print(f"{quantity:33s} {value:7.2f} {unit}, at most {most}: {'ok' if value <= most else 'EXCEEDED'}")
     return value <= most
 
 
 def memory(field: str) -> int:
-    """Bytes from Linux: VmRSS now, or VmHWM at most; getrusage would count the parent's peak, too."""
+    """Return a process's bytes on Linux: VmRSS now, VmHWM at most; getrusage would count the parent's peak, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

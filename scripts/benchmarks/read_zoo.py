@@ -1,7 +1,7 @@
-"""How fast, and in how much memory, a large zoo is read: from its zip, by torch.load alone, and from the cache.
+"""Time and memory of reading a large zoo: from its zip, by torch.load alone, and from the cache.
 
-Builds a zoo of 12,500 checkpoints in a temporary folder (about 3 GB while it runs), measures each way of
-reading in a fresh process, prints the figures beside their bounds, and ends with status 1 where one is exceeded.
+The command builds a zoo of 12,500 checkpoints in a temporary folder (about 3 GB while it runs) and measures each way
+of reading in a fresh process. It prints the figures beside their bounds, and ends with status 1 if one is exceeded.
 
     python scripts/benchmarks/read_zoo.py [--deflate] [--source data/digits_transformers.zip] [--folder DIR]
 """
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=int, default=CHECKPOINTS, help="how many (default %(default)s)")
     parser.add_argument("--deflate", action="store_true", help="compress the zip's members (default: stored)")
     parser.add_argument("--source", type=Path, help="a zip whose checkpoints are copied (default: random ones)")
-    parser.add_argument("--folder", type=Path, help="where to make the temporary folder (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder (default: the system's)")
     parser.add_argument("--n_workers", type=int, default=0, help="processes that read the zip (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="the fastest of so many counts (default %(default)s)")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
@@ -50,7 +50,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     os.environ["XDG_CACHE_HOME"] = str(folder)
 
     def step(name: str) -> dict[str, float]:
-        # A process of its own: what one way of reading leaves behind must not count for the next.
+        # A process of its own: leftovers of one way of reading must not count for the next.
         command = [sys.executable, __file__, *sys.argv[1:], "--step", name, "--zip", str(archive)]
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -76,12 +76,12 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
 
 
 def build(options: argparse.Namespace) -> dict[str, float]:
-    """Write the zoo's zip."""
+    """Write the zoo's zip; return its figures."""
     return large_zoo.build(options.zip, options.checkpoints, options.deflate, options.source)
 
 
 def load(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds in torch.load alone, with each member's bytes already in memory."""
+    """Return the seconds in torch.load alone, with each member's bytes already in memory."""
     import io
     import zipfile
 
@@ -99,7 +99,7 @@ def load(options: argparse.Namespace) -> dict[str, float]:
 
 
 def read(options: argparse.Namespace, load_cache: bool = False) -> dict[str, float]:
-    """Seconds, bytes of the tensors, and peak bytes above the imports, of one call of read_zoo."""
+    """Return seconds, bytes of the tensors, and peak bytes above the imports, of one call of read_zoo."""
     from nfn_transformer.zoo.reading import read_zoo
 
     imports = memory("VmRSS")
@@ -113,7 +113,7 @@ def read(options: argparse.Namespace, load_cache: bool = False) -> dict[str, flo
 
 
 def cached(options: argparse.Namespace) -> dict[str, float]:
-    """The same from the cache that the call before wrote."""
+    """Return the same of a call that reads the cache of the call before."""
     return read(options, load_cache=True)
 
 

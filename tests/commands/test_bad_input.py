@@ -1,4 +1,4 @@
-"""What bad input gets: exit status 2, a message that names it, no traceback, nothing written."""
+"""Bad input: exit status 2, a message that names it, no traceback, nothing written."""
 
 import shutil
 

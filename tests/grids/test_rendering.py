@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from table_by_hand import NAN, grid, result, results
 
-from nfn_transformer.csv_files import write_csv
+from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import Published

@@ -120,7 +120,7 @@ def test_elements_are_as_announced(scale, key, value, heads, seed):
 
 
 def test_ill_conditioned_matrices_are_drawn_again():
-    """Of these, more than one in a hundred would exceed the bound: without it some do, with it none."""
+    """More than one matrix in a hundred exceeds the bound without new draws, and none with them."""
     spec = BlockSpec(heads=4, width=2, key=8, value=8, hidden=2)
     elements = sample_uniform(spec, 5000, 1.0, torch.Generator().manual_seed(1))
     conditions = torch.linalg.cond(torch.cat([elements.M, elements.N]))

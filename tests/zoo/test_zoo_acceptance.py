@@ -1,4 +1,4 @@
-"""When a zoo is refused: the allowed share of faults, of other shapes and of unknown keys, and what is said."""
+"""Refusal of a zoo: the allowed share of faults, of other shapes and of unknown keys, and the message."""
 
 import pytest
 import torch

@@ -75,7 +75,7 @@ def test_a_zoo_larger_than_the_memory_is_read_into_a_file_and_used_from_the_cach
 
 
 def test_cached_rows_are_mapped_and_not_copied(zoo):
-    """What was touched is still there when the file is gone, and changing it does not change the file."""
+    """A change of the rows does not change the file."""
     read(zoo)
     content = cache_file(zoo).read_bytes()
     rows = read(zoo).rows
