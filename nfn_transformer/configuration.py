@@ -9,29 +9,34 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of itself besides its name, type and default."""
+    """Metadata of a field of a configuration, besides name, type and default."""
 
     help: str = ""
+    """Help of its flag."""
     low: float | None = None
-    """Least value; excluded where `above`."""
+    """Least value; excluded if `above`."""
     high: float | None = None
+    """Greatest value."""
     above: bool = False
+    """True if `low` itself is excluded."""
     choices: Sequence[str] = ()
+    """Values that are allowed; empty: all."""
     metavar: str | None = None
+    """Name of the value in the help."""
     original: bool = True
-    """Whether files and keys of all versions have the field; others may lack it, and then mean its default."""
+    """True if files of all versions have the field; a missing field has its default."""
     key: str = "always"
-    """In keys of cells: always, changed (where it has not its default), never, or the boolean field that it needs."""
+    """Presence in keys of cells: always, never, changed (unless it is the default), or the boolean field that enables it."""
 
 
 NOT_IN_KEYS = {"setting": Setting(key="never")}
 """Metadata of a field that decides no number of a run, beyond rounding."""
 
 PRIVATE = {"setting": Setting(original=False, key="never")}
-"""Metadata of a field that is no flag of its own, that files may lack, and that is in no key."""
+"""Metadata of a field without a flag, which files may lack and keys leave out."""
 
 COUNT: dict[str, Any] = {"low": 1, "high": 2**31 - 1}
-"""Bounds of how many of something there are, at least one."""
+"""Bounds of a number of things, at least one."""
 
 
 def setting(default: Any, help: str = "", *, original: bool = False, key: str | None = None, **rules) -> Any:
@@ -40,19 +45,19 @@ def setting(default: Any, help: str = "", *, original: bool = False, key: str | 
     Args:
         default: value where none is given.
         help: of its flag.
-        original, key, rules: see `Setting`; a field that is not original is left out of keys where it has its default.
+        original, key, rules: see `Setting`. By default, keys leave out the default of a field that is not original.
     """
     key = key or ("always" if original else "changed")
     return field(default=default, metadata={"setting": Setting(help, original=original, key=key, **rules)})
 
 
 def setting_of(entry: Field) -> Setting:
-    """Return what a field says of itself; a plain field is original and says nothing else."""
+    """Return the `Setting` of a field; that of a plain field is original."""
     return entry.metadata.get("setting", Setting())
 
 
 def check_value(entry: Field, value: Any) -> None:
-    """Raise ValueError where a value is out of its field's bounds, or none of its choices."""
+    """Raise ValueError if a value is out of its field's bounds, or none of its choices."""
     rules = setting_of(entry)
     if rules.choices and value not in rules.choices:
         raise ValueError(f"--{entry.name} {value}: expected one of {', '.join(rules.choices)}")
@@ -65,7 +70,7 @@ def check_value(entry: Field, value: Any) -> None:
 
 
 def check_values(config) -> None:
-    """Raise ValueError where a field of a configuration is out of its bounds; for `__post_init__`."""
+    """Raise ValueError if a field of a configuration is out of its bounds; for `__post_init__`."""
     for entry in fields(config):
         check_value(entry, getattr(config, entry.name))
 
@@ -78,8 +83,8 @@ def parse_values(
     Args:
         kind: the dataclass.
         values: JSON's.
-        names: of the fields; all where None.
-        required: whether original fields must be among the values.
+        names: names of the fields; None: all.
+        required: True if original fields must be among the values.
 
     Raises:
         KeyError, TypeError: a field is missing, or a value is of another type.
@@ -111,14 +116,14 @@ def from_json(kind: type, values: Mapping[str, Any]):
 
 
 def _kinds(declared) -> tuple[type, ...]:
-    """Return the types that a value of the declared one may have."""
+    """Return the types that a value of a declared type may have."""
     if isinstance(declared, UnionType):
         return tuple(kind for part in get_args(declared) for kind in _kinds(part))
     return (int, float) if declared is float else (get_origin(declared) or declared,)
 
 
 def key_values(config) -> dict[str, Any]:
-    """Return the values of a configuration that its cell's key is made of."""
+    """Return the values of a configuration that are part of its cell's key."""
     values = {}
     for entry in fields(config):
         rule, value = setting_of(entry).key, getattr(config, entry.name)

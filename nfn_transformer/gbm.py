@@ -1,5 +1,4 @@
-"""Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers to predict their
-accuracy, and test it once.
+"""Train LightGBM or extremely randomised trees on the weights of a zoo of transformers to predict their accuracy.
 
 python nfn_transformer/gbm.py --model gbdt --dataset digits --data_path data/digits_transformers.zip
 """
@@ -27,7 +26,7 @@ _ABOUT = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags, in groups."""
+    """Return the parser of the command's flags."""
     parser = shared_flags.training_parser(
         "gbm.py",
         "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
@@ -38,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
-    """What the flags ask for."""
+    """Return the configuration of the run that flags describe."""
     if flags.model == EXTRA_TREES:
         return shared_flags.run_config(flags, extra_trees_config(flags.features), EXTRA_TREES_BOOSTING)
     return shared_flags.run_config(flags, lightgbm_config(flags.model, flags.features), LIGHTGBM_BOOSTING)
@@ -48,7 +47,7 @@ COMMAND = TrainingCommand("gbm.py", build_parser, run_config)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     return COMMAND.run(arguments)
 
 

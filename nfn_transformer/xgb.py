@@ -14,7 +14,7 @@ from nfn_transformer.trees.config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOO
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags, in groups."""
+    """Return the parser of the command's flags."""
     parser = shared_flags.training_parser(
         "xgb.py", "Train XGBoost on the weights of a zoo of transformers, and test it once."
     )
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
-    """What the flags ask for."""
+    """Return the configuration of the run that flags describe."""
     return shared_flags.run_config(flags, xgboost_config(flags.model, flags.features), XGBOOST_BOOSTING)
 
 
@@ -32,7 +32,7 @@ COMMAND = TrainingCommand("xgb.py", build_parser, run_config)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     return COMMAND.run(arguments)
 
 

@@ -25,7 +25,7 @@ HEAD_WIDTH = 10
 Parts = Callable[[TransformerWeights], tuple[Part, ...]]
 """Map from networks' weights to the parts that a branch reads."""
 
-Features = Callable[[tuple[Part, ...]], Tensor]
+FeatureMap = Callable[[tuple[Part, ...]], Tensor]
 """Map from parts to numbers [b, inputs]."""
 
 
@@ -138,7 +138,7 @@ class FeatureBranch(FlatBranch):
     """
 
     def __init__(
-        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], parts: Parts, features: Features
+        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], parts: Parts, features: FeatureMap
     ):
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         sizes = tensor_sizes(spec, parts)

@@ -1,4 +1,4 @@
-"""What a tree model reads of a network: all weights, statistics of them, invariants, or no weights at all."""
+"""Features of networks for tree models: all weights, their statistics, invariants, or hyperparameters."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ _BATCH = 256
 
 
 def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
-    """Raise UserError where a zoo has no such features: of its networks' sizes, or told by its metadata."""
+    """Raise UserError if a zoo lacks the features, by its networks' sizes or by its metadata."""
     if features == "invariants":
         try:
             check_has_invariants(zoo.spec)
@@ -29,7 +29,7 @@ def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
 
 
 def check_told(zoo: Zoo | MixedZoo) -> None:
-    """Raise ZooError where a zoo's metadata tells no hyperparameter."""
+    """Raise ZooError if a zoo's metadata has no hyperparameter."""
     if bool((zoo.hyperparameters == ABSENT).all()):
         raise ZooError(
             f"--features hyperparameters: the zoo's metadata tells none of {', '.join(HYPERPARAMETER_COLUMNS)}"
@@ -37,45 +37,45 @@ def check_told(zoo: Zoo | MixedZoo) -> None:
 
 
 def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-    """Features of the checkpoints that `index` [n] selects: [n, numbers].
+    """Return the features [n, numbers] of the checkpoints that `index` [n] selects.
 
-    No more than a few of them are ever in memory twice.
+    Only one batch of features is ever in memory twice.
 
     Raises:
         ValueError: `index` is empty.
-        ZooError: a network's features are beyond float32, or a zoo's metadata tells no hyperparameter.
+        ZooError: a network's features are beyond float32, or the zoo's metadata has no hyperparameter.
     """
     if features == "hyperparameters":
         check_told(zoo)
         return zoo.hyperparameters[index]
-    found = None
+    result = None
     starts = range(0, len(index), _BATCH)
     for start in tqdm(starts, desc="reading features", unit=" batches", leave=False, disable=None):
         for places, rows, zoo_of_size in zoo.by_size(index[start : start + _BATCH]):
             part = features_of_networks(features, zoo_of_size.weights_of(rows))
-            if found is None:
-                found = part.new_empty(len(index), part.shape[1])
-            found[start + places] = part
-    if found is None:
+            if result is None:
+                result = part.new_empty(len(index), part.shape[1])
+            result[start + places] = part
+    if result is None:
         raise ValueError("no checkpoints are selected")
-    infinite = (~torch.isfinite(found).all(1)).nonzero().flatten()
+    infinite = (~torch.isfinite(result).all(1)).nonzero().flatten()
     if len(infinite):
         raise ZooError(f"{zoo.names[index[infinite[0]]]}: its {features} features are beyond float32")
-    return found
+    return result
 
 
 def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
-    """Whether trees that were fitted to such features of networks of `spec` can be asked about networks of `other`."""
+    """Return whether trees fitted to features of networks of `spec` can predict networks of `other`."""
     if features == "invariants":
         return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
     return features == "hyperparameters" or spec == other
 
 
 def features_of_networks(features: str, weights: TransformerWeights) -> Tensor:
-    """Features of b networks: [b, numbers].
+    """Return the features [b, numbers] of b networks.
 
     Raises:
-        RunError: they are not to be read from weights.
+        RunError: the features are not read from weights.
     """
     match features:
         case "raw":
