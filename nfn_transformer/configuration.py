@@ -26,7 +26,7 @@ class Setting:
     original: bool = True
     """True if files of all versions have the field; a missing field has its default."""
     key: str = "always"
-    """Presence in keys of cells: always, never, changed (unless it is the default), or the boolean field that enables it."""
+    """Presence in keys of cells: always, never, changed (unless it is the default), or a field that enables it."""
 
 
 NOT_IN_KEYS = {"setting": Setting(key="never")}
