@@ -12,8 +12,9 @@ from nfn_transformer.cli.arguments import add_boolean, seed_list
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.configuration import setting_of
+from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig, defaults_of, readers_of
-from nfn_transformer.models.registry import ROLES, Role, entries
+from nfn_transformer.models.registry import ROLES, Role, entries, load_plugin
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
 
 _SMALL_ZOOS = ("ensemble", "dropout", "standardize", "log_magnitudes")
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         model.add_argument(f"--{role.mode}", choices=["no", *choices], help=_mode_help(role))
     model.add_argument(
         "--plugin",
+        nargs="+",
         metavar="FILE",
         help="Python file that registers an encoder, a classifier head or an embedding branch of your own; see "
         "docs/extending.md",
@@ -97,7 +99,15 @@ COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
+    plugins = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    plugins.add_argument("--plugin", nargs="+", default=[])
+    for path in plugins.parse_known_args(arguments)[0].plugin:  # the other flags depend on them
+        load_plugin(path)
+        try:
+            build_parser()
+        except argparse.ArgumentError as error:
+            raise UserError(f"--plugin {path}: {error}") from None
     return COMMAND.run(arguments)
 
 

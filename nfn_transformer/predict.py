@@ -16,6 +16,7 @@ from torch import Tensor
 from nfn_transformer.cli.arguments import add_boolean, find_device, positive_int
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
+from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.bootstrap import tau_interval
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo, recorded_split
@@ -44,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoints", nargs="*", type=Path, help="checkpoint files, folders or zips of them")
     parser.add_argument("--run", type=Path, required=True, help="run directory of a trained predictor")
+    parser.add_argument(
+        "--plugin", metavar="FILE", help="new place of the Python file that registers the run's encoder or head"
+    )
     parser.add_argument("--dataset", help="name of a labelled zoo's data set, to score the predictor on")
     parser.add_argument("--data_path", help="folder or zip of that zoo (default: as main.py finds it)")
     parser.add_argument("--ckpt_epoch", metavar="EPOCH", help="epoch of its checkpoints (default: the run's)")
@@ -154,6 +158,8 @@ def main(arguments: Sequence[str]) -> int:
     if bool(zoo_flags) == bool(flags.checkpoints):
         both = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in zoo_flags[:1])
         raise UserError(f"expected either checkpoints, or a labelled zoo by --dataset and --data_path{both}")
+    if flags.plugin is not None:
+        load_plugin(flags.plugin)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
     predictor = load_trained(run, device)
     labels = None

@@ -26,7 +26,7 @@ from nfn_transformer.training.run_directory import RunDirectory
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
-    *("resume", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
+    *("resume", "plugin", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
     *("wandb", "project", "entity"),
 }
 

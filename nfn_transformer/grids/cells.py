@@ -12,6 +12,7 @@ from typing import NoReturn, Protocol
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.grid_file import Grid, GridError, GridRow, flags_to_argv
 from nfn_transformer.launch.job import Job
+from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.training.learners import check_learner
@@ -185,6 +186,8 @@ def _parse(
         hint = "; flags that only one command has go under flags_of" if "unrecognized" in message else ""
         raise GridError(f"{context}: {message}{hint}")
 
+    if "plugin" in flags:
+        load_plugin(flags["plugin"])
     parser = commands[row.command].build_parser()
     # argparse would end the program without naming the grid's row.
     parser.error = refuse  # type: ignore[method-assign]
@@ -222,7 +225,8 @@ def _job(
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
     directory = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
     program, data_path = str(command.path), config.data.data_path
-    argv = flags_to_argv({**flags, "data_path": data_path})
+    plugin = {"plugin": str(Path(flags["plugin"]).resolve())} if "plugin" in flags else {}
+    argv = flags_to_argv({**flags, **plugin, "data_path": data_path})
     begin = (program, *argv, "--seed", str(config.seed), "--device", device, "--out_dir", str(directory))
     overrides = {name: flags[name] for name in _RESUME_FLAGS if name in flags}
     if device != "auto":

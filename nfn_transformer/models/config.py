@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from nfn_transformer.configuration import (
@@ -14,7 +15,7 @@ from nfn_transformer.configuration import (
     setting,
     setting_of,
 )
-from nfn_transformer.errors import UserError
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.models.branch import BranchConfig
 from nfn_transformer.models.registry import ENCODER, ROLES, BranchEntry, Role, entries, load_plugin, plugins_of
@@ -176,6 +177,8 @@ class ModelConfig:
         modes = {role: values[role.mode] for role in ROLES}
         if any(mode != "no" and mode not in entries(role) for role, mode in modes.items()):
             for path in values.get("plugins", ()):
+                if not Path(path).is_file():
+                    raise RunError(f"{path}: no such file, the run's branches are registered there; requires --plugin")
                 load_plugin(path)
         options: dict[str, Any] = {}
         for role in ROLES:

@@ -94,7 +94,16 @@ _plugins: dict[str, Plugin] = {}
 
 
 def register(entry: BranchEntry) -> None:
-    """Add a branch to the choices."""
+    """Add a branch to the choices.
+
+    Raises:
+        ValueError: a flag of its own is already one of another configuration.
+    """
+    for others in _entries.values():
+        for other in others.values():
+            for name in entry.settings.keys() & other.settings.keys():
+                if entry.settings[name] is not other.settings[name] and other.name != entry.name:
+                    raise ValueError(f"--{name} is a flag of {other.config.__name__} already; inherit from that")
     _entries[entry.role.name][entry.name] = entry
 
 
