@@ -10,19 +10,7 @@ from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.trees.config import (
-    EXTRA_TREES,
-    EXTRA_TREES_BOOSTING,
-    LIGHTGBM_BOOSTING,
-    LIGHTGBM_MODELS,
-    extra_trees_config,
-    lightgbm_config,
-)
-
-_ABOUT = (
-    "of LightGBM gbdt, gradient boosted trees, or rf, a random forest; extra_trees, scikit-learn's forest of extremely "
-    "randomised trees"
-)
+from nfn_transformer.trees.config import TREE_MODELS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,15 +20,14 @@ def build_parser() -> argparse.ArgumentParser:
         "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
         "it once.",
     )
-    shared_flags.add_tree_flags(parser, (*LIGHTGBM_MODELS, EXTRA_TREES), "rf", _ABOUT)
+    shared_flags.add_tree_flags(parser, "gbm", "rf")
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    if flags.model == EXTRA_TREES:
-        return shared_flags.run_config(flags, extra_trees_config(flags.features), EXTRA_TREES_BOOSTING)
-    return shared_flags.run_config(flags, lightgbm_config(flags.model, flags.features), LIGHTGBM_BOOSTING)
+    entry = TREE_MODELS[flags.model]
+    return shared_flags.run_config(flags, entry.config(flags.features), entry.boosting)
 
 
 COMMAND = TrainingCommand("gbm.py", build_parser, run_config)

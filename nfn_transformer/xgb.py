@@ -10,7 +10,7 @@ from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.trees.config import DART_RATE_DROP, XGBOOST_BOOSTING, XGBOOST_MODELS, xgboost_config
+from nfn_transformer.trees.config import TREE_MODELS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,14 +18,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = shared_flags.training_parser(
         "xgb.py", "Train XGBoost on the weights of a zoo of transformers, and test it once."
     )
-    about = f"gbtree, or dart, which drops {DART_RATE_DROP:.0%} of the trees in each round".replace("%", "%%")
-    shared_flags.add_tree_flags(parser, XGBOOST_MODELS, "gbtree", about)
+    shared_flags.add_tree_flags(parser, "xgb", "gbtree")
     return parser
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    return shared_flags.run_config(flags, xgboost_config(flags.model, flags.features), XGBOOST_BOOSTING)
+    entry = TREE_MODELS[flags.model]
+    return shared_flags.run_config(flags, entry.config(flags.features), entry.boosting)
 
 
 COMMAND = TrainingCommand("xgb.py", build_parser, run_config)

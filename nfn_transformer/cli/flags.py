@@ -19,7 +19,8 @@ from nfn_transformer.cli.arguments import (
 from nfn_transformer.configuration import setting_of
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, absolute, installed_versions
-from nfn_transformer.trees.config import FEATURES, BoostingConfig, TreeConfig
+from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
+from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.sources import find_zoo
 
@@ -134,12 +135,14 @@ def add_setting(group, entry: Field, help: str, default: Any = None) -> None:
         group.add_argument(name, type=channel_counts if kind == tuple[int, ...] else kind, default=default, help=help)
 
 
-def add_tree_flags(parser: argparse.ArgumentParser, models: Sequence[str], default: str, about: str) -> None:
-    """Which tree model, and what it reads; `about` explains the models."""
+def add_tree_flags(parser: argparse.ArgumentParser, command: str, default: str) -> None:
+    """Declare the flags of a tree model: those of TREE_MODELS that a command trains, and what they read."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=models, default=default, help=about)
-    explained = "; ".join(f"{name}, {what}" for name, what in FEATURES.items())
-    group.add_argument("--features", choices=FEATURES, default="raw", help=f"what is read of a network: {explained}")
+    models = {name: entry.help for name, entry in TREE_MODELS.items() if entry.command == command}
+    features = {name: entry.help for name, entry in TREE_FEATURES.items()}
+    for name, choices, value in (("--model", models, default), ("--features", features, "raw")):
+        text = "; ".join(f"{choice}, {help}" for choice, help in choices.items()).replace("%", "%%")
+        group.add_argument(name, choices=choices, default=value, help=text)
 
 
 def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:

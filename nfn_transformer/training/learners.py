@@ -21,8 +21,7 @@ from nfn_transformer.training.saved_predictor import load_predictor
 from nfn_transformer.training.step import check_preparations
 from nfn_transformer.training.trained_predictor import TrainedNetwork, TrainedPredictor, TrainedTrees
 from nfn_transformer.training.trainer import Trainer
-from nfn_transformer.trees.config import FEATURES
-from nfn_transformer.trees.features import check_readable, supports
+from nfn_transformer.trees.features import TREE_FEATURES, check_readable, supports
 from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
@@ -161,7 +160,7 @@ class TreeLearner:
     def describe(self) -> str:
         """Its library and kind."""
         config = self.config.predictor
-        return f"{config.library}-{config.model} on {FEATURES[config.features]}"
+        return f"{config.library}-{config.model} on {TREE_FEATURES[config.features].help}"
 
     def train(self, job: Job) -> Progress:
         """Train all rounds; an interrupted model is trained anew, as neither library goes on to the same bits."""

@@ -1,57 +1,44 @@
-"""Which tree model is trained, with which of its library's parameters; the published ones by default."""
+"""Registry of tree models with their libraries' parameters, the published ones, and the configuration of a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nfn_transformer.configuration import setting
+from nfn_transformer.trees.features import TREE_FEATURES
 
-FEATURES = {
-    "raw": "flattened weights",
-    "statistics": "seven statistics of each weight matrix and bias",
-    "invariants": "invariants of whole networks, which the complete encoder reads",
-    "hyperparameters": "the metadata's hyperparameters, and no weights",
-}
-"""By name, what tree models read (`trees.features`)."""
-
-XGBOOST_MODELS = ("gbtree", "dart")
-LIGHTGBM_MODELS = ("gbdt", "rf")
-EXTRA_TREES = "extra_trees"
-"""The model of scikit-learn."""
-
-LIBRARIES = ("xgboost", "lightgbm", "scikit-learn")
+Parameters = dict[str, str | int | float | bool]
 
 # The published settings say nothing on dart, and XGBoost's default, 0, never drops a tree: that would be gbtree
 # under another name. This is LightGBM's default.
 DART_RATE_DROP = 0.1
 
-# What is kept of the leaves' histograms, in MiB. One takes 74 at 18,000 numbers per network, and there are 256 leaves.
-HISTOGRAM_POOL = 256
-# XGBoost keeps those of all nodes that it splits at once. One node at a time, and one more kept, makes the same trees
-# in a twentieth of that memory.
-_ONE_NODE_AT_A_TIME = {"grow_policy": "lossguide", "max_cached_hist_node": 1}
-
 
 @dataclass(frozen=True)
 class TreeConfig:
-    """A tree model: `library` is one of LIBRARIES, `parameters` are the library's own, by its names; `features`, what
-    it reads, are one of FEATURES.
+    """Configuration of a tree model.
 
     Raises:
         ValueError: another library, or other features.
     """
 
     library: str
-    parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """Library of some of TREE_MODELS."""
+    parameters: Parameters = field(default_factory=dict)
+    """The library's own, by its names."""
     features: str = setting("raw")
+    """What the model reads, of TREE_FEATURES."""
 
     def __post_init__(self):
-        for value, known in ((self.library, LIBRARIES), (self.features, FEATURES)):
+        libraries = dict.fromkeys(entry.library for entry in TREE_MODELS.values())
+        for value, known in ((self.library, libraries), (self.features, TREE_FEATURES)):
             if value not in known:
                 raise ValueError(f"'{value}', expected one of {', '.join(known)}")
 
     @property
     def model(self) -> str:
-        """Which of its library's models it is, as --model names it."""
-        return self.parameters.get("booster") or self.parameters.get("boosting") or EXTRA_TREES
+        """Name of the model among TREE_MODELS."""
+        models = [name for name, entry in TREE_MODELS.items() if entry.library == self.library]
+        return next((name for name in models if name in self.parameters.values()), models[0])
 
     @property
     def name(self) -> str:
@@ -61,15 +48,16 @@ class TreeConfig:
 
 @dataclass(frozen=True)
 class BoostingConfig:
-    """How long a tree model is trained: at most `rounds` trees; with `early_stopping` no longer than so many rounds
-    after the best one by validation RMSE."""
+    """Length of the training of a tree model."""
 
     rounds: int
+    """Trees, at most."""
     early_stopping: int | None = None
+    """Rounds after the best one by validation RMSE, at most."""
 
     @property
     def length(self) -> int:
-        """How many rounds there will be at most."""
+        """Number of rounds, at most."""
         return self.rounds
 
     def __post_init__(self):
@@ -77,52 +65,106 @@ class BoostingConfig:
             raise ValueError(f"a number is below 1 in {self}")
 
 
-XGBOOST_BOOSTING = BoostingConfig(rounds=50)
-# A forest is fitted as a whole: it has one round.
-EXTRA_TREES_BOOSTING = BoostingConfig(rounds=1)
-LIGHTGBM_BOOSTING = BoostingConfig(rounds=1000, early_stopping=50)
+@dataclass(frozen=True)
+class TreeEntry:
+    """A tree model that can be chosen by --model; its name is among the parameters where its library has several."""
+
+    command: str
+    """Command that trains it: xgb or gbm."""
+    help: str
+    library: str
+    module: str
+    """Module with `LIBRARY`, a `trees.libraries.TreeLibrary`; it is imported only by a run that needs it."""
+    parameters: Parameters
+    rounds: int
+    early_stopping: int | None = None
+
+    def config(self, features: str = "raw") -> TreeConfig:
+        """Return the model's configuration."""
+        return TreeConfig(self.library, dict(self.parameters), features)
+
+    @property
+    def boosting(self) -> BoostingConfig:
+        """Length of the model's training."""
+        return BoostingConfig(self.rounds, self.early_stopping)
 
 
-def xgboost_config(model: str, features: str = "raw") -> TreeConfig:
-    """XGBoost with the published settings (arXiv 2410.04209, appendix); `model` is one of XGBOOST_MODELS."""
-    parameters = {
-        "booster": model,
-        "objective": "reg:squarederror",
-        "learning_rate": 0.1,
-        "max_depth": 10,
-        "min_child_weight": 50,
-        "subsample": 0.8,
-        "colsample_bytree": 0.8,
-        "lambda": 0.01,
-        "alpha": 0.02,
-        "tree_method": "hist",
-    }
-    dart = {"rate_drop": DART_RATE_DROP} if model == "dart" else {}
-    return TreeConfig("xgboost", {**parameters, **dart, **_ONE_NODE_AT_A_TIME}, features)
+_XGBOOST: Parameters = {
+    "objective": "reg:squarederror",
+    "learning_rate": 0.1,
+    "max_depth": 10,
+    "min_child_weight": 50,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "lambda": 0.01,
+    "alpha": 0.02,
+    "tree_method": "hist",
+}
+# XGBoost keeps the histograms of all nodes that it splits at once. One node at a time, and one more kept, makes the
+# same trees in a twentieth of that memory.
+_ONE_NODE_AT_A_TIME: Parameters = {"grow_policy": "lossguide", "max_cached_hist_node": 1}
+_LIGHTGBM_SAMPLING: Parameters = {
+    "feature_fraction": 0.8,
+    "lambda_l1": 0.1,
+    "lambda_l2": 0.2,
+    "min_gain_to_split": 0.01,
+    "max_bin": 255,
+    # Of the leaves' histograms, in MiB. One takes 74 at 18,000 numbers per network, and there are 256 leaves.
+    "histogram_pool_size": 256,
+}
+_LIGHTGBM: Parameters = {
+    "objective": "regression",
+    "metric": "rmse",
+    "learning_rate": 0.1,
+    "num_leaves": 256,
+    "max_depth": 10,
+    "min_data_in_leaf": 50,
+    "bagging_fraction": 0.8,
+}
 
-
-def lightgbm_config(model: str, features: str = "raw") -> TreeConfig:
-    """LightGBM with the published settings (arXiv 2410.04209, appendix); `model` is one of LIGHTGBM_MODELS."""
-    parameters = {
-        "boosting": model,
-        "objective": "regression",
-        "metric": "rmse",
-        "learning_rate": 0.1,
-        "num_leaves": 256,
-        "max_depth": 10,
-        "min_data_in_leaf": 50,
-        "bagging_fraction": 0.8,
-        # Published so: without a frequency gbdt does not bag. A forest cannot do without.
-        "bagging_freq": 1 if model == "rf" else 0,
-        "feature_fraction": 0.8,
-        "lambda_l1": 0.1,
-        "lambda_l2": 0.2,
-        "min_gain_to_split": 0.01,
-        "max_bin": 255,
-    }
-    return TreeConfig("lightgbm", {**parameters, "histogram_pool_size": HISTOGRAM_POOL}, features)
-
-
-def extra_trees_config(features: str = "raw") -> TreeConfig:
-    """500 extremely randomised trees with leaves of at least two networks, else with scikit-learn's defaults."""
-    return TreeConfig("scikit-learn", {"n_estimators": 500, "min_samples_leaf": 2}, features)
+TREE_MODELS: Mapping[str, TreeEntry] = {
+    "gbtree": TreeEntry(
+        command="xgb",
+        help="XGBoost's boosted trees",
+        library="xgboost",
+        module="nfn_transformer.trees.xgboost_trees",
+        parameters={"booster": "gbtree", **_XGBOOST, **_ONE_NODE_AT_A_TIME},
+        rounds=50,
+    ),
+    "dart": TreeEntry(
+        command="xgb",
+        help=f"the same, dropping {DART_RATE_DROP:.0%} of the trees in each round",
+        library="xgboost",
+        module="nfn_transformer.trees.xgboost_trees",
+        parameters={"booster": "dart", **_XGBOOST, "rate_drop": DART_RATE_DROP, **_ONE_NODE_AT_A_TIME},
+        rounds=50,
+    ),
+    "gbdt": TreeEntry(
+        command="gbm",
+        help="LightGBM's boosted trees",
+        library="lightgbm",
+        module="nfn_transformer.trees.lightgbm_trees",
+        # Published so: without a frequency gbdt does not bag.
+        parameters={"boosting": "gbdt", **_LIGHTGBM, "bagging_freq": 0, **_LIGHTGBM_SAMPLING},
+        rounds=1000,
+        early_stopping=50,
+    ),
+    "rf": TreeEntry(
+        command="gbm",
+        help="LightGBM's random forest",
+        library="lightgbm",
+        module="nfn_transformer.trees.lightgbm_trees",
+        parameters={"boosting": "rf", **_LIGHTGBM, "bagging_freq": 1, **_LIGHTGBM_SAMPLING},
+        rounds=1000,
+        early_stopping=50,
+    ),
+    "extra_trees": TreeEntry(
+        command="gbm",
+        help="scikit-learn's forest of extremely randomised trees",
+        library="scikit-learn",
+        module="nfn_transformer.trees.extra_trees",
+        parameters={"n_estimators": 500, "min_samples_leaf": 2},
+        rounds=1,  # a forest is fitted as a whole
+    ),
+}
+"""All tree models by name, with the published settings (arXiv 2410.04209, appendix) or, of others, usual ones."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
+from nfn_transformer.trees.libraries import TreeLibrary
 
 # Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole.
 _KINDS = {"roots": "i8", "feature": "i4", "left": "i4", "right": "i4", "threshold": "f8", "value": "f8"}
@@ -89,12 +90,12 @@ def _check(arrays: dict[str, ndarray]) -> None:
         raise ValueError("a threshold is not finite")
 
 
-def device_for(device: str) -> tuple[str, str | None]:
+def extra_trees_device(device: str) -> tuple[str, str | None]:
     """Return the device that scikit-learn trains on in place of `device`, and the reason if it differs."""
     return ("cpu", None) if device == "cpu" else ("cpu", "scikit-learn has no GPU")
 
 
-def fit(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
+def fit_extra_trees(settings: Settings, sides: Sides, observer: Observer) -> ExtraTrees:
     """Fit the whole forest in one round.
 
     A number of trees that is the best by validation would be so by chance.
@@ -131,3 +132,6 @@ def _arrays(trees: list[DecisionTreeRegressor]) -> dict[str, ndarray]:
         "threshold": joined("threshold", lambda tree, root: np.where(tree.children_left < 0, 0, tree.threshold)),
         "value": joined("value", lambda tree, root: tree.value[:, 0, 0]),
     }
+
+
+LIBRARY = TreeLibrary("best.trees.safetensors", fit_extra_trees, ExtraTrees, extra_trees_device)

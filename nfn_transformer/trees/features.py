@@ -1,5 +1,9 @@
 """Features of networks for tree models: all weights, their statistics, invariants, or hyperparameters."""
 
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -17,23 +21,17 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 _BATCH = 256
 
 
-def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
-    """Raise UserError if a zoo lacks the features, by its networks' sizes or by its metadata."""
-    if features == "invariants":
-        try:
-            check_has_invariants(zoo.spec)
-        except SpecError as error:
-            raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
-    if features == "hyperparameters":
-        check_told(zoo)
+@dataclass(frozen=True)
+class TreeFeatures:
+    """Features of networks that a tree model can read, chosen by --features."""
 
-
-def check_told(zoo: Zoo | MixedZoo) -> None:
-    """Raise ZooError if a zoo's metadata has no hyperparameter."""
-    if bool((zoo.hyperparameters == ABSENT).all()):
-        raise ZooError(
-            f"--features hyperparameters: the zoo's metadata tells none of {', '.join(HYPERPARAMETER_COLUMNS)}"
-        )
+    help: str
+    of_weights: Callable[[TransformerWeights], Tensor] | None
+    """Features [b, numbers] of b networks; None where weights do not tell them."""
+    check: Callable[[Zoo | MixedZoo, str], None] | None = None
+    """Raise UserError if a zoo, of a data set's name, lacks the features."""
+    supports: Callable[[TransformerSpec, TransformerSpec], bool] = operator.eq
+    """Return whether trees fitted to networks of one spec can predict networks of another."""
 
 
 def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
@@ -45,8 +43,8 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
         ValueError: `index` is empty.
         ZooError: a network's features are beyond float32, or the zoo's metadata has no hyperparameter.
     """
-    if features == "hyperparameters":
-        check_told(zoo)
+    if TREE_FEATURES[features].of_weights is None:
+        check_readable(features, zoo, "")
         return zoo.hyperparameters[index]
     result = None
     starts = range(0, len(index), _BATCH)
@@ -64,25 +62,66 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
     return result
 
 
-def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
-    """Return whether trees fitted to features of networks of `spec` can predict networks of `other`."""
-    if features == "invariants":
-        return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
-    return features == "hyperparameters" or spec == other
-
-
 def features_of_networks(features: str, weights: TransformerWeights) -> Tensor:
     """Return the features [b, numbers] of b networks.
 
     Raises:
         RunError: the features are not read from weights.
     """
-    match features:
-        case "raw":
-            return flatten_networks(weights)
-        case "statistics":
-            return weight_statistics(trained_parts(weights))
-        case "invariants":
-            invariants = read_invariants(weights)
-            return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
-    raise RunError(f"the predictor reads {features}, which weights do not tell; have it score a labelled zoo")
+    of_weights = TREE_FEATURES[features].of_weights
+    if of_weights is None:
+        raise RunError(f"the predictor reads {features}, which weights do not tell; have it score a labelled zoo")
+    return of_weights(weights)
+
+
+def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
+    """Raise UserError if a zoo lacks the features, by its networks' sizes or by its metadata."""
+    check = TREE_FEATURES[features].check
+    if check is not None:
+        check(zoo, dataset)
+
+
+def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
+    """Return whether trees fitted to features of networks of `spec` can predict networks of `other`."""
+    return TREE_FEATURES[features].supports(spec, other)
+
+
+def _statistics(weights: TransformerWeights) -> Tensor:
+    return weight_statistics(trained_parts(weights))
+
+
+def _invariants(weights: TransformerWeights) -> Tensor:
+    invariants = read_invariants(weights)
+    return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
+
+
+def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
+    try:
+        check_has_invariants(zoo.spec)
+    except SpecError as error:
+        raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
+
+
+def _check_hyperparameters(zoo: Zoo | MixedZoo, dataset: str) -> None:
+    if bool((zoo.hyperparameters == ABSENT).all()):
+        columns = ", ".join(HYPERPARAMETER_COLUMNS)
+        raise ZooError(f"--features hyperparameters: the zoo's metadata tells none of {columns}")
+
+
+TREE_FEATURES: Mapping[str, TreeFeatures] = {
+    "raw": TreeFeatures("flattened weights", flatten_networks),
+    "statistics": TreeFeatures("seven statistics of each weight matrix and bias", _statistics),
+    "invariants": TreeFeatures(
+        "invariants of whole networks, which the complete encoder reads",
+        _invariants,
+        check=_check_invariants,
+        supports=lambda spec, other: len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other),
+    ),
+    "hyperparameters": TreeFeatures(
+        "the metadata's hyperparameters, and no weights",
+        None,
+        check=_check_hyperparameters,
+        supports=lambda spec, other: True,
+    ),
+}
+"""All features by name."""

@@ -1,8 +1,10 @@
 """Libraries of tree models behind one interface; each is imported only when a run needs it."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nfn_transformer.trees.config import TREE_MODELS
 from nfn_transformer.trees.fitting import Observer, Settings, Sides, TreeModel
 
 
@@ -13,7 +15,7 @@ class TreeLibrary:
     file_name: str
     """Name of the file of a run's trees."""
     fit: Callable[[Settings, Sides, Observer], TreeModel]
-    """Fit a model, as `trees.xgboost_trees.fit` does."""
+    """Fit a model, as `trees.xgboost_trees.fit_xgboost` does."""
     parse: Callable[[bytes], TreeModel]
     """Parse the content of that file; ValueError where it is damaged."""
     device_for: Callable[[str], tuple[str, str | None]]
@@ -21,15 +23,6 @@ class TreeLibrary:
 
 
 def tree_library(name: str) -> TreeLibrary:
-    """Return the library with a name of `trees.config.LIBRARIES`."""
-    if name == "xgboost":
-        from nfn_transformer.trees import xgboost_trees
-
-        return TreeLibrary("best.xgboost.json", xgboost_trees.fit, xgboost_trees.XGBoostTrees, xgboost_trees.device_for)
-    if name == "scikit-learn":
-        from nfn_transformer.trees import extra_trees
-
-        return TreeLibrary("best.trees.safetensors", extra_trees.fit, extra_trees.ExtraTrees, extra_trees.device_for)
-    from nfn_transformer.trees import lightgbm_trees
-
-    return TreeLibrary("best.lightgbm.txt", lightgbm_trees.fit, lightgbm_trees.LightGBMTrees, lightgbm_trees.device_for)
+    """Return the library that a TreeConfig names."""
+    entry = next(entry for entry in TREE_MODELS.values() if entry.library == name)
+    return importlib.import_module(entry.module).LIBRARY

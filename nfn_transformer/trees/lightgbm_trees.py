@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
+from nfn_transformer.trees.libraries import TreeLibrary
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048
@@ -68,7 +69,7 @@ class LightGBMTrees:
         return np.asarray(self._booster.predict(inputs))
 
 
-def device_for(device: str) -> tuple[str, str | None]:
+def lightgbm_device(device: str) -> tuple[str, str | None]:
     """Return the device that this build of LightGBM trains on in place of `device`, and the reason if it differs."""
     if device == "cpu" or _device_type(device) != "cpu":
         return device, None
@@ -110,7 +111,7 @@ def _silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def fit(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
+def fit_lightgbm(settings: Settings, sides: Sides, observer: Observer) -> LightGBMTrees:
     """Train round after round, and return the trees of the best round."""
     parameters = {
         **settings.config.parameters,
@@ -226,3 +227,6 @@ class _Follower:
             self.best_trees = environment.model.current_iteration()
         if is_last:
             raise lightgbm.callback.EarlyStopException(environment.iteration, [])
+
+
+LIBRARY = TreeLibrary("best.lightgbm.txt", fit_lightgbm, LightGBMTrees, lightgbm_device)

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
+from nfn_transformer.trees.libraries import TreeLibrary
 
 # XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
 # statistics of each column, evenly spaced, are sketched instead: twice as many as there are bins.
@@ -47,7 +48,7 @@ class XGBoostTrees:
 
 
 @functools.cache
-def device_for(device: str) -> tuple[str, str | None]:
+def xgboost_device(device: str) -> tuple[str, str | None]:
     """Return the device that XGBoost trains on in place of `device`, and the reason if it differs."""
     if device == "cpu":
         return device, None
@@ -63,7 +64,7 @@ def device_for(device: str) -> tuple[str, str | None]:
     return ("cpu", "XGBoost finds no GPU that it can use") if used == "cpu" else (device, None)
 
 
-def fit(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:
+def fit_xgboost(settings: Settings, sides: Sides, observer: Observer) -> XGBoostTrees:
     """Train round after round, and return the trees of the best round as they were then."""
     parameters = {
         **settings.config.parameters,
@@ -126,3 +127,6 @@ class _Follower(xgboost.callback.TrainingCallback):
         if is_best:
             self.best = bytes(model.save_raw("json"))
         return is_last
+
+
+LIBRARY = TreeLibrary("best.xgboost.json", fit_xgboost, XGBoostTrees, xgboost_device)

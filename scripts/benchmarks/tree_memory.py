@@ -60,10 +60,10 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     from nfn_transformer.training.experiment import begin
     from nfn_transformer.training.final_report import evaluate_best
     from nfn_transformer.training.learners import Job, load_trained, train_learners
-    from nfn_transformer.trees.config import LIGHTGBM_MODELS
+    from nfn_transformer.trees.config import TREE_MODELS
     from nfn_transformer.trees.libraries import tree_library
 
-    if model in LIGHTGBM_MODELS:
+    if TREE_MODELS[model].command == "gbm":
         from nfn_transformer import gbm as command
     else:
         from nfn_transformer import xgb as command

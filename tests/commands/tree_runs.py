@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from nfn_transformer import gbm, xgb
-from nfn_transformer.trees.config import lightgbm_config, xgboost_config
+from nfn_transformer.trees.config import TREE_MODELS
 
 COMMANDS = {"gbtree": xgb, "dart": xgb, "gbdt": gbm, "rf": gbm}
 PROGRAMS = {"gbtree": "xgb.py", "dart": "xgb.py", "gbdt": "gbm.py", "rf": "gbm.py"}
-CONFIGS = {model: xgboost_config(model) for model in ("gbtree", "dart")}
-CONFIGS |= {model: lightgbm_config(model) for model in ("gbdt", "rf")}
+CONFIGS = {model: TREE_MODELS[model].config() for model in COMMANDS}
 TREES = {"xgb.py": "best.xgboost.json", "gbm.py": "best.lightgbm.txt"}
 MODELS = pytest.mark.parametrize("model", PROGRAMS)
 SETTINGS = ("--dataset", "digits", "--cut_off", 0.75, "--seed", 1, "--device", "cpu", "--wandb", "False")

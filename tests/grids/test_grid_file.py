@@ -9,12 +9,7 @@ from test_readme import COMMANDS as PUBLISHED_COMMANDS
 
 from nfn_transformer.grids.grid_file import Grid, GridColumn, GridError, GridRow, Published, flags_to_argv, read_grid
 from nfn_transformer.reproduce import COMMANDS
-from nfn_transformer.trees.config import (
-    LIGHTGBM_BOOSTING,
-    XGBOOST_BOOSTING,
-    lightgbm_config,
-    xgboost_config,
-)
+from nfn_transformer.trees.config import TREE_MODELS
 
 TABLES = Path(__file__).parents[2] / "scripts/tables"
 SHIPPED = sorted(path for path in TABLES.glob("*.yaml") if path.name != "models.yaml")
@@ -255,13 +250,13 @@ def test_the_six_predictors_and_thresholds():
         assert [float(column.flags["cut_off"]) for column in grid.columns] == [0, 0.2, 0.4, 0.6, 0.8]
         assert len(grid.seeds) == 5
         assert grid.reference_row == "Transformer-NFN"
-        for row, predictor, training in [
-            ("XGBoost", xgboost_config("gbtree"), XGBOOST_BOOSTING),
-            ("LightGBM", lightgbm_config("gbdt"), LIGHTGBM_BOOSTING),
-            ("Random forest", lightgbm_config("rf"), LIGHTGBM_BOOSTING),
+        for row, entry in [
+            ("XGBoost", TREE_MODELS["gbtree"]),
+            ("LightGBM", TREE_MODELS["gbdt"]),
+            ("Random forest", TREE_MODELS["rf"]),
         ]:
             found = config(*place(row, "no threshold", grid))
-            assert (found.predictor, found.training) == (predictor, training)
+            assert (found.predictor, found.training) == (entry.config(), entry.boosting)
 
 
 @pytest.mark.usefixtures("zoos_in_place")

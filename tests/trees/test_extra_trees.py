@@ -8,11 +8,12 @@ from safetensors.numpy import load, save
 from sklearn.ensemble import ExtraTreesRegressor
 
 from nfn_transformer.trees import extra_trees
-from nfn_transformer.trees.config import EXTRA_TREES_BOOSTING, TreeConfig, extra_trees_config
+from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
 from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.fitting import Settings, Sides
 from nfn_transformer.trees.libraries import tree_library
 
+EXTRA_TREES = TREE_MODELS["extra_trees"]
 FEW = TreeConfig("scikit-learn", {"n_estimators": 25, "min_samples_leaf": 2})
 
 
@@ -38,7 +39,7 @@ def data(rows: int = 90, seed: int = 0):
 def fit(seed=3, threads=1, rows=90, config=FEW):
     sides, observer = Sides(*data(rows)), Observer()
     model = tree_library("scikit-learn").fit(
-        Settings(config, EXTRA_TREES_BOOSTING, seed, threads, "cpu"), sides, observer
+        Settings(config, EXTRA_TREES.boosting, seed, threads, "cpu"), sides, observer
     )
     assert not {"train", "validation"} & vars(sides).keys()
     return model, observer
@@ -63,8 +64,8 @@ def test_it_predicts_what_scikit_learn_predicts():
 
 
 def test_the_published_name_has_500_trees():
-    assert extra_trees_config() == TreeConfig("scikit-learn", {"n_estimators": 500, "min_samples_leaf": 2}, "raw")
-    assert extra_trees_config("statistics").name == "scikit-learn-extra_trees-statistics"
+    assert EXTRA_TREES.config() == TreeConfig("scikit-learn", {"n_estimators": 500, "min_samples_leaf": 2}, "raw")
+    assert EXTRA_TREES.config("statistics").name == "scikit-learn-extra_trees-statistics"
 
 
 def test_the_seed_decides_every_bit_and_threads_none():
@@ -146,5 +147,5 @@ def test_what_is_no_file_of_arrays_is_refused(content):
 
 
 def test_devices():
-    assert extra_trees.device_for("cpu") == ("cpu", None)
-    assert extra_trees.device_for("cuda:1") == ("cpu", "scikit-learn has no GPU")
+    assert extra_trees.extra_trees_device("cpu") == ("cpu", None)
+    assert extra_trees.extra_trees_device("cuda:1") == ("cpu", "scikit-learn has no GPU")

@@ -9,8 +9,8 @@ from symmetry import random_transformer
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.trees import features as tree_features
-from nfn_transformer.trees.config import FEATURES, TreeConfig, lightgbm_config, xgboost_config
-from nfn_transformer.trees.features import check_readable, features_of_checkpoints, features_of_networks
+from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
+from nfn_transformer.trees.features import TREE_FEATURES, check_readable, features_of_checkpoints, features_of_networks
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
 
@@ -77,7 +77,7 @@ def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generat
     deep = TransformerSpec((BlockSpec(2, 4, 2, 2, 3),), FeedForwardSpec((4, 3, 3, 2)), None)
     with pytest.raises(UserError, match=r"--features invariants: zoo 'mine' has .* a classifier of 3 layers, expected"):
         check_readable("invariants", replace(small, spec=deep), "mine")
-    for features in FEATURES:
+    for features in TREE_FEATURES:
         check_readable(features, small, "digits")
     for features in ("raw", "statistics"):
         check_readable(features, replace(silent, spec=deep), "mine")
@@ -86,8 +86,8 @@ def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generat
 
 
 def test_names_and_bad_names():
-    assert xgboost_config("gbtree").name == "xgboost-gbtree"
-    assert lightgbm_config("gbdt", "statistics").name == "lightgbm-gbdt-statistics"
+    assert TREE_MODELS["gbtree"].config().name == "xgboost-gbtree"
+    assert TREE_MODELS["gbdt"].config("statistics").name == "lightgbm-gbdt-statistics"
     for wrong in (("catboost", {}), ("xgboost", {}, "everything")):
         with pytest.raises(ValueError, match="expected one of"):
             TreeConfig(*wrong)

@@ -9,21 +9,11 @@ import torch
 import xgboost
 
 from nfn_transformer.trees import lightgbm_trees, xgboost_trees
-from nfn_transformer.trees.config import (
-    LIGHTGBM_BOOSTING,
-    LIGHTGBM_MODELS,
-    XGBOOST_BOOSTING,
-    XGBOOST_MODELS,
-    BoostingConfig,
-    TreeConfig,
-    lightgbm_config,
-    xgboost_config,
-)
+from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.fitting import Settings, Sides
 from nfn_transformer.trees.libraries import tree_library
 
-CONFIGS = {model: xgboost_config(model) for model in XGBOOST_MODELS}
-CONFIGS |= {model: lightgbm_config(model) for model in LIGHTGBM_MODELS}
+CONFIGS = {model: TREE_MODELS[model].config() for model in ("gbtree", "dart", "gbdt", "rf")}
 MODELS = pytest.mark.parametrize("model", CONFIGS)
 BEST, LAST = 7, 25
 
@@ -88,8 +78,8 @@ def test_the_settings_are_the_published_ones():
     }  # fmt: skip
     assert published("gbdt") == TreeConfig("lightgbm", {"boosting": "gbdt", "bagging_freq": 0, **shared})
     assert published("rf") == TreeConfig("lightgbm", {"boosting": "rf", "bagging_freq": 1, **shared})
-    assert BoostingConfig(50, None) == XGBOOST_BOOSTING
-    assert BoostingConfig(1000, 50) == LIGHTGBM_BOOSTING
+    assert TREE_MODELS["gbtree"].boosting == TREE_MODELS["dart"].boosting == BoostingConfig(50, None)
+    assert TREE_MODELS["gbdt"].boosting == TREE_MODELS["rf"].boosting == BoostingConfig(1000, 50)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"rounds": 5, "early_stopping": 0}])
@@ -204,7 +194,7 @@ def test_too_few_networks_for_a_split_get_the_mean(model):
     assert len(set(predicted.tolist())) == 1
 
 
-@pytest.mark.parametrize("model", LIGHTGBM_MODELS)
+@pytest.mark.parametrize("model", ["gbdt", "rf"])
 def test_columns_binned_part_by_part_change_nothing(model, monkeypatch):
     whole = data()
     one_piece, predicted = fit(CONFIGS[model], whole)
@@ -215,7 +205,7 @@ def test_columns_binned_part_by_part_change_nothing(model, monkeypatch):
     assert len(lightgbm.Booster(model_str=parts.content.decode()).feature_name()) == 20
 
 
-@pytest.mark.parametrize("model", XGBOOST_MODELS)
+@pytest.mark.parametrize("model", ["gbtree", "dart"])
 def test_settings_of_memory_change_nothing(model):
     whole = data(rows=3000)
     fitted, predicted = fit(CONFIGS[model], whole)
@@ -256,8 +246,8 @@ def test_devices():
     for library in ("xgboost", "lightgbm"):
         assert tree_library(library).device_for("cpu") == ("cpu", None)
     expected = ("cuda", None) if torch.cuda.is_available() else ("cpu", "XGBoost finds no GPU that it can use")
-    assert xgboost_trees.device_for("cuda") == expected
-    device, reason = lightgbm_trees.device_for("cuda")
+    assert xgboost_trees.xgboost_device("cuda") == expected
+    device, reason = lightgbm_trees.lightgbm_device("cuda")
     if not torch.cuda.is_available():
         assert device == "cpu"
     assert (device == "cpu") == (reason is not None)
