@@ -90,7 +90,7 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
 
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
-    """What the flags ask for."""
+    """Return the configuration of the run that flags describe."""
     training = TrainingConfig(**{field.name: getattr(flags, field.name) for field in fields(TrainingConfig)})
     return shared_flags.run_config(flags, model_config(flags), training)
 

@@ -1,7 +1,7 @@
-"""Configuration of a predictor: which branches it has, and all settings that decide them."""
+"""Configuration of a predictor: its branches and all of their settings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _SHARED = ("dropout", "standardize", "log_magnitudes", "init_type")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Modes, widths, and what helps on small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
+    """Modes, widths and settings for small zoos; the defaults are the published ones (arXiv 2410.04209, section 6).
 
     Raises:
         ValueError: a mode is not registered, or a value is out of its bounds.
@@ -56,11 +56,12 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict, metadata=PRIVATE)
     """Values of the flags that the chosen branches' own configurations declare, by name."""
     plugins: tuple[str, ...] = field(default=(), metadata=PRIVATE)
-    """Files outside of the package that the chosen branches are registered in."""
+    """Files outside of the package that register chosen branches."""
 
     def __post_init__(self):
         check_values(self)
-        known, read = {}, set()
+        known: dict[str, Field] = {}
+        read: set[str] = set()
         for role in ROLES:
             for entry in entries(role).values():
                 known |= entry.settings
@@ -81,7 +82,7 @@ class ModelConfig:
 
     @property
     def chosen(self) -> dict[Role, BranchEntry]:
-        """The branches that there are."""
+        """Entries of the branches that are not `no`, by role."""
         chosen = {}
         for role in ROLES:
             mode, choices = getattr(self, role.mode), entries(role)
@@ -93,13 +94,13 @@ class ModelConfig:
 
     @classmethod
     def from_flags(cls, given: Mapping[str, Any]) -> "ModelConfig":
-        """Return the configuration that flags ask for, with the encoder's own defaults where they say nothing.
+        """Return the configuration that flags describe; the encoder's own defaults replace absent flags.
 
         Args:
             given: values of the flags that were given, by name.
 
         Raises:
-            UserError: flags that do not go together, or that no chosen branch reads.
+            UserError: flags cannot be combined, or no chosen branch reads one.
         """
         encoder = entries(ENCODER).get(given.get("enc_mode", cls.enc_mode))
         values = {**(encoder.defaults if encoder else {}), **given}
@@ -118,7 +119,7 @@ class ModelConfig:
         return [entry for entry in self.chosen.values() if entry.reads_setting(name)]
 
     def check_read(self, given: Mapping[str, Any]) -> None:
-        """Raise UserError where no chosen branch reads one of these settings, name -> value."""
+        """Raise UserError if no chosen branch reads one of these settings, name -> value."""
         for name, value in given.items():
             of_model = name in ("ensemble", *(role.mode for role in ROLES))
             if of_model or self.readers(name):
@@ -134,12 +135,12 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """A readable name, as in inv-mlp-mlp."""
+        """Readable name, as in inv-mlp-mlp."""
         return f"{self.enc_mode}-{self.cls_mode}-{self.emb_mode}"
 
     @property
     def reads_several_sizes(self) -> bool:
-        """Whether one such model can read networks of several sizes."""
+        """True if one such model can read networks of several sizes."""
         return all(entry.several_sizes for entry in self.chosen.values())
 
     def branch_config(self, role: Role) -> BranchConfig:
@@ -150,7 +151,7 @@ class ModelConfig:
         return entry.config(outputs=getattr(self, role.outputs), **shared, **own)
 
     def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError where the branches do not suit the networks of a zoo."""
+        """Raise UserError if the branches do not suit the networks of a zoo."""
         if not self.chosen:
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
@@ -172,7 +173,7 @@ class ModelConfig:
 
         Raises:
             UserError: a plugin is missing or fails.
-            KeyError, TypeError, ValueError: a field is missing, unknown, or not as it must be.
+            KeyError, TypeError, ValueError: a field is missing, unknown, or has an unexpected value.
         """
         modes = {role: values[role.mode] for role in ROLES}
         if any(mode != "no" and mode not in entries(role) for role, mode in modes.items()):
@@ -191,7 +192,7 @@ class ModelConfig:
         return cls(**parsed, options=options)
 
     def key_values(self) -> dict[str, Any]:
-        """Return the values that a cell's key is made of: of unread settings the defaults that they always had."""
+        """Return the values of a cell's key; unread settings have their original defaults."""
         values = key_values(self)
         for role in ROLES:
             for entry in entries(role).values():
@@ -215,7 +216,7 @@ def readers_of(name: str) -> str:
 
 
 def defaults_of(name: str, default: Any) -> str:
-    """Return a setting's default, and those that encoders have of their own, for --help."""
+    """Return a setting's default and the encoders' own defaults, for --help."""
     default = ",".join(map(str, default)) if isinstance(default, tuple) else default
     encoders: dict[Any, list[str]] = {}
     for entry in entries(ENCODER).values():

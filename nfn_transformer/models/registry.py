@@ -1,7 +1,7 @@
 """Registry of the predictor's branches: encoders, classifier heads, embedding branches.
 
-A file in `encoders/`, `heads/` or `embeddings/`, or one that --plugin names, registers what it holds. Choices of flags,
-the flags themselves, their help, validation and files of configurations follow from it.
+A file in `encoders/`, `heads/` or `embeddings/`, or one that --plugin names, registers its branch. The choices of
+flags, the flags themselves, their help, their validation and the files of configurations follow from the registry.
 """
 
 import importlib.util
@@ -24,6 +24,7 @@ class Role:
     """One of the predictor's three branches."""
 
     name: str
+    """Name of the branch: `encoder`, `classifier` or `embedding`."""
     mode: str
     """Flag that chooses the branch."""
     outputs: str
@@ -40,31 +41,33 @@ ROLES = (ENCODER, CLASSIFIER, EMBEDDING)
 
 @dataclass(frozen=True, eq=False)
 class BranchEntry:
-    """A branch that can be chosen, as its file declares it."""
+    """Declaration of a branch that can be chosen."""
 
     role: Role
+    """Role of the branch in the predictor."""
     name: str
     """Value of --enc_mode, --cls_mode or --emb_mode."""
     help: str
+    """Text for --help."""
     build: Callable[[TransformerSpec, Any], Branch]
-    """From the networks' sizes and a `config` to the module."""
+    """Build the module from the networks' sizes and a `config`."""
     config: type[BranchConfig] = BranchConfig
     """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
     reads: tuple[str, ...] = ()
-    """Those of the shared settings dropout, standardize, log_magnitudes and init_type that it reads."""
+    """Shared settings that the branch reads, of dropout, standardize, log_magnitudes and init_type."""
     always: Mapping[str, Any] = field(default_factory=dict)
-    """Shared settings that are as here, whatever the flags say; a flag may say the same."""
+    """Shared settings with a fixed value, which a flag may repeat."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """An encoder's defaults of flags that are not its own: of the other modes, ensemble, dropout and so on."""
+    """Defaults of other flags with this encoder: of the other modes, ensemble, dropout and so on."""
     symmetry: str = "none"
-    """What leaves its outputs unchanged."""
+    """Group that leaves its outputs unchanged."""
     part: str = ""
-    """What it reads of a network, for --help."""
+    """Part of a network that is read, for --help."""
     several_sizes: bool = False
-    """Whether one model can read networks of several sizes."""
+    """True if one model can read networks of several sizes."""
 
     settings: Mapping[str, Field] = field(init=False)
-    """Fields of `config` that are flags of its own, by name."""
+    """Fields of `config` that are flags, by name."""
 
     def __post_init__(self):
         shared, types = {entry.name for entry in fields(BranchConfig)}, get_type_hints(self.config)
@@ -80,12 +83,14 @@ class BranchEntry:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A file outside of the package that has registered branches."""
+    """File outside of the package that has registered branches."""
 
     path: str
+    """Absolute path."""
     digest: str
     """Checksum of the file's content."""
     entries: tuple[BranchEntry, ...]
+    """Branches that the file registered."""
 
 
 _entries: dict[str, dict[str, BranchEntry]] = {role.name: {} for role in ROLES}
@@ -97,7 +102,7 @@ def register(entry: BranchEntry) -> None:
     """Add a branch to the choices.
 
     Raises:
-        ValueError: a flag of its own is already one of another configuration.
+        ValueError: one of its flags is already a flag of another configuration.
     """
     for others in _entries.values():
         for other in others.values():
@@ -120,7 +125,7 @@ def load_plugin(path: str) -> None:
     """Run a Python file that registers branches, once.
 
     Raises:
-        UserError: it is missing, fails, registers nothing, or registers a name of the package.
+        UserError: the file is missing, fails, registers nothing, or registers a name of the package.
     """
     path = str(Path(path).resolve())
     if path in _plugins:
@@ -130,6 +135,8 @@ def load_plugin(path: str) -> None:
     before = {role.name: dict(entries(role)) for role in ROLES}
     content = Path(path).read_bytes()
     specification = importlib.util.spec_from_file_location(f"nfn_plugin_{zlib.crc32(path.encode()):08x}", path)
+    if specification is None or specification.loader is None:
+        raise UserError(f"--plugin {path}: expected a Python file, NAME.py")
     module = importlib.util.module_from_spec(specification)
     sys.modules[module.__name__] = module
     try:
