@@ -1,4 +1,4 @@
-"""The flags that several commands share, declared once, and how they become a configuration."""
+"""Flags that several commands share, declared once, and the configuration that they describe."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ from nfn_transformer.zoo.sources import find_zoo
 
 
 def training_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags that all commands that train a predictor share; each adds those of its models."""
+    """Return a parser with the flags of all commands that train a predictor; each command adds those of its models."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
     )
@@ -40,10 +40,10 @@ def training_parser(program: str, description: str) -> argparse.ArgumentParser:
 def run_config(
     flags: argparse.Namespace, predictor: ModelConfig | TreeConfig, training: TrainingConfig | BoostingConfig
 ) -> RunConfig:
-    """A run's configuration from the shared flags and from what a command makes of its own.
+    """Return a run's configuration from the shared flags and from the command's own configurations.
 
     Raises:
-        UserError: the zoo or the device is not there.
+        UserError: the zoo or the device does not exist.
     """
     return RunConfig(
         seed=flags.seed,
@@ -57,7 +57,7 @@ def run_config(
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Which zoo is read, and which of its checkpoints."""
+    """Declare the flags that choose a zoo and its checkpoints."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", default="mnist", help="name of the zoo's data set: NAME in metadata/NAME.csv")
     group.add_argument(
@@ -146,7 +146,7 @@ def add_tree_flags(parser: argparse.ArgumentParser, command: str, default: str) 
 
 
 def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
-    """Enlarging a zoo by its symmetry group."""
+    """Declare the flags of enlarging a zoo by its symmetry group."""
     group, default = parser.add_argument_group("augmentation"), DataConfig("", "")
     add_boolean(
         group,
@@ -169,7 +169,7 @@ def add_augmentation_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Seed, device and run directory."""
+    """Declare the flags of seed, device and run directory."""
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=seed_number, default=3, help="of split, parameters and batches")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
@@ -187,7 +187,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
-    """Weights & Biases."""
+    """Declare the flags of Weights & Biases."""
     group = parser.add_argument_group("tracking")
     add_boolean(group, "--wandb", None, "log to Weights & Biases (default: only where a sweep agent started this)")
     group.add_argument("--project", default="transformer-nfn", help="project at Weights & Biases")
@@ -195,14 +195,14 @@ def add_tracking_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, object]:
-    """Only the flags that stand on the command line: name -> value. The parser loses its defaults."""
+    """Return the flags on the command line alone, name -> value. The parser loses its defaults."""
     absent = object()
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), absent))
     return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not absent}
 
 
 def data_config(flags: argparse.Namespace) -> DataConfig:
-    """The data part of a run's configuration.
+    """Return the data part of a run's configuration.
 
     Raises:
         UserError: no --data_path is given and none of the default places exists, or --where is no condition.

@@ -22,11 +22,11 @@ class TreeConfig:
     """
 
     library: str
-    """Library of some of TREE_MODELS."""
+    """Library of a model in TREE_MODELS."""
     parameters: Parameters = field(default_factory=dict)
-    """The library's own, by its names."""
+    """Parameters by the library's own names."""
     features: str = setting("raw")
-    """What the model reads, of TREE_FEATURES."""
+    """Features that the model reads, a key of TREE_FEATURES."""
 
     def __post_init__(self):
         libraries = dict.fromkeys(entry.library for entry in TREE_MODELS.values())
@@ -42,7 +42,7 @@ class TreeConfig:
 
     @property
     def name(self) -> str:
-        """A readable name, as in xgboost-gbtree or scikit-learn-extra_trees-statistics."""
+        """Readable name, as in xgboost-gbtree or scikit-learn-extra_trees-statistics."""
         return "-".join([self.library, self.model, *([] if self.features == "raw" else [self.features])])
 
 
@@ -67,17 +67,22 @@ class BoostingConfig:
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """A tree model that can be chosen by --model; its name is among the parameters where its library has several."""
+    """Declaration of a tree model; its name is among the parameters if its library has several models."""
 
     command: str
     """Command that trains it: xgb or gbm."""
     help: str
+    """Text for --help."""
     library: str
+    """Name of the library, as runs record it."""
     module: str
-    """Module with `LIBRARY`, a `trees.libraries.TreeLibrary`; it is imported only by a run that needs it."""
+    """Module with `LIBRARY`, a `trees.libraries.TreeLibrary`; imported only by a run that needs it."""
     parameters: Parameters
+    """Parameters of the library."""
     rounds: int
+    """Trees, at most."""
     early_stopping: int | None = None
+    """Rounds after the best one by validation RMSE, at most."""
 
     def config(self, features: str = "raw") -> TreeConfig:
         """Return the model's configuration."""
@@ -109,7 +114,7 @@ _LIGHTGBM_SAMPLING: Parameters = {
     "lambda_l2": 0.2,
     "min_gain_to_split": 0.01,
     "max_bin": 255,
-    # Of the leaves' histograms, in MiB. One takes 74 at 18,000 numbers per network, and there are 256 leaves.
+    # MiB of the leaves' histograms. One takes 74 at 18,000 numbers per network, and there are 256 leaves.
     "histogram_pool_size": 256,
 }
 _LIGHTGBM: Parameters = {

@@ -25,7 +25,10 @@ MAX_WORDS = 25
 LONG_SENTENCES = 0
 """Number of longer sentences that are tolerated. It is only ever lowered."""
 
-SHARED_NAMES = dict.fromkeys(("main", "build_parser", "run_config", "COMMAND"), "every command's program has its own")
+SHARED_NAMES = {
+    **dict.fromkeys(("main", "build_parser", "run_config", "COMMAND"), "every command's program has its own"),
+    "LIBRARY": "every module of a tree library has its own, which `trees.libraries` looks up",
+}
 """Public names that several modules define, and the reason."""
 
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|References|Shapes?):$")
