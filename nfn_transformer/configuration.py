@@ -56,23 +56,20 @@ def setting_of(entry: Field) -> Setting:
     return entry.metadata.get("setting", Setting())
 
 
-def check_value(entry: Field, value: Any) -> None:
-    """Raise ValueError if a value is out of its field's bounds, or none of its choices."""
-    rules = setting_of(entry)
-    if rules.choices and value not in rules.choices:
-        raise ValueError(f"--{entry.name} {value}: expected one of {', '.join(rules.choices)}")
-    if rules.low is None or value is None:
-        return
-    numbers = value if isinstance(value, tuple) else (value,)
-    high = math.inf if rules.high is None else rules.high
-    if not numbers or not all((rules.low < n if rules.above else rules.low <= n) and n <= high for n in numbers):
-        raise ValueError(f"--{entry.name} {value} is out of its range")
-
-
-def check_values(config) -> None:
-    """Raise ValueError if a field of a configuration is out of its bounds; for `__post_init__`."""
-    for entry in fields(config):
-        check_value(entry, getattr(config, entry.name))
+def check_values(entries: Iterable[Field], values: Mapping[str, Any]) -> None:
+    """Raise ValueError where a field's value, if there is one, is out of its bounds or none of its choices."""
+    for entry in entries:
+        rules, value = setting_of(entry), values.get(entry.name)
+        if value is None:
+            continue
+        if rules.choices and value not in rules.choices:
+            raise ValueError(f"--{entry.name} {value}: expected one of {', '.join(rules.choices)}")
+        if rules.low is not None:
+            numbers = value if isinstance(value, tuple) else (value,)
+            high = math.inf if rules.high is None else rules.high
+            above_low = (rules.low < number if rules.above else rules.low <= number for number in numbers)
+            if not numbers or not all(above_low) or max(numbers) > high:
+                raise ValueError(f"--{entry.name} {value}: is out of its range")
 
 
 def parse_values(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.configuration import COUNT, check_values, setting
+from nfn_transformer.configuration import COUNT, setting
 from nfn_transformer.features.flat import Part, flatten, learned_tensors
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.layers.dropout import Chain, dropouts
@@ -21,9 +21,6 @@ from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 
 HEAD_WIDTH = 10
-
-Parts = Callable[[TransformerWeights], tuple[Part, ...]]
-"""Map from networks' weights to the parts that a branch reads."""
 
 FeatureMap = Callable[[tuple[Part, ...]], Tensor]
 """Map from parts to numbers [b, inputs]."""
@@ -38,12 +35,6 @@ class BranchConfig:
     standardize: bool = False
     log_magnitudes: bool = False
     init_type: str = "xavier_normal"
-
-    def __post_init__(self):
-        check_values(self)
-
-    def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError where flags do not go together, or do not suit the networks of a zoo."""
 
 
 @dataclass(frozen=True)
@@ -133,25 +124,25 @@ class FeatureBranch(FlatBranch):
         spec: the networks' sizes.
         config: width of the output, dropout and scales.
         hidden: widths of the hidden layers.
-        parts: map to the parts that are read.
+        part: what is read: blocks, classifier or embedding.
         features: `flatten` or `weight_statistics`.
     """
 
     def __init__(
-        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], parts: Parts, features: FeatureMap
+        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], part: str, features: FeatureMap
     ):
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
-        sizes = tensor_sizes(spec, parts)
+        sizes = tensor_sizes(spec, part)
         groups = [1] * (STATISTICS_PER_TENSOR * len(sizes)) if features is weight_statistics else sizes
         super().__init__(groups, config)
-        self._parts, self._features = parts, features
+        self._part, self._features = part, features
         *widths, last = itertools.pairwise((sum(groups), *hidden, config.outputs))
         layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
         self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
 
     def featurize(self, weights: TransformerWeights) -> Tensor:
         """Return the features [b, inputs]."""
-        return self._features(self._parts(weights))
+        return self._features(parts_of(weights, self._part))
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map features [b, inputs] to [b, out]."""
@@ -162,38 +153,29 @@ class LinearBranch(FlatBranch):
     """Branch that maps the flattened embedding to [b, out] by one Linear."""
 
     def __init__(self, spec: TransformerSpec, config: BranchConfig):
-        sizes = tensor_sizes(spec, embedding_of)
+        sizes = tensor_sizes(spec, "embedding")
         super().__init__(sizes, config)
         self.linear = nn.Linear(sum(sizes), config.outputs)
 
     def featurize(self, weights: TransformerWeights) -> Tensor:
         """Return the trained numbers of the embedding, [b, inputs]."""
-        return flatten(embedding_of(weights))
+        return flatten(parts_of(weights, "embedding"))
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map flattened embeddings [b, inputs] to [b, out]."""
         return self.linear(self.scale(features))
 
 
-def blocks_of(weights: TransformerWeights) -> tuple[Part, ...]:
-    """Return the encoder blocks."""
-    return weights.blocks
+def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:
+    """Return the blocks, the classifier or the embedding of networks."""
+    if part == "blocks":
+        return weights.blocks
+    return (weights.classifier,) if part == "classifier" else (weights.embedding,)
 
 
-def classifier_of(weights: TransformerWeights) -> tuple[Part, ...]:
-    """Return the classifier, alone."""
-    return (weights.classifier,)
-
-
-def embedding_of(weights: TransformerWeights) -> tuple[Part, ...]:
-    """Return the embedding, alone."""
-    assert weights.embedding is not None, "the branch is not built for networks without an embedding"
-    return (weights.embedding,)
-
-
-def tensor_sizes(spec: TransformerSpec, parts: Parts) -> list[int]:
-    """Return the number of entries of each trained tensor of some parts."""
-    return [tensor[0].numel() for part in parts(example_weights(spec)) for tensor in learned_tensors(part)]
+def tensor_sizes(spec: TransformerSpec, part: str) -> list[int]:
+    """Return the number of entries of each trained tensor of the blocks, the classifier or the embedding."""
+    return [tensor[0].numel() for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
 
 
 def example_weights(spec: TransformerSpec) -> TransformerWeights:

@@ -8,7 +8,6 @@ from typing import Any
 from nfn_transformer.configuration import (
     COUNT,
     PRIVATE,
-    check_value,
     check_values,
     key_values,
     parse_values,
@@ -18,7 +17,7 @@ from nfn_transformer.configuration import (
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.models.branch import BranchConfig
-from nfn_transformer.models.registry import ENCODER, ROLES, BranchEntry, Role, entries, load_plugin, plugins_of
+from nfn_transformer.models.registry import EMBEDDING, ENCODER, ROLES, BranchEntry, Role, entries, load_plugin
 from nfn_transformer.weights.spec import TransformerSpec
 
 _SHARED = ("dropout", "standardize", "log_magnitudes", "init_type")
@@ -59,7 +58,7 @@ class ModelConfig:
     """Files outside of the package that register chosen branches."""
 
     def __post_init__(self):
-        check_values(self)
+        check_values(fields(self), vars(self))
         known: dict[str, Field] = {}
         read: set[str] = set()
         for role in ROLES:
@@ -67,16 +66,16 @@ class ModelConfig:
                 known |= entry.settings
             if role in self.chosen:
                 read |= self.chosen[role].settings.keys()
-        for name, value in self.options.items():
-            if name not in known:
-                raise ValueError(f"'{name}' is no setting of a model")
-            check_value(known[name], value)
+        unknown = self.options.keys() - known.keys()
+        if unknown:
+            raise ValueError(f"'{min(unknown)}' is no setting of a model")
+        check_values(known.values(), self.options)
         # Runs of earlier versions name values that no branch of theirs reads.
         values = {name: self.options.get(name, entry.default) for name, entry in known.items()}
         kept = {name: value for name, value in values.items() if name in read or value != known[name].default}
         object.__setattr__(self, "options", kept)
-        plugins = self.plugins or tuple(plugin.path for plugin in plugins_of(self.chosen.values()))
-        object.__setattr__(self, "plugins", plugins)
+        plugins = dict.fromkeys(entry.plugin.path for entry in self.chosen.values() if entry.plugin is not None)
+        object.__setattr__(self, "plugins", self.plugins or tuple(plugins))
         if self.log_magnitudes and not self.standardize:
             raise ValueError("--log_magnitudes True: requires --standardize True")
 
@@ -111,18 +110,15 @@ class ModelConfig:
         except ValueError as error:
             raise UserError(str(error)) from None
         config.check_read(given)
-        unread = {name for entry in config.chosen.values() for name in entry.always if not config.readers(name)}
-        return replace(config, **{name: getattr(cls, name) for name in unread})
-
-    def readers(self, name: str) -> list[BranchEntry]:
-        """Return the chosen branches that read a setting."""
-        return [entry for entry in self.chosen.values() if entry.reads_setting(name)]
+        readable = {name for entry in config.chosen.values() for name in entry.readable}
+        always = {name for entry in config.chosen.values() for name in entry.always}
+        return replace(config, **{name: getattr(cls, name) for name in always - readable})
 
     def check_read(self, given: Mapping[str, Any]) -> None:
         """Raise UserError if no chosen branch reads one of these settings, name -> value."""
+        readable = {"ensemble", *(role.mode for role in ROLES)}.union(*(e.readable for e in self.chosen.values()))
         for name, value in given.items():
-            of_model = name in ("ensemble", *(role.mode for role in ROLES))
-            if of_model or self.readers(name):
+            if name in readable:
                 continue
             value = ",".join(map(str, value)) if isinstance(value, tuple) else value
             always = {entry.name: entry.always[name] for entry in self.chosen.values() if name in entry.always}
@@ -158,8 +154,12 @@ class ModelConfig:
             )
         wanted = {"dropout": self.dropout, "log_magnitudes": self.log_magnitudes}
         self.check_read({name: value for name, value in wanted.items() if value})
-        for role in self.chosen:
-            self.branch_config(role).check(spec, zoo)
+        if EMBEDDING in self.chosen and spec.embedding is None:
+            mode = f"--emb_mode {self.emb_mode}"
+            raise UserError(f"{mode}: the checkpoints of zoo '{zoo}' have no embedding; use --emb_mode no")
+        for role, entry in self.chosen.items():
+            if entry.check is not None:
+                entry.check(self.branch_config(role), spec, zoo)
 
     def to_json(self) -> dict[str, Any]:
         """Return all values by their flags' names, to be written as JSON."""
@@ -200,7 +200,7 @@ class ModelConfig:
                     value = self.options.get(name, each.default)
                     if setting_of(each).original or value != each.default:
                         values[name] = value
-        digests = [plugin.digest for plugin in plugins_of(self.chosen.values())]
+        digests = sorted({entry.plugin.digest for entry in self.chosen.values() if entry.plugin is not None})
         return {**values, "plugins": digests} if digests else values
 
 
@@ -208,7 +208,7 @@ def readers_of(name: str) -> str:
     """Return the modes that read a setting, as on a command line."""
     readers = []
     for role in ROLES:
-        modes = [entry.name for entry in entries(role).values() if entry.reads_setting(name)]
+        modes = [entry.name for entry in entries(role).values() if name in entry.readable]
         if modes:
             every = len(modes) == len(entries(role))
             readers.append(f"another --{role.mode} than no" if every else f"--{role.mode} {', '.join(modes)}")

@@ -43,6 +43,10 @@ class Predictor(nn.Module):
     """Sizes of the networks of the training split."""
     config: ModelConfig
     """Branches and widths."""
+    is_slow_to_featurize: bool
+    """Whether `featurize` takes long, so that features are better kept than made again."""
+    needs_normalization: bool
+    """Whether `fit_normalization` must be called before the first epoch."""
 
     def featurize(self, weights: TransformerWeights) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.
@@ -54,16 +58,6 @@ class Predictor(nn.Module):
 
     def supports(self, spec: TransformerSpec) -> bool:
         """Return whether the predictor reads networks of these sizes: its own, and others if all branches do."""
-        raise NotImplementedError
-
-    @property
-    def is_slow_to_featurize(self) -> bool:
-        """True if `featurize` takes long, so that its features are better kept than made again."""
-        raise NotImplementedError
-
-    @property
-    def needs_normalization(self) -> bool:
-        """True if `fit_normalization` is to be called before the first epoch."""
         raise NotImplementedError
 
     def fit_normalization(self, seen: Iterable[Features]) -> None:
@@ -123,6 +117,8 @@ class AccuracyPredictor(Predictor):
             self.branches[role.name] = entry.build(spec, settings)
             outputs += settings.outputs
         self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
+        self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())
+        self.needs_normalization = any(branch.needs_normalization for branch in self.branches.values())
         self.output = nn.Linear(outputs, 1)
         number_dropouts(self)
         self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
@@ -137,16 +133,6 @@ class AccuracyPredictor(Predictor):
     def supports(self, spec: TransformerSpec) -> bool:
         """See `Predictor`."""
         return spec == self.spec or all(branch.supports(spec) for branch in self.branches.values())
-
-    @property
-    def is_slow_to_featurize(self) -> bool:
-        """See `Predictor`."""
-        return any(branch.is_slow_to_featurize for branch in self.branches.values())
-
-    @property
-    def needs_normalization(self) -> bool:
-        """See `Predictor`."""
-        return any(branch.needs_normalization for branch in self.branches.values())
 
     def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""
@@ -182,6 +168,8 @@ class Ensemble(Predictor):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.spec, self.config = members[0].spec, members[0].config
+        self.is_slow_to_featurize = members[0].is_slow_to_featurize
+        self.needs_normalization = members[0].needs_normalization
 
     @property
     def _first(self) -> AccuracyPredictor:
@@ -194,16 +182,6 @@ class Ensemble(Predictor):
     def supports(self, spec: TransformerSpec) -> bool:
         """See `Predictor`."""
         return self._first.supports(spec)
-
-    @property
-    def is_slow_to_featurize(self) -> bool:
-        """See `Predictor`."""
-        return self._first.is_slow_to_featurize
-
-    @property
-    def needs_normalization(self) -> bool:
-        """See `Predictor`."""
-        return self._first.needs_normalization
 
     def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""

@@ -8,8 +8,8 @@ import importlib.util
 import pkgutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -53,6 +53,8 @@ class BranchEntry:
     """Build the module from the networks' sizes and a `config`."""
     config: type[BranchConfig] = BranchConfig
     """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
+    check: Callable[[Any, TransformerSpec, str], None] | None = None
+    """Raise UserError if a `config` is wrong, or does not suit networks of a spec, from the zoo of a name."""
     reads: tuple[str, ...] = ()
     """Shared settings that the branch reads, of dropout, standardize, log_magnitudes and init_type."""
     always: Mapping[str, Any] = field(default_factory=dict)
@@ -66,8 +68,12 @@ class BranchEntry:
     several_sizes: bool = False
     """True if one model can read networks of several sizes."""
 
+    plugin: "Plugin | None" = None
+    """File outside of the package that registers it."""
     settings: Mapping[str, Field] = field(init=False)
     """Fields of `config` that are flags, by name."""
+    readable: frozenset[str] = field(init=False)
+    """Names of all settings that the branch reads."""
 
     def __post_init__(self):
         shared, types = {entry.name for entry in fields(BranchConfig)}, get_type_hints(self.config)
@@ -75,27 +81,22 @@ class BranchEntry:
             entry.type = types[entry.name]  # a plugin's may be text
         own = {entry.name: entry for entry in fields(self.config) if entry.name not in shared}
         object.__setattr__(self, "settings", own)
-
-    def reads_setting(self, name: str) -> bool:
-        """Return whether the branch reads a setting."""
-        return name == self.role.outputs or name in self.reads or name in self.settings
+        object.__setattr__(self, "readable", frozenset((self.role.outputs, *self.reads, *own)))
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """File outside of the package that has registered branches."""
+    """File outside of the package that registers branches."""
 
     path: str
     """Absolute path."""
     digest: str
-    """Checksum of the file's content."""
-    entries: tuple[BranchEntry, ...]
-    """Branches that the file registered."""
+    """Checksum of the content."""
 
 
 _entries: dict[str, dict[str, BranchEntry]] = {role.name: {} for role in ROLES}
 _listed: set[str] = set()
-_plugins: dict[str, Plugin] = {}
+_plugins: set[str] = set()
 
 
 def register(entry: BranchEntry) -> None:
@@ -144,25 +145,18 @@ def load_plugin(path: str) -> None:
     except Exception as error:
         _entries.update(before)
         raise UserError(f"--plugin {path}: cannot be loaded: {type(error).__name__}: {error}") from error
-    added = [
-        entry
-        for role in ROLES
-        for name, entry in _entries[role.name].items()
-        if before[role.name].get(name) is not entry
-    ]
-    of_plugins = [entry for plugin in _plugins.values() for entry in plugin.entries]
-    for entry in added:
-        earlier = before[entry.role.name].get(entry.name)
-        if earlier is not None and earlier not in of_plugins:
-            _entries.update(before)
-            raise UserError(f"--plugin {path}: --{entry.role.mode} {entry.name} is a choice of the package already")
+    plugin = Plugin(path, f"{zlib.crc32(content):08x}")
+    added = 0
+    for role in ROLES:
+        for name, entry in _entries[role.name].items():
+            earlier = before[role.name].get(name)
+            if entry is earlier:
+                continue
+            if earlier is not None and earlier.plugin is None:
+                _entries.update(before)
+                raise UserError(f"--plugin {path}: --{role.mode} {name} is a choice of the package already")
+            _entries[role.name][name] = replace(entry, plugin=plugin)
+            added += 1
     if not added:
-        raise UserError(
-            f"--plugin {path}: registers no branch; expected a call of nfn_transformer.models.registry.register"
-        )
-    _plugins[path] = Plugin(path, f"{zlib.crc32(content):08x}", tuple(added))
-
-
-def plugins_of(chosen: Iterable[BranchEntry]) -> list[Plugin]:
-    """Return the plugins that have registered some of these branches."""
-    return [plugin for plugin in _plugins.values() if any(entry in plugin.entries for entry in chosen)]
+        raise UserError(f"--plugin {path}: registers no branch; expected a call of models.registry.register")
+    _plugins.add(path)

@@ -1,7 +1,7 @@
 """The exact configuration of a run: what is written into its directory and read back from it."""
 
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,23 +20,60 @@ NETWORK = "transformer_nfn"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which checkpoints are read, and how they are shared out; see `zoo.reading.read_zoo`."""
+    """Choice of checkpoints and of the networks that are trained on; see `zoo.reading.read_zoo`."""
 
-    dataset: str
-    data_path: str = field(metadata=NOT_IN_KEYS)
-    ckpt_epoch: str = "75"
-    cut_off: float = 0.0
-    n_heads: int | None = None
-    allow_faulty: bool = False
-    where: str = setting("")
-    all_sizes: bool = setting(False)
-    """Whether networks of all sizes are read; see `zoo.several_sizes.read_all_sizes`."""
-    train_networks: int | None = setting(None)
-    """How many of the training side are used; all where None."""
-    augment: bool = setting(False, key="always")
-    """Whether each side of the split is enlarged by transformed copies; see `zoo.augmentation.enlarge`."""
-    augment_factor: int = setting(2, key="augment")
-    augment_scale: float = setting(1.0, key="augment")
+    dataset: str = setting("", "name of the zoo's data set: NAME in metadata/NAME.csv", original=True)
+    data_path: str = setting(
+        "",
+        "folder or zip of the zoo (default: the first of data/DATASET_transformer, data/DATASET_transformer.zip, "
+        "data/DATASET_transformers.zip that exists)",
+        original=True,
+        key="never",
+    )
+    ckpt_epoch: str = setting("75", "epoch of the checkpoints: a number, best or all", original=True, metavar="EPOCH")
+    cut_off: float = setting(
+        0.0, "keep checkpoints of at least this accuracy, a fraction in [0, 1]", original=True, low=0, high=1
+    )
+    n_heads: int | None = setting(
+        None,
+        "heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of the "
+        "metadata tells, else 2)",
+        original=True,
+        low=1,
+    )
+    allow_faulty: bool = setting(False, "go on although more than 5 % of the checkpoints are faulty", original=True)
+    where: str = setting(
+        "",
+        "read only the rows of the metadata with these values, as n_layers=2,embed_dim=32 of a zoo with networks of "
+        "several sizes",
+        metavar="COLUMN=VALUE,...",
+    )
+    all_sizes: bool = setting(
+        False,
+        "read networks of all sizes that the metadata's columns embed_dim, n_attention_heads, n_layers and hidden tell "
+        "apart, for a model that reads them all, as --enc_mode complete",
+    )
+    train_networks: int | None = setting(
+        None,
+        "train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation and "
+        "test sides stay (default: all)",
+        low=1,
+    )
+    augment: bool = setting(
+        False,
+        "enlarge each side of the split by transformed copies of its own members, which are the same functions",
+        key="always",
+    )
+    augment_factor: int = setting(
+        2, "with --augment: how many times its size a side ends up with", key="augment", low=2, high=1000
+    )
+    augment_scale: float = setting(
+        1.0,
+        "with --augment: the entries of the matrices M and N are uniform in [-SCALE, SCALE]",
+        key="augment",
+        low=1e-3,
+        high=1e3,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +109,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self):
-        check_values(self)
+        check_values(fields(self), vars(self))
 
     @property
     def length(self) -> int:

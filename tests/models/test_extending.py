@@ -39,7 +39,7 @@ def forget_plugins(monkeypatch) -> Callable[[], None]:
 
     def forget() -> None:
         monkeypatch.setattr(registry, "_entries", {name: dict(entries) for name, entries in package.items()})
-        monkeypatch.setattr(registry, "_plugins", {})
+        monkeypatch.setattr(registry, "_plugins", set())
 
     forget()
     return forget

@@ -5,7 +5,6 @@ results are pooled over depth and read out. The number of parameters depends on 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -33,19 +32,6 @@ WIDTH = 64
 _LEAST_DEVIATION = 0.01
 
 
-@dataclass(frozen=True)
-class CompleteConfig(BranchConfig):
-    """Configuration of the encoder."""
-
-    def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError if the networks' classifier has another number of layers than two."""
-        if spec.classifier.layers != 2:
-            raise UserError(
-                f"--enc_mode complete: reads classifiers of two layers, those of zoo '{zoo}' have "
-                f"{spec.classifier.layers}"
-            )
-
-
 class CompleteEncoder(Branch):
     """Map from whole networks to numbers [b, outputs] that the complete group leaves unchanged.
 
@@ -60,7 +46,7 @@ class CompleteEncoder(Branch):
     is_slow_to_featurize = True
     needs_normalization = True
 
-    def __init__(self, spec: TransformerSpec, config: CompleteConfig):
+    def __init__(self, spec: TransformerSpec, config: BranchConfig):
         super().__init__()
         check_has_invariants(spec)
         self.spec, dropout = spec, config.dropout
@@ -102,6 +88,14 @@ def _is_there(blocks: Tensor) -> Tensor:
     return ~blocks[..., 0].isnan()
 
 
+def check_complete(config: BranchConfig, spec: TransformerSpec, zoo: str) -> None:
+    """Raise UserError if the networks' classifier has another number of layers than two."""
+    if spec.classifier.layers != 2:
+        raise UserError(
+            f"--enc_mode complete: reads classifiers of two layers, those of zoo '{zoo}' have {spec.classifier.layers}"
+        )
+
+
 register(
     BranchEntry(
         role=ENCODER,
@@ -110,7 +104,7 @@ register(
         help="what the network does to synthetic signals",
         symmetry="every symmetry of the network",
         build=CompleteEncoder,
-        config=CompleteConfig,
+        check=check_complete,
         reads=("dropout",),
         always={"standardize": True},
         # The encoder reads whole networks and is meant for small zoos.

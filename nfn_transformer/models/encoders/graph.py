@@ -36,11 +36,6 @@ class GraphConfig(BranchConfig):
         choices=("gnn", "attention"),
     )
 
-    def check(self, spec: TransformerSpec, zoo: str) -> None:
-        """Raise UserError if the heads of attention do not divide the width."""
-        if self.graph_conv == "attention" and self.graph_dim % HEADS:
-            raise UserError(f"--graph_conv attention --graph_dim {self.graph_dim}: not a multiple of its {HEADS} heads")
-
 
 class SetLift(nn.Module):
     """Map from a number x of a set s of nodes or edges to d numbers u_s x + v_s.
@@ -127,6 +122,12 @@ class GraphEncoder(FlatBranch):
         return self.head(torch.cat(means, dim=1), keys)
 
 
+def check_graph(config: GraphConfig, spec: TransformerSpec, zoo: str) -> None:
+    """Raise UserError if the heads of attention do not divide the width."""
+    if config.graph_conv == "attention" and config.graph_dim % HEADS:
+        raise UserError(f"--graph_conv attention --graph_dim {config.graph_dim}: not a multiple of its {HEADS} heads")
+
+
 register(
     BranchEntry(
         role=ENCODER,
@@ -136,6 +137,7 @@ register(
         symmetry="permutations",
         build=GraphEncoder,
         config=GraphConfig,
+        check=check_graph,
         reads=("dropout", "standardize", "log_magnitudes"),
         # The encoder reads whole networks, and learns little from weights that are not standardised.
         defaults={"cls_mode": "no", "emb_mode": "no", "standardize": True},

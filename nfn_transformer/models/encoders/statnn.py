@@ -1,7 +1,7 @@
 """Encoder by seven statistics of each tensor of the blocks and Linear layers."""
 
 from nfn_transformer.features.statistics import weight_statistics
-from nfn_transformer.models.branch import EncoderChannels, FeatureBranch, blocks_of
+from nfn_transformer.models.branch import EncoderChannels, FeatureBranch
 from nfn_transformer.models.registry import ENCODER, BranchEntry, register
 
 register(
@@ -11,7 +11,7 @@ register(
         part="blocks",
         help="seven statistics of each tensor",
         build=lambda spec, config: FeatureBranch(
-            spec, config, config.transformers_nfn_channels, blocks_of, weight_statistics
+            spec, config, config.transformers_nfn_channels, "blocks", weight_statistics
         ),
         config=EncoderChannels,
         reads=("dropout", "standardize", "log_magnitudes"),

@@ -1,7 +1,7 @@
 """Classifier head by flattened weights and Linear layers."""
 
 from nfn_transformer.features.flat import flatten
-from nfn_transformer.models.branch import ClassifierChannels, FeatureBranch, classifier_of
+from nfn_transformer.models.branch import ClassifierChannels, FeatureBranch
 from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
 
 register(
@@ -10,7 +10,7 @@ register(
         name="mlp",
         part="classifier",
         help="flattened weights",
-        build=lambda spec, config: FeatureBranch(spec, config, config.classifier_nfn_channels, classifier_of, flatten),
+        build=lambda spec, config: FeatureBranch(spec, config, config.classifier_nfn_channels, "classifier", flatten),
         config=ClassifierChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )
