@@ -19,6 +19,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.13.0,<3",
+        "jaxtyping>=0.3.2",
         "numpy>=2.0",
         "scipy>=1.13",
         "scikit-learn>=1.5",

@@ -1,6 +1,5 @@
 """Free memory, which decides what is kept in it."""
 
-import math
 import os
 from pathlib import Path
 
@@ -8,30 +7,28 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free bytes of a device; on the CPU without swapping, and within the limits of the job."""
+    """Return the bytes that can still be taken on a device.
+
+    On the CPU these are the bytes that need no swapping, and that no control group (version 2) of a container or a
+    cluster's job forbids.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        with open("/proc/meminfo") as lines:
-            free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+        with open("/proc/meminfo") as file:
+            free = float(next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")))
     except (OSError, StopIteration):
         # Other systems than Linux do not tell what is free.
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return int(min(free, _free_in_group()))
-
-
-def _free_in_group() -> float:
-    """Return the bytes that control groups (version 2) leave to a container or job; infinity without a limit."""
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return math.inf
+        return int(free)
     root = Path("/sys/fs/cgroup")
     group = next((root / line[3:].lstrip("/") for line in lines if line.startswith("0::")), root)
-    free = math.inf
     for folder in (group, *group.parents):
         try:
             free = min(free, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
         except (OSError, ValueError):  # no such group, or no limit ("max")
             continue
-    return max(0.0, free)
+    return int(max(0.0, free))

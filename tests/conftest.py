@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,18 @@ from nfn_transformer.zoo.reading import Zoo, read_zoo
 REPOSITORY = Path(__file__).parent.parent
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test marked `without_shape_checks` in a process of its own: PyTorch's compiler cannot trace the checks."""
+    checked = pyfuncitem.config.getoption("--jaxtyping-packages", default=None)
+    if not checked or pyfuncitem.get_closest_marker("without_shape_checks") is None:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", pyfuncitem.nodeid]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    return True
 
 
 @pytest.fixture

@@ -26,59 +26,62 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
 
 Pairs = Callable[[int, int], Tensor]
-"""From the sizes of two sets to pairs of places in them, int64 [2, edges]."""
+"""From the sizes of two sets to pairs of indices in them, int64 [2, edges]."""
 
 
 @dataclass(frozen=True)
 class NodeSet:
-    """Nodes of one kind.
-
-    Fields: name; size, how many; biases [b, size], or None where they have none; told_apart, whether each has a meaning
-    of its own.
-    """
+    """Nodes of one kind."""
 
     name: str
     size: int
-    biases: Tensor | None = None
+    """Count of nodes."""
+    biases: Float[Tensor, "b size"] | None = None
+    """None if the nodes have no bias."""
     told_apart: bool = False
+    """Each node has a meaning of its own."""
 
 
 @dataclass(frozen=True)
 class EdgeSet:
-    """Edges of one kind between two sets of nodes.
-
-    Fields: source and target, names of sets; size, how many; make_pairs, what makes `pairs`; weights [b, size], or None
-    where they have none.
-    """
+    """Edges of one kind between two sets of nodes."""
 
     source: str
+    """Name of a set of nodes."""
     target: str
+    """Name of a set of nodes."""
     size: int
+    """Count of edges."""
     make_pairs: Callable[[], Tensor]
-    weights: Tensor | None = None
+    """Makes `pairs`."""
+    weights: Float[Tensor, "b size"] | None = None
+    """None if the edges have no weight."""
 
     @property
-    def pairs(self) -> Tensor:
-        """Places of both ends in their sets, int64 [2, size]."""
+    def pairs(self) -> Int64[Tensor, "2 size"]:
+        """Return the indices of both ends in their sets."""
         return self.make_pairs()
 
 
 class ComputationGraph:
-    """The graphs of b networks of one spec, which differ by weights and biases alone.
+    """Graphs of b networks of one spec, which differ by weights and biases alone.
 
     Args:
         weights: of one channel.
 
+    Attributes:
+        nodes: sets of nodes from input to output.
+        edges: sets of edges from input to output.
+
     Raises:
         SpecError: parts have different widths D.
-
-    Attributes: nodes and edges, their sets from input to output.
     """
 
     def __init__(self, weights: TransformerWeights):
@@ -89,40 +92,40 @@ class ComputationGraph:
         if len(set(widths)) > 1:
             raise SpecError(f"networks with parts of width {', '.join(map(str, widths))}, expected one width D in all")
         coordinates = self._embed(weights)
-        for place, block in enumerate(weights.blocks):
-            coordinates = self._block(f"block {place} ", block, coordinates)
+        for index, block in enumerate(weights.blocks):
+            coordinates = self._block(f"block {index} ", block, coordinates)
         self._normalise(coordinates)
         pooled = self._nodes("pooled", weights.classifier.spec.sizes[0])
         self._link(coordinates, pooled, pooled.size, _one_to_one)
         self._classify(pooled, weights.classifier)
 
     @property
-    def edge_index(self) -> Tensor:
-        """Source and target of each edge among all nodes, int64 [2, E]."""
+    def edge_index(self) -> Int64[Tensor, "2 E"]:
+        """Return source and target of each edge among all nodes."""
         starts, start = {}, 0
         for nodes in self.nodes:
             starts[nodes.name], start = start, start + nodes.size
         offsets = [torch.tensor([[starts[edges.source]], [starts[edges.target]]]) for edges in self.edges]
         return torch.cat([edges.pairs + offset for edges, offset in zip(self.edges, offsets, strict=True)], dim=1)
 
-    def numbers(self) -> Tensor:
-        """Biases of the nodes and then weights of the edges, in the order of their sets, 0 where there is none:
-        [b, N + E]."""
+    def numbers(self) -> Float[Tensor, "b numbers"]:
+        """Return biases of the N nodes and then weights of the E edges, set by set, 0 for none: [b, N + E]."""
         parts = [(nodes.size, nodes.biases) for nodes in self.nodes] + [
             (edges.size, edges.weights) for edges in self.edges
         ]
-        return torch.cat([self._like.new_zeros(len(self._like), n) if own is None else own for n, own in parts], dim=1)
+        zeros = self._like.new_zeros
+        return torch.cat([zeros(len(self._like), n) if values is None else values for n, values in parts], dim=1)
 
     def _nodes(self, name: str, size: int, biases: Tensor | None = None, told_apart: bool = False) -> NodeSet:
         self.nodes.append(NodeSet(name, size, None if biases is None else biases.flatten(1), told_apart))
         return self.nodes[-1]
 
     def _link(self, source: NodeSet, target: NodeSet, size: int, pairs: Pairs, weights: Tensor | None = None) -> None:
-        made = partial(pairs, source.size, target.size)
-        self.edges.append(EdgeSet(source.name, target.name, size, made, weights))
+        make_pairs = partial(pairs, source.size, target.size)
+        self.edges.append(EdgeSet(source.name, target.name, size, make_pairs, weights))
 
     def _connect(self, source: NodeSet, target: NodeSet, weights: Tensor) -> None:
-        """All pairs, by weights [b, sources, targets]."""
+        """Link all pairs by weights [b, sources, targets]."""
         self._link(source, target, source.size * target.size, _all, weights.flatten(1))
 
     def _normalise(self, coordinates: NodeSet) -> None:
@@ -174,16 +177,16 @@ class ComputationGraph:
 
 
 def _all(sources: int, targets: int) -> Tensor:
-    """Each with each."""
+    """Return pairs of each with each."""
     return torch.cartesian_prod(torch.arange(sources), torch.arange(targets)).T
 
 
 def _one_to_one(sources: int, targets: int) -> Tensor:
-    """Each with that of its own place."""
+    """Return pairs of equal indices."""
     return torch.stack([torch.arange(sources), torch.arange(targets)])
 
 
 def _in_groups(sources: int, targets: int) -> Tensor:
-    """Of the smaller set each with equally many neighbours of the other one."""
+    """Return pairs of each index of the smaller set with equally many neighbours of the larger set."""
     every = torch.arange(max(sources, targets))
     return torch.stack([every // (len(every) // sources), every // (len(every) // targets)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
@@ -40,10 +41,10 @@ _FARTHEST = 1e3
 class Invariants(TensorTree):
     """Invariants of b networks of L blocks."""
 
-    blocks: Tensor
-    """[b, L, numbers], named by `block_invariant_names`."""
-    rest: Tensor
-    """[b, numbers], named by `rest_invariant_names`."""
+    blocks: Float[Tensor, "*n b L numbers"]
+    """Named by `block_invariant_names`."""
+    rest: Float[Tensor, "*n b others"]
+    """Named by `rest_invariant_names`."""
 
 
 def invariant_names(spec: TransformerSpec) -> list[str]:
@@ -125,7 +126,9 @@ def _read(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:
     return Invariants(torch.cat(blocks, dim=2), torch.cat(rest, dim=1))
 
 
-def _named_invariants(signal: Tensor, weights: TransformerWeights) -> tuple[list[NamedNumbers], NamedNumbers]:
+def _named_invariants(
+    signal: Float[Tensor, "_ n tokens D"], weights: TransformerWeights
+) -> tuple[list[NamedNumbers], NamedNumbers]:
     """Return the invariants of each block and of the rest for one family's signal [b or 1, n, tokens, D]."""
     signal = signal.expand(weights.batch, *signal.shape[1:])
     entering, blocks = signal_invariants(signal), []
@@ -136,8 +139,8 @@ def _named_invariants(signal: Tensor, weights: TransformerWeights) -> tuple[list
     return blocks, {**prefixed("entering", entering), **prefixed("classifier", answers)}
 
 
-def _stack(named: NamedNumbers) -> Tensor:
-    """Return named numbers [b] side by side, [b, numbers].
+def _stack(named: NamedNumbers) -> Float[Tensor, "b numbers"]:
+    """Return named numbers side by side.
 
     Weights may be finite and their signals not: one such network must not spoil all scales.
     """

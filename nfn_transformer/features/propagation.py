@@ -12,11 +12,12 @@ cannot be told from weights without data.
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 
-NamedNumbers = dict[str, Tensor]
+NamedNumbers = dict[str, Float[Tensor, " b"]]
 """Name -> numbers [b] of b networks."""
 
 # Against a division by zero or its logarithm: all that is compared with it is of the order of 1.
@@ -29,7 +30,7 @@ _LARGE = 1e3
 _DECIMALS = 9
 
 
-def normalize(signal: Tensor) -> Tensor:
+def normalize(signal: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
     """Return the signal with mean 0 and mean square 1 along the last dimension; zero if its deviation is below 1e-6.
 
     There alone the scales c_O and c_B of the complete group count, as they do for the networks' own epsilon.
@@ -39,7 +40,7 @@ def normalize(signal: Tensor) -> Tensor:
     return torch.where(deviation > _NONE, centred / deviation.clamp(min=_NONE), 0.0)
 
 
-def signal_invariants(signal: Tensor) -> NamedNumbers:
+def signal_invariants(signal: Float[Tensor, "b n tokens D"]) -> NamedNumbers:
     """Return how a signal [b, n, tokens, D] spreads.
 
     Logarithms of the shares of its energy that are common to all inputs and tokens, that differ between inputs, between
@@ -64,15 +65,15 @@ def _energy(signal: Tensor) -> Tensor:
     return signal.square().sum(-1)
 
 
-def _directions(vectors: Tensor) -> Tensor:
-    """The participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors [b, m, D]."""
+def _directions(vectors: Float[Tensor, "b m D"]) -> Float[Tensor, " b"]:
+    """Return the participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors."""
     largest = vectors.abs().amax((1, 2), keepdim=True)
     vectors = vectors / (largest / _LARGE).clamp(min=1)
     covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
     return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
 
 
-def neuron_invariants(preactivations: Tensor) -> NamedNumbers:
+def neuron_invariants(preactivations: Float[Tensor, "b m neurons"]) -> NamedNumbers:
     """Return how often hidden neurons are active, from preactivations [b, m, neurons] of m inputs.
 
     Mean and deviation over neurons of their rates; the shares that never and that always are; the mean entropy of a
@@ -95,7 +96,9 @@ def _deviation(values: Tensor, dim: int) -> Tensor:
     return values.std(dim, correction=0)
 
 
-def block_invariants(signal: Tensor, block: BlockWeights) -> tuple[Tensor, NamedNumbers]:
+def block_invariants(
+    signal: Float[Tensor, "b n tokens D"], block: BlockWeights
+) -> tuple[Float[Tensor, "b n tokens D"], NamedNumbers]:
     """Return the signal after an encoder block, and the invariants of its way through the block.
 
     Args:
@@ -148,12 +151,12 @@ def _entropy(shares: Tensor) -> Tensor:
     return -torch.xlogy(shares, shares).sum(-1)
 
 
-def _over_heads(name: str, numbers: Tensor) -> NamedNumbers:
+def _over_heads(name: str, numbers: Float[Tensor, "b h"]) -> NamedNumbers:
     """Return mean, least and most of numbers [b, h] over the heads."""
     return {f"{name}_mean": numbers.mean(1), f"{name}_min": numbers.amin(1), f"{name}_max": numbers.amax(1)}
 
 
-def classifier_invariants(signal: Tensor, classifier: FeedForwardWeights) -> NamedNumbers:
+def classifier_invariants(signal: Float[Tensor, "b n tokens D"], classifier: FeedForwardWeights) -> NamedNumbers:
     """Return the invariants of a classifier of two layers that reads a signal [b, n, tokens, D].
 
     The activity of its hidden neurons; of its answers, the entropies of one and of their mean, and the difference; the

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
@@ -36,12 +37,14 @@ from nfn_transformer.weights.spec import EmbeddingSpec, FeedForwardSpec, Transfo
 
 @dataclass(frozen=True)
 class CompleteClassifierElement(Element):
-    """An element's part in a classifier of two layers: pi [n], a permutation of the hidden neurons, their scales c [n]
-    > 0, and u [n], added along the input coordinate of the first layer."""
+    """Part of an element in a classifier of two layers."""
 
-    pi: Tensor
-    c: Tensor
-    u: Tensor
+    pi: Int64[Tensor, " n"]
+    """Permutation of the hidden neurons."""
+    c: Float[Tensor, " n"]
+    """Positive scales of the hidden neurons."""
+    u: Float[Tensor, " n"]
+    """Shifts along the input coordinate of the first layer."""
 
     @classmethod
     def sample(cls, spec: FeedForwardSpec, generator: torch.Generator, dtype: torch.dtype, amount: float) -> Self:
@@ -53,7 +56,7 @@ class CompleteClassifierElement(Element):
             random_shift((hidden,), generator, dtype, amount),
         )
 
-    def act(self, weights: FeedForwardWeights, R_in: Tensor) -> FeedForwardWeights:
+    def act(self, weights: FeedForwardWeights, R_in: Float[Tensor, "D D"]) -> FeedForwardWeights:
         """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
         (first, second), (bias, last) = weights.weights, weights.biases
         moved = self.c[:, None] * first[:, :, self.pi] @ R_in + self.u[:, None]
@@ -70,10 +73,10 @@ class CompleteClassifierElement(Element):
 
 @dataclass(frozen=True)
 class EmbeddingShifts(Element):
-    """What is added to all of the embedding's output channels: kernel [channels, height, width], bias []."""
+    """Shifts of all output channels of the embedding."""
 
-    kernel: Tensor
-    bias: Tensor
+    kernel: Float[Tensor, "channels rows columns"]
+    bias: Float[Tensor, ""]
 
     @classmethod
     def sample(cls, spec: EmbeddingSpec, generator: torch.Generator, dtype: torch.dtype, amount: float) -> Self:
@@ -96,11 +99,12 @@ class EmbeddingShifts(Element):
 
 @dataclass(frozen=True)
 class CompleteElement(ProductElement):
-    """An element of the complete group of a whole network; embedding is None where the network has none."""
+    """Element of the complete group of a whole network."""
 
     blocks: tuple[CompleteBlockElement, ...]
     classifier: CompleteClassifierElement
     embedding: EmbeddingShifts | None
+    """None if the network has no embedding."""
 
     @classmethod
     def sample(
@@ -172,7 +176,9 @@ class CompleteElement(ProductElement):
         for element, block in zip(self.blocks, weights.blocks, strict=True):
             blocks.append(element.act(block, R))
             R = element.R_B
-        embedding = weights.embedding if self.embedding is None else self.embedding.act(weights.embedding)
+        embedding = weights.embedding
+        if embedding is not None and self.embedding is not None:
+            embedding = self.embedding.act(embedding)
         return TransformerWeights(tuple(blocks), self.classifier.act(weights.classifier, R), embedding)
 
     def without_scales(self) -> Self:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from nfn_transformer.groups.element import Element
@@ -14,35 +15,36 @@ from nfn_transformer.weights.spec import BlockSpec
 
 @dataclass(frozen=True)
 class BlockShifts(TensorTree):
-    """What is added to a block's tensors.
+    """Shifts of a block's tensors, u along the input coordinate and s along the output coordinate."""
 
-    Shapes: u_Q, u_K [h, D_k], u_V [h, D_v] and u_A [D_A], along the input coordinate; s_O [h, D_v], s_B [D_A] and
-    s_b [], along the output coordinate, to W^O, W^B and b^B.
-    """
-
-    u_Q: Tensor
-    u_K: Tensor
-    u_V: Tensor
-    u_A: Tensor
-    s_O: Tensor
-    s_B: Tensor
-    s_b: Tensor
+    u_Q: Float[Tensor, "h D_k"]
+    u_K: Float[Tensor, "h D_k"]
+    u_V: Float[Tensor, "h D_v"]
+    u_A: Float[Tensor, " D_A"]
+    s_O: Float[Tensor, "h D_v"]
+    """Added to W^O."""
+    s_B: Float[Tensor, " D_A"]
+    """Added to W^B."""
+    s_b: Float[Tensor, ""]
+    """Added to b^B."""
 
 
 @dataclass(frozen=True)
 class CompleteBlockElement(Element):
-    """An element's part in one block.
-
-    Fields: published, the element of G_U; R_O and R_B [D, D], of the coordinates after the attention and after the
-    block, orthogonal matrices that map the vector of ones to itself; c_A [D_A], c_O [] and c_B [], positive; shifts.
-    """
+    """Part of an element in one block. R_O and R_B are orthogonal and map the vector of ones to itself."""
 
     published: BlockElement
-    R_O: Tensor
-    R_B: Tensor
-    c_A: Tensor
-    c_O: Tensor
-    c_B: Tensor
+    """Element of G_U."""
+    R_O: Float[Tensor, "D D"]
+    """Rotation of the coordinates after the attention."""
+    R_B: Float[Tensor, "D D"]
+    """Rotation of the coordinates after the block."""
+    c_A: Float[Tensor, " D_A"]
+    """Positive scales of the hidden neurons."""
+    c_O: Float[Tensor, ""]
+    """Positive scale of W^O."""
+    c_B: Float[Tensor, ""]
+    """Positive scale of W^B and b^B."""
     shifts: BlockShifts
 
     @classmethod
@@ -77,7 +79,7 @@ class CompleteBlockElement(Element):
         c_A, R = torch.ones(spec.hidden, dtype=dtype), torch.eye(spec.width, dtype=dtype)
         return cls(BlockElement.identity(spec, dtype), R, R, c_A, one, one, shifts)
 
-    def act(self, weights: BlockWeights, R_in: Tensor) -> BlockWeights:
+    def act(self, weights: BlockWeights, R_in: Float[Tensor, "D D"]) -> BlockWeights:
         """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
         moved, shifts, back = self.published.act(weights), self.shifts, R_in.T
         return BlockWeights(
@@ -134,8 +136,8 @@ class CompleteBlockElement(Element):
         )
 
 
-def _random_rotation(size: int, generator: torch.Generator) -> Tensor:
-    """A random orthogonal matrix [size, size], in float64, that maps the vector of ones to itself."""
+def _random_rotation(size: int, generator: torch.Generator) -> Float64[Tensor, "{size} {size}"]:
+    """Return a random orthogonal matrix that maps the vector of ones to itself."""
     normal = torch.randn(size, size, generator=generator, dtype=torch.float64)
     normal[:, 0] = 1
     basis = torch.linalg.qr(normal).Q  # its first column is parallel to the ones
@@ -143,8 +145,10 @@ def _random_rotation(size: int, generator: torch.Generator) -> Tensor:
     return basis @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), inner) @ basis.T
 
 
-def _permutation_matrices(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Random ones [count, size, size], in float64."""
+def _permutation_matrices(
+    count: int, size: int, generator: torch.Generator
+) -> Float64[Tensor, "{count} {size} {size}"]:
+    """Return random permutation matrices."""
     orders = [torch.randperm(size, generator=generator) for _ in range(count)]
     return torch.stack([torch.eye(size, dtype=torch.float64)[order] for order in orders])
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from nfn_transformer.weights.containers import TensorTree
 
 
+@dataclass(frozen=True)
 class Element(TensorTree):
     """Base of group elements: `(g @ f).act(U)` is `g.act(f.act(U))`, and `(~g).act(g.act(U))` is U."""
 
@@ -26,6 +27,7 @@ class Element(TensorTree):
         return self.map(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype))
 
 
+@dataclass(frozen=True)
 class ProductElement(Element):
     """Base of elements of a product of groups: each field is an element, a tuple of elements, or None.
 
@@ -42,9 +44,9 @@ class ProductElement(Element):
         """Return the element of `function(part, *parts)` over the parts of this element and those of `others`."""
         parts = {}
         for field in fields(self):
-            own, *rest = (getattr(element, field.name) for element in (self, *others))
-            if isinstance(own, tuple):
-                parts[field.name] = tuple(function(*items) for items in zip(own, *rest, strict=True))
+            values = [getattr(element, field.name) for element in (self, *others)]
+            if isinstance(values[0], tuple):
+                parts[field.name] = tuple(function(*items) for items in zip(*values, strict=True))
             else:
-                parts[field.name] = function(own, *rest)
+                parts[field.name] = function(*values)
         return replace(self, **parts)

@@ -3,27 +3,39 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from nfn_transformer.groups.element import Element
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.weights.containers import TensorTree
+from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights, TensorTree, TransformerWeights
 
 
+@runtime_checkable
 class Action(Protocol):
     """An element of a group, or anything else that maps weights to weights."""
 
-    def act(self, weights):
+    def act(self, weights: Any) -> Any:
         """Return the transformed weights."""
+
+
+@runtime_checkable
+class Group(Protocol):
+    """A group of elements that act on weights of a spec, as `BlockElement`."""
+
+    def sample(self, spec: Any, generator: torch.Generator) -> Action:
+        """Return a random element."""
+
+
+Weights = BlockWeights | FeedForwardWeights | TransformerWeights
 
 
 def equivariance_error(
     function: Callable,
-    elements: type[Element] | Action | Iterable[Action],
-    weights: TensorTree,
+    elements: Group | Action | Iterable[Action],
+    weights: Weights,
     count: int = 3,
     seed: int = 0,
     dtype: torch.dtype | None = torch.float64,
@@ -34,25 +46,24 @@ def equivariance_error(
 
     Args:
         function: f, a layer, a whole model or any other function of weights U.
-        elements: a group, as `BlockElement`, from which elements are sampled; or one element, or several.
+        elements: a group, from which elements are sampled; or one element, or several.
         weights: U, of b networks and as many channels as f reads.
         count: of elements, if they are sampled.
         seed: of the sampled elements.
         dtype: what weights, elements and modules are computed in; None leaves them as they are.
     """
     if isinstance(elements, type):
-        generator = make_generator(seed, "equivariance error")
-        elements = [elements.sample(weights.spec, generator) for _ in range(count)]
-    elif hasattr(elements, "act"):
-        elements = [elements]
+        group, generator = cast(Group, elements), make_generator(seed, "equivariance error")
+        actions = [group.sample(weights.spec, generator) for _ in range(count)]
+    else:
+        actions = [cast(Action, elements)] if hasattr(elements, "act") else list(cast(Iterable[Action], elements))
     if dtype is not None:
-        weights = weights.to(dtype)
-        device = weights.tensors()[0].device
-        elements = [g.to(device, dtype) if isinstance(g, Element) else g for g in elements]
+        weights, device = weights.to(dtype), weights.tensors()[0].device
+        actions = [g.to(device, dtype) if isinstance(g, Element) else g for g in actions]
         function = copy.deepcopy(function).to(dtype) if isinstance(function, nn.Module) else function
     with torch.no_grad():
         output, errors = function(weights), [0.0]
-        for g in elements:
+        for g in actions:
             expected = g.act(output) if isinstance(output, TensorTree) else output
             errors.append(relative_error(function(g.act(weights)), expected))
     return max(errors, key=_nan_last)
@@ -60,8 +71,8 @@ def equivariance_error(
 
 def assert_equivariant(
     function: Callable,
-    elements: type[Element] | Action | Iterable[Action],
-    weights: TensorTree,
+    elements: Group | Action | Iterable[Action],
+    weights: Weights,
     tolerance: float = 1e-9,
     count: int = 3,
     seed: int = 0,

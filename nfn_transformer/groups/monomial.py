@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nfn_transformer.groups.element import Element
@@ -20,9 +21,9 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 class MonomialElement(Element):
     """Element of the group: a monomial matrix for each hidden layer s."""
 
-    permutations: tuple[Tensor, ...]
-    """[n_s], int64, for each hidden layer."""
-    scales: tuple[Tensor, ...]
+    permutations: tuple[Int64[Tensor, " _"], ...]
+    """[n_s] for each hidden layer."""
+    scales: tuple[Float[Tensor, " _"], ...]
     """[n_s], positive, for each hidden layer."""
 
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from nfn_transformer.groups.element import Element
@@ -20,8 +21,8 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 class PermutationElement(Element):
     """Element of the group: a permutation for each layer s = 0, ..., L, the identity where neurons stay."""
 
-    permutations: tuple[Tensor, ...]
-    """[n_s], int64, for each layer."""
+    permutations: tuple[Int64[Tensor, " _"], ...]
+    """[n_s] for each layer."""
 
     @classmethod
     def identity(cls, spec: FeedForwardSpec) -> Self:

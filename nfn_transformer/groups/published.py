@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from nfn_transformer.groups.element import Element, ProductElement
@@ -25,19 +26,18 @@ from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 @dataclass(frozen=True)
 class BlockElement(Element):
-    """One element of G_U.
+    """Element of G_U, or n elements at once: all tensors with n in front."""
 
-    Shapes: tau [h], pi_O [D] and pi_A [D_A] are permutations (int64); M and M_inverse
-    [h, D_k, D_k]; N and N_inverse [h, D_v, D_v].
-    """
-
-    tau: Tensor
-    M: Tensor
-    M_inverse: Tensor
-    N: Tensor
-    N_inverse: Tensor
-    pi_O: Tensor
-    pi_A: Tensor
+    tau: Int64[Tensor, " *n h"]
+    """Permutation of the heads."""
+    M: Float[Tensor, " *n h D_k D_k"]
+    M_inverse: Float[Tensor, " *n h D_k D_k"]
+    N: Float[Tensor, " *n h D_v D_v"]
+    N_inverse: Float[Tensor, " *n h D_v D_v"]
+    pi_O: Int64[Tensor, " *n D"]
+    """Permutation of the coordinates after the attention."""
+    pi_A: Int64[Tensor, " *n D_A"]
+    """Permutation of the hidden neurons."""
 
     @classmethod
     def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:

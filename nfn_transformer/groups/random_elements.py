@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ MOST_CONDITION = 1e4
 Weights = TypeVar("Weights", bound=TensorTree)
 
 
+@runtime_checkable
 class ActingOn(Protocol[Weights]):
     """Element of a group that acts on such weights."""
 
@@ -67,9 +68,9 @@ def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.G
     """`count` random elements in one: every tensor has `count` in front of the shape that BlockElement gives it."""
     M, M_inverse = _uniform_invertible(count * spec.heads, spec.key, scale, generator)
     N, N_inverse = _uniform_invertible(count * spec.heads, spec.value, scale, generator)
-    matrices = (matrix.unflatten(0, (count, spec.heads)) for matrix in (M, M_inverse, N, N_inverse))
+    M, M_inverse, N, N_inverse = (matrix.unflatten(0, (count, spec.heads)) for matrix in (M, M_inverse, N, N_inverse))
     tau, pi_O, pi_A = (_permutations(count, size, generator) for size in (spec.heads, spec.width, spec.hidden))
-    return BlockElement(tau, *matrices, pi_O, pi_A)
+    return BlockElement(tau, M, M_inverse, N, N_inverse, pi_O, pi_A)
 
 
 def act_each(elements: BlockElement, block: BlockWeights) -> BlockWeights:

@@ -11,7 +11,7 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
-Spec = TypeVar("Spec", BlockSpec, FeedForwardSpec)
+Spec = TypeVar("Spec", bound=BlockSpec | FeedForwardSpec)
 Weights = TypeVar("Weights", BlockWeights, FeedForwardWeights)
 
 INIT_TYPES = ("pytorch_default", "kaiming_normal", "xavier_normal", "xavier_uniform", "uniform")

@@ -5,6 +5,7 @@ numbers as alone, and no random generator has to be kept. A network is known by 
 """
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nfn_transformer.hashing import GOLDEN, derive_keys, signed, splitmix64
@@ -22,14 +23,16 @@ class Dropout(nn.Module):
         number: of this layer among the dropouts of a model, set by `number_dropouts`.
     """
 
+    golden: Tensor
+
     def __init__(self, probability: float):
         super().__init__()
         self.probability, self.number = probability, 0
         # A tensor: PyTorch's compiler would multiply a loop's counter by a plain number, and that must not overflow.
         self.register_buffer("golden", torch.tensor(signed(GOLDEN)), persistent=False)
 
-    def forward(self, numbers: Tensor, keys: Tensor | None) -> Tensor:
-        """Drop by random keys [b], int64, of the networks in this epoch; without keys drop nothing."""
+    def forward(self, numbers: Float[Tensor, " b *n"], keys: Int64[Tensor, " b"] | None) -> Float[Tensor, " b *n"]:
+        """Drop by random keys of the networks in this epoch; without keys drop nothing."""
         if keys is None or not self.training or not self.probability:
             return numbers
         count = numbers.shape[1:].numel()  # b may be 0: the last part of a batch is empty in some process
@@ -46,7 +49,10 @@ class Dropout(nn.Module):
 class Chain(nn.Sequential):
     """Sequence of modules that hands the keys to its dropouts."""
 
-    def forward(self, numbers: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self, numbers: Float[Tensor, " b *n"], keys: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b *m"]:
+        """Map numbers through all modules."""
         for module in self:
             numbers = module(numbers, keys) if isinstance(module, Dropout) else module(numbers)
         return numbers

@@ -21,29 +21,29 @@ network: time grows with E b d^2, and so does with E b d for each layer the memo
 import math
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from nfn_transformer.layers.graph_library import scatter, softmax
 
 
-def mean_messages(y: Tensor, m: Tensor, edge_index: Tensor) -> Tensor:
-    """The mean over a node's edges of m (1 + y), with y of the node at the other end; 0 where a node has none.
-
-    Shapes: y [N, b, d], m [E, b, d], edge_index [2, E] from source to target, to [N, b, d].
-    """
+def mean_messages(
+    y: Float[Tensor, "N b d"], m: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
+) -> Float[Tensor, "N b d"]:
+    """Return the mean over a node's edges, from source to target, of m (1 + y), y of the source; 0 without edges."""
     source, target = edge_index
     messages = torch.addcmul(m, m, y.index_select(0, source))
     return scatter(_exact(messages), target, dim=0, dim_size=len(y), reduce="mean")
 
 
 def _exact(messages: Tensor) -> Tensor:
-    """Messages of half precision in single precision: many of them are added up."""
+    """Return messages of half precision in single precision: many of them are added up."""
     return messages.to(torch.promote_types(messages.dtype, torch.float32))
 
 
 class RelationalAttention(nn.Module):
-    """Attention of each node to its edges and the nodes at their other ends.
+    """Attention of each node to its edges and to the nodes at their other ends.
 
     Args:
         dim: d, a multiple of `heads`.
@@ -57,8 +57,10 @@ class RelationalAttention(nn.Module):
         self.of_nodes = nn.Linear(dim, 2 * dim, bias=False)  # keys and values
         self.of_edges = nn.Linear(dim, 2 * dim, bias=False)
 
-    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
-        """Nodes [N, b, d] and edges [E, b, d], edge_index [2, E] from source to target: to [N, b, d]."""
+    def forward(
+        self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
+    ) -> Float[Tensor, "N b d"]:
+        """Return the messages that nodes attend to along edges from source to target."""
         (source, target), by_head = edge_index, (self.heads, -1)
         given = self.of_nodes(nodes).index_select(0, source) + self.of_edges(edges)
         keys, values = given.chunk(2, dim=-1)
@@ -70,11 +72,11 @@ class RelationalAttention(nn.Module):
 
 
 class GraphLayer(nn.Module):
-    """One layer: nodes [N, b, d] and edges [E, b, d] to the same shapes.
+    """Layer from nodes [N, b, d] and edges [E, b, d] to the same shapes.
 
     Args:
         dim: d.
-        last: whether no layer follows, so that edges need not change.
+        last: no layer follows, so that edges need not change.
     """
 
     def __init__(self, dim: int, last: bool):
@@ -84,19 +86,23 @@ class GraphLayer(nn.Module):
         self.edge_update = None if last else nn.Linear(dim, dim)
         self.node_update = nn.Sequential(nn.Linear(3 * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
-    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
+    ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
         raise NotImplementedError
 
     def _hidden(self, source: Tensor, target: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
-        """What an edge makes of itself and its two ends: [E, b, d]."""
+        """Return the hidden numbers [E, b, d] of edges, from each edge and its two ends."""
         of_source, of_target = edge_index
         return gelu(self.of_edge(edges) + source.index_select(0, of_source) + target.index_select(0, of_target))
 
 
 class MessageLayer(GraphLayer):
-    """See `GraphLayer`; by messages."""
+    """Graph layer by messages."""
 
-    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
+    ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
         seen = self.norm(nodes)
         source, target = self.of_source(seen), self.of_target(seen)
         hidden = self._hidden(source, target, edges, edge_index)
@@ -109,15 +115,17 @@ class MessageLayer(GraphLayer):
 
 
 class RelationalAttentionLayer(GraphLayer):
-    """See `GraphLayer`; by relational attention with `heads`, of which d is a multiple."""
+    """Graph layer by relational attention with `heads`, of which d is a multiple."""
 
     def __init__(self, dim: int, last: bool, heads: int):
         super().__init__(dim, last)
         self.incoming, self.outgoing = RelationalAttention(dim, heads), RelationalAttention(dim, heads)
         if last:
-            self.of_edge = self.of_source = self.of_target = None
+            del self.of_edge, self.of_source, self.of_target  # drawn all the same: random streams stay
 
-    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
+    ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
         seen = self.norm(nodes)
         incoming, outgoing = self.incoming(seen, edges, edge_index), self.outgoing(seen, edges, edge_index.flip(0))
         nodes = nodes + self.node_update(torch.cat([seen, incoming, outgoing], dim=-1))

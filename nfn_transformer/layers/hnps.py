@@ -12,6 +12,7 @@ Every Phi, phi is also indexed by output and input channel (e, d).
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
@@ -103,7 +104,7 @@ class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
         self.scale = nn.Parameter(torch.ones(2 * L - 1, channels))
         self.shift = nn.Parameter(torch.zeros(2 * L - 1, channels))
 
-    def forward(self, weights: FeedForwardWeights) -> Tensor:
+    def forward(self, weights: FeedForwardWeights) -> Float[Tensor, "b out"]:
         """Map feed-forward weights of d channels to invariants [b, out_channels].
 
         Raises:
@@ -120,7 +121,8 @@ class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
         ]
         return torch.cat([*pooled, weights.biases[-1].flatten(1)], dim=1)
 
-    def _scale_free(self, tensor: Tensor, index: int) -> Tensor:
+    def _scale_free(self, tensor: Float[Tensor, "b d *n"], index: int) -> Float[Tensor, "b d *n"]:
+        """Return the index-th tensor free of scales, with its weight and bias per channel."""
         norm = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)  # [b, 1, ...]
         unit = tensor / torch.where(norm == 0, 1.0, norm)
         per_channel = (1, -1, *(1 for _ in range(tensor.ndim - 2)))

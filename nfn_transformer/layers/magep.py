@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer
@@ -33,16 +34,22 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 
 
 class Products:
-    """The products of weights [b, d, ...] of a spec; see the module."""
+    """Products of weights [b, d, ...] along paths; see the module."""
 
-    def __init__(self, spec: FeedForwardSpec, weights: FeedForwardWeights, Psi: Tensor, psi: Tensor):
+    def __init__(
+        self,
+        spec: FeedForwardSpec,
+        weights: FeedForwardWeights,
+        Psi: Float[Tensor, "d n_0 n_L"],
+        psi: Float[Tensor, "d n_L"],
+    ):
         self._sizes, self._L = spec.sizes, spec.layers
         self._W, self._b = weights.weights, weights.biases
         self._Psi, self._psi = Psi, psi  # [d, n_0, n_L] and [d, n_L]
         self._paths: dict[tuple[int, int], Tensor] = {}
 
-    def W(self, s: int, t: int) -> Tensor:
-        """W^(s,t) [b, d, n_s, n_t], s > t."""
+    def W(self, s: int, t: int) -> Float[Tensor, "b d n_s n_t"]:
+        """Return W^(s,t), s > t."""
         if (s, t) not in self._paths:
             product = self._W[s - 1]
             if s > t + 1:
@@ -50,38 +57,38 @@ class Products:
             self._paths[s, t] = product
         return self._paths[s, t]
 
-    def Wb(self, s: int, t: int) -> Tensor:
-        """Wb^(s,t) [b, d, n_s], s > t >= 1."""
+    def Wb(self, s: int, t: int) -> Float[Tensor, "b d n_s"]:
+        """Return Wb^(s,t), s > t >= 1."""
         return torch.einsum("bdnm,bdm->bdn", self.W(s, t), self._b[t - 1]) / math.sqrt(self._sizes[t])
 
-    def WW(self, s: int, t: int) -> Tensor:
-        """WW^(s)(t) [b, d, n_s, n_t], s >= 1, t < L."""
+    def WW(self, s: int, t: int) -> Float[Tensor, "b d n_s n_t"]:
+        """Return WW^(s)(t), s >= 1, t < L."""
         n_0, n_L = self._sizes[0], self._sizes[-1]
         return self.W(s, 0) @ self._Psi @ self.W(self._L, t) / math.sqrt(n_0 * n_L)
 
-    def bW(self, s: int, t: int) -> Tensor:
-        """bW^(s)(t) [b, d, n_s, n_t], s >= 1, t < L."""
+    def bW(self, s: int, t: int) -> Float[Tensor, "b d n_s n_t"]:
+        """Return bW^(s)(t), s >= 1, t < L."""
         row = torch.einsum("dk,bdkm->bdm", self._psi, self.W(self._L, t)) / math.sqrt(self._sizes[-1])
         return self._b[s - 1][..., :, None] * row[..., None, :]
 
     def weights(self, s: int, t: int) -> list[Tensor]:
-        """All that transforms as a weight from layer t to layer s."""
+        """Return all products that transform as a weight from layer t to layer s."""
         return [self.W(s, t), self.WW(s, t), self.bW(s, t)]
 
-    def invariants(self) -> Tensor:
-        """What the group leaves unchanged: [b, d, numbers]."""
+    def invariants(self) -> Float[Tensor, "b d numbers"]:
+        """Return the products that the group leaves unchanged."""
         L = self._L
         matrices = [tensor.flatten(2) for tensor in self.weights(L, 0)]
         vectors = [self.Wb(L, t) for t in range(1, L)]
         traces = [self._trace(tensor, self._sizes[s]) for s in range(1, L) for tensor in (self.WW(s, s), self.bW(s, s))]
         return torch.cat([*matrices, *vectors, self._b[-1], *traces], dim=-1)
 
-    def _trace(self, tensor: Tensor, size: int) -> Tensor:
+    def _trace(self, tensor: Float[Tensor, "b d n n"], size: int) -> Float[Tensor, "b d 1"]:
         return tensor.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) / math.sqrt(size)
 
 
 def count_invariants(spec: FeedForwardSpec) -> int:
-    """How many numbers `Products.invariants` gives for a channel."""
+    """Return the count of numbers of `Products.invariants` per channel."""
     n_0, n_L, L = spec.sizes[0], spec.sizes[-1], spec.layers
     return 3 * n_L * n_0 + (L - 1) * n_L + n_L + 2 * (L - 1)
 
@@ -172,7 +179,15 @@ class MAGEPLayer(WeightSpaceLayer[FeedForwardSpec]):
         last_bias = torch.einsum("ekdj,bdj->bek", self.last_bias, products.invariants()) + self.constant
         return FeedForwardWeights((first, *middle, last), (*biases, last_bias))
 
-    def _hidden_bias(self, i: int, products: Products, bias: Tensor, Phi: Tensor, phi: Tensor) -> Tensor:
+    def _hidden_bias(
+        self,
+        i: int,
+        products: Products,
+        bias: Float[Tensor, "b d n"],
+        Phi: Float[Tensor, "3 e d n_0"],
+        phi: Float[Tensor, "i e d"],
+    ) -> Float[Tensor, "b e n"]:
+        """Return the output b^(i) of a hidden layer."""
         vectors = torch.stack([*(products.Wb(i, t) for t in range(1, i)), bias])
         from_weights = torch.einsum("fedq,fbdnq->ben", Phi, torch.stack(products.weights(i, 0)))
         return from_weights + torch.einsum("ted,tbdn->ben", phi, vectors)

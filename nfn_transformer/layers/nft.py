@@ -16,6 +16,7 @@ learned embedding for each of them.
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import WeightSpaceModule
@@ -122,7 +123,7 @@ class NFTBlock(WeightSpaceModule[FeedForwardSpec]):
             outputs.append((tensor + perceptron(tensor)).movedim(-1, 1))
         return FeedForwardWeights(tuple(outputs[:L]), tuple(outputs[L:]))
 
-    def _attention(self, s: int, Q: list[Tensor], K: list[Tensor]) -> Tensor:
+    def _attention(self, s: int, Q: list[Tensor], K: list[Tensor]) -> Float[Tensor, "b n n"]:
         """Return the attention [b, n_s, n_s] of each neuron of layer s to each other."""
         L, products, entries = self.spec.layers, [], 0
         if s > 0:
@@ -132,4 +133,4 @@ class NFTBlock(WeightSpaceModule[FeedForwardSpec]):
         if s < L:
             products.append(torch.einsum("bmjc,bmkc->bjk", Q[s], K[s]))
             entries += self.spec.sizes[s + 1]
-        return (sum(products) / (entries * math.sqrt(self.in_channels))).softmax(-1)
+        return (sum(products[1:], products[0]) / (entries * math.sqrt(self.in_channels))).softmax(-1)

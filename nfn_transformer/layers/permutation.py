@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
@@ -167,7 +168,7 @@ class PermutationPooling(WeightSpaceModule[FeedForwardSpec]):
         super().__init__(spec, channels, out_channels=channels * sum(map(math.prod, fixed)))
         self.free = free
 
-    def forward(self, weights: FeedForwardWeights) -> Tensor:
+    def forward(self, weights: FeedForwardWeights) -> Float[Tensor, "b out"]:
         """Map feed-forward weights of d channels to invariants [b, out_channels].
 
         Raises:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -35,18 +36,16 @@ SYMMETRY = "published group of a block"
 
 @dataclass(frozen=True)
 class FeedForwardPart:
-    """The part of a block that ReLU acts on: W_A [b, d, D, D_A], b_A [b, d, D_A], W_B [b, d, D_A, D], b_B [b, d, D].
+    """Feed-forward part of a block, on which ReLU acts."""
 
-    W_B is kept as `B` [b, D_A, d D], as a product leaves it.
-    """
-
-    W_A: Tensor
-    b_A: Tensor
-    B: Tensor
-    b_B: Tensor
+    W_A: Float[Tensor, "b d D D_A"]
+    b_A: Float[Tensor, "b d D_A"]
+    B: Float[Tensor, "b D_A dD"]
+    """W_B in the layout of the product that made it."""
+    b_B: Float[Tensor, "b d D"]
 
     @property
-    def W_B(self) -> Tensor:
+    def W_B(self) -> Float[Tensor, "b d D_A D"]:
         """Return W_B [b, d, D_A, D]."""
         return self.B.unflatten(2, self.b_B.shape[1:]).transpose(1, 2)
 
@@ -103,62 +102,63 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
         """Return E(A), E(b^A), E(B) and E(b^B) of e channels from features of d channels; `rectified`, with a ReLU."""
         scalars = self.scalars.named(self.scalars(features.scalars, self.constants))
-        rows = _for_each(self.rows.Phi.flatten(1), _places(features.rows).transpose(1, 2))
+        by_coordinate = features.rows.transpose(1, 2).flatten(2)  # [b, D, d (D + 1)]
+        rows = _for_each(self.rows.Phi.flatten(1), by_coordinate.transpose(1, 2))
         return self.assemble(scalars, rows, features.columns, features.W_A, rectified)
 
     @property
-    def constants(self) -> Tensor:
+    def constants(self) -> Float[Tensor, " R"]:
         """Return the four constant terms in the order of the outputs of the table `scalars`."""
         constants = (self.constant_A, self.constant_b_A, self.constant_B, self.constant_b_B)
         return torch.cat([constant.flatten() for constant in constants])
 
     def assemble(
-        self, scalars: dict[str, Tensor], rows: Tensor, columns: Tensor, W_A: Tensor, rectified: bool
+        self,
+        scalars: dict[str, Tensor],
+        rows: Float[Tensor, "b e D"],
+        columns: Float[Tensor, "b d D_A D+2"],
+        W_A: Float[Tensor, "b d D D_A"],
+        rectified: bool,
     ) -> FeedForwardPart:
         """Return the result of `feed_forward` from the sums of its terms.
 
         Args:
             scalars: outputs of the table `scalars`, with the constants added.
-            rows: outputs of the table `rows`, [b, e, D].
-            columns: column features of the input, [b, d, D_A, D + 2].
-            W_A: of the input, [b, d, D, D_A].
-            rectified: whether a ReLU is applied.
+            rows: outputs of the table `rows`.
+            columns: column features of the input.
+            W_A: weights of the input.
+            rectified: apply a ReLU.
         """
         # The outputs A and b_A read columns at their own index k, B at its index j.
         Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * self.out_channels, scalars["B"][0].numel()])
-        places = _places(columns)
-        columns_A, columns_b_A = _for_each(Phi_A, places.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
+        by_neuron = columns.transpose(1, 2).flatten(2)  # [b, D_A, d (D + 2)]
+        columns_A, columns_b_A = _for_each(Phi_A, by_neuron.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
         rows = (rows + scalars["A"].unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
         # A and B are large and changed in place; neither is a view, whose gradient autograd would copy.
         A = rows.unsqueeze(-1) + columns_A.unsqueeze(2)
         A = A.add_(_mix_channels(self.phi_A, W_A))
         b_A, b_B = columns_b_A + scalars["b_A"].unsqueeze(-1), scalars["b_B"]
-        B = linear(places, Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
+        B = linear(by_neuron, Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
         if rectified:
             A, b_A, B, b_B = A.relu_(), b_A.relu_(), B.relu_(), b_B.relu()
         return FeedForwardPart(A, b_A, B, b_B)
 
 
-def _places(features: Tensor) -> Tensor:
-    """Features [b, d, n, S] of n places with their channels side by side: [b, n, d S]."""
-    return features.transpose(1, 2).flatten(2)
-
-
-def _for_each(Phi: Tensor, numbers: Tensor) -> Tensor:
-    """Phi [r, s] times numbers [b, s, n]: [b, r, n], in this layout, which `@` does not promise."""
+def _for_each(Phi: Float[Tensor, "r s"], numbers: Float[Tensor, "b s n"]) -> Float[Tensor, "b r n"]:
+    """Return Phi times numbers, contiguous as [b, r, n], which `@` does not promise."""
     return Phi.expand(len(numbers), -1, -1).bmm(numbers)
 
 
-def _mix_inputs(Phi: Tensor, per_head: Tensor) -> Tensor:
-    """Phi [e, D, d, D] times the input rows and channels of [b, d, h, D, c]: [b, e, h, D, c]."""
+def _mix_inputs(Phi: Float[Tensor, "e D d D"], per_head: Float[Tensor, "b d h D c"]) -> Float[Tensor, "b e h D c"]:
+    """Return Phi times the input rows and channels of a projection."""
     heads = per_head.shape[2]
     stacked = per_head.transpose(2, 3).flatten(3).flatten(1, 2)  # [b, d D, h c]
     mixed = Phi.flatten(2).flatten(0, 1) @ stacked  # [b, e D, h c]
     return mixed.unflatten(1, Phi.shape[:2]).unflatten(3, (heads, -1)).transpose(2, 3)
 
 
-def _mix_channels(phi: Tensor, tensor: Tensor) -> Tensor:
-    """phi [e, d] times the channels of [b, d, ...]: [b, e, ...]."""
+def _mix_channels(phi: Float[Tensor, "e d"], tensor: Float[Tensor, "b d *n"]) -> Float[Tensor, "b e *n"]:
+    """Return phi times the channels of a tensor."""
     return _for_each(phi, tensor.flatten(2)).unflatten(2, tensor.shape[2:])
 
 
@@ -180,7 +180,7 @@ class InvariantBlockLayer(WeightSpaceLayer[BlockSpec]):
         yield from self.scalars.fans()
         yield self.constant, Fan(1, self.out_channels)
 
-    def forward(self, weights: BlockWeights) -> Tensor:
+    def forward(self, weights: BlockWeights) -> Float[Tensor, "b e"]:
         """Map block weights of d channels to invariants [b, e].
 
         Raises:

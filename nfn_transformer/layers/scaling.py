@@ -1,23 +1,29 @@
-"""Scales of inputs, learned from networks before the first epoch, along axes that no symmetry tells apart."""
+"""Scales of inputs, fitted to networks before the first epoch, along axes that no symmetry tells apart."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-# Standardised numbers beyond this many deviations count as so many: a network unlike all that were seen stays readable.
+# Standardised numbers are clamped to this many deviations: a network unlike all others stays readable.
 _FARTHEST = 4.0
 _TINY = 1e-12
 
 
 class Standardize(nn.Module):
-    """Map of numbers [..., size] to mean 0 and deviation 1 over the numbers that `fit` has seen.
+    """Map of numbers [..., size] to mean 0 and deviation 1 over the numbers of `fit`.
 
     Args:
-        groups: how many neighbouring numbers share mean and deviation, group after group; all 1 where each has its own.
-        least: a deviation below it counts as so much: what differs less is taken to be the same.
-        log_magnitudes: of numbers x first take sign(x) log(1 + |x| / u), with u the geometric mean of all |x| > 0.
+        groups: count of neighbouring numbers that share mean and deviation, group after group.
+        least: smallest deviation; numbers that differ less are taken to be the same.
+        log_magnitudes: first map each number x to sign(x) log(1 + |x| / u), u the geometric mean of all |x| > 0.
     """
+
+    mean: Float[Tensor, " groups"]
+    deviation: Float[Tensor, " groups"]
+    unit: Float[Tensor, " groups"]
+    group: Int64[Tensor, " size"] | None
 
     def __init__(self, groups: Sequence[int], least: float = _TINY, log_magnitudes: bool = False):
         super().__init__()
@@ -30,20 +36,20 @@ class Standardize(nn.Module):
         group = None if all(size == 1 for size in groups) else torch.arange(len(groups)).repeat_interleave(sizes)
         self.register_buffer("group", group, persistent=False)
 
-    def fit(self, seen: Iterable[Tensor]) -> None:
-        """Take the scales over numbers [m, size] of each part of `seen`, which is gone through up to four times."""
+    def fit(self, features: Iterable[Tensor]) -> None:
+        """Set the scales from numbers [m, size] of the networks, part by part; up to four passes are made."""
         if self.log_magnitudes:
-            # Of numbers that are 0 there is nothing to add, and nobody to share the sum with.
-            there = self._mean((part != 0) for part in seen).clamp(min=_TINY)
-            logarithms = self._mean(torch.where(part != 0, part, 1).double().abs().log() for part in seen)
-            self.unit.copy_((logarithms / there).exp())
-        mean = self._mean(self._logarithmic(part.double()) for part in seen)
+            # Zeros add nothing to the sum of logarithms and are not counted.
+            share = self._mean((part != 0) for part in features).clamp(min=_TINY)
+            logarithms = self._mean(torch.where(part != 0, part, 1).double().abs().log() for part in features)
+            self.unit.copy_((logarithms / share).exp())
+        mean = self._mean(self._logarithmic(part.double()) for part in features)
         self.mean.copy_(mean)
-        around = ((self._logarithmic(part.double()) - self._spread(mean)).square() for part in seen)
-        self.deviation.copy_(self._mean(around).sqrt().clamp(min=self.least))
+        squares = ((self._logarithmic(part.double()) - self._spread(mean)).square() for part in features)
+        self.deviation.copy_(self._mean(squares).sqrt().clamp(min=self.least))
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Standardised, and cut off at four deviations."""
+    def forward(self, numbers: Float[Tensor, "*n size"]) -> Float[Tensor, "*n size"]:
+        """Return the standardised numbers, clamped to four deviations."""
         standard = (self._logarithmic(numbers) - self._spread(self.mean)) / self._spread(self.deviation)
         return standard.clamp(-_FARTHEST, _FARTHEST)
 
@@ -52,24 +58,26 @@ class Standardize(nn.Module):
             return numbers
         return numbers.sign() * torch.log1p(numbers.abs() / self._spread(self.unit))
 
-    def _mean(self, parts: Iterable[Tensor]) -> Tensor:
-        """Each group's mean over numbers [m, size] of all parts: [groups], float64."""
+    def _mean(self, parts: Iterable[Tensor]) -> Float64[Tensor, " groups"]:
+        """Return each group's mean over numbers [m, size] of all parts."""
         total, networks = None, 0
         for part in parts:
             sums = part.double().sum(0)
             total, networks = sums if total is None else total + sums, networks + len(part)
+        if total is None:
+            raise ValueError("scales of no networks, expected at least one")
         if self.group is None:
             return total / networks
         by_group = total.new_zeros(len(self.mean)).index_add(0, self.group, total)
         return by_group / torch.bincount(self.group, minlength=len(self.mean)) / networks
 
-    def _spread(self, of_groups: Tensor) -> Tensor:
-        """From [groups] to [size]."""
+    def _spread(self, of_groups: Float[Tensor, " groups"]) -> Float[Tensor, " size"]:
+        """Repeat the number of each group for all its members."""
         return of_groups if self.group is None else of_groups[self.group]
 
 
 class Reiterable:
-    """Re-iterable: an iterable that starts anew on every pass.
+    """Iterable that starts anew on every pass.
 
     Args:
         iterate: makes an iterator.
@@ -83,24 +91,26 @@ class Reiterable:
 
 
 class RootMeanSquares(nn.Module):
-    """Root mean squares of tensors over what `fit` has seen, for each of `count` tensors one number: [count].
+    """Root mean square of each of `count` tensors over the networks of `fit`: [count].
 
-    Where a group acts linearly on each tensor, dividing by its size commutes with the action; taking off a mean would
-    not.
+    If a group acts linearly on each tensor, dividing by the root mean square commutes with the action. Subtracting a
+    mean would not.
     """
+
+    sizes: Tensor
 
     def __init__(self, count: int):
         super().__init__()
         self.register_buffer("sizes", torch.ones(count))
 
-    def fit(self, seen: Iterable[Sequence[Tensor]]) -> None:
-        """Take the sizes over the tensors [m, ...] of each part that is seen."""
+    def fit(self, features: Iterable[Sequence[Tensor]]) -> None:
+        """Set the root mean squares from tensors [m, ...] of the networks, part by part; one pass is made."""
         squares, networks = torch.zeros(len(self.sizes), dtype=torch.float64, device=self.sizes.device), 0
-        for tensors in seen:
+        for tensors in features:
             squares += torch.stack([tensor.double().square().flatten(1).mean(1).sum() for tensor in tensors])
             networks += len(tensors[0])
         self.sizes.copy_((squares / networks).sqrt().clamp(min=_TINY))
 
-    def forward(self) -> Tensor:
-        """The sizes."""
+    def forward(self) -> Float[Tensor, " count"]:
+        """Return the root mean squares."""
         return self.sizes

@@ -14,11 +14,12 @@ and its terms need nothing but the input's two D x D matrices QK and VO, of ever
 Index letters: b network, a input channel of the stack, d channel of the layer that reads, r output number of its terms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -35,8 +36,8 @@ from nfn_transformer.weights.containers import BlockWeights
 
 
 def stack_invariants(
-    layers: Sequence[EquivariantBlockLayer], invariant: InvariantBlockLayer, block: BlockWeights | BlockFeatures
-) -> Tensor:
+    layers: Iterable[EquivariantBlockLayer], invariant: InvariantBlockLayer, block: BlockWeights | BlockFeatures
+) -> Float[Tensor, "b e"]:
     """Return invariants [b, e]: those of the layers one after another, each followed by `relu`, then `invariant`.
 
     Args:
@@ -63,19 +64,18 @@ def stack_invariants(
 
 @dataclass(frozen=True)
 class AttentionSums:
-    """Sums over heads for every pair of the a input channels of a stack.
+    """Sums over heads for every pair of the a input channels of a stack."""
 
-    Shapes: QK [b, a D, a D]; VO [b, a, a D, D], where the first a is the channel of W^O; VO_1 [b, a, a D], VO times
-    the vector of ones.
-    """
-
-    QK: Tensor
-    VO: Tensor
-    VO_1: Tensor
+    QK: Float[Tensor, "b aD aD"]
+    """QK with the channels of W^Q and W^K."""
+    VO: Float[Tensor, "b a aD D"]
+    """VO with the channels of W^O and W^V, in this order."""
+    VO_1: Float[Tensor, "b a aD"]
+    """VO times the vector of ones."""
 
     @classmethod
     def of_weights(cls, weights: BlockWeights) -> Self:
-        """Of block weights with any number of channels."""
+        """Return the sums of block weights with any number of channels."""
         Q, K, V = (heads_side_by_side(per_head) for per_head in (weights.W_Q, weights.W_K, weights.W_V))
         O = weights.W_O.flatten(2, 3)  # [b, a, h D_v, D]  # noqa: E741 - the symbol of the paper
         QK = Q.flatten(1, 2) @ K.flatten(1, 2).transpose(1, 2)
@@ -85,39 +85,37 @@ class AttentionSums:
 
 @dataclass(frozen=True)
 class AttentionPath:
-    """A stack's input and the composed coefficients of its layers so far, from a to d channels.
-
-    Shapes: Psi_Q, Psi_K, Psi_V [d, D, a D]; psi_O1, psi_O2 [d, a].
-    """
+    """Attention of a stack's input, and the composed coefficients of its first layers, from a to d channels."""
 
     sums: AttentionSums
-    Psi_Q: Tensor
-    Psi_K: Tensor
-    Psi_V: Tensor
-    psi_O1: Tensor
-    psi_O2: Tensor
+    Psi_Q: Float[Tensor, "d D aD"]
+    Psi_K: Float[Tensor, "d D aD"]
+    Psi_V: Float[Tensor, "d D aD"]
+    psi_O1: Float[Tensor, "d a"]
+    psi_O2: Float[Tensor, "d a"]
 
     def through(self, layer: EquivariantBlockLayer) -> Self:
-        """The path after a further layer."""
+        """Return the path after a further layer."""
         pairs = ((layer.Phi_Q, self.Psi_Q), (layer.Phi_K, self.Psi_K), (layer.Phi_V, self.Psi_V))
-        Psi = ((Phi.flatten(2) @ before.flatten(0, 1)) for Phi, before in pairs)  # [e, D, d D] [d D, a D]
+        # [e, D, d D] [d D, a D]
+        Psi_Q, Psi_K, Psi_V = (Phi.flatten(2) @ before.flatten(0, 1) for Phi, before in pairs)
         psi_O1 = layer.phi_O1 @ self._row_sums + layer.phi_O2 @ self.psi_O1
-        return type(self)(self.sums, *Psi, psi_O1, layer.phi_O2 @ self.psi_O2)
+        return type(self)(self.sums, Psi_Q, Psi_K, Psi_V, psi_O1, layer.phi_O2 @ self.psi_O2)
 
     @property
-    def _row_sums(self) -> Tensor:
-        """What sums over k of W^O are multiplied by: D psi_O1 + psi_O2, [d, a]."""
+    def _row_sums(self) -> Float[Tensor, "d a"]:
+        """Return the coefficients D psi_O1 + psi_O2 of sums over k of W^O."""
         return self.Psi_V.shape[1] * self.psi_O1 + self.psi_O2
 
-    def QK(self) -> Tensor:
-        """QK^(l) of each channel, expanded: [b, d, D, D]."""
+    def QK(self) -> Float[Tensor, "b d D D"]:
+        """Return QK^(l) of each channel, expanded: [b, d, D, D]."""
         right = self.sums.QK @ self.Psi_K.flatten(0, 1).T  # [b, a D, d D]
         right = right.unflatten(2, self.Psi_K.shape[:2]).permute(2, 1, 0, 3)  # [d, a D, b, D]
         product = self.Psi_Q @ right.flatten(2)  # [d, D, b D]
         return product.unflatten(2, right.shape[2:]).permute(2, 0, 1, 3)
 
-    def QK_scalars(self, Phi: Tensor) -> Tensor:
-        """sum_(d,p,q) Phi[r,d,p,q] QK^(l)_d[p,q] from Phi [r, d, D, D]: [b, r].
+    def QK_scalars(self, Phi: Float[Tensor, "r d D D"]) -> Float[Tensor, "b r"]:
+        """Return sum_(d,p,q) Phi[r,d,p,q] QK^(l)_d[p,q]: [b, r].
 
         Phi is pulled back to the stack's input, where networks cost nothing but one product for all of them.
         """
@@ -127,13 +125,13 @@ class AttentionPath:
         pulled = pulled.unflatten(1, (len(Phi), -1)).transpose(0, 1).flatten(1)  # [r, a D a D]
         return linear(self.sums.QK.flatten(1), pulled)
 
-    def VO_1(self) -> Tensor:
-        """VO^(l) times the vector of ones, of each channel: [b, d, D]."""
+    def VO_1(self) -> Float[Tensor, "b d D"]:
+        """Return VO^(l) times the vector of ones, of each channel: [b, d, D]."""
         Psi = self._row_sums[:, None, :, None] * self.Psi_V.unsqueeze(2)  # [d, D, a, a D]
         return linear(self.sums.VO_1.flatten(1), Psi.flatten(2).flatten(0, 1)).view(-1, *self.Psi_V.shape[:2])
 
-    def VO_rows(self, Phi: Tensor) -> Tensor:
-        """sum_(d,p) Phi[r,d,p] VO^(l)_d[p,j] from Phi [r, d, D]: [b, r, D]."""
+    def VO_rows(self, Phi: Float[Tensor, "r d D"]) -> Float[Tensor, "b r D"]:
+        """Return sum_(d,p) Phi[r,d,p] VO^(l)_d[p,j]: [b, r, D]."""
         pulled = (Phi.transpose(0, 1) @ self.Psi_V).transpose(0, 1)  # [r, d, a D]
         each = (self.psi_O2.T @ pulled).transpose(0, 1)  # [a, r, a D]
         summed = (self.psi_O1.T @ pulled).transpose(0, 1)
@@ -149,7 +147,9 @@ def _next_part(layer: EquivariantBlockLayer, path: AttentionPath, part: FeedForw
     return layer.assemble(scalars, rows, columns, part.W_A, rectified=True)
 
 
-def _scalars(table: TermTable, path: AttentionPath, part: FeedForwardPart, constants: Tensor) -> Tensor:
+def _scalars(
+    table: TermTable, path: AttentionPath, part: FeedForwardPart, constants: Float[Tensor, " R"]
+) -> Float[Tensor, "b R"]:
     """Return the outputs of a table of scalar terms, with its constants added: [b, R].
 
     Either its Phi is pulled back to the input, which costs as much for each of its rows, or QK is pushed forward to

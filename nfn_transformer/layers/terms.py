@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan
@@ -82,11 +83,16 @@ class TermTable(nn.Module):
     def __init__(self, terms: tuple[Term, ...], channels: int, outputs: dict[str, tuple[int, ...]]):
         super().__init__()
         self.terms, self.outputs = terms, outputs
-        self._rows = _slices({name: math.prod(shape) for name, shape in outputs.items()})
-        self._columns = _slices({term.name: math.prod(term.shape) for term in terms})
-        numbers = sum(math.prod(shape) for shape in outputs.values())
-        inputs = sum(math.prod(term.shape) for term in terms)
-        self.Phi = nn.Parameter(torch.empty(numbers, channels, inputs))
+        rows = {name: math.prod(shape) for name, shape in outputs.items()}
+        columns = {term.name: math.prod(term.shape) for term in terms}
+        self._rows, self._columns = (
+            {
+                name: slice(stop - sizes[name], stop)
+                for name, stop in zip(sizes, itertools.accumulate(sizes.values()), strict=True)
+            }
+            for sizes in (rows, columns)
+        )
+        self.Phi = nn.Parameter(torch.empty(sum(rows.values()), channels, sum(columns.values())))
 
     def fans(self) -> Iterator[tuple[Tensor, Fan]]:
         """Yield the part of Phi that is one term of one output, with its fans, output by output."""
@@ -100,19 +106,13 @@ class TermTable(nn.Module):
         part = self.Phi[self._rows[output], :, self._columns[name]]
         return part.view(*self.outputs[output], self.Phi.shape[1], *shape)
 
-    def forward(self, features: Tensor, bias: Tensor) -> Tensor:
-        """Map features [b, d, S] to all outputs side by side [b, R], with `bias` [R] added."""
+    def forward(self, features: Float[Tensor, "b d S"], bias: Float[Tensor, " R"]) -> Float[Tensor, "b R"]:
+        """Map features to all outputs side by side [b, R], with `bias` added."""
         # On a CPU, small batches take up to twice as long if Phi is the second factor; and later sums take longer if
         # the outputs do not lie close together.
         return torch.addmm(bias.unsqueeze(1), self.Phi.flatten(1), features.flatten(1).T).T.contiguous()
 
-    def named(self, outputs: Tensor) -> dict[str, Tensor]:
+    def named(self, outputs: Float[Tensor, "b R"]) -> dict[str, Tensor]:
         """Return outputs [b, R] by name: [b, *shape]."""
         pieces = outputs.split([rows.stop - rows.start for rows in self._rows.values()], dim=-1)
         return {name: piece.view(-1, *shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)}
-
-
-def _slices(sizes: dict[str, int]) -> dict[str, slice]:
-    """Return one slice after another by name, each of its size."""
-    stops = itertools.accumulate(sizes.values())
-    return {name: slice(stop - size, stop) for (name, size), stop in zip(sizes.items(), stops, strict=True)}

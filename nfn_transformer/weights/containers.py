@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 PartSpec = BlockSpec | FeedForwardSpec | EmbeddingSpec
 
 
+@dataclass(frozen=True)
 class TensorTree:
     """Base of frozen dataclasses whose fields are tensors, trees, tuples of these, or None."""
 
@@ -39,7 +40,15 @@ class TensorTree:
     def tensors(self) -> list[Tensor]:
         """Return all tensors in the order of their definition."""
         tensors: list[Tensor] = []
-        self.map(lambda tensor: tensors.append(tensor) or tensor)
+        values: list = [self]
+        while values:
+            value = values.pop()
+            if isinstance(value, Tensor):
+                tensors.append(value)
+            elif isinstance(value, tuple):
+                values.extend(reversed(value))
+            elif value is not None:
+                values.extend(getattr(value, field.name) for field in reversed(fields(value)))
         return tensors
 
     def to(self, *args, **kwargs) -> Self:
@@ -60,6 +69,7 @@ def _map(function: Callable[..., Tensor], value, *others):
     return None if value is None else value.map(function, *others)
 
 
+@dataclass(frozen=True)
 class PartWeights(TensorTree):
     """Base of the weights of one part of a network: tensors [b, d, ...] of b networks and d channels."""
 
@@ -167,7 +177,7 @@ class EmbeddingWeights(PartWeights):
     def spec(self) -> EmbeddingSpec:
         """Return the sizes of the embedding."""
         width, channels, *patch = self.conv_weight.shape[2:]
-        return EmbeddingSpec(channels, width, tuple(patch), self.pos_embedding.shape[2])
+        return EmbeddingSpec(channels, width, (patch[0], patch[1]), self.pos_embedding.shape[2])
 
 
 @dataclass(frozen=True)

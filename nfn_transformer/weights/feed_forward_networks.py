@@ -64,7 +64,9 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
     keys = list(state_dict)
     if not keys:
         raise SpecError("the state dict is empty")
-    names, sizes, kernels = [], [], []
+    names: list[str] = []
+    sizes: list[int] = []
+    kernels: list[tuple[int, int] | None] = []
     for weight_key, bias_key in zip(keys[::2], [*keys[1::2], ""][: len(keys[::2])], strict=True):
         name, _, kind = weight_key.rpartition(".")
         if kind != "weight" or bias_key != f"{name}.bias":
@@ -81,7 +83,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
             raise SpecError(f"'{weight_key}' is a convolution after a linear layer")
         sizes = [*(sizes or [shape[1]]), shape[0]]
         names.append(name)
-        kernels.append(shape[2:] or None)
+        kernels.append((shape[2], shape[3]) if len(shape) == 4 else None)
     layout = NetworkLayout(tuple(names), tuple(sizes), tuple(kernels))
     _check(state_dict, layout)
     return layout

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
 
 LAYER_NORM_EPSILON = 1e-5
@@ -117,11 +118,16 @@ def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout =
     Args:
         images: [b or 1, n, channels, height, width], values in [-1, 1]; with 1 in front all
             networks see the same images.
-        weights: their `embedding` must not be None; the patch size divides the image's.
+        weights: of networks with an embedding, whose patch size divides the image's.
         dropout: applied after the embedding, each attention and each MLP, in training only.
+
+    Raises:
+        SpecError: the weights have no embedding.
     """
-    patch = weights.embedding.conv_weight.shape[-2:]
-    tokens = embed_patches(patches(images, tuple(patch)), weights.embedding)
+    if weights.embedding is None:
+        raise SpecError("weights have no embedding, expected one")
+    rows, columns = weights.embedding.conv_weight.shape[-2:]
+    tokens = embed_patches(patches(images, (rows, columns)), weights.embedding)
     return logits_from_tokens(tokens, weights, dropout)
 
 

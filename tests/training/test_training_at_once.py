@@ -145,6 +145,7 @@ def test_a_large_batch_in_pieces_is_the_batch(new_trainer, monkeypatch):
 
 
 # PyTorch's compiler warns of PyTorch's own older compiler.
+@pytest.mark.without_shape_checks
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     "model_config",
