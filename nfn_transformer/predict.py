@@ -17,14 +17,12 @@ from nfn_transformer.cli.arguments import add_boolean, find_device, positive_int
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
-from nfn_transformer.training.bootstrap import tau_interval
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo, recorded_split
-from nfn_transformer.training.final_report import metrics_line
-from nfn_transformer.training.learners import load_trained
-from nfn_transformer.training.predictions import write_predictions
+from nfn_transformer.training.metrics import tau_interval
+from nfn_transformer.training.report import metrics_line, write_predictions
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedPredictor
+from nfn_transformer.training.trained_predictor import TrainedPredictor, load_trained
 from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.metadata import Condition

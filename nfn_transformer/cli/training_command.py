@@ -1,6 +1,7 @@
 """What main.py, xgb.py and gbm.py share: from flags to a trained and tested predictor in its run directory."""
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -8,21 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.arguments import find_device
 from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.training import tracking
-from nfn_transformer.training.config import RunConfig
+from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed
-from nfn_transformer.training.experiment import Experiment, ResumeOverrides, begin, reopen
-from nfn_transformer.training.final_report import COMPLETE, evaluate_best, read_summary
-from nfn_transformer.training.learners import Job, load_trained, train_learners
-from nfn_transformer.training.loop import Feeding
-from nfn_transformer.training.progress import Progress, Record
+from nfn_transformer.training.loop import train
+from nfn_transformer.training.report import FINISHED, evaluate_best, read_summary
+from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.tracking import ScreenTracker, WandbTracker
+from nfn_transformer.training.trained_predictor import load_trained
+from nfn_transformer.training.trees import TreeRun
 
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
@@ -33,43 +33,59 @@ _FREE_ON_RESUME = {
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A command that trains a predictor.
-
-    Fields: program, its file; build_parser, its flags, among them those of `cli_flags`; run_config, what they ask for;
-    shares_a_run, whether processes that torchrun started can share a run.
-    """
+    """A command that trains a predictor."""
 
     program: str
+    """its file"""
     build_parser: Callable[[], argparse.ArgumentParser]
+    """makes a parser of its flags, those of `cli.flags` among them"""
     run_config: Callable[[argparse.Namespace], RunConfig]
+    """from the flags to the configuration that they ask for"""
     shares_a_run: bool = False
+    """whether processes that torchrun started can share a run"""
 
     @property
     def path(self) -> Path:
-        """Where its file is."""
+        """Return the path of the command's file."""
         return Path(__file__).parents[1] / self.program
 
     def run(self, arguments: Sequence[str]) -> int:
-        """Train, or go on; test once; report. Returns the exit status."""
+        """Train, or go on; test once; report. Return the exit status."""
         flags = self.build_parser().parse_args(arguments)
-        processes = Distributed.from_environment()
         given = shared_flags.explicit_flags(self.build_parser(), arguments)
-        self._check(flags, given, processes)
-        statuses = []
-        if flags.resume is not None:
-            unfinished = [path for path in flags.resume if not RunDirectory.open(path).results_file.is_file()]
-            for path in flags.resume:
-                if path not in unfinished:
-                    print("this run is finished")
-                    statuses.append(_report_results(RunDirectory.open(path)))
-            if not unfinished:
-                return max(statuses)
-            flags.resume = unfinished
-        with processes.joined(_device(flags, given)):
-            statuses.append(self._work(self._experiments(flags, given, processes), flags, processes))
+        distributed = Distributed.from_environment()
+        self._check(flags, given, distributed)
+        if flags.resume is None:
+            config = self.run_config(flags)
+            with distributed.joined(config.device) as device:
+                configs = [replace(config, seed=seed, device=device) for seed in flags.seeds or [flags.seed]]
+                out_dirs = [flags.out_dir]
+                if flags.seeds is not None:
+                    out_dirs = [flags.out_dir and flags.out_dir / f"seed{seed}" for seed in flags.seeds]
+                runs = begin_runs(configs, out_dirs, flags.load_cache, flags.n_workers, distributed)
+                return self._train_and_test(runs, flags, distributed)
+        statuses, unfinished = [], []
+        for directory in map(RunDirectory.open, flags.resume):
+            if directory.results_file.is_file():
+                print("this run is finished")
+                statuses.append(_report_results(directory))
+            else:
+                unfinished.append(directory.path)
+        if unfinished:
+            recorded, _ = RunDirectory.open(unfinished[0]).read_config()
+            own_device = "device" not in given and distributed.count == 1
+            with distributed.joined(str(find_device(flags.device)) if "device" in given else recorded.device) as device:
+                overrides = ResumeOverrides(
+                    device=None if own_device else device,
+                    data_path=flags.data_path,
+                    compile=given.get("compile"),
+                    cuda_graphs=given.get("cuda_graphs"),
+                )
+                runs = resume_runs(unfinished, overrides, flags.load_cache, flags.n_workers, distributed)
+                statuses.append(self._train_and_test(runs, flags, distributed))
         return max(statuses)
 
-    def _check(self, flags: argparse.Namespace, given: dict[str, object], processes: Distributed) -> None:
+    def _check(self, flags: argparse.Namespace, given: dict[str, object], distributed: Distributed) -> None:
         """Raise UserError where flags contradict each other."""
         if flags.resume is not None:
             fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
@@ -78,133 +94,97 @@ class TrainingCommand:
                 raise RunError(f"--resume {runs} goes on by the run's own configuration; leave out {fixed}")
         if flags.seeds is not None and "seed" in given:
             raise UserError("--seed and --seeds contradict each other; give one of them")
-        if processes.count > 1 and given.get("cuda_graphs"):
+        if distributed.count > 1 and given.get("cuda_graphs"):
             raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
         runs = len(flags.resume or flags.seeds or [flags.seed])
-        if processes.count > 1 and (runs > 1 or not self.shares_a_run):
-            what = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
-            raise UserError(f"torchrun shares one network's training among processes, not {what}; start it by python")
+        if distributed.count > 1 and (runs > 1 or not self.shares_a_run):
+            trained = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
+            raise UserError(
+                f"torchrun shares one network's training among processes, not {trained}; start it by python"
+            )
 
-    def _experiments(
-        self, flags: argparse.Namespace, given: dict[str, object], processes: Distributed
-    ) -> list[Experiment]:
-        if flags.resume is None:
-            config = self.run_config(flags)
-            configs = [replace(config, seed=seed) for seed in flags.seeds or [flags.seed]]
-            out_dirs = [flags.out_dir]
-            if flags.seeds is not None:
-                place = flags.out_dir
-                out_dirs = [None if place is None else place / f"seed{seed}" for seed in flags.seeds]
-            return begin(configs, out_dirs, flags.load_cache, flags.n_workers, processes)
-        overrides = ResumeOverrides(
-            device=find_device(flags.device) if "device" in given else None,
-            data_path=flags.data_path,
-            compile=given.get("compile"),
-            cuda_graphs=given.get("cuda_graphs"),
-        )
-        return reopen(flags.resume, overrides, flags.load_cache, flags.n_workers, processes)
-
-    def _work(self, experiments: list[Experiment], flags: argparse.Namespace, processes: Distributed) -> int:
-        if processes.is_main:
-            _describe(experiments)
-        trackers: list[tracking.Tracker] = []
+    def _train_and_test(
+        self, runs: list[Run] | list[TreeRun], flags: argparse.Namespace, distributed: Distributed
+    ) -> int:
+        """Return the exit status; that of an interrupted training is EXIT_INTERRUPTED."""
         status = EXIT_FAILURE
         try:
-            if processes.is_main:
-                _open_trackers(trackers, flags, experiments)
-            status = _train_and_test(experiments, flags, trackers, processes)
+            if distributed.is_main:
+                _describe(runs)
+                open_trackers(runs, flags)
+            networks = [run for run in runs if isinstance(run, Run)]
+            if networks:
+                train(networks, distributed, flags.stream, flags.n_workers)
+            for run in runs:
+                if isinstance(run, TreeRun):
+                    run.train()
+            status = max(_test(run) for run in runs) if distributed.is_main else 0
         except KeyboardInterrupt:
-            if processes.is_main:
-                places = " ".join(str(experiment.run.path) for experiment in experiments)
-                words = f"python nfn_transformer/{self.program} --resume {places}"
-                print(f"\ninterrupted; go on by: {words}", file=sys.stderr)
+            if distributed.is_main:
+                paths = " ".join(str(run.directory.path) for run in runs)
+                command = f"python nfn_transformer/{self.program} --resume {paths}"
+                print(f"\ninterrupted; go on by: {command}", file=sys.stderr)
             status = EXIT_INTERRUPTED
         finally:
-            for tracker in trackers:
-                tracker.finish(status)
+            for run in runs:
+                for tracker in run.trackers:
+                    tracker.finish(status)
         return status
 
 
-def _device(flags: argparse.Namespace, given: dict[str, object]) -> str:
-    """The device that is wanted, as far as it is known before anything else is read."""
-    if flags.resume is None or "device" in given:
-        return str(find_device(flags.device))
-    config, _ = RunDirectory.open(flags.resume[0]).read_config()
-    return config.device
-
-
-def _describe(experiments: list[Experiment]) -> None:
-    first = experiments[0]
+def _describe(runs: list[Run] | list[TreeRun]) -> None:
+    first = runs[0]
     print(first.data.zoo.report.summary())
-    for experiment in experiments:
-        data, seed = experiment.data, experiment.config.seed
-        sides = ", ".join(f"{len(getattr(data.split, side))} {side}" for side in ("train", "validation", "test"))
-        print(f"split by seed {seed}: {sides}")
+    for run in runs:
+        split = run.data.split
+        sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
+        print(f"split by seed {run.config.seed}: {sides}")
     if first.config.data.augment:
         factor = first.config.data.augment_factor
         print(f"each side is {factor} times its size, by transformed copies of its own members")
-    print(f"model: {first.learner.describe()}; device {first.config.device}")
-    for experiment in experiments:
-        print(f"run directory: {experiment.run.path}", flush=True)
+    print(f"model: {first.describe()}; device {first.config.device}")
+    for run in runs:
+        print(f"run directory: {run.directory.path}", flush=True)
 
 
-def _open_trackers(trackers: list[tracking.Tracker], flags: argparse.Namespace, experiments: list[Experiment]) -> None:
-    """Append a tracker for each experiment."""
-    if not tracking.wanted(flags.wandb):
-        trackers.extend(tracking.NoTracker() for _ in experiments)
+def open_trackers(runs: list[Run] | list[TreeRun], flags: argparse.Namespace) -> None:
+    """Give each run its trackers: the screen, and Weights & Biases where --wandb or a sweep's agent wants it."""
+    for run in runs:
+        training = run.config.training
+        total = training.epochs if isinstance(training, TrainingConfig) else training.rounds
+        run.trackers.append(ScreenTracker(total, f"seed {run.config.seed}  " if len(runs) > 1 else ""))
+    if not ("WANDB_SWEEP_ID" in os.environ if flags.wandb is None else flags.wandb):
         return
-    for experiment in experiments:
-        run, config = experiment.run, experiment.config
+    for run in runs:
+        folder, config = run.directory.path, run.config.to_json()
         try:
-            trackers.append(
-                tracking.WandbTracker(flags.project, flags.entity, config.to_json(), run.path, len(experiments) > 1)
-            )
+            run.trackers.append(WandbTracker(flags.project, flags.entity, config, folder, len(runs) > 1))
         except UserError:
             if flags.resume is None:
-                for begun in experiments:
-                    shutil.rmtree(begun.run.path)  # they hold nothing but their own description yet
+                for begun in runs:
+                    shutil.rmtree(begun.directory.path)  # they hold nothing but their own description yet
             raise
 
 
-def _train_and_test(
-    experiments: list[Experiment], flags: argparse.Namespace, trackers: list[tracking.Tracker], processes: Distributed
-) -> int:
-    many = len(experiments) > 1
-
-    def job(place: int, experiment: Experiment) -> Job:
-        total, seed = experiment.config.training.length, experiment.config.seed
-
-        def report(record: Record) -> None:
-            if line := record.line(total):
-                tqdm.write(f"seed {seed}  {line}" if many else line)
-            trackers[place].log(record.row())
-
-        return Job(experiment.learner, experiment.run, experiment.data, flags.resume is not None, report)
-
-    jobs = [job(place, experiment) for place, experiment in enumerate(experiments)]
-    progresses = train_learners(jobs, Feeding(flags.stream, flags.n_workers), processes)
-    if not processes.is_main:
-        return 0
-    return max(_test(*parts) for parts in zip(experiments, progresses, trackers, strict=True))
-
-
-def _test(experiment: Experiment, progress: Progress, tracker: tracking.Tracker) -> int:
-    run, config = experiment.run, experiment.config
-    if progress.diverged and progress.best is None:
-        print(f"stopped: {progress.diverged}; no epoch was finished ({run.path})", file=sys.stderr)
+def _test(run: Run | TreeRun) -> int:
+    """Test a trained run once and print its results; return its exit status."""
+    directory, history = run.directory, run.history
+    if history.diverged and history.best is None:
+        print(f"stopped: {history.diverged}; no epoch was finished ({directory.path})", file=sys.stderr)
         return EXIT_FAILURE
-    fitted = load_trained(run, torch.device(experiment.learner.device))
-    test = evaluate_best(experiment.data, progress, fitted, run, config.seed)
-    best = {f"best_validation_{name}": value for name, value in asdict(progress.best.validation).items()}
-    tracker.summarize({**best, **{f"test_{name}": value for name, value in asdict(test).items()}})
-    return _report_results(run)
+    predictor = load_trained(directory, torch.device(run.config.device))
+    test = evaluate_best(run.data, history, predictor, directory, run.config.seed)
+    best = {f"best_validation_{name}": value for name, value in asdict(history.best.validation).items()}
+    for tracker in run.trackers:
+        tracker.summarize({**best, **{f"test_{name}": value for name, value in asdict(test).items()}})
+    return _report_results(directory)
 
 
-def _report_results(run: RunDirectory) -> int:
-    """Print a finished run's results; the exit status is 0 where it is complete."""
-    text, status = read_summary(run)
-    print(f"{text}\nrun directory: {run.path}")
-    if status == COMPLETE:
+def _report_results(directory: RunDirectory) -> int:
+    """Print a finished run's results; return exit status 0 where its training was not stopped."""
+    text, status = read_summary(directory)
+    print(f"{text}\nrun directory: {directory.path}")
+    if status == FINISHED:
         return 0
     print(f"stopped: {status}", file=sys.stderr)
     return EXIT_FAILURE

@@ -15,7 +15,7 @@ from nfn_transformer.launch.job import Job
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
-from nfn_transformer.training.learners import check_learner
+from nfn_transformer.training.run import check_predictor
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -158,7 +158,7 @@ def plan(
                 try:
                     config = command.run_config(parsed)
                     digest = _digest(config, parsed, zoos, records)
-                    check_learner(config, zoos[_source(config.data)])  # rather now than when the cell runs
+                    check_predictor(config, zoos[_source(config.data)])  # rather now than when the cell runs
                 except _NoSplit as error:
                     impossible.append(Impossible(column.name, str(error)))
                     continue

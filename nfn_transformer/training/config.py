@@ -10,12 +10,13 @@ import torch
 from nfn_transformer.configuration import COUNT, NOT_IN_KEYS, check_values, from_json, key_values, setting
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.training.optimizer import OPTIMIZERS
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
+
+OPTIMIZERS = ("adam", "sgd", "sgd_momentum", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,6 @@ class TrainingConfig:
     def __post_init__(self):
         check_values(fields(self), vars(self))
 
-    @property
-    def length(self) -> int:
-        """The number of epochs, at most."""
-        return self.epochs
-
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -170,13 +166,8 @@ class RunConfig:
         }
 
 
-def spec_to_json(spec: TransformerSpec) -> dict:
-    """A spec as plain values, to be written as JSON."""
-    return asdict(spec)
-
-
 def spec_from_json(values: dict) -> TransformerSpec:
-    """The spec that `spec_to_json` gave.
+    """Return the spec whose `dataclasses.asdict` is given.
 
     Raises:
         RunError: a field is missing or unknown.

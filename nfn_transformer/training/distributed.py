@@ -1,96 +1,96 @@
-"""The processes that torchrun started for one run; without it there is one, and nothing here does anything."""
+"""The processes that torchrun started for one run; without torchrun there is one, and nothing here does anything."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
-import torch.distributed as distributed
+import torch.distributed
 from torch import Tensor
 
 from nfn_transformer.errors import UserError
 
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """rank, of this process; count, of all; local_rank, among those on this machine."""
+    """One of the processes that share a run."""
 
     rank: int = 0
+    """of this process; the main process has 0"""
     count: int = 1
+    """of all processes"""
     local_rank: int = 0
+    """of this process among those on its machine"""
+    is_main: bool = True
+    """whether this process writes and prints"""
 
     @classmethod
     def from_environment(cls) -> "Distributed":
-        """What torchrun tells by RANK, WORLD_SIZE and LOCAL_RANK."""
-        rank, count, local_rank = (
-            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-        )
-        return cls(rank, count, local_rank)
+        """Return this process by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK."""
+        defaults = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+        rank, count, local_rank = (int(os.environ.get(name, default)) for name, default in defaults)
+        return cls(rank, count, local_rank, is_main=rank == 0)
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
-        return self.rank == 0
+    @contextmanager
+    def joined(self, device: str) -> Iterator[str]:
+        """Connect the processes for as long as the context lasts, and give this one its device.
 
-    def device(self, device: str) -> str:
-        """The device of this process where `device` is wanted: of several on one machine each has a GPU of its own.
+        Each process has a device like `device`; of several on one machine each has its own GPU.
 
         Raises:
             UserError: there are fewer GPUs than processes on this machine.
         """
-        if device == "cpu" or self.count == 1:
-            return device
-        if self.local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"torchrun started a process {self.local_rank + 1} on this machine, which has "
-                f"{torch.cuda.device_count()} CUDA devices; --nproc_per_node must not be larger"
-            )
-        return f"cuda:{self.local_rank}"
-
-    @contextmanager
-    def joined(self, device: str) -> Iterator[None]:
-        """While this holds the processes, each with a device like `device`, can talk to each other."""
         if self.count == 1:
-            yield
+            yield device
             return
         if device != "cpu":
-            torch.cuda.set_device(self.device(device))
-        # The others wait while the first process reads the zoo, which may take hours.
-        distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_PATIENCE)
+            gpus = torch.cuda.device_count()
+            if self.local_rank >= gpus:
+                raise UserError(
+                    f"torchrun started a process {self.local_rank + 1} on this machine, which has {gpus} CUDA devices; "
+                    "--nproc_per_node must not be larger"
+                )
+            device = f"cuda:{self.local_rank}"
+            torch.cuda.set_device(device)
+        # The others wait while the main process reads the zoo, which may take hours.
+        torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_TIMEOUT)
         try:
-            yield
+            yield device
         finally:
-            distributed.destroy_process_group()
+            torch.distributed.destroy_process_group()
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Lets the first process through, and the others once it is done."""
+        """Let the main process through, and the others once it is done."""
         if self.count > 1 and not self.is_main:
-            distributed.barrier()
+            torch.distributed.barrier()
         yield
         if self.count > 1 and self.is_main:
-            distributed.barrier()
+            torch.distributed.barrier()
 
     def share(self, batch: Tensor) -> Tensor:
-        """This process' part of a batch's indices, along the last dimension; sizes differ by one, and may be 0."""
+        """Return this process' part of a batch's indices along the last dimension; sizes differ by one and may be 0."""
         return batch[..., self.rank :: self.count]
 
     def sum(self, number: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Return the sum over all processes."""
         if self.count > 1:
-            distributed.all_reduce(number)
+            torch.distributed.all_reduce(number)
         return number
 
-    def broadcast(self, value):
-        """What the first process gives; the others give anything."""
+    def broadcast(self, value: T) -> T:
+        """Return the main process' value in every process."""
         if self.count == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box)
+        torch.distributed.broadcast_object_list(box)
         return box[0]
 
 

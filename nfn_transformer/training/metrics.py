@@ -1,6 +1,7 @@
-"""How good predictions are: Kendall's tau-b, R2, mean absolute error and the training's loss."""
+"""How good predictions are: Kendall's tau-b with its bootstrap interval, R2, mean absolute error, and the loss."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,22 +10,28 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from nfn_transformer.rms import root_mean_square
+from nfn_transformer.seeding import make_generator
+
+DRAWS = 1000
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """loss: what the model is trained to lower, for networks the mean binary cross entropy against the accuracy, for
-    tree models the root mean squared error; tau: Kendall's tau-b in [-1, 1], nan where it is undefined; r2:
-    coefficient of determination, at most 1, nan where all accuracies are equal; mae: mean absolute error."""
+    """Measures of predictions against accuracies."""
 
     loss: float
+    """networks: mean binary cross entropy; tree models: root mean squared error"""
     tau: float
+    """Kendall's tau-b in [-1, 1]; nan where it is undefined"""
     r2: float
+    """coefficient of determination, at most 1; nan where all accuracies are equal"""
     mae: float
+    """mean absolute error"""
 
 
 def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
-    """Kendall's tau-b of two vectors [n]; nan where one of them is constant or has not two entries."""
+    """Return Kendall's tau-b of two vectors [n]; nan where one is constant or shorter than two."""
     if len(labels) < 2 or bool((predictions == predictions[0]).all()) or bool((labels == labels[0]).all()):
         return math.nan
     if not bool(torch.isfinite(predictions).all()):
@@ -33,13 +40,13 @@ def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
 
 
 def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
-    """Metrics of the predictions sigmoid(logits) [n] of a network against accuracies [n] in [0, 1]."""
+    """Return the metrics of a network's predictions sigmoid(logits) [n] against accuracies [n] in [0, 1]."""
     logits, labels = logits.double().cpu(), labels.double().cpu()
     return _measure(logits.sigmoid(), labels, binary_cross_entropy_with_logits(logits, labels).item())
 
 
 def measure_regression(predictions: Tensor, labels: Tensor) -> Metrics:
-    """Metrics of the predictions [n] of a tree model against accuracies [n] in [0, 1]."""
+    """Return the metrics of a tree model's predictions [n] against accuracies [n] in [0, 1]."""
     predictions, labels = predictions.double().cpu(), labels.double().cpu()
     return _measure(predictions, labels, root_mean_square(predictions - labels))
 
@@ -55,8 +62,10 @@ def _measure(predictions: Tensor, labels: Tensor, loss: float) -> Metrics:
 
 
 def is_better(candidate: Metrics, best: Metrics) -> bool:
-    """Whether an epoch's validation metrics beat the best so far: higher tau, an undefined one being
-    the worst; of equal ones the lower loss. On a full tie the earlier epoch stays."""
+    """Return whether an epoch's validation metrics beat the best so far: higher tau, then lower loss.
+
+    An undefined tau or loss is the worst one. On a full tie the earlier epoch stays.
+    """
     return _rank(candidate) > _rank(best)
 
 
@@ -66,5 +75,57 @@ def _rank(metrics: Metrics) -> tuple[float, float]:
 
 
 def is_lower(candidate: Metrics, best: Metrics) -> bool:
-    """Whether a round's validation loss is below the best so far; on a tie the earlier round stays."""
+    """Return whether a round's validation loss is below the best so far; on a tie the earlier round stays."""
     return candidate.loss < best.loss
+
+
+@dataclass(frozen=True)
+class TauInterval:
+    """A percentile bootstrap interval of tau (Efron and Tibshirani 1993, section 13.3)."""
+
+    low: float
+    """in [-1, 1]; nan where tau was undefined in every draw"""
+    high: float
+    """as `low`"""
+    level: float
+    """in (0, 1)"""
+    draws: int
+    undefined: int
+    """draws without a tau, which are left out"""
+
+    def __str__(self) -> str:
+        text = f"[{self.low:.4f}, {self.high:.4f}]"
+        return f"{text} without {self.undefined} of {self.draws} draws" if self.undefined else text
+
+
+def tau_interval(
+    predictions: Tensor, labels: Tensor, runs: Sequence[str], seed: int, draws: int = DRAWS
+) -> TauInterval:
+    """Return the 95 % interval of Kendall's tau-b over test networks.
+
+    Whole runs are drawn, with replacement: checkpoints of one run, and transformed copies of one network, are no
+    independent evidence. Where each run has one checkpoint, these are the networks themselves.
+
+    Args:
+        predictions, labels: [n].
+        runs: run id of each of the n networks.
+        seed: of the draws.
+        draws: how many.
+    """
+    predictions, labels = predictions.double().cpu(), labels.double().cpu()
+    number = {run: index for index, run in enumerate(sorted(set(runs)))}
+    members: list[list[int]] = [[] for _ in number]
+    for index, run in enumerate(runs):
+        members[number[run]].append(index)
+    networks = [torch.tensor(indices) for indices in members]
+    generator = make_generator(seed, "bootstrap")
+    taus = []
+    for _ in range(draws):
+        drawn = torch.randint(len(networks), (len(networks),), generator=generator).tolist()
+        chosen = torch.cat([networks[run] for run in drawn])
+        taus.append(kendall_tau(predictions[chosen], labels[chosen]))
+    defined = torch.tensor([tau for tau in taus if not math.isnan(tau)], dtype=torch.float64)
+    low = high = math.nan
+    if len(defined):
+        low, high = (defined.quantile(level).item() for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return TauInterval(low, high, LEVEL, draws, draws - len(defined))

@@ -16,17 +16,19 @@ test_predictions.png    the same as a scatter plot
 import errno
 import itertools
 import json
-import math
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
-from nfn_transformer.training.config import RunConfig, spec_from_json, spec_to_json
+from nfn_transformer.training.config import RunConfig, spec_from_json
 from nfn_transformer.weights.spec import TransformerSpec
 
 
@@ -46,15 +48,12 @@ class RunDirectory:
         self.scatter_file = path / "test_predictions.png"
 
     @classmethod
-    def create(
-        cls, path: Path | None, name: str, config: RunConfig, spec: TransformerSpec, split: dict, report: str
-    ) -> "RunDirectory":
-        """A new run directory, which appears at once with everything that describes the run.
+    def create(cls, path: Path | None, config: RunConfig, spec: TransformerSpec, split: dict, report: str) -> Self:
+        """Return a new run directory, which appears at once with everything that describes the run.
 
         Args:
-            path: where; None makes runs/NAME-DATE-TIME, numbered where that is taken.
-            name: readable name of the run.
-            config, spec, split, report: what config.json, split.json and excluded.csv hold.
+            path: its place; None makes runs/NAME-DATE-TIME, numbered where that is taken.
+            config, spec, split, report: content of config.json, split.json and excluded.csv.
 
         Raises:
             RunError: the path is a file, cannot be made, or holds anything already.
@@ -66,18 +65,28 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"--out_dir {path or parent}: cannot be made ({error.strerror})") from None
         try:
-            write_json(made.config_file, {**config.to_json(), "networks": spec_to_json(spec)})
+            write_json(made.config_file, {**config.to_json(), "networks": asdict(spec)})
             write_json(made.split_file, split)
             atomic_files.write_text(made.excluded_file, report)
             made.path.chmod(0o755)
-            return cls(_place(made.path, path, parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"))
+            if path is not None:
+                check_free(path)
+                return cls(made.path.rename(path))
+            name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+            for number in itertools.count(1):
+                try:
+                    return cls(made.path.rename(parent / (name if number == 1 else f"{name}-{number}")))
+                except OSError as error:  # another command may have taken the name a moment ago
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                        raise
+            raise AssertionError("unreachable")
         except BaseException:
             shutil.rmtree(made.path)
             raise
 
     @classmethod
-    def open(cls, path: Path) -> "RunDirectory":
-        """The directory of a run that has begun.
+    def open(cls, path: Path) -> Self:
+        """Return the directory of a run that has begun.
 
         Raises:
             RunError: there is no run at the path.
@@ -88,7 +97,7 @@ class RunDirectory:
         return run
 
     def read_config(self) -> tuple[RunConfig, TransformerSpec]:
-        """The configuration and the sizes of the networks.
+        """Return the configuration and the sizes of the networks.
 
         Raises:
             RunError: the file is damaged or of another version.
@@ -107,12 +116,12 @@ class RunDirectory:
         atomic_files.write_csv(self.metrics_file, list(rows[0]), [list(row.values()) for row in rows])
 
     def write_state(self, state: dict) -> None:
-        """Write what resuming needs: tensors and plain containers."""
+        """Write state.pt: tensors and plain containers."""
         with atomic_files.replacing(self.state_file) as temporary:
             torch.save(state, temporary)
 
     def read_state(self) -> dict | None:
-        """What `write_state` wrote last; None before the first finished epoch.
+        """Return the state that was written last; None before the first finished epoch.
 
         Raises:
             RunError: the file is damaged.
@@ -137,35 +146,14 @@ def check_free(path: Path) -> None:
         raise RunError(f"--out_dir {path}: is not an empty directory; {hint}")
 
 
-def _place(made: Path, path: Path | None, default: Path) -> Path:
-    """Rename a directory to `path`, or to the first free one of default, default-2, default-3, ..."""
-    if path is not None:
-        check_free(path)
-        return made.rename(path)
-    for number in itertools.count(1):
-        try:
-            return made.rename(default if number == 1 else default.with_name(f"{default.name}-{number}"))
-        except OSError as error:  # another command may have taken the name a moment ago
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-    raise AssertionError("unreachable")
-
-
-def write_json(path: Path, values: dict) -> None:
+def write_json(path: Path, values: Mapping) -> None:
     """Write indented JSON in one step; numbers that are not finite, which JSON lacks, become null."""
-    atomic_files.write_text(path, json.dumps(_strict(values), indent=2, allow_nan=False) + "\n")
-
-
-def _strict(value):
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    strict = json.loads(json.dumps(values), parse_constant=lambda name: None)
+    atomic_files.write_text(path, json.dumps(strict, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object.
+    """Return a JSON object.
 
     Raises:
         RunError: the file is missing or holds something else.

@@ -1,108 +1,127 @@
-"""One batch's loss and gradients: of one model or of several at once, in one process or in many, compiled or not.
+"""One training step: a batch's losses, their gradients, and the optimizer's update; and the learning rate's schedule.
 
-Every way gives the same numbers up to rounding; `amp` alone rounds to bfloat16.
+A step is of one model or of several at once, in one process or in many, compiled or not, recorded as a CUDA graph or
+not. All give the same numbers up to rounding; `amp` alone rounds to bfloat16.
 """
 
+import ctypes
 import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.adam import adam
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.models.predictor import Features, Predictor
+from nfn_transformer.models.predictor import Features
 from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.cuda_graph import GraphedBackwardPass
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.training.stacked_models import OfFeatures, StackedModels
+from nfn_transformer.training.stack import FeaturesToLogits, StackedModels, gather_state, scatter_state
 
-Forward = Callable[[Features], Tensor]
+if TYPE_CHECKING:
+    from nfn_transformer.training.run import Run
+
+FINAL_LEARNING_RATE = 1e-5
 
 NETWORKS_AT_ONCE = 128
 """On a CPU larger batches are computed in pieces of so many: they stay in its caches and need less memory."""
 
+# Parameters of mallopt in <malloc.h>, and the most that the threshold may be.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_THRESHOLD = 32 << 20
 
-class Step(Protocol):
-    """Leaves in each model's parameters the gradients of its mean loss over a batch."""
 
-    def __call__(self, features: Features, labels: Tensor, batch: int) -> Tensor:
-        """From a batch's features and labels [b], or [m, b] for m models, to the mean losses, [] or [m], detached.
+class Step:
+    """The training step of one run, or of several runs of one configuration and equally many finished epochs at once.
 
-        `batch` is the size of the whole batch, of which other processes may have parts.
+    What is prepared, compiled or recorded, fits whole batches only.
+    """
+
+    def __init__(self, runs: Sequence["Run"], distributed: Distributed = SINGLE_PROCESS):
+        self.runs, config = list(runs), runs[0].config.training
+        if len(self.runs) == 1:
+            model, self._stack = self.runs[0].model, None
+            forward = model.from_features
+            if distributed.count > 1:
+                forward = DistributedDataParallel(FeaturesToLogits(model))
+            parameters, self._optimizer = list(model.parameters()), self.runs[0].optimizer
+        else:
+            forward = self._stack = StackedModels([run.model for run in self.runs])
+            parameters = list(self._stack.parameters())
+            self._optimizer = build_optimizer(config, parameters)
+            gather_state(self._optimizer, self._stack, self.runs)
+        self._update = step_of(self._optimizer)
+        self._plain = self._whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+        if config.compile:
+            # TensorFloat32 would round more than the other ways do.
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+            forward = torch.compile(forward, dynamic=False)
+            self._whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+        if config.cuda_graphs:
+            self._whole = GraphedBackwardPass(self._whole)
+        self._whole_size = len(distributed.share(torch.arange(config.batch_size)))
+
+    def __call__(self, features: Features, labels: Tensor, size: int) -> Tensor:
+        """Update the models by a batch; return their mean losses before it, [] or [m], detached.
+
+        Args:
+            features: [b, ...], or [m, b, ...] for m runs.
+            labels: [b] or [m, b].
+            size: of the whole batch, of which other processes may have parts.
         """
+        backward = self._whole if labels.shape[-1] == self._whole_size else self._plain
+        losses = backward(features, labels, size)
+        for group, of_run in zip(self._optimizer.param_groups, self.runs[0].optimizer.param_groups, strict=True):
+            group["lr"] = of_run["lr"]
+        self._update()
+        return losses
+
+    def finish_epoch(self) -> None:
+        """Give each of several runs its part of the optimizer's state."""
+        if self._stack is not None:
+            scatter_state(self._optimizer, self._stack, self.runs)
 
 
-def build_step(
-    model: Predictor | StackedModels, config: TrainingConfig, processes: Distributed = SINGLE_PROCESS
-) -> Step:
-    """The step that a configuration asks for; what is prepared, compiled or recorded, fits whole batches only.
+@dataclass(frozen=True)
+class BackwardPass:
+    """Leaves in the parameters the gradients of each model's mean loss over a batch, and returns these losses."""
 
-    Raises:
-        UserError: the configuration wants what this machine cannot do.
-    """
-    forward = model if isinstance(model, StackedModels) else OfFeatures(model)
-    parameters = list(model.parameters())
-    device, size = parameters[0].device, len(processes.share(torch.arange(config.batch_size)))
-    if processes.count > 1:
-        forward = DistributedDataParallel(forward)
-    plain = whole = Losses(forward, parameters, config.amp, processes.count)
-    check_preparations(config, device)
-    if config.compile:
-        whole = Losses(torch.compile(forward, dynamic=False), parameters, config.amp, processes.count)
-    if config.cuda_graphs:
-        if processes.count > 1:
-            raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
-        whole = GraphedLosses(whole)
+    forward: Callable[[Features], Tensor]
+    """to logits [b] or [m, b]; of an ensemble's members, whose losses are averaged, [members, b] or [m, members, b]"""
+    parameters: Sequence[nn.Parameter]
+    """those that get gradients"""
+    amp: bool
+    """whether the forward pass may round to bfloat16"""
+    processes: int
+    """how many processes average their gradients afterwards"""
 
-    def step(features: Features, labels: Tensor, batch: int) -> Tensor:
-        return (whole if labels.shape[-1] == size else plain)(features, labels, batch)
-
-    return step
-
-
-class Losses:
-    """The step without any preparation.
-
-    Args:
-        forward: from features to logits, [b] or [m, b], or those of an ensemble's members, [members, b] or
-            [m, members, b], whose mean losses are averaged.
-        parameters: whose gradients are wanted.
-        amp: whether the forward pass may round to bfloat16.
-        processes: over how many processes the gradients are averaged afterwards.
-    """
-
-    def __init__(self, forward: Forward, parameters: Sequence[nn.Parameter], amp: bool, processes: int):
-        self.forward, self.parameters, self.amp, self.processes = forward, parameters, amp, processes
-
-    def __call__(self, features: Features, labels: Tensor, batch: int) -> Tensor:
-        """See `Step`."""
+    def __call__(self, features: Features, labels: Tensor, size: int) -> Tensor:
+        """Return mean losses [] or [m], detached; arguments as of `Step`."""
         for parameter in self.parameters:
             parameter.grad = None
-        sums = [self._backward(*piece, batch) for piece in self._pieces(features, labels)]
-        return sums[0] / batch if len(sums) == 1 else torch.stack(sums).sum(0) / batch
+        # On the CPU in pieces whose gradients add up; several processes add theirs up only once.
+        pieces = math.ceil(labels.numel() / NETWORKS_AT_ONCE)
+        if pieces <= 1 or labels.device.type != "cpu" or self.processes > 1:
+            return self._add_gradients(features, labels, size) / size
+        axis, networks = labels.ndim - 1, labels.shape[-1]
+        sums, length = [], math.ceil(networks / pieces)
+        for start in range(0, networks, length):
+            end = min(start + length, networks)
+            piece = features.map(lambda tensor, start=start, end=end: tensor.narrow(axis, start, end - start))
+            sums.append(self._add_gradients(piece, labels[..., start:end], size))
+        return torch.stack(sums).sum(0) / size
 
-    def _pieces(self, features: Features, labels: Tensor) -> Iterator[tuple[Features, Tensor]]:
-        """The batch, on the CPU in pieces whose gradients are added up; several processes add theirs up only once."""
-        count = math.ceil(labels.numel() / NETWORKS_AT_ONCE)
-        if count <= 1 or labels.device.type != "cpu" or self.processes > 1:
-            yield features, labels
-            return
-        along, size = labels.ndim - 1, math.ceil(labels.shape[-1] / count)
-        for start in range(0, labels.shape[-1], size):
-            length = min(size, labels.shape[-1] - start)
-
-            def piece(tensor: Tensor, start: int = start, length: int = length) -> Tensor:
-                return tensor.narrow(along, start, length)
-
-            yield features.map(piece), piece(labels)
-
-    def _backward(self, features: Features, labels: Tensor, batch: int) -> Tensor:
-        """Add the gradients of some of a batch's networks to those that are there; the sums of their losses."""
+    def _add_gradients(self, features: Features, labels: Tensor, size: int) -> Tensor:
+        """Add the gradients of some of a batch's networks; return the sums of their losses, [] or [m]."""
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.amp):
             logits = self.forward(features)
         logits = logits.float() if self.amp else logits
@@ -111,57 +130,95 @@ class Losses:
         targets = targets.unsqueeze(-2).expand_as(logits) if members else targets
         sums = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
         # Averaging over processes divides once more, by their number. Members of an ensemble learn each by itself.
-        sums.backward(torch.full_like(sums, self.processes / batch))
+        sums.backward(torch.full_like(sums, self.processes / size))
         return (sums.mean(-1) if members else sums).detach()
 
 
-class GraphedLosses:
-    """Losses of batches of one size: the kernels are recorded once as a CUDA graph and from then on launched together.
+def build_optimizer(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the configured optimizer with PyTorch's defaults; `sgd_momentum` has momentum 0.9.
 
-    Small batches leave a GPU waiting for launches.
+    All parameters are updated by one kernel, where PyTorch has such a one.
+    """
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.wd, fused=True)
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.lr, weight_decay=config.wd, foreach=True)
+    momentum = 0.9 if config.optimizer == "sgd_momentum" else 0.0
+    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.wd, momentum=momentum, fused=True)
+
+
+def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """Return an optimizer's `step`, for Adam a faster one.
+
+    From the first call on nothing else may replace the optimizer's state.
+    """
+    return AdamStep(optimizer) if type(optimizer) is torch.optim.Adam else optimizer.step
+
+
+@dataclass
+class AdamStep:
+    """Adam's step without looking its tensors up each time: a third of the arithmetic's time on two million numbers.
+
+    As long as a parameter has never had a gradient, it is the optimizer's own step.
     """
 
-    _WARM_UP = 3
+    optimizer: torch.optim.Adam
+    """of one group of parameters, without amsgrad"""
+    _parameters: list[Tensor] = field(default_factory=list)
+    _state: list[list[Tensor]] = field(default_factory=list)
 
-    def __init__(self, losses: Losses):
-        self._losses = losses
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, features: Features, labels: Tensor, batch: int) -> Tensor:
-        """See `Step`."""
-        if self._graph is None:
-            with torch.cuda.device(labels.device):
-                self._record(features, labels, batch)
-        for fixed, tensor in zip(self._features.tensors(), features.tensors(), strict=True):
-            fixed.copy_(tensor)
-        self._labels.copy_(labels)
-        self._graph.replay()
-        # A batch of another size has left gradients of its own.
-        for parameter, gradient in zip(self._losses.parameters, self._gradients, strict=True):
-            parameter.grad = gradient
-        return self._result.clone()
-
-    def _record(self, features: Features, labels: Tensor, batch: int) -> None:
-        self._features, self._labels = features.map(torch.clone), labels.clone()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(self._WARM_UP):
-                self._losses(self._features, self._labels, batch)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: threads that read ahead pin memory at the same time.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._result = self._losses(self._features, self._labels, batch)
-        self._gradients = [parameter.grad for parameter in self._losses.parameters]
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Update the parameters; see `torch.optim.Adam.step`."""
+        (group,) = self.optimizer.param_groups
+        if not self._parameters:
+            self.optimizer.step()  # makes the state, where there is none yet
+            states, names = self.optimizer.state, ("exp_avg", "exp_avg_sq", "step")
+            if all(states.get(parameter) for parameter in group["params"]):
+                self._parameters = group["params"]
+                self._state = [[states[parameter][name] for parameter in self._parameters] for name in names]
+            return
+        exp_avgs, exp_avg_sqs, steps = self._state
+        beta1, beta2 = group["betas"]
+        rule = {name: value for name, value in group.items() if name not in ("params", "betas")}
+        gradients = [parameter.grad for parameter in self._parameters]
+        adam(self._parameters, gradients, exp_avgs, exp_avg_sqs, [], steps, beta1=beta1, beta2=beta2, **rule)
 
 
-def check_preparations(config: TrainingConfig, device: torch.device) -> None:
-    """Raise UserError where the configuration wants a step prepared that this machine cannot prepare."""
+def learning_rate(epoch: int, config: TrainingConfig) -> float:
+    """Return the learning rate of an epoch, counted from 1 (arXiv 2410.04209, appendix).
+
+    Linear from lr / warm-up to lr over the warm-up epochs (cut to `epochs` where there are fewer),
+    then half a cosine that reaches 1e-5 (lr, where that is lower) in the last epoch.
+    """
+    warmup = min(config.warmup_epochs, config.epochs)
+    if epoch <= warmup:
+        return config.lr * epoch / warmup
+    final = min(FINAL_LEARNING_RATE, config.lr)
+    progress = (epoch - warmup) / (config.epochs - warmup)
+    return final + (config.lr - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def check_step(config: TrainingConfig, device: torch.device, distributed: Distributed = SINGLE_PROCESS) -> None:
+    """Raise UserError where this machine cannot prepare the step that a configuration asks for."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
     if config.compile and device.type == "cpu" and shutil.which(compiler) is None:
-        raise UserError(
-            f"--compile True: on the CPU it needs a C++ compiler, and {compiler} is not here (CXX names one)"
-        )
+        raise UserError(f"--compile True: requires a C++ compiler on the CPU; {compiler} is not here (CXX names one)")
     if config.cuda_graphs and device.type != "cuda":
         raise UserError(f"--cuda_graphs True: the device is {device}; CUDA graphs need a GPU")
+    if config.cuda_graphs and distributed.count > 1:
+        raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
+
+
+def keep_freed_memory() -> None:
+    """Tell the C library to keep freed memory instead of handing it back to the system.
+
+    PyTorch has no cache of its own for the CPU, and glibc maps large tensors anew in every step: at large
+    batches touching fresh pages takes a good part of a training step. Where the C library is another, nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,37 +1,51 @@
-"""Logging to Weights & Biases, which is imported only when a run asks for it."""
+"""Trackers, which are given a run's metrics besides its directory: the screen, and Weights & Biases."""
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tqdm import tqdm
+
 from nfn_transformer.errors import UserError
+from nfn_transformer.training.history import Record
 
 
 class Tracker(Protocol):
-    """Where a run's metrics go besides its directory."""
+    """Receiver of a run's metrics."""
 
-    def log(self, values: dict[str, float]) -> None:
-        """One epoch's metrics."""
+    def log(self, record: Record) -> None:
+        """Take one finished epoch or round."""
 
     def summarize(self, values: dict[str, float]) -> None:
-        """The final results."""
+        """Take the final results."""
 
     def finish(self, exit_code: int) -> None:
-        """The run is over."""
+        """Close the run."""
 
 
-class NoTracker:
-    """Nowhere."""
+@dataclass(frozen=True)
+class ScreenTracker:
+    """Prints a line for each epoch, and for some of many rounds."""
 
-    def log(self, values: dict[str, float]) -> None: ...
+    total: int
+    """how many epochs or rounds there will be at most"""
+    prefix: str = ""
+    """of each line"""
 
-    def summarize(self, values: dict[str, float]) -> None: ...
+    def log(self, record: Record) -> None:
+        """Print one epoch or round."""
+        if line := record.line(self.total):
+            tqdm.write(self.prefix + line)
 
-    def finish(self, exit_code: int) -> None: ...
+    def summarize(self, values: dict[str, float]) -> None:
+        """Print nothing: the command prints the results of all its runs in the end."""
+
+    def finish(self, exit_code: int) -> None:
+        """Print nothing."""
 
 
 class WandbTracker:
-    """Weights & Biases; `WANDB_MODE=offline` keeps everything on this machine.
+    """Weights & Biases, imported only when a run asks for it; `WANDB_MODE=offline` keeps everything on this machine.
 
     With `beside_others` further runs of this process may be logged at the same time.
     """
@@ -40,8 +54,8 @@ class WandbTracker:
         try:
             import wandb
         except ImportError:
-            raise UserError("--wandb True needs the package wandb: pip install wandb") from None
-        known = folder / "wandb_run_id.txt"  # so that a resumed run goes on in the same place there
+            raise UserError("--wandb True requires the package wandb: pip install wandb") from None
+        known = folder / "wandb_run_id.txt"  # so that a resumed run goes on under its own name at Weights & Biases
         run_id = known.read_text().strip() if known.is_file() else None
         try:
             self._run = wandb.init(
@@ -58,16 +72,14 @@ class WandbTracker:
             raise UserError(f"--wandb True: {error} (WANDB_MODE=offline needs no account)") from None
         known.write_text(self._run.id)
 
-    def log(self, values: dict[str, float]) -> None:
-        self._run.log(values)
+    def log(self, record: Record) -> None:
+        """Log one epoch or round."""
+        self._run.log(record.row())
 
     def summarize(self, values: dict[str, float]) -> None:
+        """Log the final results."""
         self._run.summary.update(values)
 
     def finish(self, exit_code: int) -> None:
+        """Close the run."""
         self._run.finish(exit_code=exit_code)
-
-
-def wanted(flag: bool | None) -> bool:
-    """Whether to log: as the flag says; without it, where a sweep agent started the command."""
-    return "WANDB_SWEEP_ID" in os.environ if flag is None else flag

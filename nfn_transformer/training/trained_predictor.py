@@ -1,48 +1,62 @@
-"""A trained predictor, whatever its kind: what it predicts, how that is measured, and how it is read from a run."""
+"""Trained predictors: how they are written and read, what they predict, and how that is measured."""
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
-from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import Features, Predictor, build_predictor
+from nfn_transformer.training.config import NETWORK, spec_from_json
 from nfn_transformer.training.metrics import Metrics, measure_logits, measure_regression
-from nfn_transformer.training.predictions import predict_logits, predict_logits_of
+from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
+from nfn_transformer.trees.libraries import tree_library
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+EVALUATION_BATCH = 256
+
+# One entry, as safetensors does not keep the order of several, and one model shall be one sequence of bytes.
+_HEADER = "predictor"
 
 
 class TrainedPredictor(Protocol):
-    """A trained predictor, which learned from networks with the sizes of `spec`.
-
-    `outputs` are what the kind of predictor gives: logits or accuracies, [n] on the CPU. Attribute: size, what is
-    counted of it -> how many.
-    """
+    """A trained predictor, whatever its kind."""
 
     spec: TransformerSpec
+    """sizes of the networks that it learned from"""
 
     @property
-    def size(self) -> dict[str, int]: ...
+    def size(self) -> dict[str, int]:
+        """Return how many parameters or trees it has, under that name."""
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Whether it can be asked about networks of these sizes."""
+        """Return whether it reads networks of these sizes."""
 
-    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
-        """For the checkpoints that `index` [n] selects in a zoo on the CPU."""
+    def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+        """Return logits or accuracies [n], on the CPU, of the checkpoints that `index` [n] selects in a zoo there."""
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
-        """For n networks on the CPU."""
+        """Return logits or accuracies [n], on the CPU, of n networks there."""
 
     def accuracies(self, outputs: Tensor) -> Tensor:
-        """Predicted accuracies [n] in float64."""
+        """Return predicted accuracies [n] in float64."""
 
     def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Metrics against the true accuracies [n]."""
+        """Return metrics against the true accuracies [n]."""
 
 
 class TrainedNetwork:
@@ -53,28 +67,49 @@ class TrainedNetwork:
 
     @property
     def size(self) -> dict[str, int]:
-        """The number of its parameters."""
+        """Return the number of its parameters."""
         return {"parameters": sum(parameter.numel() for parameter in self.model.parameters())}
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Whether it can be asked about networks of these sizes."""
+        """Return whether it reads networks of these sizes."""
         return self.model.supports(spec)
 
-    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
-        """Logits [n] for the checkpoints that `index` [n] selects."""
+    def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+        """Return the logits [n] of the checkpoints that `index` [n] selects."""
         return predict_logits(self.model, zoo, index)
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
-        """Logits [n] for n networks on the CPU."""
-        return predict_logits_of(self.model, weights, self.device)
+        """Return the logits [n] of n networks on the CPU."""
+        starts = range(0, weights.batch, EVALUATION_BATCH)
+        parts = (weights[start : start + EVALUATION_BATCH].to(self.device) for start in starts)
+        return logits_of_features(self.model, map(self.model.featurize, parts))
 
     def accuracies(self, outputs: Tensor) -> Tensor:
-        """Predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
+        """Return predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
         return outputs.double().sigmoid()
 
     def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Metrics of the logits against the true accuracies [n]."""
+        """Return metrics of the logits against the true accuracies [n]."""
         return measure_logits(outputs, labels)
+
+
+def predict_logits(model: Predictor, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+    """Return logits [n], on the CPU, of the checkpoints that `index` [n] selects in a zoo on the CPU."""
+    model.eval()
+    logits = torch.empty(len(index), dtype=next(model.parameters()).dtype, device=model.device)
+    with torch.inference_mode():
+        for batch, out in zip(index.split(EVALUATION_BATCH), logits.split(EVALUATION_BATCH), strict=True):
+            for positions, rows, zoo_of_size in zoo.by_size(batch):
+                out[positions.to(out.device)] = model(zoo_of_size.weights_of(rows).to(model.device))
+    return logits.cpu()
+
+
+def logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
+    """Return logits [n], on the CPU, of n networks whose features come in batches on the model's device."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [model.from_features(features) for features in batches]
+    return torch.cat(parts).cpu()
 
 
 class TrainedTrees:
@@ -85,19 +120,19 @@ class TrainedTrees:
 
     @property
     def size(self) -> dict[str, int]:
-        """The number of its trees."""
+        """Return the number of its trees."""
         return {"trees": self.model.trees}
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Whether it can be asked about networks of these sizes."""
+        """Return whether it reads networks of these sizes."""
         return tree_features.supports(self.features, self.spec, spec)
 
-    def outputs(self, zoo: Zoo, index: Tensor) -> Tensor:
-        """Accuracies [n] for the checkpoints that `index` [n] selects."""
+    def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+        """Return the accuracies [n] of the checkpoints that `index` [n] selects."""
         return self._predict(features_of_checkpoints(self.features, zoo, index))
 
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
-        """Accuracies [n] for n networks on the CPU.
+        """Return the accuracies [n] of n networks on the CPU.
 
         Raises:
             RunError: the trees read hyperparameters, which weights do not tell.
@@ -111,9 +146,56 @@ class TrainedTrees:
             raise RunError(f"the trees do not fit the networks' features: {error}") from None
 
     def accuracies(self, outputs: Tensor) -> Tensor:
-        """Predicted accuracies [n] in float64."""
+        """Return predicted accuracies [n] in float64."""
         return outputs.double()
 
     def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Metrics of the accuracies against the true ones [n]."""
+        """Return metrics of the accuracies against the true ones [n]."""
         return measure_regression(outputs, labels)
+
+
+def save_predictor(path: Path, model: Predictor, epoch: int) -> None:
+    """Write a network after `epoch` in one step: its weights (safetensors), and in the header what rebuilds it."""
+    header = {"epoch": epoch, "networks": asdict(model.spec), "predictor": model.config.to_json()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_files.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+
+
+def load_predictor(path: Path) -> tuple[Predictor, int]:
+    """Return the network in a file, on the CPU, and the epoch that it was saved after.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another version.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; a run writes it after its first epoch")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads(stored.metadata()[_HEADER])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
+        model = build_predictor(spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"]), seed=0)
+        model.load_state_dict(tensors)
+        return model, int(header["epoch"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not a predictor of this version: {error}") from None
+
+
+def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredictor:
+    """Return the best predictor of a run; a network goes to `device`.
+
+    Raises:
+        RunError: the run has none yet, or it is damaged.
+    """
+    config, spec = directory.read_config()
+    if config.model == NETWORK:
+        model, _ = load_predictor(directory.best_file)
+        return TrainedNetwork(model, device)
+    library = tree_library(config.predictor.library)
+    path = directory.path / library.file_name
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; a run writes it after its last round")
+    try:
+        return TrainedTrees(library.parse(path.read_bytes()), spec, config.predictor.features)
+    except ValueError as error:
+        raise RunError(f"{path}: holds no trees: {error}") from None

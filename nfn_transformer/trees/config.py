@@ -55,11 +55,6 @@ class BoostingConfig:
     early_stopping: int | None = None
     """Rounds after the best one by validation RMSE, at most."""
 
-    @property
-    def length(self) -> int:
-        """Number of rounds, at most."""
-        return self.rounds
-
     def __post_init__(self):
         if self.rounds < 1 or (self.early_stopping is not None and self.early_stopping < 1):
             raise ValueError(f"a number is below 1 in {self}")

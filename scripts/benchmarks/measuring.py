@@ -17,17 +17,17 @@ from nfn_transformer.cli.arguments import HelpFormatter, find_device, positive_i
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.data import prepare
-from nfn_transformer.training.epoch_record import EpochRecord
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
+from nfn_transformer.training.data import RunData, prepare
+from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory, write_json
-from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
 from nfn_transformer.zoo.reading import Zoo
-from nfn_transformer.zoo.split import split_runs
+from nfn_transformer.zoo.split import Split, split_runs
 
 NETWORKS = 2926
 """A zoo whose training side has 2048 networks: whole batches of 16, 128 and 1024."""
@@ -74,20 +74,24 @@ def random_zoo(spec: TransformerSpec, networks: int) -> Zoo:
     )
 
 
-def new_trainer(
-    zoo: Zoo,
-    model: ModelConfig,
-    config: TrainingConfig,
-    seed: int,
-    device: torch.device,
-    folder: Path,
-    report: Callable[[EpochRecord], None] = lambda record: None,
-) -> Trainer:
-    """The package's own training of one seed, as its command makes it, which writes its run to a new directory."""
-    run = RunDirectory(folder / f"seed{seed}")
-    run.path.mkdir()
-    predictor = build_predictor(zoo.spec, model, seed).to(device)
-    return Trainer(predictor, prepare(zoo, split_runs(zoo.runs, seed)), config, seed, run, report)
+def new_run(zoo: Zoo, model: ModelConfig, config: TrainingConfig, seed: int, device: torch.device, folder: Path) -> Run:
+    """Return the package's own training of one seed, as its command makes it, which writes to a new directory."""
+    run = _run(prepare(zoo, split_runs(zoo.runs, seed)), model, config, seed, device)
+    run.directory = RunDirectory(folder / f"seed{seed}")
+    run.directory.path.mkdir()
+    return run
+
+
+def run_of_steps(zoo: Zoo, model: ModelConfig, config: TrainingConfig, seed: int, device: torch.device) -> Run:
+    """Return a training that makes single steps on all of a zoo, without a directory."""
+    everyone = torch.arange(len(zoo))
+    return _run(RunData(zoo, Split(everyone, everyone, everyone), {}), model, config, seed, device)
+
+
+def _run(data: RunData, model: ModelConfig, config: TrainingConfig, seed: int, device: torch.device) -> Run:
+    predictor = build_predictor(data.zoo.spec, model, seed).to(device)
+    settings = RunConfig(seed, NETWORK, DataConfig("random", "nowhere"), model, config, str(device))
+    return Run(settings, data, predictor, build_optimizer(config, predictor.parameters()))
 
 
 def synchronize(device: torch.device) -> None:

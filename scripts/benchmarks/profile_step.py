@@ -7,17 +7,14 @@ import os
 from collections.abc import Sequence
 
 import torch
-from measuring import PUBLISHED, RELEASED, begin, parser, random_zoo, synchronize, write_measurements
+from measuring import PUBLISHED, RELEASED, begin, parser, random_zoo, run_of_steps, synchronize, write_measurements
 from torch.profiler import ProfilerActivity, profile
 
 from nfn_transformer.cli.arguments import positive_int
 from nfn_transformer.cli.program import run_command
-from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.batches import StoredFeatures
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.feature_store import FeatureStore
-from nfn_transformer.training.optimizer import build_optimizer, step_of
-from nfn_transformer.training.stacked_models import StackedModels
-from nfn_transformer.training.step import build_step
+from nfn_transformer.training.step import Step
 
 # The profiler says on stderr when it starts and stops, at level 6.
 os.environ.setdefault("KINETO_LOG_LEVEL", "7")
@@ -48,19 +45,15 @@ def main(arguments: Sequence[str]) -> int:
 def _profile(seeds: int, batch_size: int, device: torch.device) -> dict:
     """Return the mean over some steps, after others that warm up."""
     zoo = random_zoo(RELEASED, batch_size)
-    models = [build_predictor(RELEASED, PUBLISHED, seed).to(device).train() for seed in range(seeds)]
-    stored = FeatureStore(models[0].featurize, zoo, torch.arange(batch_size), device)
-    index = torch.arange(batch_size, device=device)
+    config = TrainingConfig(batch_size=batch_size)
+    runs = [run_of_steps(zoo, PUBLISHED, config, seed, device) for seed in range(seeds)]
+    stored = StoredFeatures(runs[0].model.featurize, zoo, torch.arange(batch_size), device)
+    index, update = torch.arange(batch_size, device=device), Step(runs)
     if seeds > 1:
         index = index.expand(seeds, batch_size)
-    model = models[0] if seeds == 1 else StackedModels(models)
-    config = TrainingConfig(batch_size=batch_size)
-    compute_gradients = build_step(model, config)
-    update = step_of(build_optimizer(config.optimizer, list(model.parameters()), config.lr, config.wd))
 
     def step() -> None:
-        compute_gradients(*stored.batch(index), batch_size)
-        update()
+        update(*stored.batch(index), batch_size)
 
     for _ in range(3):
         step()

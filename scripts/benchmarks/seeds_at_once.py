@@ -20,7 +20,7 @@ from measuring import (
     RELEASED,
     begin,
     markdown,
-    new_trainer,
+    new_run,
     parser,
     progress,
     random_zoo,
@@ -32,7 +32,7 @@ from measuring import (
 from nfn_transformer.cli.arguments import add_boolean, number_in, positive_int
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.loop import train
 from nfn_transformer.zoo.reading import Zoo
 
 NETWORKS = 1463
@@ -78,9 +78,9 @@ def _measure(zoo: Zoo, count: int, batch_size: int, flags: argparse.Namespace, d
 def _epoch_seconds(zoo: Zoo, seeds: Sequence[int], config: TrainingConfig, device: torch.device) -> float:
     """Median seconds of an epoch of all the seeds, trained at once."""
     with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
-        trainers = [new_trainer(zoo, PUBLISHED, config, seed, device, Path(folder)) for seed in seeds]
-        first, *_ = train(trainers, Feeding(stream=False))
-    return statistics.median(record.seconds for record in first.history[1:])
+        runs = [new_run(zoo, PUBLISHED, config, seed, device, Path(folder)) for seed in seeds]
+        train(runs, stream=False)
+    return statistics.median(record.seconds for record in runs[0].history.records[1:])
 
 
 def _table(measurements: Sequence[dict]) -> str:

@@ -57,9 +57,9 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     from tqdm import tqdm  # noqa: F401 - counts as an import
 
     from nfn_transformer.features.flat import flatten_networks
-    from nfn_transformer.training.experiment import begin
-    from nfn_transformer.training.final_report import evaluate_best
-    from nfn_transformer.training.learners import Job, load_trained, train_learners
+    from nfn_transformer.training.report import evaluate_best
+    from nfn_transformer.training.run import begin_runs
+    from nfn_transformer.training.trained_predictor import load_trained
     from nfn_transformer.trees.config import TREE_MODELS
     from nfn_transformer.trees.libraries import tree_library
 
@@ -72,10 +72,10 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     config = replace(config, training=replace(config.training, rounds=rounds))
     tree_library(config.predictor.library)
     imports = memory("VmRSS")
-    (experiment,) = begin([config], [archive.with_name(f"run-{model}")])
-    run, data = experiment.run, experiment.data
-    (progress,) = train_learners([Job(experiment.learner, run, data, False, lambda record: None)])
-    evaluate_best(data, progress, load_trained(run, torch.device("cpu")), run, config.seed)
+    (run,) = begin_runs([config], [archive.with_name(f"run-{model}")])
+    run.train()
+    data = run.data
+    evaluate_best(data, run.history, load_trained(run.directory, torch.device("cpu")), run.directory, config.seed)
     peak = memory("VmHWM") - imports
     numbers = flatten_networks(data.zoo.weights(torch.arange(1))).shape[1]
     return {"flattened": len(data.zoo) * numbers * 4, "peak": peak}

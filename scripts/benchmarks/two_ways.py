@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import Case, new_trainer, random_zoo, seconds_of_one, synchronize
+from measuring import Case, new_run, random_zoo, run_of_steps, seconds_of_one, synchronize
 from published_way import (
     PublishedDataset,
     PublishedPredictor,
@@ -28,15 +28,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.seeding import make_generator
+from nfn_transformer.training.batches import StoredFeatures, read_features
 from nfn_transformer.training.config import TrainingConfig
-from nfn_transformer.training.distributed import SINGLE_PROCESS
-from nfn_transformer.training.epoch_record import EpochRecord
-from nfn_transformer.training.feature_store import FeatureStore, union
-from nfn_transformer.training.host_memory import keep_freed_memory
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.history import Record
+from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
-from nfn_transformer.training.optimizer import build_optimizer, step_of
-from nfn_transformer.training.step import build_step
+from nfn_transformer.training.step import Step, keep_freed_memory
 from nfn_transformer.zoo.split import split_runs
 
 SEED = 1
@@ -140,7 +137,7 @@ class PublishedWay(Way):
 
 
 class OurWay(Way):
-    """The package's: features that are read once, `build_step`, and `train`.
+    """The package's: features that are read once, `Step`, and `train`.
 
     Args:
         device: where the model is.
@@ -154,13 +151,12 @@ class OurWay(Way):
 
     def prepare(self, case: Case) -> None:
         """Make the model, the features of one batch, and the step."""
-        self.model = self.move = self.step = None  # a large one of the case before must make room
+        self.model = self.step = None  # a large one of the case before must make room
         config = TrainingConfig(batch_size=case.batch_size, **self.settings)
-        self.model = build_predictor(case.spec, case.model, SEED).to(self.device)
-        self.move = step_of(build_optimizer(config.optimizer, self.model.parameters(), config.lr, config.wd))
-        self.step = build_step(self.model, config, SINGLE_PROCESS)
         zoo, index = random_zoo(case.spec, case.batch_size), torch.arange(case.batch_size)
-        self.stored, self.index = FeatureStore(self.model.featurize, zoo, index, self.device), index.to(self.device)
+        run = run_of_steps(zoo, case.model, config, SEED, self.device)
+        self.model, self.step = run.model, Step([run])
+        self.stored, self.index = StoredFeatures(self.model.featurize, zoo, index, self.device), index.to(self.device)
         self.features, _ = self.stored.batch(self.index)
         self.weights = zoo.weights(index).to(self.device)
 
@@ -177,7 +173,6 @@ class OurWay(Way):
     def training_step(self) -> None:
         """From the indices of a batch to updated parameters."""
         self.step(*self.stored.batch(self.index), len(self.index))
-        self.move()
 
     training_step_from_stored = training_step
 
@@ -186,14 +181,21 @@ class OurWay(Way):
         zoo = random_zoo(case.spec, case.networks)
         config = TrainingConfig(count, batch_size=case.batch_size, **self.settings)
 
-        def report(record: EpochRecord) -> None:
-            turn(record.seconds)
-
         with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
-            trainer = new_trainer(zoo, case.model, config, SEED, self.device, Path(folder), report)
-            split = trainer.data.split
+            run = new_run(zoo, case.model, config, SEED, self.device, Path(folder))
+            run.trackers.append(_EpochSeconds(turn))
             start = time.perf_counter()
-            FeatureStore(trainer.model.featurize, zoo, union([split.train, split.validation]), self.device)
+            read_features([run], stream=False)
             synchronize(self.device)
             turn(time.perf_counter() - start)
-            train([trainer], Feeding(stream=False))
+            train([run], stream=False)
+
+
+class _EpochSeconds:
+    """A tracker that gives the seconds of each epoch to a turn."""
+
+    def __init__(self, turn: Turn):
+        self._turn = turn
+
+    def log(self, record: Record) -> None:
+        self._turn(record.seconds)

@@ -20,11 +20,12 @@ import torch
 from nfn_transformer import main as training
 from nfn_transformer.cli.arguments import find_device, positive_int
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.config import DataConfig, TrainingConfig
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import draw_split, load_zoo, prepare
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.loop import train
+from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory, write_json
-from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.zoo.reading import Zoo
 
 DATA = DataConfig("digits", str(Path(__file__).parents[2] / "data/digits_transformers.zip"), train_networks=200)
@@ -128,16 +129,18 @@ def _losses(zoo: Zoo, way: Way, device: torch.device, epochs: int) -> tuple[list
     config = TrainingConfig(epochs=epochs, warmup_epochs=1, batch_size=BATCH_SIZE, **way.settings)
     model_config = training.model_config(training.build_parser().parse_args(way.flags.split()))
     with tempfile.TemporaryDirectory() as folder:
-        trainers = []
+        runs = []
         for seed in range(1, 1 + way.seeds):
-            run = RunDirectory(Path(folder) / str(seed))
-            run.path.mkdir()
             model = build_predictor(zoo.spec, model_config, seed).to(device)
             data = prepare(zoo, draw_split(zoo, DATA, seed))
-            trainers.append(Trainer(model, data, config, seed, run, lambda record: None))
-        history = train(trainers, Feeding(way.stream, n_workers=2))[0].history
-    losses = [loss for entry in history for loss in (entry.train_loss, entry.validation.loss)]
-    return losses, min(entry.seconds for entry in history)
+            settings = RunConfig(seed, NETWORK, DATA, model_config, config, str(device))
+            runs.append(Run(settings, data, model, build_optimizer(config, model.parameters())))
+            runs[-1].directory = RunDirectory(Path(folder) / str(seed))
+            runs[-1].directory.path.mkdir()
+        train(runs, stream=way.stream, n_workers=2)
+        records = runs[0].history.records
+    losses = [loss for entry in records for loss in (entry.train_loss, entry.validation.loss)]
+    return losses, min(entry.seconds for entry in records)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from nfn_transformer.groups.random_elements import transform_each, transform_one
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.data import load_zoo, recorded_split
-from nfn_transformer.training.learners import load_trained
 from nfn_transformer.training.metrics import kendall_tau
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedNetwork
+from nfn_transformer.training.trained_predictor import TrainedNetwork, load_trained
 
 ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
 IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)

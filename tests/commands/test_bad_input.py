@@ -146,5 +146,5 @@ def test_a_step_that_cannot_be_prepared_is_refused_before_a_run_begins(small_zoo
     errors = fail(main.main, capsys, *argv, "--cuda_graphs")
     assert "--cuda_graphs True: the device is cpu; CUDA graphs need a GPU" in errors
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "--compile True: on the CPU it needs a C++ compiler" in fail(main.main, capsys, *argv, "--compile")
+    assert "--compile True: requires a C++ compiler on the CPU" in fail(main.main, capsys, *argv, "--compile")
     assert not (tmp_path / "none").exists()

@@ -1,13 +1,15 @@
 """The flags: published names and defaults, real booleans, help for all of them."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from nfn_transformer import main
 from nfn_transformer.cli import flags as shared_flags
+from nfn_transformer.cli import training_command
 from nfn_transformer.errors import UserError
-from nfn_transformer.training import tracking
+from nfn_transformer.training.run_directory import RunDirectory
 
 PUBLISHED = {
     "seed": 3, "device": "auto", "model": "transformer_nfn", "epochs": 100, "warmup_epochs": 10, "batch_size": 16,
@@ -86,11 +88,24 @@ def test_booleans_are_real(words, expected):
     assert main.build_parser().parse_args(words).wandb is expected
 
 
-def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch):
+def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
-    assert [tracking.wanted(flag) for flag in (None, True, False)] == [False, True, False]
+    monkeypatch.setattr(training_command, "WandbTracker", lambda *settings: "W&B")
+
+    def tracked():
+        flags = [
+            main.build_parser().parse_args(["--data_path", "nowhere", *words])
+            for words in ([], ["--wandb"], ["--no-wandb"])
+        ]
+        config = main.run_config(flags[0])
+        runs = [SimpleNamespace(config=config, directory=RunDirectory(tmp_path), trackers=[]) for _ in flags]
+        for run, of_run in zip(runs, flags, strict=True):
+            training_command.open_trackers([run], of_run)
+        return ["W&B" in run.trackers for run in runs]
+
+    assert tracked() == [False, True, False]
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    assert [tracking.wanted(flag) for flag in (None, True, False)] == [True, True, False]
+    assert tracked() == [True, True, False]
 
 
 def test_explicit_flags_are_those_on_the_command_line():

@@ -144,10 +144,10 @@ def test_a_run_goes_on_where_there_are_no_cuda_graphs(unbroken, small_zoo, tmp_p
     config = json.loads((path / "config.json").read_text())
     config["training"]["cuda_graphs"] = True
     (path / "config.json").write_text(json.dumps(config))
-    refused = run("main.py", "--resume", path)
+    refused = run("main.py", "--resume", path, "--cuda_graphs", "True")
     assert refused.returncode == 2
     assert "--cuda_graphs True: the device is cpu" in refused.stderr
-    resumed = run("main.py", "--resume", path, "--cuda_graphs", "False", "--compile", "False")
+    resumed = run("main.py", "--resume", path, "--compile", "False")
     assert resumed.returncode == 0, resumed.stderr
     assert rows(path / "metrics.csv", "seconds") == rows(unbroken / "metrics.csv", "seconds")
 

@@ -16,11 +16,12 @@ from running import ENVIRONMENT, PACKAGE, run
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import prepare
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.loop import train
+from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import split_runs
 
@@ -45,8 +46,8 @@ def losses(path: Path) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) for name in ("train_loss", "validation_loss")]
 
 
-def double_trainer(zoo_path: Path, run_path: Path, batch_size: int) -> Trainer:
-    """A trainer in double precision; the processes of torchrun build the same one."""
+def double_run(zoo_path: Path, run_path: Path, batch_size: int) -> Run:
+    """A run in double precision; the processes of torchrun build the same one."""
     zoo = read_zoo(zoo_path, "digits", progress=False)
     zoo = replace(zoo, rows=zoo.rows.double(), labels=zoo.labels.double())
     run_path.mkdir(exist_ok=True)
@@ -54,8 +55,12 @@ def double_trainer(zoo_path: Path, run_path: Path, batch_size: int) -> Trainer:
     model = build_predictor(
         zoo.spec, ModelConfig(options={"transformers_nfn_channels": (3, 2)}, **small_zoo), 1
     ).double()
-    config = TrainingConfig(epochs=3, lr=1e-2, batch_size=batch_size)
-    return Trainer(model, prepare(zoo, split_runs(zoo.runs, 1)), config, 1, RunDirectory(run_path), lambda record: None)
+    training = TrainingConfig(epochs=3, lr=1e-2, batch_size=batch_size)
+    config = RunConfig(1, NETWORK, DataConfig("digits", str(zoo_path)), model.config, training)
+    data = prepare(zoo, split_runs(zoo.runs, 1))
+    run = Run(config, data, model, build_optimizer(training, model.parameters()))
+    run.directory = RunDirectory(run_path)
+    return run
 
 
 PROGRAM = """
@@ -63,24 +68,24 @@ import sys
 from pathlib import Path
 import torch
 from nfn_transformer.training.distributed import Distributed
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.loop import train
 sys.path[:0] = sys.argv[4:]
-from test_several_processes import double_trainer
+from test_several_processes import double_run
 
-processes = Distributed.from_environment()
-with processes.joined("cpu"):
-    trainer = double_trainer(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
-    trainer.writes = processes.is_main
-    train([trainer], Feeding(stream=int(sys.argv[3]) % 2 == 0), processes)
-    torch.save(trainer.model.state_dict(), f"{sys.argv[2]}/rank{processes.rank}.pt")
+distributed = Distributed.from_environment()
+with distributed.joined("cpu"):
+    run = double_run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run.writes = distributed.is_main
+    train([run], distributed, stream=int(sys.argv[3]) % 2 == 0)
+    torch.save(run.model.state_dict(), f"{sys.argv[2]}/rank{distributed.rank}.pt")
 """
 
 
 # Of 42 networks: one batch of 41, and one of a single network, of which one process has none; or one of all.
 @pytest.mark.parametrize("batch_size", [41, 42])
 def test_two_processes_train_what_one_does(small_zoo, tmp_path, batch_size):
-    alone = double_trainer(small_zoo, tmp_path / "alone", batch_size)
-    train([alone], Feeding(stream=False))
+    alone = double_run(small_zoo, tmp_path / "alone", batch_size)
+    train([alone], stream=False)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     here = Path(__file__).parent

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from nfn_transformer import main
-from nfn_transformer.training.bootstrap import tau_interval
-from nfn_transformer.training.final_report import read_summary
-from nfn_transformer.training.metrics import kendall_tau
+from nfn_transformer.training.metrics import kendall_tau, tau_interval
+from nfn_transformer.training.report import read_summary
 from nfn_transformer.training.run_directory import RunDirectory
 
 

@@ -5,11 +5,12 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from nfn_transformer.training.optimizer import OPTIMIZERS, build_optimizer, learning_rate, step_of
+from nfn_transformer.training.config import OPTIMIZERS, TrainingConfig
+from nfn_transformer.training.step import build_optimizer, learning_rate, step_of
 
 
 def test_warm_up_then_cosine_to_1e_5():
-    rates = [learning_rate(epoch, 1e-3, epochs=100, warmup_epochs=10) for epoch in range(1, 101)]
+    rates = [learning_rate(epoch, TrainingConfig()) for epoch in range(1, 101)]
     assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
     assert rates[54] == pytest.approx((1e-3 + 1e-5) / 2)
     assert rates[-1] == pytest.approx(1e-5)
@@ -17,18 +18,18 @@ def test_warm_up_then_cosine_to_1e_5():
 
 
 def test_warm_up_is_cut_to_the_epochs():
-    assert [learning_rate(epoch, 1.0, 2, 10) for epoch in (1, 2)] == pytest.approx([0.5, 1.0])
-    assert learning_rate(1, 1.0, 1, 0) == pytest.approx(1e-5)
+    assert [learning_rate(epoch, TrainingConfig(2, 10, lr=1.0)) for epoch in (1, 2)] == pytest.approx([0.5, 1.0])
+    assert learning_rate(1, TrainingConfig(1, 0, lr=1.0)) == pytest.approx(1e-5)
 
 
 def test_a_rate_below_the_final_one_never_rises():
-    assert learning_rate(20, 1e-6, 20, 5) == pytest.approx(1e-6)
+    assert learning_rate(20, TrainingConfig(20, 5, lr=1e-6)) == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_obey_their_settings(name):
     parameter = torch.nn.Parameter(torch.ones(2))
-    group = build_optimizer(name, [parameter], lr=0.5, wd=0.25).param_groups[0]
+    group = build_optimizer(TrainingConfig(optimizer=name, lr=0.5, wd=0.25), [parameter]).param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.25)
     assert group.get("momentum", 0) == (0.9 if name == "sgd_momentum" else 0)
 
@@ -41,7 +42,7 @@ def test_steps_are_those_of_the_optimizer(name, late, generator):
 
     def train(steps_of):
         parameters = [torch.nn.Parameter(tensor.clone()) for tensor in initial]
-        optimizer, state = build_optimizer(name, parameters, lr=0.1, wd=0.01), None
+        optimizer, state = build_optimizer(TrainingConfig(optimizer=name, lr=0.1, wd=0.01), parameters), None
         draws = torch.Generator().manual_seed(2)
         for place, rate in enumerate((0.1, 0.2, 0.05)):
             if state is not None:
@@ -61,5 +62,5 @@ def test_steps_are_those_of_the_optimizer(name, late, generator):
 
 
 def test_an_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match="optimizer 'adagrad', expected one of adam, sgd, sgd_momentum, rmsprop"):
-        build_optimizer("adagrad", [torch.nn.Parameter(torch.ones(1))], 1.0, 0.0)
+    with pytest.raises(ValueError, match="--optimizer adagrad: expected one of adam, sgd, sgd_momentum, rmsprop"):
+        TrainingConfig(optimizer="adagrad")

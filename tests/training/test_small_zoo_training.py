@@ -4,41 +4,41 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainings import SMALL_MODES, assert_equal, stop_after
+from trainings import SMALL_MODES, assert_equal, finished_epochs, stop_after
 
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training import step as training_step
-from nfn_transformer.training.loop import Feeding, train
+from nfn_transformer.training.loop import train
 
 
 @pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_trainer, model_config, monkeypatch):
-    plain, streamed, broken, again, pieces = (new_trainer(2, model_config=model_config) for _ in range(5))
+def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_run, model_config, monkeypatch):
+    plain, streamed, broken, again, pieces = (new_run(2, model_config=model_config) for _ in range(5))
     train([plain])
-    train([streamed], Feeding(stream=True))
+    train([streamed], stream=True)
     with pytest.raises(KeyboardInterrupt):
         stop_after(broken, 2)
-    again.run = broken.run
-    again.resume()
+    again.directory = broken.directory
+    again.load_state()
     train([again])
     monkeypatch.setattr(training_step, "NETWORKS_AT_ONCE", 7)
     train([pieces])
     for found in (streamed, again, pieces):
         assert_equal(found, plain)
-    without = new_trainer(2, model_config=replace(model_config, dropout=0.0))
+    without = new_run(2, model_config=replace(model_config, dropout=0.0))
     train([without])
-    assert abs(without.progress.history[-1].train_loss - plain.progress.history[-1].train_loss) > 1e-5
+    assert abs(without.history.records[-1].train_loss - plain.history.records[-1].train_loss) > 1e-5
 
 
 @pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_trainer, model_config):
+def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_run, model_config):
     """And the loss that is written down is the mean of theirs."""
     both, alone = (
-        new_trainer(2, model_config=model_config),
-        new_trainer(2, model_config=replace(model_config, ensemble=1)),
+        new_run(2, model_config=model_config),
+        new_run(2, model_config=replace(model_config, ensemble=1)),
     )
-    other = new_trainer(2, model_config=replace(model_config, ensemble=1))
+    other = new_run(2, model_config=replace(model_config, ensemble=1))
     other.model.load_state_dict(both.model.members[1].state_dict())
     other.model.begin_epoch = lambda key, begin=other.model.begin_epoch: begin(derive_seed(key, "member", 1))
     train([both])
@@ -47,37 +47,37 @@ def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_trainer, mode
         member = both.model.members[place].state_dict()
         for (name, a), b in zip(member.items(), one.model.state_dict().values(), strict=True):
             assert relative_error(a, b) < 1e-9, name
-    for found, *of_members in zip(*(one.progress.history for one in (both, alone, other)), strict=True):
+    for found, *of_members in zip(*(one.history.records for one in (both, alone, other)), strict=True):
         assert found.train_loss == pytest.approx(sum(entry.train_loss for entry in of_members) / 2, rel=1e-9)
-    assert alone.progress.history[0].train_loss != pytest.approx(other.progress.history[0].train_loss, rel=1e-6)
+    assert alone.history.records[0].train_loss != pytest.approx(other.history.records[0].train_loss, rel=1e-6)
 
 
-def test_early_stopping_ends_after_so_many_epochs_that_are_not_the_best(new_trainer):
+def test_early_stopping_ends_after_so_many_epochs_that_are_not_the_best(new_run):
     def spoil(record):
-        if record.epoch == 2:
+        if record.number == 2:
             with torch.no_grad():
                 early.model.output.weight.neg_()
 
-    plain = new_trainer(epochs=12, lr=1e-5)
-    early = new_trainer(epochs=12, lr=1e-5, early_stopping=3, report=spoil)
+    plain = new_run(epochs=12, lr=1e-5)
+    early = new_run(epochs=12, lr=1e-5, early_stopping=3, report=spoil)
     train([plain])
     train([early])
-    best = early.progress.best.epoch
-    assert early.finished_epochs == best + 3 < 12
-    assert early.progress.diverged is None
+    best = early.history.best.number
+    assert finished_epochs(early) == best + 3 < 12
+    assert early.history.diverged is None
     assert best <= 2
-    patient = new_trainer(epochs=12, lr=1e-5, early_stopping=12)
+    patient = new_run(epochs=12, lr=1e-5, early_stopping=12)
     train([patient])
     assert_equal(patient, plain)
     train([early])
-    assert early.finished_epochs == best + 3, "what is over goes on"
+    assert finished_epochs(early) == best + 3, "what is over goes on"
 
 
-def test_of_seeds_at_once_each_stops_early_by_itself(new_trainer):
-    together = [new_trainer(seed, epochs=25, early_stopping=4) for seed in (1, 2, 3)]
+def test_of_seeds_at_once_each_stops_early_by_itself(new_run):
+    together = [new_run(seed, epochs=25, early_stopping=4) for seed in (1, 2, 3)]
     train(together)
-    assert len({one.finished_epochs for one in together}) > 1
+    assert len({finished_epochs(one) for one in together}) > 1
     for seed, found in zip((1, 2, 3), together, strict=True):
-        alone = new_trainer(seed, epochs=25, early_stopping=4)
+        alone = new_run(seed, epochs=25, early_stopping=4)
         train([alone])
         assert_equal(found, alone)

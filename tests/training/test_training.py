@@ -6,22 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from trainings import Report, build_run
 
 from nfn_transformer.errors import RunError
 from nfn_transformer.groups.equivariance_error import equivariance_error
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.data import prepare, recorded_split
-from nfn_transformer.training.final_report import evaluate_best
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
-from nfn_transformer.training.predictions import predict_logits
+from nfn_transformer.training.report import evaluate_best
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.saved_predictor import load_predictor
-from nfn_transformer.training.trained_predictor import TrainedNetwork
-from nfn_transformer.training.trainer import Trainer
+from nfn_transformer.training.trained_predictor import TrainedNetwork, load_predictor, predict_logits
 from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")
@@ -33,84 +30,87 @@ def data(small):
     return prepare(small, split_runs(small.runs, 1))
 
 
-def empty_run(path):
+def empty_directory(path):
     path.mkdir()
     return RunDirectory(path)
 
 
-def best_of(run):
-    return TrainedNetwork(load_predictor(run.best_file)[0], CPU)
+def best_of(directory):
+    return TrainedNetwork(load_predictor(directory.best_file)[0], CPU)
 
 
 @pytest.fixture
-def run(tmp_path):
-    return empty_run(tmp_path / "run")
+def directory(tmp_path):
+    return empty_directory(tmp_path / "directory")
 
 
-def trainer(data, run, report=lambda record: None, model_config=None, **settings):
+def new_run(data, directory, report=None, model_config=None, **settings):
     model = build_predictor(data.zoo.spec, model_config or ModelConfig(), seed=1)
-    return Trainer(model, data, TrainingConfig(**{"epochs": 4, "lr": 1e-2, **settings}), 1, run, report)
+    return build_run(model, data, directory, report=report, **{"epochs": 4, **settings})
 
 
-def test_training_lowers_the_loss_and_predictions_stay_invariant(data, run, generator):
-    training = trainer(data, run, epochs=15, model_config=ModelConfig(cls_mode="hnps"))
-    history = train([training])[0].history
+def test_training_lowers_the_loss_and_predictions_stay_invariant(data, directory, generator):
+    run = new_run(data, directory, epochs=15, model_config=ModelConfig(cls_mode="hnps"))
+    train([run])
+    history = run.history.records
     assert history[-1].train_loss < history[0].train_loss - 0.02
     weights = data.zoo.weights(torch.arange(20))
     g = GroupElement.sample(data.zoo.spec, generator, 1e3, classifier=True)
-    double = training.model.double()
+    double = run.model.double()
     assert equivariance_error(double.predict, g, weights.to(torch.float64)) < 1e-9
     gentle = GroupElement.sample(data.zoo.spec, generator, 10.0, dtype=torch.float32, classifier=True)
     assert equivariance_error(double.float().predict, gentle, weights, dtype=None) < 1e-4
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, run):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_best_epoch(data, directory):
     def poison_after_two(record):
-        if record.epoch == 2:
+        if record.number == 2:
             with torch.no_grad():
-                training.model.output.bias.fill_(math.nan)
+                run.model.output.bias.fill_(math.nan)
 
-    training = trainer(data, run, poison_after_two)
-    progress = train([training])[0]
-    assert [record.epoch for record in progress.history] == [1, 2]
-    assert progress.diverged.startswith("epoch 3: the loss is not finite (training nan")
-    test = evaluate_best(data, progress, best_of(run), run, seed=1)
-    results = read_json(run.results_file)
-    assert results["status"] == progress.diverged
-    assert results["best_epoch"] == progress.best.epoch
+    run = new_run(data, directory, poison_after_two)
+    train([run])
+    assert [record.number for record in run.history.records] == [1, 2]
+    assert run.history.diverged.startswith("epoch 3: the loss is not finite (training nan")
+    test = evaluate_best(data, run.history, best_of(directory), directory, seed=1)
+    results = read_json(directory.results_file)
+    assert results["status"] == run.history.diverged
+    assert results["best_epoch"] == run.history.best.number
     assert math.isfinite(test.loss)
 
 
-def test_the_best_epoch_by_validation_is_kept_and_tested(data, run):
+def test_the_best_epoch_by_validation_is_kept_and_tested(data, directory):
     """Later epochs of a spoiled model are worse: what is tested must be the epoch before."""
     kept = {}
 
     def spoil_after_two(record):
-        if record.epoch == 2:
-            kept.update({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
+        if record.number == 2:
+            kept.update({name: tensor.clone() for name, tensor in run.model.state_dict().items()})
             with torch.no_grad():
-                training.model.output.weight.neg_()
+                run.model.output.weight.neg_()
 
-    training = trainer(data, run, spoil_after_two, lr=1e-4)
-    training.model.output.bias.requires_grad_(False)
+    run = new_run(data, directory, spoil_after_two, lr=1e-4)
+    run.model.output.bias.requires_grad_(False)
     # Made good before it starts, so that the second epoch is the best for certain.
-    warm = trainer(data, empty_run(run.path.parent / "warm"), epochs=12)
+    warm = new_run(data, empty_directory(directory.path.parent / "warm"), epochs=12)
     train([warm])
-    training.model.load_state_dict(warm.model.state_dict())
-    progress = train([training])[0]
-    assert progress.best.epoch <= 2
-    test = evaluate_best(data, progress, best_of(run), run, seed=1)
-    model, epoch = load_predictor(run.best_file)
-    assert epoch == progress.best.epoch == read_json(run.results_file)["best_epoch"]
+    run.model.load_state_dict(warm.model.state_dict())
+    train([run])
+    assert run.history.best.number <= 2
+    test = evaluate_best(data, run.history, best_of(directory), directory, seed=1)
+    model, epoch = load_predictor(directory.best_file)
+    assert epoch == run.history.best.number == read_json(directory.results_file)["best_epoch"]
     if epoch == 2:
         assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
-    for index, found in ((data.split.validation, progress.best.validation), (data.split.test, test)):
+    for index, found in ((data.split.validation, run.history.best.validation), (data.split.test, test)):
         assert measure_logits(predict_logits(model, data.zoo, index), data.zoo.labels[index]) == found
 
 
-def test_the_schedule_reaches_the_optimizer(data, run):
-    training = trainer(data, run, epochs=3, warmup_epochs=2, lr=1e-2, optimizer="sgd", batch_size=len(data.split.train))
-    weight = training.model.output.bias
+def test_the_schedule_reaches_the_optimizer(data, directory):
+    run = new_run(
+        data, directory, epochs=3, warmup_epochs=2, lr=1e-2, optimizer="sgd", batch_size=len(data.split.train)
+    )
+    weight = run.model.output.bias
     steps = []
     before = weight.item()
 
@@ -119,24 +119,25 @@ def test_the_schedule_reaches_the_optimizer(data, run):
         steps.append((record.lr, before - weight.item(), weight.grad.item()))
         before = weight.item()
 
-    training.report = note
-    train([training])
+    run.trackers = [Report(note)]
+    train([run])
     assert [lr for lr, _, _ in steps] == pytest.approx([5e-3, 1e-2, 1e-5])
     for lr, moved, gradient in steps:
         assert moved == pytest.approx(lr * gradient, rel=1e-3, abs=1e-8)
 
 
-def test_the_test_side_is_never_read_while_training(data, run):
+def test_the_test_side_is_never_read_while_training(data, directory):
     poisoned = data.zoo.rows.clone()
     poisoned[data.split.test] = math.nan
     blind = replace(data, zoo=replace(data.zoo, rows=poisoned))
-    (seen,) = train([trainer(blind, run)])
-    (expected,) = train([trainer(data, empty_run(run.path.parent / "other"))])
-    assert [r.validation for r in seen.history] == [r.validation for r in expected.history]
+    seen, expected = new_run(blind, directory), new_run(data, empty_directory(directory.path.parent / "other"))
+    for run in (seen, expected):
+        train([run])
+    assert [r.validation for r in seen.history.records] == [r.validation for r in expected.history.records]
 
 
-def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
-    whole = trainer(data, run)
+def test_resuming_after_each_epoch_equals_one_unbroken_run(data, directory, tmp_path):
+    whole = new_run(data, directory)
     train([whole])
 
     class Stop(Exception):
@@ -145,60 +146,63 @@ def test_resuming_after_each_epoch_equals_one_unbroken_run(data, run, tmp_path):
     def stop(record):
         raise Stop
 
-    broken = empty_run(tmp_path / "broken")
+    broken = empty_directory(tmp_path / "broken")
     for _ in range(4):
-        part = trainer(data, broken, stop)
-        part.resume()
+        part = new_run(data, broken, stop)
+        part.load_state()
         with pytest.raises(Stop):
             train([part])
-    last = trainer(data, broken)
-    last.resume()
+    last = new_run(data, broken)
+    last.load_state()
     train([last])
-    assert broken.best_file.read_bytes() == run.best_file.read_bytes()
+    assert broken.best_file.read_bytes() == directory.best_file.read_bytes()
     for a, b in zip(last.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_files_that_a_kill_left_behind_the_state_follow_it_again(data, run):
-    training = trainer(data, run)
-    train([training])
-    best, metrics = run.best_file.read_bytes(), run.metrics_file.read_text()
-    run.best_file.unlink()
-    run.metrics_file.write_text("".join(metrics.splitlines(keepends=True)[:-1]))
-    again = trainer(data, run)
-    again.resume()
-    assert run.best_file.read_bytes() == best
-    assert run.metrics_file.read_text() == metrics
-    assert again.progress == training.progress
+def test_files_that_a_kill_left_behind_the_state_follow_it_again(data, directory):
+    run = new_run(data, directory)
+    train([run])
+    best, metrics = directory.best_file.read_bytes(), directory.metrics_file.read_text()
+    directory.best_file.unlink()
+    directory.metrics_file.write_text("".join(metrics.splitlines(keepends=True)[:-1]))
+    again = new_run(data, directory)
+    again.load_state()
+    assert directory.best_file.read_bytes() == best
+    assert directory.metrics_file.read_text() == metrics
+    assert again.history == run.history
 
 
-def test_damaged_state_and_weights_are_named(data, run):
-    train([trainer(data, run, epochs=1)])
-    torch.save({"model": {}}, run.state_file.with_name("other"))
-    whole = run.state_file.read_bytes()
-    run.state_file.write_bytes(run.state_file.with_name("other").read_bytes())
+def test_damaged_state_and_weights_are_named(data, directory):
+    train([new_run(data, directory, epochs=1)])
+    torch.save({"model": {}}, directory.state_file.with_name("other"))
+    whole = directory.state_file.read_bytes()
+    directory.state_file.write_bytes(directory.state_file.with_name("other").read_bytes())
     with pytest.raises(RunError, match=r"state.pt: is not the state of this run: 'best'"):
-        trainer(data, run).resume()
-    run.state_file.write_bytes(whole[:1000])
+        new_run(data, directory).load_state()
+    directory.state_file.write_bytes(whole[:1000])
     with pytest.raises(RunError, match=r"state.pt: cannot be read"):
-        trainer(data, run).resume()
-    run.best_file.write_bytes(run.best_file.read_bytes()[:1000])
+        new_run(data, directory).load_state()
+    directory.best_file.write_bytes(directory.best_file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"best.safetensors: not a predictor of this version"):
-        load_predictor(run.best_file)
+        load_predictor(directory.best_file)
     with pytest.raises(RunError, match=r"absent: no such file; a run writes it after its first epoch"):
-        load_predictor(run.path / "absent")
+        load_predictor(directory.path / "absent")
 
 
-def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, run):
-    training = trainer(
-        data, run, model_config=ModelConfig(cls_mode="hnps", options={"transformers_nfn_channels": (3, 4)}), epochs=1
+def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, directory):
+    run = new_run(
+        data,
+        directory,
+        model_config=ModelConfig(cls_mode="hnps", options={"transformers_nfn_channels": (3, 4)}),
+        epochs=1,
     )
-    train([training])
-    model, epoch = load_predictor(run.best_file)
+    train([run])
+    model, epoch = load_predictor(directory.best_file)
     weights = data.zoo.weights(torch.arange(9))
     assert epoch == 1
-    assert (model.spec, model.config) == (training.model.spec, training.model.config)
-    assert torch.equal(model(weights), training.model(weights))
+    assert (model.spec, model.config) == (run.model.spec, run.model.config)
+    assert torch.equal(model(weights), run.model(weights))
 
 
 def test_a_changed_zoo_is_no_longer_the_runs_own(data):

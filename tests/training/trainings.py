@@ -1,10 +1,13 @@
-"""How tests compare trainings and interrupt them, and the options for small zoos in every kind of branch."""
+"""How tests build runs, compare and interrupt them, and the options for small zoos in every kind of branch."""
 
 import pytest
 
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.loop import train
+from nfn_transformer.training.run import Run
+from nfn_transformer.training.step import build_optimizer
 
 # What helps on small zoos, in every kind of branch.
 SMALL = {"dropout": 0.3, "standardize": True, "ensemble": 2}
@@ -16,9 +19,30 @@ SMALL_MODES = [
 ]
 
 
+class Report:
+    """A tracker that calls a function with each finished epoch."""
+
+    def __init__(self, log):
+        self.log = log
+
+
+def build_run(model, data, directory, seed=1, report=None, **settings):
+    """A run of a model that need not be the one that its configuration would make."""
+    training = TrainingConfig(**{"lr": 1e-2, **settings})
+    config = RunConfig(seed, NETWORK, DataConfig("digits", "nowhere"), model.config, training)
+    run = Run(config, data, model, build_optimizer(training, model.parameters()))
+    run.directory = directory
+    run.trackers = [] if report is None else [Report(report)]
+    return run
+
+
+def finished_epochs(run):
+    return len(run.history.records)
+
+
 def assert_equal(found, expected, tolerance=1e-9):
-    assert [entry.epoch for entry in found.progress.history] == [entry.epoch for entry in expected.progress.history]
-    for a, b in zip(found.progress.history, expected.progress.history, strict=True):
+    assert [entry.number for entry in found.history.records] == [entry.number for entry in expected.history.records]
+    for a, b in zip(found.history.records, expected.history.records, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=tolerance)
         assert a.validation.loss == pytest.approx(b.validation.loss, rel=tolerance)
         assert a.validation.tau == b.validation.tau
@@ -26,10 +50,10 @@ def assert_equal(found, expected, tolerance=1e-9):
         assert relative_error(a, b) < tolerance, name
 
 
-def stop_after(trainer, epochs):
-    def report(record):
-        if record.epoch == epochs:
+def stop_after(run, epochs):
+    def stop(record):
+        if record.number == epochs:
             raise KeyboardInterrupt
 
-    trainer.report = report
-    train([trainer])
+    run.trackers = [Report(stop)]
+    train([run])

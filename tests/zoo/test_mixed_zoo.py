@@ -9,10 +9,10 @@ from small_zoo import DEEP, SPEC, WIDE, SmallZoo, assert_same, zoo_of_three_size
 from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.batches import StoredFeatures, fits
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import draw_split, recorded_split, split_record
-from nfn_transformer.training.feature_store import FeatureStore, fits
-from nfn_transformer.training.predictions import predict_logits
+from nfn_transformer.training.trained_predictor import predict_logits
 from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
@@ -87,7 +87,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     """Those of shallow ones are filled up, and what is filled up counts for nothing."""
     model = build_predictor(mixed.spec, COMPLETE, seed=1)
     everyone = torch.arange(30)
-    store = FeatureStore(model.featurize, mixed, everyone, CPU)
+    store = StoredFeatures(model.featurize, mixed, everyone, CPU)
     features, labels = store.batch(everyone)
     assert features.encoder.blocks.shape[:2] == (30, 3)
     assert torch.equal(labels, mixed.labels)
@@ -107,7 +107,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
 
 def test_what_is_filled_up_has_no_gradient(mixed):
     model = build_predictor(mixed.spec, replace(COMPLETE, ensemble=1), seed=1)
-    features, _ = FeatureStore(model.featurize, mixed, torch.arange(30), CPU).batch(torch.arange(30))
+    features, _ = StoredFeatures(model.featurize, mixed, torch.arange(30), CPU).batch(torch.arange(30))
     model.fit_normalization([features])
     model.from_features(features).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())

@@ -19,7 +19,7 @@ HEADS = 4
 
 # Networks are computed at once up to this many numbers at their edges. On a CPU the tensors of one model then take
 # 16 MiB in float32, keys with values 32 MiB. Beyond that, the C library asks the system for fresh memory each time
-# (`training.host_memory`).
+# (`training.step.keep_freed_memory`).
 _NUMBERS_AT_ONCE = {"cpu": 1 << 22}
 _NUMBERS_AT_ONCE_ELSEWHERE = 1 << 27
 

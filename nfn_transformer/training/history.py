@@ -1,0 +1,102 @@
+"""The finished epochs of a network's training, or the rounds of a tree model's, and which of them is the best."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from nfn_transformer.training.metrics import Metrics, is_better
+
+_PREFIX = "validation_"
+# A line on the screen is written for at most about so many rounds.
+_LINES_OF_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a network's training."""
+
+    number: int
+    """counted from 1"""
+    train_loss: float
+    """mean binary cross entropy over the epoch's batches"""
+    validation: Metrics
+    lr: float
+    seconds: float
+
+    def row(self) -> dict[str, float]:
+        """Return the record as a row of metrics.csv."""
+        validation = _columns(self.validation)
+        start = {"epoch": self.number, "train_loss": self.train_loss}
+        return {**start, **validation, "lr": self.lr, "seconds": self.seconds}
+
+    @classmethod
+    def from_row(cls, row: dict[str, float]) -> "EpochRecord":
+        """Return the record whose row is given.
+
+        Raises:
+            KeyError, TypeError: the row has other columns.
+        """
+        validation = {name.removeprefix(_PREFIX): value for name, value in row.items() if name.startswith(_PREFIX)}
+        return cls(row["epoch"], row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
+
+    def line(self, total: int) -> str:
+        """Return the record, one of `total`, as a line for the screen."""
+        count = f"epoch {self.number:>{len(str(total))}}/{total}"
+        return f"{count}  {_losses(self)}  lr {self.lr:.2e}  {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round of a tree model's training."""
+
+    number: int
+    """counted from 1"""
+    train_loss: float
+    """root mean squared error on the training side"""
+    validation: Metrics
+    seconds: float
+
+    def row(self) -> dict[str, float]:
+        """Return the record as a row of metrics.csv."""
+        validation = _columns(self.validation)
+        return {"round": self.number, "train_loss": self.train_loss, **validation, "seconds": self.seconds}
+
+    def line(self, total: int) -> str | None:
+        """Return the record, one of `total`, as a line for the screen; None where it is skipped."""
+        if self.number > 1 and self.number % max(1, total // _LINES_OF_ROUNDS):
+            return None
+        return f"round {self.number:>{len(str(total))}}/{total}  {_losses(self)}  {self.seconds:.1f} s"
+
+
+Record = EpochRecord | RoundRecord
+
+
+def _columns(validation: Metrics) -> dict[str, float]:
+    return {f"{_PREFIX}{name}": value for name, value in asdict(validation).items()}
+
+
+def _losses(record: Record) -> str:
+    v = record.validation
+    losses = f"train loss {record.train_loss:.4f}  validation loss {v.loss:.4f}"
+    return f"{losses}  tau {v.tau:.4f}  R2 {v.r2:.4f}  MAE {v.mae:.4f}"
+
+
+@dataclass
+class History:
+    """The finished epochs or rounds of a run."""
+
+    records: list[Record] = field(default_factory=list)
+    unit: str = "epoch"
+    """epoch or round"""
+    better: Callable[[Metrics, Metrics], bool] = is_better
+    """whether validation metrics beat the best so far"""
+    diverged: str | None = None
+    """why the training stopped early on a loss that is not finite"""
+
+    @property
+    def best(self) -> Record | None:
+        """Return the best record by validation, of equal ones the earliest; None without any."""
+        best = None
+        for record in self.records:
+            if best is None or self.better(record.validation, best.validation):
+                best = record
+        return best

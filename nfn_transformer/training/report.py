@@ -1,0 +1,110 @@
+"""The end of a run: the best predictor reloaded, the test side opened once, and everything written down."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from nfn_transformer.atomic_files import write_csv
+from nfn_transformer.errors import RunError
+from nfn_transformer.figures import save_png
+from nfn_transformer.training.data import RunData
+from nfn_transformer.training.history import History
+from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
+from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
+from nfn_transformer.training.trained_predictor import TrainedPredictor
+
+FINISHED = "complete"
+"""Status in results.json of a run that was not stopped by its loss."""
+
+
+def evaluate_best(
+    data: RunData, history: History, predictor: TrainedPredictor, directory: RunDirectory, seed: int
+) -> Metrics:
+    """Test the best epoch or round, once; write predictions, plot and results; return the test metrics.
+
+    Args:
+        data: whose test side is read.
+        history: with at least one epoch or round.
+        predictor: as it was then.
+        directory: for all files.
+        seed: of the bootstrap interval.
+    """
+    index, split = data.split.test, data.split
+    outputs = predictor.outputs(data.zoo, index)
+    labels, predicted = data.zoo.labels[index].cpu(), predictor.accuracies(outputs)
+    test = predictor.measure(outputs, labels)
+    interval = tau_interval(predicted, labels, [data.zoo.runs[i] for i in index.tolist()], seed)
+    write_predictions(directory.predictions_file, [data.zoo.names[i] for i in index.tolist()], predicted, labels)
+    _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
+    results = {
+        "status": history.diverged or FINISHED,
+        f"best_{history.unit}": history.best.number,
+        f"{history.unit}s": len(history.records),
+        **predictor.size,
+        "networks": {"train": len(split.train), "validation": len(split.validation), "test": len(index)},
+        "validation": asdict(history.best.validation),
+        "test": asdict(test),
+        "test_tau_interval": asdict(interval),
+    }
+    write_json(directory.results_file, results)
+    directory.state_file.unlink(missing_ok=True)
+    return test
+
+
+def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None) -> None:
+    """Write a CSV with the columns file, predicted and, where `labels` are known, accuracy."""
+    columns = [names, predicted.tolist(), *([] if labels is None else [labels.tolist()])]
+    header = ["file", "predicted", "accuracy"][: len(columns)]
+    write_csv(path, header, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str) -> None:
+    """Write a scatter plot (PNG) of predicted against true accuracy, both [n] in [0, 1]."""
+    from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=1)
+    axes.scatter(labels.tolist(), predictions.tolist(), s=12, alpha=0.6, linewidths=0, zorder=2)
+    axes.set_xlabel("true test accuracy")
+    axes.set_ylabel("predicted accuracy")
+    axes.set_title(title)
+    save_png(figure, path)
+
+
+def read_summary(directory: RunDirectory) -> tuple[str, str]:
+    """Return a finished run's results as lines for the screen, and its status: FINISHED, or why it stopped.
+
+    Raises:
+        RunError: the results are damaged.
+    """
+    results = read_json(directory.results_file)
+    try:
+        test, validation = (Metrics(**_with_nan(results[side])) for side in ("test", "validation"))
+        interval = results.get("test_tau_interval")  # runs of earlier versions have none
+        unit = "epoch" if "epochs" in results else "round"
+        text = (
+            f"best {unit} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation tau {validation.tau:.4f}\n"
+            f"test {metrics_line(test, interval and TauInterval(**_with_nan(interval)))}  "
+            f"({results['networks']['test']} networks)"
+        )
+        return text, results["status"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{directory.results_file}: is not what a finished run writes: {error!r}") from None
+
+
+def _with_nan(values: dict) -> dict:
+    """Return numbers of JSON, which has no nan: null stands for it."""
+    return {name: math.nan if value is None else value + 0 for name, value in values.items()}
+
+
+def metrics_line(metrics: Metrics, interval: TauInterval | None) -> str:
+    """Return metrics as a line for the screen; an undefined tau is nan, with a warning."""
+    between = "" if interval is None or math.isnan(interval.low) else f" {interval}"
+    line = f"tau {metrics.tau:.4f}{between}  R2 {metrics.r2:.4f}  MAE {metrics.mae:.4f}  loss {metrics.loss:.4f}"
+    if math.isnan(metrics.tau):
+        line += "  (warning: tau is undefined where all predictions, or all accuracies, are equal)"
+    return line

@@ -1,0 +1,315 @@
+"""A run: everything that one training of a network consists of; begun, or taken up again."""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.layers.scaling import Reiterable
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import Predictor, build_predictor
+from nfn_transformer.seeding import derive_seed, make_generator
+from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
+from nfn_transformer.training.config import NETWORK, RunConfig, absolute, installed_versions
+from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
+from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
+from nfn_transformer.training.history import EpochRecord, History
+from nfn_transformer.training.metrics import Metrics, measure_logits
+from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
+from nfn_transformer.training.step import build_optimizer, check_step, learning_rate
+from nfn_transformer.training.tracking import Tracker
+from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, logits_of_features, save_predictor
+from nfn_transformer.training.trees import TreeRun
+from nfn_transformer.trees.features import check_readable, supports
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+
+@dataclass(eq=False)
+class Run:
+    """The training of one network, which `loop.train` drives; its directory holds all that going on needs."""
+
+    config: RunConfig
+    data: RunData
+    """whose test side is never read here"""
+    model: Predictor
+    """on the device that trains"""
+    optimizer: torch.optim.Optimizer
+    directory: RunDirectory = field(init=False)
+    """made once all runs of a command are sound"""
+    history: History = field(default_factory=History)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    """the best epoch's state dict"""
+    trackers: list[Tracker] = field(default_factory=list)
+    """are given each finished epoch"""
+    writes: bool = True
+    """whether this process writes the directory and tells the trackers; of several, one does"""
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """the training side in the current epoch's order, int64 [n]"""
+
+    def describe(self) -> str:
+        """Return the model's branches and the number of its parameters, for the screen."""
+        config, parameters = self.model.config, sum(p.numel() for p in self.model.parameters())
+        several = f"{config.ensemble} times " if config.ensemble > 1 else ""
+        return (
+            f"encoder {config.enc_mode}, classifier {config.cls_mode}, embedding {config.emb_mode}; "
+            f"{several}{parameters // config.ensemble:,} parameters"
+        )
+
+    def fit_normalization(self, features: StoredFeatures | StreamedFeatures) -> None:
+        """Take the scales of inputs from the training side before the first epoch; later they are among the weights."""
+        if self.model.needs_normalization and not self.history.records:
+            train = self.data.split.train
+            self.model.fit_normalization(
+                Reiterable(lambda: (inputs for inputs, _ in features.batches(train, EVALUATION_BATCH)))
+            )
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether there is nothing left to train."""
+        config, finished = self.config.training, len(self.history.records)
+        if self.history.diverged is not None or finished >= config.epochs:
+            return True
+        patience = config.early_stopping
+        return patience is not None and finished > 0 and finished - self.history.best.number >= patience
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rate, the key of dropout and the order of the training side, by seed and epoch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(epoch, self.config.training)
+        self.model.begin_epoch(derive_seed(self.config.seed, "dropout", epoch))
+        self.model.train()
+        train, generator = self.data.split.train, make_generator(self.config.seed, "batches", epoch)
+        self.order = train[torch.randperm(len(train), generator=generator)]
+
+    def validate(self, features: StoredFeatures | StreamedFeatures) -> Metrics:
+        """Return the model's metrics on the validation side."""
+        index = self.data.split.validation
+        batches = (inputs for inputs, _ in features.batches(index, EVALUATION_BATCH))
+        return measure_logits(logits_of_features(self.model, batches), self.data.zoo.labels[index])
+
+    def finish_epoch(self, train_loss: float, validation: Metrics, seconds: float) -> None:
+        """Write the epoch down; one whose loss is not finite ends the training and is not kept."""
+        epoch = len(self.history.records) + 1
+        if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
+            self.history.diverged = (
+                f"epoch {epoch}: the loss is not finite (training {train_loss}, validation {validation.loss}); "
+                "a lower --lr may help"
+            )
+            return
+        record = EpochRecord(epoch, train_loss, validation, learning_rate(epoch, self.config.training), seconds)
+        self.history.records.append(record)
+        if self.history.best is record:
+            self.best_weights = self._copy_of_weights()
+        if not self.writes:
+            return
+        # The state goes first: everything else can be written from it again.
+        rows = [entry.row() for entry in self.history.records]
+        state = {"model": self._copy_of_weights(), "best": self.best_weights}
+        self.directory.write_state({**state, "optimizer": self.optimizer.state_dict(), "history": rows})
+        if self.history.best is record:
+            save_predictor(self.directory.best_file, self.model, epoch)
+        self.directory.write_metrics(rows)
+        for tracker in self.trackers:
+            tracker.log(record)
+
+    def load_state(self) -> None:
+        """Take up the state after the last finished epoch, if there is one.
+
+        Raises:
+            RunError: the state is damaged.
+        """
+        state = self.directory.read_state()
+        if state is None:
+            return
+        try:
+            self.model.load_state_dict(state["best"])
+            self.best_weights = self._copy_of_weights()
+            self.history = History([EpochRecord.from_row(row) for row in state["history"]])
+            if self.writes:
+                # A kill may have come between the files of an epoch: those beside the state follow it again.
+                save_predictor(self.directory.best_file, self.model, self.history.best.number)
+                self.directory.write_metrics([entry.row() for entry in self.history.records])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise RunError(f"{self.directory.state_file}: is not the state of this run: {error}") from None
+
+    def _copy_of_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def begin_runs(
+    configs: Sequence[RunConfig],
+    out_dirs: Sequence[Path | None],
+    load_cache: bool = True,
+    n_workers: int = 0,
+    distributed: Distributed = SINGLE_PROCESS,
+) -> list[Run] | list[TreeRun]:
+    """Return new runs on one zoo. Their directories appear when the zoo, the splits and the models are sound.
+
+    Args:
+        configs: they differ by their seeds; `device` names the device that is wanted.
+        out_dirs: the runs' directories; a new one under runs/ for None.
+        load_cache, n_workers: see `zoo.reading.read_zoo`.
+        distributed: the processes that share one run; the main one makes its directory.
+
+    Raises:
+        UserError: anything in the configuration, the zoo or the directories is not as it must be.
+    """
+    for out_dir in out_dirs:
+        if out_dir is not None and distributed.is_main:
+            check_free(out_dir)
+    with distributed.main_process_first():
+        zoo = load_zoo(configs[0].data, load_cache, n_workers)
+    runs = []
+    for config in configs:
+        split = draw_split(zoo, config.data, config.seed)
+        check_predictor(config, zoo)
+        if distributed.count > 1:  # which may change the last digits, as the number of threads does
+            config = replace(config, versions={**config.versions, "processes": str(distributed.count)})
+        runs.append(_build_run(config, prepare(zoo, split, config.data, config.seed), distributed))
+    for run, out_dir in zip(runs, out_dirs, strict=True):
+        path = None
+        if distributed.is_main:
+            path = RunDirectory.create(out_dir, run.config, zoo.spec, run.data.record, run.data.zoo.report.csv()).path
+        run.directory = RunDirectory(distributed.broadcast(path))
+    return runs
+
+
+@dataclass(frozen=True)
+class ResumeOverrides:
+    """What a run that goes on has in place of its own, which decides no numbers beyond rounding; None keeps its own."""
+
+    device: str | None = None
+    data_path: str | None = None
+    """another place of the same zoo"""
+    compile: bool | None = None
+    """see `TrainingConfig`"""
+    cuda_graphs: bool | None = None
+    """see `TrainingConfig`; None drops them where they cannot be used"""
+
+    def apply(self, config: RunConfig, distributed: Distributed = SINGLE_PROCESS) -> RunConfig:
+        """Return a run's configuration with these."""
+        if self.data_path is not None:
+            config = replace(config, data=replace(config.data, data_path=absolute(self.data_path)))
+        if self.device is not None:
+            config = replace(config, device=self.device)
+        graphs = self.cuda_graphs
+        if graphs is None and (torch.device(config.device).type != "cuda" or distributed.count > 1):
+            graphs = False
+        training = {"compile": self.compile, "cuda_graphs": graphs if config.model == NETWORK else None}
+        training = {name: value for name, value in training.items() if value is not None}
+        return replace(config, training=replace(config.training, **training))
+
+
+def resume_runs(
+    paths: Sequence[Path],
+    overrides: ResumeOverrides | None = None,
+    load_cache: bool = True,
+    n_workers: int = 0,
+    distributed: Distributed = SINGLE_PROCESS,
+) -> list[Run] | list[TreeRun]:
+    """Return runs that have begun, with their own configuration, splits, state, device and number of threads.
+
+    Args:
+        paths: their directories; several runs have one configuration but for the seed.
+        overrides: see there.
+        load_cache, n_workers: see `zoo.reading.read_zoo`.
+        distributed: the processes that share one run.
+
+    Raises:
+        RunError: a directory is damaged, the zoo is not the one that a run began with, or the runs differ.
+        UserError: the configuration wants what this machine cannot do.
+        ZooError: the zoo cannot be read.
+    """
+    directories, overrides = [RunDirectory.open(path) for path in paths], overrides or ResumeOverrides()
+    recorded = [directory.read_config() for directory in directories]
+    configs = [overrides.apply(config, distributed) for config, _ in recorded]
+    config, spec = configs[0], recorded[0][1]
+    for path, other in zip(paths[1:], configs[1:], strict=True):
+        if replace(other, seed=config.seed, versions=config.versions) != config:
+            raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
+    if not Path(config.data.data_path).exists():
+        raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
+    if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
+        raise RunError(f"the run began on {config.device}, which is not on this machine; name another by --device")
+    if distributed.is_main:
+        for directory in directories:
+            directory.remove_leftovers()
+    _restore_threads(config, distributed)
+    with distributed.main_process_first():
+        zoo = load_zoo(config.data, load_cache, n_workers)
+    if zoo.spec != spec:
+        raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
+    runs = []
+    for directory, config in zip(directories, configs, strict=True):
+        split = recorded_split(zoo, read_json(directory.split_file), directory.split_file)
+        check_predictor(config, zoo)
+        run = _build_run(config, prepare(zoo, split, config.data, config.seed), distributed)
+        run.directory = directory
+        if isinstance(run, Run):  # a tree model is trained anew, as no library goes on to the same bits
+            run.load_state()
+        runs.append(run)
+    return runs
+
+
+def _restore_threads(config: RunConfig, distributed: Distributed) -> None:
+    """Take as many threads as the run began with: how sums on a CPU are shared out decides their rounding."""
+    threads = config.versions.get("threads", "")
+    if threads.isdecimal() and 0 < int(threads) <= 1024:
+        if int(threads) > torch.get_num_threads():
+            print(
+                f"warning: the run began with {threads} threads and goes on with as many, where there would be "
+                f"{torch.get_num_threads()}; it may be slow",
+                file=sys.stderr,
+            )
+        torch.set_num_threads(int(threads))
+    now = {**installed_versions(), "processes": str(distributed.count)}
+    for name, version in {"processes": "1", **config.versions}.items():
+        if now.get(name) != version and distributed.is_main:
+            print(
+                f"warning: the run began with {name} {version}, this is {now.get(name)}; its numbers may differ",
+                file=sys.stderr,
+            )
+
+
+def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Run | TreeRun:
+    """Return a run before its first epoch, without its directory.
+
+    Raises:
+        UserError: the configuration wants what this machine cannot do.
+    """
+    if config.model != NETWORK:
+        return TreeRun.on_available_device(config, data)
+    check_step(config.training, torch.device(config.device), distributed)
+    try:
+        model = build_predictor(data.zoo.spec, config.predictor, config.seed).to(config.device)
+    except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
+    optimizer = build_optimizer(config.training, model.parameters())
+    return Run(config, data, model, optimizer, writes=distributed.is_main)
+
+
+def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
+    """Raise UserError where the predictor of a configuration cannot read a zoo's networks."""
+    predictor, dataset = config.predictor, config.data.dataset
+    for spec in zoo.specs:
+        if isinstance(predictor, ModelConfig):
+            predictor.check(spec, dataset)
+            readable = spec == zoo.spec or predictor.reads_several_sizes
+        else:
+            check_readable(predictor.features, zoo, dataset)
+            readable = supports(predictor.features, zoo.spec, spec)
+        if not readable:
+            raise UserError(
+                f"--all_sizes True: zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
+                "complete reads, without branches beside it, and trees that read hyperparameters, or invariants of "
+                "equally many blocks"
+            )

@@ -1,0 +1,107 @@
+"""The run of a tree model: rounds trained once, each one measured, the best by validation RMSE kept."""
+
+import sys
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+from numpy import ndarray
+from tqdm import tqdm
+
+from nfn_transformer import atomic_files
+from nfn_transformer.seeding import derive_seed
+from nfn_transformer.training.config import RunConfig
+from nfn_transformer.training.data import RunData
+from nfn_transformer.training.history import History, RoundRecord
+from nfn_transformer.training.metrics import is_lower, measure_regression
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.tracking import Tracker
+from nfn_transformer.trees.features import TREE_FEATURES, features_of_checkpoints
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
+
+# metrics.csv is written whole each time.
+_ROUNDS_BETWEEN_WRITING = 25
+
+
+@dataclass(eq=False)
+class TreeRun:
+    """The training of one tree model; interrupted it is trained anew, as no library goes on to the same bits."""
+
+    config: RunConfig
+    data: RunData
+    directory: RunDirectory = field(init=False)
+    """made once all runs of a command are sound"""
+    history: History = field(default_factory=lambda: History(unit="round", better=is_lower))
+    trackers: list[Tracker] = field(default_factory=list)
+    """are given each round"""
+
+    @classmethod
+    def on_available_device(cls, config: RunConfig, data: RunData) -> "TreeRun":
+        """Return a run on the device that the library can use; warn on stderr where another one was wanted."""
+        device, reason = tree_library(config.predictor.library).device_for(config.device)
+        if reason:
+            print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
+        return cls(replace(config, device=device), data)
+
+    def describe(self) -> str:
+        """Return the library and the kind of the model, for the screen."""
+        predictor = self.config.predictor
+        return f"{predictor.library}-{predictor.model} on {TREE_FEATURES[predictor.features].help}"
+
+    def train(self) -> None:
+        """Fit the model on the CPU's threads or on its device; the test side is never read here.
+
+        Leaves metrics.csv, also where it is interrupted, and the best round's trees in the run directory.
+        """
+        config, data, features = self.config, self.data, self.config.predictor.features
+        library = tree_library(config.predictor.library)
+        train, validation = data.split.train, data.split.validation
+        sides = Sides(
+            train=features_of_checkpoints(features, data.zoo, train).numpy(),
+            train_labels=data.zoo.labels[train].numpy(),
+            validation=features_of_checkpoints(features, data.zoo, validation).numpy(),
+            validation_labels=data.zoo.labels[validation].numpy(),
+        )
+        seed = derive_seed(config.seed, "trees") % 2**31
+        settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
+        observer = _RoundObserver(self)
+        try:
+            with observer.bar:
+                model = library.fit(settings, sides, observer)
+        finally:
+            self._write_metrics()
+        with atomic_files.replacing(self.directory.path / library.file_name) as temporary:
+            temporary.write_bytes(model.content)
+
+    def finish_round(self, record: RoundRecord) -> None:
+        """Write a round down."""
+        self.history.records.append(record)
+        for tracker in self.trackers:
+            tracker.log(record)
+        if record.number % _ROUNDS_BETWEEN_WRITING == 0:
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        if self.history.records:
+            self.directory.write_metrics([record.row() for record in self.history.records])
+
+
+class _RoundObserver:
+    """Measures each round, and says when to stop (`trees.fitting.Observer`)."""
+
+    def __init__(self, run: TreeRun):
+        self.bar = tqdm(total=run.config.training.rounds, unit=" rounds", leave=False, disable=None)
+        self._run, self._labels = run, run.data.zoo.labels[run.data.split.validation]
+        self._start = time.perf_counter()
+
+    def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
+        """Record a round; return whether it is the best so far, and whether it shall be the last."""
+        now, history = time.perf_counter(), self._run.history
+        validation = measure_regression(torch.from_numpy(predictions), self._labels)
+        record = RoundRecord(len(history.records) + 1, train_loss, validation, now - self._start)
+        self._start = now
+        self._run.finish_round(record)
+        self.bar.update()
+        best, patience = history.best, self._run.config.training.early_stopping
+        return best is record, patience is not None and record.number - best.number >= patience
