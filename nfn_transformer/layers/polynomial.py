@@ -130,7 +130,7 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
             rectified: apply a ReLU.
         """
         # The outputs A and b_A read columns at their own index k, B at its index j.
-        Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * self.out_channels, scalars["B"][0].numel()])
+        Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * self.out_channels, scalars["B"].shape[1:].numel()])
         by_neuron = columns.transpose(1, 2).flatten(2)  # [b, D_A, d (D + 2)]
         columns_A, columns_b_A = _for_each(Phi_A, by_neuron.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
         rows = (rows + scalars["A"].unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
