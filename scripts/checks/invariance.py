@@ -10,7 +10,6 @@ each kind of run.
 import argparse
 import sys
 from collections import defaultdict
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -70,11 +69,11 @@ def main() -> int:
 
 
 def _settings(predictor: object) -> str:
-    """What a network's predictor has besides its modes that is no default; trees tell all by their names."""
+    """Return a network's settings that differ from those of its modes; the names of trees tell all of theirs."""
     if not isinstance(predictor, ModelConfig):
         return ""
-    own = {field.name: getattr(predictor, field.name) for field in fields(predictor) if "_mode" not in field.name}
-    changed = [f"{name} {value}" for name, value in own.items() if value != getattr(ModelConfig, name)]
+    plain = ModelConfig(predictor.enc_mode, predictor.cls_mode, predictor.emb_mode).to_json()
+    changed = [f"{name} {value}" for name, value in predictor.to_json().items() if value != plain.get(name)]
     return f" ({', '.join(changed)})" if changed else ""
 
 

@@ -1,6 +1,7 @@
 """The flags: published names and defaults, real booleans, help for all of them."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,8 @@ from nfn_transformer import main
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli import training_command
 from nfn_transformer.errors import UserError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.registry import ROLES, entries
 from nfn_transformer.training.run_directory import RunDirectory
 
 PUBLISHED = {
@@ -122,3 +125,43 @@ def test_help_explains_every_flag():
     for name in vars(parser.parse_args([])):
         # A flag without help would be followed by the next flag, or by the end of its group.
         assert re.search(rf"^  --{name}\b[^\n]*(  +|\n {{20,}})\S", options, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("words", "unread", "readers"),
+    [
+        ("--graph_dim 8", "--graph_dim 8", "--enc_mode graph"),
+        ("--enc_mode complete --transformers_nfn_channels 20", "--transformers_nfn_channels 20", "--enc_mode inv, mlp"),
+        ("--enc_mode graph --transformers_nfn_channels 5,6", "--transformers_nfn_channels 5,6", "--enc_mode inv, mlp"),
+        ("--enc_mode graph --classifier_nfn_channels 10,10", "--classifier_nfn_channels 10,10", "another --cls_mode"),
+        ("--enc_mode complete --num_out_classify 5", "--num_out_classify 5", "another --cls_mode than no"),
+        ("--enc_mode no --num_out_encoder 5", "--num_out_encoder 5", "another --enc_mode than no"),
+        ("--emb_mode no --num_out_embedding 10", "--num_out_embedding 10", "another --emb_mode than no"),
+        ("--enc_mode mlp --init_type uniform", "--init_type uniform", "--enc_mode inv or --cls_mode hnp, hnps, magep"),
+        ("--enc_mode mlp --cls_mode nft --init_type uniform", "--init_type uniform", "--enc_mode inv or --cls_mode "),
+        ("--enc_mode no --cls_mode no --dropout 0.1", "--dropout 0.1", "another --enc_mode than no or another --cls_"),
+        ("--enc_mode complete --log_magnitudes False", "--log_magnitudes False", "--enc_mode graph, mlp, statnn or "),
+        ("--cls_mode hnps --emb_mode no --standardize --log_magnitudes", "--log_magnitudes True", "--enc_mode graph"),
+    ],
+)
+def test_a_flag_that_no_chosen_branch_reads_is_refused(words, unread, readers):
+    with pytest.raises(UserError) as raised:
+        main.model_config(main.build_parser().parse_args(words.split()))
+    assert str(raised.value).startswith(f"{unread}: not read by --enc_mode ")
+    assert f"; requires {readers}" in str(raised.value)
+
+
+def test_the_complete_encoder_always_standardizes():
+    flags = main.build_parser().parse_args(["--enc_mode", "complete", "--standardize", "no"])
+    with pytest.raises(UserError, match="--standardize False: cannot be combined with --enc_mode complete"):
+        main.model_config(flags)
+
+
+def test_each_choice_reads_what_it_declares():
+    """The defaults, given explicitly, change nothing; the registry names each reader."""
+    for role in ROLES:
+        for name, entry in entries(role).items():
+            modes = {each.mode: "no" for each in ROLES} | {role.mode: name}
+            plain = ModelConfig(**modes)
+            given = {**modes, **{setting: plain.to_json()[setting] for setting in entry.readable}}
+            assert replace(ModelConfig.from_flags(given), ensemble=1) == plain
