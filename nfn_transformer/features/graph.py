@@ -3,8 +3,8 @@
 After Neural Graphs (Kofinas et al. 2024, arXiv 2403.12143), for the zoo's networks. From input to output:
 
     pixels -> coordinates            the patch embedding's kernel; its bias at the coordinates
-    tokens -> coordinates            the constant positional encoding, as the checkpoint has it; where there is no
-                                     embedding, coordinates are told apart instead, as those of word vectors are
+    tokens -> coordinates            the constant positional encoding of the checkpoint; without an embedding,
+                                     coordinates are told apart instead, as those of word vectors are
     coordinates -> LayerNorm         one node for each LayerNorm, which looks at all of them
     coordinates -> queries, keys, values          W^Q, W^K, W^V: a node for each column of each head
     query c -> key c                 the product whose sum over c is a score; in each head by itself
@@ -15,10 +15,10 @@ After Neural Graphs (Kofinas et al. 2024, arXiv 2403.12143), for the zoo's netwo
     coordinates -> pooled            the mean over tokens after the last LayerNorm, each coordinate by itself
     pooled -> hidden -> classes      the classifier
 
-Nodes of a set are told apart where they have a meaning of their own: pixels, tokens, classes. All others differ by
-their edges alone, so that whatever treats a set's nodes alike is invariant to permuting heads, the columns of a head's
-queries with its keys', those of its values, hidden neurons, coordinates after an attention or a block. It is not to
-other elements of GL(D_k) and GL(D_v), to scales or rotations: they change the weights of edges.
+Nodes are told apart if they have a meaning of their own: pixels, tokens, classes. Others differ by their edges alone.
+So a function that treats a set's nodes alike is invariant to permuting heads, hidden neurons, and coordinates after an
+attention or a block. It is invariant to permuting the columns of a head's values, and of its queries with its keys.
+It is not invariant to other elements of GL(D_k) and GL(D_v), to scales or rotations: they change the weights of edges.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Invariants of whole networks: numbers that no element of the complete group changes (`groups.complete`).
 
 Fixed synthetic signals go through the network's own layers, in a canonical form that is free of scales and shifts
-(`features.propagation`); no image or text of the task is needed. Their invariants are a row for each block and one for
-the rest.
+(`features.propagation`). No image or text of the task is needed. Invariants are a row for each block and one for the
+rest.
 """
 
 from dataclasses import dataclass

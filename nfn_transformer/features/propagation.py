@@ -1,12 +1,11 @@
 """Named invariants of signals that pass a network: numbers that no element of the complete group changes.
 
 Between two blocks a signal is a tensor [b, n, tokens, D], normalised over D as the networks' LayerNorms do, but without
-their epsilon. An element g of the complete group (`groups.complete`) turns its coordinates by the orthogonal R_B
-and does nothing else: its shifts are subtracted and its scales divided away by the normalisation, the matrices M and N
-cancel within Q K^T and V W^O. So blocks are equivariant maps of signals, and what depends on a signal's scalar products
-alone is invariant; likewise all that treats heads alike, and hidden neurons, whose scales c_A do not change the sign of
-what they see. Classes are treated alike too, although exchanging them is no symmetry of a network: which class is which
-cannot be told from weights without data.
+their epsilon. An element g of the complete group (`groups.complete`) turns its coordinates by the orthogonal R_B, and
+does nothing else. The normalisation removes shifts and scales; the matrices M and N cancel within Q K^T and V W^O.
+So blocks are equivariant maps of signals, and functions of a signal's scalar products are invariant. So are functions
+that treat all heads alike, and all hidden neurons, as the scales c_A change no sign. Classes are treated alike too,
+although exchanging them is no symmetry of a network: weights without data do not tell which class is which.
 """
 
 import math
@@ -33,7 +32,7 @@ _DECIMALS = 9
 def normalize(signal: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
     """Return the signal with mean 0 and mean square 1 along the last dimension; zero if its deviation is below 1e-6.
 
-    There alone the scales c_O and c_B of the complete group count, as they do for the networks' own epsilon.
+    Only near that bound do the scales c_O and c_B of the complete group matter, as with the networks' own epsilon.
     """
     centred = signal - signal.mean(-1, keepdim=True)
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
@@ -43,8 +42,8 @@ def normalize(signal: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
 def signal_invariants(signal: Float[Tensor, "b n tokens D"]) -> NamedNumbers:
     """Return how a signal [b, n, tokens, D] spreads.
 
-    Logarithms of the shares of its energy that are common to all inputs and tokens, that differ between inputs, between
-    tokens, and neither; of the effective number of directions of the signal and of the inputs' means.
+    All are logarithms. Shares of its energy are common to all inputs and tokens, differ between inputs, between tokens,
+    or neither. Directions are effective counts.
     """
     mean = signal.mean((1, 2))  # [b, D]
     inputs, tokens = signal.mean(2), signal.mean(1)  # [b, n, D], [b, tokens, D]
@@ -76,8 +75,8 @@ def _directions(vectors: Float[Tensor, "b m D"]) -> Float[Tensor, " b"]:
 def neuron_invariants(preactivations: Float[Tensor, "b m neurons"]) -> NamedNumbers:
     """Return how often hidden neurons are active, from preactivations [b, m, neurons] of m inputs.
 
-    Mean and deviation over neurons of their rates; the shares that never and that always are; the mean entropy of a
-    neuron's being active; the deviation over inputs of how many are.
+    A neuron's rate is its share of active inputs, its entropy that of being active. `input_deviation` is the deviation
+    over inputs of the share of active neurons.
     """
     active = (preactivations > _DEAD).to(preactivations.dtype)
     rate = active.mean(1)
@@ -106,10 +105,10 @@ def block_invariants(
         block: weights of one channel.
 
     Returns:
-        The normalised signal [b, n, tokens, D], and invariants: the entropy of the heads' attention, the entropy of its
-        mean over inputs and tokens, and the logarithmic deviation of its scores, each as mean, least and most over the
-        heads; the share of the head that contributes most; then those of the signal after the attention, in the neurons
-        and after the block.
+        The normalised signal [b, n, tokens, D], and invariants. Of the heads' attention these are its entropy, the
+        entropy of its mean over inputs and tokens, and the logarithmic deviation of its scores, each as mean, least
+        and most over the heads. Then follow the share of the head that contributes most, and the invariants of the
+        signal after the attention, of the neurons, and of the signal after the block.
     """
     W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
     queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, _without_mean(W, -2)) for W in (W_Q, W_K, W_V))
@@ -159,10 +158,9 @@ def _over_heads(name: str, numbers: Float[Tensor, "b h"]) -> NamedNumbers:
 def classifier_invariants(signal: Float[Tensor, "b n tokens D"], classifier: FeedForwardWeights) -> NamedNumbers:
     """Return the invariants of a classifier of two layers that reads a signal [b, n, tokens, D].
 
-    The activity of its hidden neurons; of its answers, the entropies of one and of their mean, and the difference; the
-    logarithmic deviations of the logits over the inputs, as mean, deviation and least over the classes; the effective
-    number of their directions; mean and deviation of the largest probability; entropy of which class that is, the share
-    of classes that it ever is; the logarithm of the deviation of the mean logits, and of the ratio of the two.
+    Entropies are those of the probabilities, of their mean over the inputs, and of the classes that are answered.
+    Deviations of logits are logarithms: over the inputs, as mean, deviation and least over the classes, and of the mean
+    logits over the classes. `answered_share` is the share of classes that are ever answered.
     """
     (first, second), (bias, last) = (
         [tensor.squeeze(1) for tensor in tensors] for tensors in (classifier.weights, classifier.biases)

@@ -12,7 +12,7 @@ from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.idx_files import find_idx, read_idx
 from nfn_transformer.generation.samples import LabelledSamples, TaskData
 from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.forward import Dropout, image_logits, no_dropout
+from nfn_transformer.weights.forward import ActivationDropout, image_logits, no_dropout
 from nfn_transformer.weights.spec import EmbeddingSpec
 
 DIGITS_TRAIN = 1000
@@ -33,7 +33,7 @@ class ImageData(TaskData):
         """See `TaskData`."""
         return self.train.inputs.dtype
 
-    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
+    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
         """See `TaskData`."""
         return image_logits(inputs, weights, dropout)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.forward import Dropout, no_dropout
+from nfn_transformer.weights.forward import ActivationDropout, no_dropout
 from nfn_transformer.weights.spec import EmbeddingSpec
 
 MOST_CLASSES = 1000
@@ -55,7 +55,7 @@ class TaskData(ABC):
         """Precision of the networks' arithmetic."""
 
     @abstractmethod
-    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
+    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
         """Return the logits [b, n, classes] of b networks on inputs [b or 1, n, ...]; dropout is for training only."""
 
     @abstractmethod

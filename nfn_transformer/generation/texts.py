@@ -20,7 +20,7 @@ from torch import Tensor
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples, TaskData
 from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.forward import Dropout, no_dropout, word_logits
+from nfn_transformer.weights.forward import ActivationDropout, no_dropout, word_logits
 
 UNKNOWN = 0
 """Row of unknown words and of padding."""
@@ -58,7 +58,7 @@ class TextData(TaskData):
         """See `TaskData`."""
         return self.vectors.dtype
 
-    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
+    def logits(self, inputs: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
         """See `TaskData`."""
         return word_logits(self.vectors[inputs], weights, dropout)
 

@@ -1,7 +1,7 @@
-"""Every symmetry that is known of the zoo's networks: the published group (`groups.published`) and what it leaves out.
+"""All known symmetries of the zoo's networks: the published group (`groups.published`) and five further kinds.
 
-The networks have LayerNorms without affine parameters and no residual connections, so their function also stays as it
-is, for every network and input, under
+The networks have LayerNorms without affine parameters and no residual connections. So their function also stays, for
+every network and input, under
 
     rotations     the coordinates after an attention and after a block are multiplied by an orthogonal matrix R with
                   R 1 = 1, permutations among them, and what reads them by its inverse: the LayerNorm between keeps mean
@@ -13,9 +13,9 @@ is, for every network and input, under
     input shifts  anything constant along the input coordinate added to columns of W^Q, W^K, W^V, W^A and of the
                   classifier's first layer: their input is centred by a LayerNorm, so what is added is multiplied by 0
 
-Proof of each is one line, as given. The scales c_O and c_B alone meet the LayerNorm's epsilon, 1e-5: there the function
-is kept only as far as that is small against the variance. The first block's input coordinates stay where they are, as
-the positional encoding tells them apart. (R = -1 is a symmetry as well, and no element here.)
+Each is proved by the reason beside it. The scales c_O and c_B alone meet the LayerNorm's epsilon, 1e-5. They keep the
+function only as far as the epsilon is small against the variance. The first block's input coordinates stay, as the
+positional encoding tells them apart. (R = -1 is a symmetry as well, and no element here.)
 
 An element acts on each tensor as a linear map, then a shift: W^Q_i -> R_in^T W^Q_tau(i) M_tau(i)^T + 1 u_Q^T, and so
 on. Shifts are moved by linear maps into shifts, so that products and inverses are elements again.
@@ -48,7 +48,7 @@ class CompleteClassifierElement(Element):
 
     @classmethod
     def sample(cls, spec: FeedForwardSpec, generator: torch.Generator, dtype: torch.dtype, amount: float) -> Self:
-        """A random element; see `CompleteElement.sample`."""
+        """Return a random element; see `CompleteElement.sample`."""
         hidden = spec.sizes[1]
         return cls(
             torch.randperm(hidden, generator=generator),
@@ -57,7 +57,7 @@ class CompleteClassifierElement(Element):
         )
 
     def act(self, weights: FeedForwardWeights, R_in: Float[Tensor, "D D"]) -> FeedForwardWeights:
-        """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
+        """Return the transformed weights, with the input coordinates turned by R_in."""
         (first, second), (bias, last) = weights.weights, weights.biases
         moved = self.c[:, None] * first[:, :, self.pi] @ R_in + self.u[:, None]
         return FeedForwardWeights((moved, second[..., self.pi] / self.c), (self.c * bias[..., self.pi], last))
@@ -80,14 +80,14 @@ class EmbeddingShifts(Element):
 
     @classmethod
     def sample(cls, spec: EmbeddingSpec, generator: torch.Generator, dtype: torch.dtype, amount: float) -> Self:
-        """Random shifts; see `CompleteElement.sample`."""
+        """Return random shifts; see `CompleteElement.sample`."""
         return cls(
             random_shift((spec.channels, *spec.patch), generator, dtype, amount),
             random_shift((), generator, dtype, amount),
         )
 
     def act(self, weights: EmbeddingWeights) -> EmbeddingWeights:
-        """The shifted weights; the positional encoding stays."""
+        """Return the shifted weights; the positional encoding stays."""
         return replace(weights, conv_weight=weights.conv_weight + self.kernel, conv_bias=weights.conv_bias + self.bias)
 
     def __matmul__(self, first: Self) -> Self:
@@ -115,15 +115,17 @@ class CompleteElement(ProductElement):
         dtype: torch.dtype = torch.float64,
         amount: float = 1.0,
     ) -> Self:
-        """A random element.
+        """Return a random element, with scales between 1/4 and 4, uniform in the logarithm.
 
         Args:
-            spec: with a classifier of two layers.
-            condition: of the matrices M and N, at least 1.
-            amount: standard deviation of the shifts. Scales are between 1/4 and 4, evenly in the logarithm.
+            spec: of a network with a classifier of two layers.
+            generator: source of the random numbers.
+            condition: number of the matrices M and N, at least 1.
+            dtype: of all but permutations.
+            amount: standard deviation of the shifts.
 
         Raises:
-            SpecError: the classifier has not two layers.
+            SpecError: the classifier does not have two layers.
         """
         _check(spec)
         return cls(
@@ -136,11 +138,13 @@ class CompleteElement(ProductElement):
     def sample_permutations(
         cls, spec: TransformerSpec, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Self:
-        """A random element that permutes heads, a head's columns of queries with its keys', those of its values, hidden
-        neurons of blocks and classifier, coordinates after an attention and after a block, and does no more.
+        """Return a random element that permutes and does no more.
+
+        It permutes heads, hidden neurons of blocks and classifier, and the coordinates after an attention and after a
+        block. Within a head it permutes the columns of the values, and those of queries with keys.
 
         Raises:
-            SpecError: the classifier has not two layers.
+            SpecError: the classifier does not have two layers.
         """
         nothing, hidden = cls.identity(spec, dtype), spec.classifier.sizes[1]
         return replace(
@@ -151,10 +155,10 @@ class CompleteElement(ProductElement):
 
     @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing.
+        """Return the element that changes nothing.
 
         Raises:
-            SpecError: the classifier has not two layers.
+            SpecError: the classifier does not have two layers.
         """
         _check(spec)
         hidden, embedding = spec.classifier.sizes[1], None
@@ -170,7 +174,7 @@ class CompleteElement(ProductElement):
         )
 
     def act(self, weights: TransformerWeights) -> TransformerWeights:
-        """The transformed weights."""
+        """Return the transformed weights."""
         last = weights.blocks[0].b_B
         R, blocks = torch.eye(last.shape[-1], dtype=last.dtype, device=last.device), []
         for element, block in zip(self.blocks, weights.blocks, strict=True):
@@ -182,7 +186,7 @@ class CompleteElement(ProductElement):
         return TransformerWeights(tuple(blocks), self.classifier.act(weights.classifier, R), embedding)
 
     def without_scales(self) -> Self:
-        """The same element with c_O = c_B = 1: what is left meets no epsilon of a LayerNorm."""
+        """Return the same element with c_O = c_B = 1, which meets no epsilon of a LayerNorm."""
         blocks = tuple(
             replace(block, c_O=torch.ones_like(block.c_O), c_B=torch.ones_like(block.c_B)) for block in self.blocks
         )
@@ -191,4 +195,4 @@ class CompleteElement(ProductElement):
 
 def _check(spec: TransformerSpec) -> None:
     if spec.classifier.layers != 2:
-        raise SpecError(f"the complete group needs a classifier of two layers, this one has {spec.classifier.layers}")
+        raise SpecError(f"a classifier of {spec.classifier.layers} layers, expected two (complete group)")

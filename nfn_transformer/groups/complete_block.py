@@ -1,4 +1,4 @@
-"""The complete group's part in one block: see `groups.complete` for what it is, and why it is one."""
+"""Part of the complete group (`groups.complete`) in one block."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -51,7 +51,7 @@ class CompleteBlockElement(Element):
     def sample(
         cls, spec: BlockSpec, generator: torch.Generator, condition: float, dtype: torch.dtype, amount: float
     ) -> Self:
-        """A random element; see `CompleteElement.sample`."""
+        """Return a random element; see `CompleteElement.sample`."""
         return cls(
             published=BlockElement.sample(spec, generator, condition, dtype),
             R_O=_random_rotation(spec.width, generator).to(dtype),
@@ -64,7 +64,7 @@ class CompleteBlockElement(Element):
 
     @classmethod
     def sample_permutations(cls, spec: BlockSpec, generator: torch.Generator, dtype: torch.dtype) -> Self:
-        """A random element that permutes and does no more; see `CompleteElement.sample_permutations`."""
+        """Return a random element that permutes and does no more; see `CompleteElement.sample_permutations`."""
         M, N = (_permutation_matrices(spec.heads, size, generator).to(dtype) for size in (spec.key, spec.value))
         tau, pi_O, pi_A = (torch.randperm(n, generator=generator) for n in (spec.heads, spec.width, spec.hidden))
         published = BlockElement(tau, M, M.transpose(1, 2), N, N.transpose(1, 2), pi_O, pi_A)
@@ -73,14 +73,14 @@ class CompleteBlockElement(Element):
 
     @classmethod
     def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing."""
+        """Return the element that changes nothing."""
         one = torch.ones((), dtype=dtype)
         shifts = BlockShifts(*(torch.zeros(shape, dtype=dtype) for shape in _shift_shapes(spec)))
         c_A, R = torch.ones(spec.hidden, dtype=dtype), torch.eye(spec.width, dtype=dtype)
         return cls(BlockElement.identity(spec, dtype), R, R, c_A, one, one, shifts)
 
     def act(self, weights: BlockWeights, R_in: Float[Tensor, "D D"]) -> BlockWeights:
-        """The transformed weights, where the input coordinates are turned by R_in [D, D]."""
+        """Return the transformed weights, with the input coordinates turned by R_in."""
         moved, shifts, back = self.published.act(weights), self.shifts, R_in.T
         return BlockWeights(
             W_Q=back @ moved.W_Q + shifts.u_Q[:, None],
@@ -118,7 +118,7 @@ class CompleteBlockElement(Element):
         return replace(linear, shifts=linear._moved(self.shifts).map(torch.neg))
 
     def _moved(self, shifts: BlockShifts) -> BlockShifts:
-        """What shifts have become after the linear part of this element."""
+        """Return the shifts as the linear part of this element moves them."""
         g = self.published
         tau, pi_A = g.tau, g.pi_A
 
@@ -154,16 +154,16 @@ def _permutation_matrices(
 
 
 def _shift_shapes(spec: BlockSpec) -> tuple[tuple[int, ...], ...]:
-    """Of the fields of BlockShifts."""
+    """Return the shapes of the fields of BlockShifts."""
     keys, values, hidden = (spec.heads, spec.key), (spec.heads, spec.value), (spec.hidden,)
     return (keys, keys, values, hidden, values, hidden, ())
 
 
 def random_scales(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Numbers between 1/4 and 4, uniform in the logarithm."""
+    """Return numbers between 1/4 and 4, uniform in the logarithm."""
     return 4 ** (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1).to(dtype)
 
 
 def random_shift(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, amount: float) -> Tensor:
-    """Normal numbers of standard deviation `amount`."""
+    """Return normal numbers of standard deviation `amount`."""
     return (amount * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)

@@ -29,20 +29,20 @@ class Group(Protocol):
         """Return a random element."""
 
 
-Weights = BlockWeights | FeedForwardWeights | TransformerWeights
+_Weights = BlockWeights | FeedForwardWeights | TransformerWeights
 
 
 def equivariance_error(
     function: Callable,
     elements: Group | Action | Iterable[Action],
-    weights: Weights,
+    weights: _Weights,
     count: int = 3,
     seed: int = 0,
     dtype: torch.dtype | None = torch.float64,
 ) -> float:
     """Return the largest relative error max|f(g U) - g f(U)| / max|g f(U)| over elements g.
 
-    Outputs that are weights are expected to be moved by g; tensors of numbers are expected to stay (invariance).
+    Outputs that are weights should move by g (equivariance). Tensors of numbers should stay (invariance).
 
     Args:
         function: f, a layer, a whole model or any other function of weights U.
@@ -50,7 +50,7 @@ def equivariance_error(
         weights: U, of b networks and as many channels as f reads.
         count: of elements, if they are sampled.
         seed: of the sampled elements.
-        dtype: what weights, elements and modules are computed in; None leaves them as they are.
+        dtype: of weights, elements and modules; None leaves them as they are.
     """
     if isinstance(elements, type):
         group, generator = cast(Group, elements), make_generator(seed, "equivariance error")
@@ -72,13 +72,13 @@ def equivariance_error(
 def assert_equivariant(
     function: Callable,
     elements: Group | Action | Iterable[Action],
-    weights: Weights,
+    weights: _Weights,
     tolerance: float = 1e-9,
     count: int = 3,
     seed: int = 0,
     dtype: torch.dtype | None = torch.float64,
 ) -> None:
-    """Raise AssertionError where `equivariance_error`, which see for the arguments, is above `tolerance` or NaN."""
+    """Raise AssertionError if `equivariance_error` of the other arguments is above `tolerance` or NaN."""
     error = equivariance_error(function, elements, weights, count, seed, dtype)
     if not error <= tolerance:
         raise AssertionError(f"equivariance error {error:.1e}, expected at most {tolerance:.1e}")
@@ -87,7 +87,7 @@ def assert_equivariant(
 def relative_error(values: Tensor | TensorTree, expected: Tensor | TensorTree) -> float:
     """Return max|values - expected| / max|expected|, the largest over all tensors, or NaN if any is NaN.
 
-    Where all of a tensor of `expected` is zero, max|values| counts.
+    For a tensor of `expected` that is zero everywhere, the error is max|values|.
 
     Raises:
         ValueError: the shapes differ.

@@ -28,20 +28,20 @@ class MonomialElement(Element):
 
     @classmethod
     def identity(cls, spec: FeedForwardSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing."""
+        """Return the element that changes nothing."""
         hidden = spec.sizes[1:-1]
         return cls(tuple(torch.arange(n) for n in hidden), tuple(torch.ones(n, dtype=dtype) for n in hidden))
 
     @classmethod
     def sample(cls, spec: FeedForwardSpec, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Self:
-        """A random element: uniform permutations, scales between 1/e and e, uniform in the logarithm."""
+        """Return a random element: uniform permutations, scales between 1/e and e, uniform in the logarithm."""
         hidden = spec.sizes[1:-1]
         permutations = tuple(torch.randperm(n, generator=generator) for n in hidden)
         uniform = (torch.rand(n, generator=generator, dtype=torch.float64) for n in hidden)
         return cls(permutations, tuple(torch.exp(2 * u - 1).to(dtype) for u in uniform))
 
     def act(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """The transformed weights, for all networks and channels alike."""
+        """Return the transformed weights, for all networks and channels alike."""
         matrices, biases = list(weights.weights), list(weights.biases)
         for s, (permutation, scale) in enumerate(zip(self.permutations, self.scales, strict=True)):
             matrices[s] = scale[:, None] * matrices[s][..., permutation, :]

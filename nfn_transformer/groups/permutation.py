@@ -26,7 +26,7 @@ class PermutationElement(Element):
 
     @classmethod
     def identity(cls, spec: FeedForwardSpec) -> Self:
-        """The element that changes nothing."""
+        """Return the element that changes nothing."""
         return cls(tuple(torch.arange(n) for n in spec.sizes))
 
     @classmethod
@@ -38,7 +38,7 @@ class PermutationElement(Element):
         return cls(tuple(permutations))
 
     def act(self, weights: FeedForwardWeights) -> FeedForwardWeights:
-        """The transformed weights, for all networks and channels alike."""
+        """Return the transformed weights, for all networks and channels alike."""
         sides = list(zip(self.permutations[1:], self.permutations, strict=False))
         return FeedForwardWeights(
             tuple(W[..., rows, :][..., columns] for W, (rows, columns) in zip(weights.weights, sides, strict=True)),

@@ -7,8 +7,8 @@ G_U = S_h x GL(D_k)^h x GL(D_v)^h x P_D x P_(D_A). An element g = (tau, (M_i), (
     W^A   -> P_piO^-1 W^A P_piA        b^A   -> b^A P_piA
     W^B   -> P_piA^-1 W^B              b^B   -> b^B
 
-with (W P_pi)[:, k] = W[:, pi(k)]. It leaves the function of the block as it is. Inverses of M and N
-are kept beside them, so that acting, composing and inverting solve nothing and lose no digits.
+with (W P_pi)[:, k] = W[:, pi(k)]. It leaves the function of the block as it is. Elements keep the inverses of M and
+N, so that acting, multiplying and inverting solve nothing and lose no digits.
 """
 
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class BlockElement(Element):
 
     @classmethod
     def identity(cls, spec: BlockSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing."""
+        """Return the element that changes nothing."""
         M = torch.eye(spec.key, dtype=dtype).repeat(spec.heads, 1, 1)
         N = torch.eye(spec.value, dtype=dtype).repeat(spec.heads, 1, 1)
         return cls(torch.arange(spec.heads), M, M, N, N, torch.arange(spec.width), torch.arange(spec.hidden))
@@ -54,15 +54,23 @@ class BlockElement(Element):
         condition: float = 10.0,
         dtype: torch.dtype = torch.float64,
     ) -> Self:
-        """A random element: uniform permutations, M and N with this condition number (at least 1; 1 x 1
-        matrices always have 1), singular values spread evenly in the logarithm around 1."""
+        """Return a random element with uniform permutations.
+
+        Singular values of M and N are spread evenly in the logarithm around 1.
+
+        Args:
+            spec: sizes of the block.
+            generator: source of the random numbers.
+            condition: number of M and N, at least 1; that of 1 x 1 matrices is always 1.
+            dtype: of M and N.
+        """
         M, M_inverse = _random_invertible(spec.heads, spec.key, condition, generator)
         N, N_inverse = _random_invertible(spec.heads, spec.value, condition, generator)
         tau, pi_O, pi_A = (torch.randperm(n, generator=generator) for n in (spec.heads, spec.width, spec.hidden))
         return cls(tau, M.to(dtype), M_inverse.to(dtype), N.to(dtype), N_inverse.to(dtype), pi_O, pi_A)
 
     def act(self, weights: BlockWeights) -> BlockWeights:
-        """The transformed weights g U, for all networks and channels alike."""
+        """Return the transformed weights g U, for all networks and channels alike."""
         tau, pi_O, pi_A = self.tau, self.pi_O, self.pi_A
         M, M_inverse, N, N_inverse = (matrix[tau] for matrix in (self.M, self.M_inverse, self.N, self.N_inverse))
         return BlockWeights(
@@ -104,7 +112,7 @@ class BlockElement(Element):
 
 
 def _random_invertible(count: int, size: int, condition: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random matrices U S V^T [count, size, size] with this condition number, and their inverses."""
+    """Return random matrices U S V^T [count, size, size] with this condition number, and their inverses."""
     normal = torch.randn(2, count, size, size, generator=generator, dtype=torch.float64)
     left, right = torch.linalg.qr(normal).Q
     exponent = torch.linspace(-0.5, 0.5, size, dtype=torch.float64) if size > 1 else torch.zeros(1, dtype=torch.float64)
@@ -125,7 +133,7 @@ class GroupElement(ProductElement):
 
     @classmethod
     def identity(cls, spec: TransformerSpec, dtype: torch.dtype = torch.float64) -> Self:
-        """The element that changes nothing."""
+        """Return the element that changes nothing."""
         return cls(tuple(BlockElement.identity(block, dtype) for block in spec.blocks))
 
     @classmethod
@@ -137,13 +145,20 @@ class GroupElement(ProductElement):
         dtype: torch.dtype = torch.float64,
         classifier: bool = False,
     ) -> Self:
-        """A random element, every block with its own; with `classifier` its hidden neurons are
-        permuted and scaled too (only the `hnps` branch is invariant to that)."""
+        """Return a random element, with one for every block.
+
+        Args:
+            spec: sizes of the network.
+            generator: source of the random numbers.
+            condition: number of the matrices M and N, at least 1.
+            dtype: of all but permutations.
+            classifier: permute and scale the classifier's hidden neurons, too.
+        """
         blocks = tuple(BlockElement.sample(block, generator, condition, dtype) for block in spec.blocks)
         return cls(blocks, MonomialElement.sample(spec.classifier, generator, dtype) if classifier else None)
 
     def act(self, weights: TransformerWeights) -> TransformerWeights:
-        """The transformed weights; the embedding stays."""
+        """Return the transformed weights; the embedding stays."""
         blocks = tuple(g.act(block) for g, block in zip(self.blocks, weights.blocks, strict=True))
         classifier = weights.classifier if self.classifier is None else self.classifier.act(weights.classifier)
         return replace(weights, blocks=blocks, classifier=classifier)

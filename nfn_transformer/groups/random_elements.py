@@ -14,14 +14,14 @@ from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 MOST_CONDITION = 1e4
 
-Weights = TypeVar("Weights", bound=TensorTree)
+_Tree = TypeVar("_Tree", bound=TensorTree)
 
 
 @runtime_checkable
-class ActingOn(Protocol[Weights]):
+class ActingOn(Protocol[_Tree]):
     """Element of a group that acts on such weights."""
 
-    def act(self, weights: Weights) -> Weights:
+    def act(self, weights: _Tree) -> _Tree:
         """Return the transformed weights."""
 
 
@@ -32,17 +32,17 @@ def transform_each(
     generator: torch.Generator,
     classifier: bool = False,
 ) -> TransformerWeights:
-    """The n networks [n, 1, ...], each transformed by an element of its own; their functions stay.
+    """Return the n networks [n, 1, ...], each transformed by an element of its own; their functions stay.
 
     Every block has its own uniform permutations of heads and neurons, and M and N with entries uniform in
-    [-scale, scale], drawn again where the condition number exceeds 1e4. The embedding stays. What is computed is
-    computed in float64 and returned in the dtype of the weights.
+    [-scale, scale]. Matrices are drawn again if their condition number exceeds 1e4. The embedding stays. The result
+    is computed in float64 and has the dtype of the weights.
 
     Args:
         weights: of networks with the sizes of `spec`, on the CPU.
         scale: above 0.
         generator: of the draws, on the CPU.
-        classifier: whether its hidden neurons are permuted and scaled, too (see `groups.monomial`).
+        classifier: permute and scale the classifier's hidden neurons, too (see `groups.monomial`).
     """
     blocks = []
     for block, block_spec in zip(weights.blocks, spec.blocks, strict=True):
@@ -57,15 +57,15 @@ def transform_each(
     )
 
 
-def transform_one_by_one(elements: Iterable[ActingOn[Weights]], weights: Weights) -> Weights:
-    """Weights [n, 1, ...] of n networks in float64, the i-th one transformed by the i-th of `elements`."""
+def transform_one_by_one(elements: Iterable[ActingOn[_Tree]], weights: _Tree) -> _Tree:
+    """Return the weights [n, 1, ...] of n networks in float64, the i-th one transformed by the i-th of `elements`."""
     weights = weights.to(torch.float64)
     first, *others = [element.act(weights[index : index + 1]) for index, element in enumerate(elements)]
     return first.map(lambda *tensors: torch.cat(tensors), *others)
 
 
 def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.Generator) -> BlockElement:
-    """`count` random elements in one: every tensor has `count` in front of the shape that BlockElement gives it."""
+    """Return `count` random elements in one: every tensor has `count` in front."""
     M, M_inverse = _uniform_invertible(count * spec.heads, spec.key, scale, generator)
     N, N_inverse = _uniform_invertible(count * spec.heads, spec.value, scale, generator)
     M, M_inverse, N, N_inverse = (matrix.unflatten(0, (count, spec.heads)) for matrix in (M, M_inverse, N, N_inverse))
@@ -74,7 +74,7 @@ def sample_uniform(spec: BlockSpec, count: int, scale: float, generator: torch.G
 
 
 def act_each(elements: BlockElement, block: BlockWeights) -> BlockWeights:
-    """The n networks' block [n, d, ...], the i-th one transformed by the i-th of `elements`."""
+    """Return the n networks' block [n, d, ...], the i-th one transformed by the i-th of `elements`."""
 
     def act(element: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         one = BlockWeights(*(tensor.unsqueeze(0) for tensor in tensors))
@@ -88,7 +88,7 @@ def _permutations(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _uniform_invertible(count: int, size: int, scale: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Matrices [count, size, size] with entries uniform in [-scale, scale], and their inverses."""
+    """Return matrices [count, size, size] with entries uniform in [-scale, scale], and their inverses."""
     matrices = torch.empty(count, size, size, dtype=torch.float64)
     left = torch.arange(count)
     while len(left):

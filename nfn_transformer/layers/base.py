@@ -12,7 +12,7 @@ from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
 Spec = TypeVar("Spec", bound=BlockSpec | FeedForwardSpec)
-Weights = TypeVar("Weights", BlockWeights, FeedForwardWeights)
+_Weights = TypeVar("_Weights", BlockWeights, FeedForwardWeights)
 
 INIT_TYPES = ("pytorch_default", "kaiming_normal", "xavier_normal", "xavier_uniform", "uniform")
 
@@ -35,9 +35,14 @@ def initialize_term(term: Tensor, fan: Fan, init_type: str, generator: torch.Gen
     Args:
         term: a parameter, or the part of one that holds the term.
         fan: the term's fans.
-        init_type: `xavier_normal`: normal, std (2 / (fan_in + fan_out))^(1/2); `xavier_uniform`: uniform,
-            bound (6 / (fan_in + fan_out))^(1/2); `kaiming_normal`: normal, std (2 / fan_in)^(1/2);
-            `pytorch_default`: uniform, bound fan_in^(-1/2); `uniform`: uniform, bound 1, never squared.
+        init_type: one of these, of which `uniform` is never squared:
+
+            xavier_normal      normal, standard deviation (2 / (fan_in + fan_out))^(1/2)
+            xavier_uniform     uniform, bound (6 / (fan_in + fan_out))^(1/2)
+            kaiming_normal     normal, standard deviation (2 / fan_in)^(1/2)
+            pytorch_default    uniform, bound fan_in^(-1/2)
+            uniform            uniform, bound 1
+
         generator: source of the random numbers; PyTorch's own if None.
 
     Raises:
@@ -135,7 +140,7 @@ class WeightSpaceLayer(WeightSpaceModule[Spec]):
             initialize_term(term, fan, init_type, generator)
 
 
-def relu(weights: Weights) -> Weights:
+def relu(weights: _Weights) -> _Weights:
     """Apply a ReLU entry by entry where that commutes with the group of the weights.
 
     Feed-forward weights: to everything. Block weights: to W^A, b^A, W^B and b^B, as on W^Q, W^K, W^V and W^O a ReLU

@@ -1,7 +1,7 @@
 """Dropout by counter-based random numbers: hashes of network, epoch, layer and position.
 
-So a run that is resumed, shared among processes, computed in pieces or trained at once with others drops the same
-numbers as alone, and no random generator has to be kept. A network is known by its index in the zoo.
+A run drops the same numbers if it is resumed, shared among processes, computed in pieces or trained beside others. No
+random generator has to be kept. A network is known by its index in the zoo.
 """
 
 import torch
@@ -43,6 +43,7 @@ class Dropout(nn.Module):
         return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)
 
     def extra_repr(self) -> str:
+        """Return the probability, as `print(module)` shows it."""
         return f"{self.probability}"
 
 
@@ -64,6 +65,6 @@ def dropouts(probability: float) -> list[Dropout]:
 
 
 def number_dropouts(model: nn.Module) -> None:
-    """Number the dropouts of a model, so that each drops other numbers."""
+    """Set the numbers of the dropouts of a model, so that each drops other numbers."""
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.number = number

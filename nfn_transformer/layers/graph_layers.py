@@ -14,8 +14,8 @@ maps of their own, and all networks of a batch share one graph:
                 out_s likewise over t, with maps of its own;  e_st += F GELU(A e_st + B x_s + C x_t)
     both        x_v += G GELU(H [x_v, in_v, out_v])
 
-The x that maps see have passed a LayerNorm; A, F, G and H have biases. There is an edge for each single weight of each
-network: time grows with E b d^2, and so does with E b d for each layer the memory that gradients need.
+All x have passed a LayerNorm. A, F, G and H have biases. Each weight of each network is an edge: time grows with
+E b d^2, and the memory for gradients with E b d per layer.
 """
 
 import math
@@ -89,6 +89,7 @@ class GraphLayer(nn.Module):
     def forward(
         self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
     ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
+        """Return nodes and edges after the layer, with edges from source to target."""
         raise NotImplementedError
 
     def _hidden(self, source: Tensor, target: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
@@ -103,14 +104,15 @@ class MessageLayer(GraphLayer):
     def forward(
         self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
     ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
-        seen = self.norm(nodes)
-        source, target = self.of_source(seen), self.of_target(seen)
+        """Return nodes and edges after the layer, with edges from source to target."""
+        normed = self.norm(nodes)
+        source, target = self.of_source(normed), self.of_target(normed)
         hidden = self._hidden(source, target, edges, edge_index)
         incoming, outgoing = (
             mean_messages(source, hidden, edge_index),
             mean_messages(target, hidden, edge_index.flip(0)),
         )
-        nodes = nodes + self.node_update(torch.cat([seen, incoming, outgoing], dim=-1))
+        nodes = nodes + self.node_update(torch.cat([normed, incoming, outgoing], dim=-1))
         return nodes, edges if self.edge_update is None else edges + self.edge_update(hidden)
 
 
@@ -126,10 +128,11 @@ class RelationalAttentionLayer(GraphLayer):
     def forward(
         self, nodes: Float[Tensor, "N b d"], edges: Float[Tensor, "E b d"], edge_index: Int64[Tensor, "2 E"]
     ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
-        seen = self.norm(nodes)
-        incoming, outgoing = self.incoming(seen, edges, edge_index), self.outgoing(seen, edges, edge_index.flip(0))
-        nodes = nodes + self.node_update(torch.cat([seen, incoming, outgoing], dim=-1))
+        """Return nodes and edges after the layer, with edges from source to target."""
+        normed = self.norm(nodes)
+        incoming, outgoing = self.incoming(normed, edges, edge_index), self.outgoing(normed, edges, edge_index.flip(0))
+        nodes = nodes + self.node_update(torch.cat([normed, incoming, outgoing], dim=-1))
         if self.edge_update is None:
             return nodes, edges
-        hidden = self._hidden(self.of_source(seen), self.of_target(seen), edges, edge_index)
+        hidden = self._hidden(self.of_source(normed), self.of_target(normed), edges, edge_index)
         return nodes, edges + self.edge_update(hidden)

@@ -1,12 +1,12 @@
-"""What PyTorch Geometric gives to graph layers. It takes seconds to import, so only what needs a graph imports this.
+"""Functions of PyTorch Geometric for graph layers. Their import takes seconds, so only graph layers import this module.
 
-Its `MessagePassing` is not among it: for each class and process it leaves a file in the temporary directory.
+`MessagePassing` is not imported: for each class and process it leaves a file in the temporary directory.
 """
 
 import warnings
 
 with warnings.catch_warnings():
-    # It prepares functions by torch.jit while it is imported, of which this PyTorch says that it will go.
+    # The library uses torch.jit while it is imported, which PyTorch has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from torch_geometric.utils import scatter, softmax
 

@@ -19,7 +19,7 @@ from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
-SYMMETRY = "hidden neurons permuted and scaled"
+_SYMMETRY = "hidden neurons permuted and scaled"
 
 
 class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
@@ -28,7 +28,7 @@ class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
     Arguments: see `WeightSpaceLayer`; no scale is squared.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def add_terms(self) -> None:
         """See `WeightSpaceLayer`."""
@@ -84,9 +84,9 @@ class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
 class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
     """Pooling from feed-forward weights of d channels to numbers [b, out_channels] that the group leaves unchanged.
 
-    A hidden neuron's scale multiplies all channels of an entry alike, so each entry is divided by the
-    L2 norm of its channels (an entry whose norm is zero stays zero); then follow a learned weight and
-    bias per channel and the mean over the permuted dimensions. The last bias passes as it is.
+    A hidden neuron's scale multiplies all channels of an entry alike. So each entry is divided by the L2 norm of its
+    channels; an entry of norm zero stays zero. Then follow a learned weight and bias per channel, and the mean over the
+    permuted dimensions. The last bias passes as it is.
 
     Args:
         spec: sizes n_0, ..., n_L with L of at least 2.
@@ -96,7 +96,7 @@ class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
         SpecError: the spec has no hidden layer.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def __init__(self, spec: FeedForwardSpec, channels: int):
         n_0, n_L, L = spec.sizes[0], spec.sizes[-1], spec.layers

@@ -18,7 +18,7 @@ and Wb^(s,t) = W^(s,t) b^(t) as the bias b^(s). Outputs are linear in them:
              WW^(s)(s) and bW^(s)(s) for 1 <= s < L, and a constant
 
 Each Phi, phi is another one, and also indexed by output and input channel (e, d). Products are taken channel by
-channel, and each sum over n numbers within them is divided by sqrt(n), so that they start at the size of their factors.
+channel. Each sum over n numbers within them is divided by sqrt(n), so that products start at the size of their factors.
 """
 
 import math

@@ -2,15 +2,15 @@
 
 After Neural Functional Transformers (Zhou et al. 2023, arXiv 2305.13546), whose attention runs over rows and columns of
 weight matrices. Neuron j of layer s carries row j of W^(s), entry j of b^(s) and column j of W^(s+1). Queries, keys and
-values are linear in the channels of each entry, and a query meets a key by the mean of their products over all that the
-two neurons carry:
+values are linear in the channels of each entry. A score is the mean of the products of query and key over all entries
+that the two neurons carry:
 
     score_s(j, k) = sqrt(c) mean over entries and channels of Q_j K_k            attention_s = softmax over k
     out_j         = sum_k attention_s(j, k) V_k          for rows of W^(s), b^(s) and columns of W^(s+1) alike
 
-An entry of W^(s) is in a row and in a column, and gets the sum of both. Permuting the neurons of a layer permutes its
-scores' rows and columns: all commutes with permutations of hidden neurons. Inputs and outputs keep their meaning, by a
-learned embedding for each of them.
+An entry of W^(s) is in a row and in a column, and gets the sum of both. Permuting the neurons of a layer permutes the
+rows and columns of its scores: the layer commutes with permutations of hidden neurons. A learned embedding for each
+input and output keeps their meanings apart.
 """
 
 import math
@@ -23,7 +23,7 @@ from nfn_transformer.layers.base import WeightSpaceModule
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
-SYMMETRY = "hidden neurons permuted"
+_SYMMETRY = "hidden neurons permuted"
 
 
 def _channels_last(weights: FeedForwardWeights) -> list[Tensor]:
@@ -42,7 +42,7 @@ class NFTEmbedding(WeightSpaceModule[FeedForwardSpec]):
         SpecError: the spec has no hidden layer.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def __init__(self, spec: FeedForwardSpec, in_channels: int, out_channels: int):
         super().__init__(spec, in_channels, out_channels)
@@ -79,7 +79,7 @@ class NFTBlock(WeightSpaceModule[FeedForwardSpec]):
         SpecError: the spec has no hidden layer.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def __init__(self, spec: FeedForwardSpec, channels: int):
         super().__init__(spec, channels, channels)

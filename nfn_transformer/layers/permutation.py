@@ -1,11 +1,15 @@
 """NP and HNP layers and pooling for feed-forward networks (Zhou et al. 2023, arXiv 2302.14040).
 
-Weights carry axes: W^(s) those of the layers s and s - 1, b^(s) that of layer s. Neurons of some layers may be
-permuted, which are called free: of hidden layers alone (HNP), or of inputs and outputs too (NP). A linear map from one
-tensor to another commutes with all these permutations where, of each free axis that both have, entries are either taken
-one by one or by their mean over it; where the mean is taken over each free axis that the input alone has, and is
-repeated along each that the output alone has; and where axes that are not free are mixed by any matrix. No tensor has
-one axis twice, so these are all such maps. A layer is the sum of them over all pairs of tensors, and a constant.
+W^(s) has the axes of the layers s and s - 1, b^(s) that of layer s. Axes of layers whose neurons may be permuted are
+free: those of hidden layers (HNP), or of all layers (NP). A linear map from one tensor to another commutes with the
+permutations if
+
+- along each free axis that both have, entries are taken one by one, or by their mean;
+- along each free axis of the input alone, the mean is taken;
+- along each free axis of the output alone, the result is repeated;
+- axes that are not free are mixed by any matrix.
+
+No tensor has an axis twice, so these are all such maps. A layer is their sum over all pairs of tensors, and a constant.
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """The polynomial layers for one transformer block, equivariant E and invariant I (arXiv 2410.04209, section 5).
 
-With QK_s = W^Q_s (W^K_s)^T, VO_s = W^V_s W^O_s and the six scalars
-s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed by output and input channel:
+Every Phi is learned, and indexed by output and input channel. The scalars are s_QK, s_VO, s_A, s_B, s_bA, s_bB of
+`layers.terms`. With QK_s = W^Q_s (W^K_s)^T and VO_s = W^V_s W^O_s:
 
     E(Q)_i[j,c] = Phi_Q[j,p] W^Q_i[p,c]                       and K, V likewise
     E(O)_i[c,k] = phi_O1 sum_k' W^O_i[c,k'] + phi_O2 W^O_i[c,k]
@@ -13,8 +13,8 @@ s_QK, s_VO, s_A, s_B, s_bA, s_bB (`layers.terms`), every Phi learned and indexed
 
     I           = scalars + const
 
-The published initialisation squares the scale of all terms but E(Q), E(K), E(V), E(O), s_bB, the constants and
-the phi b^A[k] of E(A) and E(b^A); the Phi[k] b^A[j] of E(B) is squared (`layers.terms`).
+The published initialisation leaves some scales unsquared: those of E(Q), E(K), E(V), E(O), s_bB, the constants, and
+phi b^A[k] in E(A) and E(b^A). It squares all others, Phi[k] b^A[j] in E(B) too (`layers.terms`).
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from nfn_transformer.layers.terms import TermTable, block_terms
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
 
-SYMMETRY = "published group of a block"
+_SYMMETRY = "published group of a block"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     Arguments: see `WeightSpaceLayer`.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def add_terms(self) -> None:
         """See `WeightSpaceLayer`."""
@@ -168,7 +168,7 @@ class InvariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     Arguments: see `WeightSpaceLayer`.
     """
 
-    symmetry = SYMMETRY
+    symmetry = _SYMMETRY
 
     def add_terms(self) -> None:
         """See `WeightSpaceLayer`."""

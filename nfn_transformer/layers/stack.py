@@ -1,15 +1,15 @@
 """Equivariant layers, a ReLU after each, and the invariant layer at their end, composed instead of expanded.
 
-E(Q), E(K), E(V), E(O) (arXiv 2410.04209, section 5) are linear with coefficients that no data touch, and nothing
-non-linear acts between them, so after any stack of layers
+E(Q), E(K), E(V), E(O) (arXiv 2410.04209, section 5) are linear, with coefficients that no data touch, and no ReLU acts
+on them. So after any stack of layers
 
     W^Q_i^(l) = Psi_Q W^Q_i      W^O_i^(l)[c,k] = psi_O1 sum_k' W^O_i[c,k'] + psi_O2 W^O_i[c,k]
 
-with K and V like Q, each Psi the product of the layers' Phi. What a layer reads of the attention is then
+with K and V like Q, each Psi the product of the layers' Phi. A layer reads of the attention
 
     QK^(l) = Psi_Q QK Psi_K^T    VO^(l) = Psi_V VO (psi_O2 I + psi_O1 1 1^T)
 
-and its terms need nothing but the input's two D x D matrices QK and VO, of every pair of input channels.
+and its terms need only the input's two D x D matrices QK and VO, of every pair of input channels.
 
 Index letters: b network, a input channel of the stack, d channel of the layer that reads, r output number of its terms.
 """
@@ -152,8 +152,8 @@ def _scalars(
 ) -> Float[Tensor, "b R"]:
     """Return the outputs of a table of scalar terms, with its constants added: [b, R].
 
-    Either its Phi is pulled back to the input, which costs as much for each of its rows, or QK is pushed forward to
-    the layer, which costs as much for each network.
+    Pulling Phi back to the input costs as much for each row as pushing QK forward to the layer for each network. The
+    smaller count decides.
     """
     W_A, b_A, b_B = part.W_A, part.b_A, part.b_B
     sums = scalar_sums(path.VO_1(), W_A.sum((-2, -1)), part.B.sum(1).view_as(b_B), b_A.sum(-1), b_B)

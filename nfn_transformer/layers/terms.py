@@ -44,9 +44,9 @@ class BlockTerms(NamedTuple):
 def block_terms(spec: BlockSpec) -> BlockTerms:
     """Return the terms of the layers of one block.
 
-    scalars: s_QK, s_VO, s_A, s_B, s_bA, s_bB.
-    columns: sum_p W^A[p, k], sum_q Phi[q] W^B[k, q], b^A[k]; E(B) reads the same at its own index j.
-    rows: sum_(s,p) Phi[p] VO_s[p, j], sum_q W^A[j, q].
+    - scalars: s_QK, s_VO, s_A, s_B, s_bA, s_bB;
+    - columns: sum_p W^A[p, k], sum_q Phi[q] W^B[k, q], b^A[k], which E(B) reads at its own index j;
+    - rows: sum_(s,p) Phi[p] VO_s[p, j], sum_q W^A[j, q].
 
     The terms phi b^A[k] of E(A) and E(b^A) are initialised unsquared; Phi[k] b^A[j] of E(B) is squared.
     """
@@ -75,7 +75,7 @@ class TermTable(nn.Module):
     The parameter `Phi` is [R, d, S]: R output numbers, d channels, S numbers per channel.
 
     Args:
-        terms: what is read, side by side.
+        terms: inputs, side by side.
         channels: d.
         outputs: index shape (e, ...) of each output by its name.
     """

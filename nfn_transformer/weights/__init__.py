@@ -1,1 +1,1 @@
-"""What weights are: sizes, containers, state dicts and back, forward passes."""
+"""Weights of neural networks: sizes, containers, state dicts and back, forward passes."""

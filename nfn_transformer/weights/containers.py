@@ -1,8 +1,7 @@
 """Typed containers for the weights of transformers, with a batch and a channel dimension in front.
 
 Every tensor starts with [b, d]: b networks, d channels (1 for the weights of a checkpoint).
-Encoder blocks multiply from the right (`x @ W`), feed-forward weights from the left
-(`W @ x`), as in the papers on their layers.
+Encoder blocks multiply from the right (`x @ W`), feed-forward weights from the left (`W @ x`), as in the papers.
 """
 
 import itertools
@@ -116,20 +115,24 @@ def weight_shapes(spec: PartSpec) -> dict[str, Shape]:
 
 @dataclass(frozen=True)
 class BlockWeights(PartWeights):
-    """Weights of one encoder block.
-
-    Shapes: W_Q, W_K [b, d, h, D, D_k]; W_V [b, d, h, D, D_v]; W_O [b, d, h, D_v, D];
-    W_A [b, d, D, D_A]; b_A [b, d, D_A]; W_B [b, d, D_A, D]; b_B [b, d, D].
-    """
+    """Weights of one encoder block."""
 
     W_Q: Tensor
+    """[b, d, h, D, D_k]."""
     W_K: Tensor
+    """[b, d, h, D, D_k]."""
     W_V: Tensor
+    """[b, d, h, D, D_v]."""
     W_O: Tensor
+    """[b, d, h, D_v, D]."""
     W_A: Tensor
+    """[b, d, D, D_A]."""
     b_A: Tensor
+    """[b, d, D_A]."""
     W_B: Tensor
+    """[b, d, D_A, D]."""
     b_B: Tensor
+    """[b, d, D]."""
 
     @property
     def spec(self) -> BlockSpec:
@@ -145,10 +148,12 @@ class BlockWeights(PartWeights):
 
 @dataclass(frozen=True)
 class FeedForwardWeights(PartWeights):
-    """Weights of a feed-forward network: weights[s] [b, d, n_(s+1), n_s], biases[s] [b, d, n_(s+1)]."""
+    """Weights of a feed-forward network of sizes n_0, ..., n_L."""
 
     weights: tuple[Tensor, ...]
+    """weights[s] [b, d, n_(s+1), n_s]."""
     biases: tuple[Tensor, ...]
+    """biases[s] [b, d, n_(s+1)]."""
 
     @property
     def spec(self) -> FeedForwardSpec:
@@ -163,15 +168,14 @@ class FeedForwardWeights(PartWeights):
 
 @dataclass(frozen=True)
 class EmbeddingWeights(PartWeights):
-    """Weights of a patch embedding.
-
-    Shapes: conv_weight [b, d, D, channels, patch height, patch width]; conv_bias [b, d, D];
-    pos_embedding [b, d, tokens, D], a constant that is kept for the round trip and never a feature.
-    """
+    """Weights of a patch embedding."""
 
     conv_weight: Tensor
+    """[b, d, D, channels, patch height, patch width]."""
     conv_bias: Tensor
+    """[b, d, D]."""
     pos_embedding: Tensor
+    """[b, d, tokens, D], a constant that is kept for the round trip and never a feature."""
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -182,11 +186,12 @@ class EmbeddingWeights(PartWeights):
 
 @dataclass(frozen=True)
 class TransformerWeights(TensorTree):
-    """Weights of b whole networks of one shape; `embedding` is None where checkpoints have none."""
+    """Weights of b whole networks of one spec."""
 
     blocks: tuple[BlockWeights, ...]
     classifier: FeedForwardWeights
     embedding: EmbeddingWeights | None = None
+    """None if the checkpoints have no embedding."""
 
     def check(self, spec: TransformerSpec) -> None:
         """Raise SpecError unless every part has the shape that `spec` gives it."""

@@ -1,10 +1,10 @@
-"""The weights of plain MLPs and CNNs, from the state dicts of any `nn.Sequential`-like network and back.
+"""Weights of plain MLPs and CNNs, from the state dicts of any `nn.Sequential`-like network and back.
 
-A network is a chain of linear layers and 2-D convolutions, each with a bias; activations, pooling and dropout have no
-weights and are not seen. Between the last convolution and the first linear layer stands a global pooling, so that each
-channel is one input. A convolution's kernel goes into channels: W^(s) [k_h, k_w] becomes k_h k_w channels of a weight
-[n_s, n_(s-1)], in the order of rows, and permuting neurons or feature maps acts on all of them alike. Where layers have
-fewer numbers than the largest kernel, the other channels are zero.
+A network is a chain of linear layers and 2-D convolutions, each with a bias. Activations, pooling and dropout have no
+weights. Between the last convolution and the first linear layer stands a global pooling, so that each channel is one
+input. A convolution's kernel goes into channels: W^(s) [k_h, k_w] becomes k_h k_w channels of a weight [n_s, n_(s-1)],
+row by row. Permuting neurons or feature maps acts on all these channels alike. Layers with smaller kernels than the
+largest have zeros in the other channels.
 """
 
 import math
@@ -21,33 +21,32 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 
 @dataclass(frozen=True)
 class NetworkLayout:
-    """Where a network's weights stand in its state dict.
-
-    Fields: names, of its L layers, as "0" and "2" for keys 0.weight, 0.bias, 2.weight, 2.bias; sizes n_0, ..., n_L,
-    neurons or feature maps; kernels, height and width of each layer's, None where it is linear.
-    """
+    """Layout of a network's weights in its state dict."""
 
     names: tuple[str, ...]
+    """Names of the L layers, as "0" and "2" for keys 0.weight, 0.bias, 2.weight, 2.bias."""
     sizes: tuple[int, ...]
+    """n_0, ..., n_L, counts of neurons or feature maps."""
     kernels: tuple[tuple[int, int] | None, ...]
+    """Height and width of each layer's kernel, None for a linear layer."""
 
     @property
     def spec(self) -> FeedForwardSpec:
-        """The sizes that layers between weight spaces are built from."""
+        """Return the sizes from which layers between weight spaces are built."""
         return FeedForwardSpec(self.sizes)
 
     @property
     def channels(self) -> int:
-        """Channels of the features: numbers of the largest kernel."""
+        """Return the count of channels of the features: the numbers of the largest kernel."""
         return max(map(_numbers, self.kernels))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """State dict key -> shape, in their order."""
-        found = {}
-        for place, (name, kernel) in enumerate(zip(self.names, self.kernels, strict=True)):
-            found[f"{name}.weight"] = (self.sizes[place + 1], self.sizes[place], *(kernel or ()))
-            found[f"{name}.bias"] = (self.sizes[place + 1],)
-        return found
+        """Return state dict key -> shape, in the order of the layers."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, (name, kernel) in enumerate(zip(self.names, self.kernels, strict=True)):
+            shapes[f"{name}.weight"] = (self.sizes[index + 1], self.sizes[index], *(kernel or ()))
+            shapes[f"{name}.bias"] = (self.sizes[index + 1],)
+        return shapes
 
 
 def _numbers(kernel: tuple[int, int] | None) -> int:
@@ -55,11 +54,10 @@ def _numbers(kernel: tuple[int, int] | None) -> int:
 
 
 def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
-    """The layout of a network with this state dict, whose order is that of its layers.
+    """Return the layout of a network with this state dict, whose keys are in the order of the layers.
 
     Raises:
-        SpecError: it holds anything but weights and biases of linear layers and 2-D convolutions, or these do not form
-            a chain; the message names the key.
+        SpecError: a key is no weight or bias of a linear layer or 2-D convolution, or the layers form no chain.
     """
     keys = list(state_dict)
     if not keys:
@@ -91,14 +89,14 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
 
 def _check(state_dict: Mapping[str, Tensor], layout: NetworkLayout) -> None:
     expected = layout.shapes()
-    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-    for key in (*expected, *found):
-        if found.get(key) != expected.get(key):
-            raise SpecError(f"'{key}' has shape {found.get(key)}, expected {expected.get(key)}")
+    shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+    for key in (*expected, *shapes):
+        if shapes.get(key) != expected.get(key):
+            raise SpecError(f"'{key}' has shape {shapes.get(key)}, expected {expected.get(key)}")
 
 
 def read_networks(state_dicts: Sequence[Mapping[str, Tensor]], layout: NetworkLayout) -> FeedForwardWeights:
-    """The weights [b, channels, ...] of b networks of one layout.
+    """Return the weights [b, channels, ...] of b networks of one layout.
 
     Raises:
         SpecError: a state dict has another layout; the message names the key and both shapes.
@@ -109,21 +107,21 @@ def read_networks(state_dicts: Sequence[Mapping[str, Tensor]], layout: NetworkLa
     biases = [torch.stack([state[f"{name}.bias"] for state in state_dicts]) for name in layout.names]
     kernels_first = [weight.reshape(*weight.shape[:3], -1).movedim(3, 1) for weight in weights]
     return FeedForwardWeights(
-        tuple(_filled(weight, layout) for weight in kernels_first),
-        tuple(_filled(bias[:, None], layout) for bias in biases),
+        tuple(_padded(weight, layout) for weight in kernels_first),
+        tuple(_padded(bias[:, None], layout) for bias in biases),
     )
 
 
-def _filled(tensor: Tensor, layout: NetworkLayout) -> Tensor:
-    """With zeros up to all channels."""
+def _padded(tensor: Tensor, layout: NetworkLayout) -> Tensor:
+    """Return the tensor with zeros in the missing channels."""
     missing = tensor.new_zeros(len(tensor), layout.channels - tensor.shape[1], *tensor.shape[2:])
     return torch.cat([tensor, missing], dim=1)
 
 
 def write_networks(weights: FeedForwardWeights, layout: NetworkLayout) -> list[dict[str, Tensor]]:
-    """The state dicts of b networks from what `read_networks` gave, or from other weights of its shape.
+    """Return the state dicts of b networks from weights as `read_networks` returns them.
 
-    Channels that a layer has no numbers for are left out.
+    Channels beyond a layer's kernel are left out.
 
     Raises:
         SpecError: the weights do not have the layout's sizes and channels.
@@ -135,6 +133,6 @@ def write_networks(weights: FeedForwardWeights, layout: NetworkLayout) -> list[d
     for name, kernel, weight, bias in zip(layout.names, layout.kernels, weights.weights, weights.biases, strict=True):
         weight = weight[:, : _numbers(kernel)].movedim(1, 3)
         weight = weight.unflatten(3, kernel) if kernel else weight.squeeze(3)
-        for state, own_weight, own_bias in zip(states, weight, bias[:, 0], strict=True):
-            state[f"{name}.weight"], state[f"{name}.bias"] = own_weight, own_bias
+        for state, *tensors in zip(states, weight, bias[:, 0], strict=True):
+            state[f"{name}.weight"], state[f"{name}.bias"] = tensors
     return states

@@ -17,16 +17,16 @@ from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, F
 
 LAYER_NORM_EPSILON = 1e-5
 
-Dropout = Callable[[Tensor], Tensor]
+ActivationDropout = Callable[[Tensor], Tensor]
 
 
 def no_dropout(activations: Tensor) -> Tensor:
-    """Activations as they are."""
+    """Return the activations as they are."""
     return activations
 
 
 def positional_encoding(tokens: int, width: int) -> Tensor:
-    """The constant encoding [tokens, D]: sine in even, cosine in odd coordinates, base 10000."""
+    """Return the constant encoding [tokens, D]: sine in even, cosine in odd coordinates, base 10000."""
     position = torch.arange(tokens, dtype=torch.float64)[:, None]
     frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
     encoding = torch.zeros(tokens, width, dtype=torch.float64)
@@ -58,7 +58,7 @@ def embed_patches(tokens: Tensor, embedding: EmbeddingWeights) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _encoding_on(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> Tensor:
-    """The constant encoding where it is needed: copied there each time it would hold back a GPU."""
+    """Return the constant encoding on a device: a copy on each call would hold back a GPU."""
     return positional_encoding(tokens, width).to(device, dtype)
 
 
@@ -89,14 +89,14 @@ def _perceptron(x: Tensor, block: BlockWeights) -> Tensor:
     return torch.baddbmm(block.b_B, hidden, block.W_B.squeeze(1)).unflatten(1, x.shape[1:3])
 
 
-def apply_block(x: Tensor, block: BlockWeights, dropout: Dropout = no_dropout) -> Tensor:
-    """One encoder block, LayerNorm, attention, LayerNorm, MLP: [b, n, tokens, D] to the same shape."""
+def apply_block(x: Tensor, block: BlockWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
+    """Apply one encoder block, LayerNorm, attention, LayerNorm, MLP: [b, n, tokens, D] to the same shape."""
     x = dropout(_attention(_normalize(x), block))
     return dropout(_perceptron(_normalize(x), block))
 
 
 def classify(x: Tensor, classifier: FeedForwardWeights) -> Tensor:
-    """Linear layers with ReLU between them: [b, n, n_0] to [b, n, n_L]."""
+    """Apply linear layers with ReLU between them: [b, n, n_0] to [b, n, n_L]."""
     last = len(classifier.weights) - 1
     for layer, (weight, bias) in enumerate(zip(classifier.weights, classifier.biases, strict=True)):
         x = torch.baddbmm(bias, x, weight.squeeze(1).transpose(1, 2))
@@ -104,16 +104,16 @@ def classify(x: Tensor, classifier: FeedForwardWeights) -> Tensor:
     return x
 
 
-def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
-    """Logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D]."""
+def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
+    """Return logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D]."""
     x = dropout(x.expand(weights.batch, *x.shape[1:]))
     for block in weights.blocks:
         x = apply_block(x, block, dropout)
     return classify(_normalize(x).mean(dim=2), weights.classifier)
 
 
-def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
-    """Logits [b, n, classes] of b networks on images.
+def image_logits(images: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
+    """Return logits [b, n, classes] of b networks on images.
 
     Args:
         images: [b or 1, n, channels, height, width], values in [-1, 1]; with 1 in front all
@@ -131,8 +131,8 @@ def image_logits(images: Tensor, weights: TransformerWeights, dropout: Dropout =
     return logits_from_tokens(tokens, weights, dropout)
 
 
-def word_logits(vectors: Tensor, weights: TransformerWeights, dropout: Dropout = no_dropout) -> Tensor:
-    """Logits [b, n, classes] of b networks on texts, as frozen word vectors [b or 1, n, tokens, D] (zeros for padding).
+def word_logits(vectors: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
+    """Return logits [b, n, classes] on texts, as frozen word vectors [b or 1, n, tokens, D] (zeros for padding).
 
     Padded positions take part in attention and in the mean, as in the released zoo.
     """

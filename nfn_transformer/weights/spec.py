@@ -1,24 +1,30 @@
-"""Sizes of a transformer, in frozen specs that layers are built from and check their input against."""
+"""Sizes of networks: frozen specs, from which layers are built and by which they check their input."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """Sizes of one encoder block: h heads, D, D_k, D_v and D_A (arXiv 2410.04209, section 3)."""
+    """Sizes of one encoder block (arXiv 2410.04209, section 3)."""
 
     heads: int
+    """h."""
     width: int
+    """D."""
     key: int
+    """D_k."""
     value: int
+    """D_v."""
     hidden: int
+    """D_A."""
 
 
 @dataclass(frozen=True)
 class FeedForwardSpec:
-    """Sizes n_0, ..., n_L of a feed-forward network; a zoo's classifier has (D, hidden, classes)."""
+    """Sizes of a feed-forward network."""
 
     sizes: tuple[int, ...]
+    """n_0, ..., n_L; those of a zoo's classifier are (D, hidden, classes)."""
 
     @property
     def layers(self) -> int:
@@ -28,21 +34,26 @@ class FeedForwardSpec:
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """Sizes of a patch embedding: image channels, D, patch height and width, number of tokens."""
+    """Sizes of a patch embedding."""
 
     channels: int
+    """Channels of the image."""
     width: int
+    """D."""
     patch: tuple[int, int]
+    """Height and width of a patch."""
     tokens: int
+    """Count of patches of an image."""
 
 
 @dataclass(frozen=True)
 class TransformerSpec:
-    """Sizes of a whole network; `embedding` is None where the embedding is not part of the checkpoint."""
+    """Sizes of a whole network."""
 
     blocks: tuple[BlockSpec, ...]
     classifier: FeedForwardSpec
     embedding: EmbeddingSpec | None = None
+    """None if the checkpoints have no embedding."""
 
     @property
     def widths(self) -> tuple[int, ...]:
