@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.arguments import add_boolean, seed_list
+from nfn_transformer.cli.arguments import add_boolean, find_device, seed_list
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.configuration import setting_of
@@ -16,6 +16,7 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig, defaults_of, readers_of
 from nfn_transformer.models.registry import ROLES, Role, entries, load_plugin
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
+from nfn_transformer.training.distributed import Distributed
 
 _SMALL_ZOOS = ("ensemble", "dropout", "standardize", "log_magnitudes")
 _SPEED = ("compile", "cuda_graphs", "amp")
@@ -49,7 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
             shared_flags.add_setting(group, entry, text)
     for entry in fields(TrainingConfig):
         group = speed if entry.name in _SPEED else small_zoos if entry.name == "early_stopping" else training
-        shared_flags.add_setting(group, entry, setting_of(entry).help, entry.default)
+        default = None if entry.name == "cuda_graphs" else entry.default
+        shared_flags.add_setting(group, entry, setting_of(entry).help, default)
     speed.add_argument(
         "--seeds",
         type=seed_list,
@@ -91,8 +93,10 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    training = TrainingConfig(**{field.name: getattr(flags, field.name) for field in fields(TrainingConfig)})
-    return shared_flags.run_config(flags, model_config(flags), training)
+    settings = {field.name: getattr(flags, field.name) for field in fields(TrainingConfig)}
+    if flags.cuda_graphs is None:
+        settings["cuda_graphs"] = find_device(flags.device).type == "cuda" and Distributed.from_environment().count == 1
+    return shared_flags.run_config(flags, model_config(flags), TrainingConfig(**settings))
 
 
 COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)

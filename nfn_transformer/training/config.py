@@ -99,7 +99,10 @@ class TrainingConfig:
     compile: bool = setting(False, "compile the training step by torch.compile", key="never")
     """As CUDA graphs, device and versions it changes the last digits only."""
     cuda_graphs: bool = setting(
-        False, "launch the training step's kernels together, which helps small batches on a GPU", key="never"
+        False,
+        "launch the kernels of a training step together, which helps small batches on a GPU (default: True on a GPU, "
+        "unless several processes train)",
+        key="never",
     )
     amp: bool = setting(False, "train in bfloat16 where PyTorch's autocast thinks it safe")
     early_stopping: int | None = setting(

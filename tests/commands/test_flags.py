@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nfn_transformer import main
 from nfn_transformer.cli import flags as shared_flags
@@ -109,6 +110,20 @@ def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch, tmp_path
     assert tracked() == [False, True, False]
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     assert tracked() == [True, True, False]
+
+
+def test_cuda_graphs_are_the_default_where_one_process_trains_on_a_gpu(monkeypatch):
+    def resolved(*argv, device, processes):
+        monkeypatch.setattr(main, "find_device", lambda text: torch.device(device))
+        monkeypatch.setattr(shared_flags, "find_device", lambda text: torch.device(device))
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        flags = main.build_parser().parse_args(["--data_path", "nowhere", *argv])
+        return main.run_config(flags).training.cuda_graphs
+
+    assert resolved(device="cuda", processes="1") is True
+    assert resolved(device="cpu", processes="1") is False
+    assert resolved(device="cuda", processes="2") is False
+    assert resolved("--no-cuda_graphs", device="cuda", processes="1") is False
 
 
 def test_explicit_flags_are_those_on_the_command_line():
