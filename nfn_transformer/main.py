@@ -37,8 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--plugin",
         nargs="+",
         metavar="FILE",
-        help="Python file that registers an encoder, a classifier head or an embedding branch of your own; see "
-        "docs/extending.md",
+        help="Python files that register encoders, classifier heads or embedding branches; see docs/extending.md",
     )
     own = {name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()}
     for entry in (*fields(ModelConfig), *own.values()):
@@ -69,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _mode_help(role: Role) -> str:
-    """Return the help of a mode: all choices, and what their outputs are invariant to."""
+    """Return the help of a mode: all choices, and the groups that leave their outputs unchanged."""
     choices = [
         f"{entry.name} ({entry.part}), {entry.help}"
         + ("" if entry.symmetry == "none" else f"; invariant to {entry.symmetry}")
@@ -80,10 +79,10 @@ def _mode_help(role: Role) -> str:
 
 
 def model_config(flags: argparse.Namespace) -> ModelConfig:
-    """Return the model that the flags ask for.
+    """Return the configuration of the model that flags describe.
 
     Raises:
-        UserError: flags that do not go together, or that the chosen branches do not read.
+        UserError: flags cannot be combined, or no chosen branch reads one.
     """
     names = {entry.name for entry in fields(ModelConfig)}
     names.update(name for role in ROLES for entry in entries(role).values() for name in entry.settings)

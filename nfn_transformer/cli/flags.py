@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -95,19 +95,19 @@ def add_setting(group, entry: Field, help: str, default: Any = None) -> None:
         help: its explanation.
         default: value where the flag is not given.
     """
-    rules, name, kind, help = setting_of(entry), f"--{entry.name}", entry.type, help.replace("%", "%%")
+    rules, name, help = setting_of(entry), f"--{entry.name}", help.replace("%", "%%")
+    kind: Any = entry.type
     if isinstance(kind, UnionType):
         kind = next(each for each in get_args(kind) if each is not NoneType)
     if kind is bool:
         add_boolean(group, name, default, help)
     elif rules.choices:
         group.add_argument(name, choices=rules.choices, default=default, help=help)
-    elif kind in (int, float):
-        low, high = (-math.inf if rules.low is None else rules.low), (math.inf if rules.high is None else rules.high)
-        parse = number_in(kind, low, high, rules.above)
-        group.add_argument(name, type=parse, metavar=rules.metavar, default=default, help=help)
     else:
-        parse = channel_counts if kind == tuple[int, ...] else kind
+        parse: Callable[[str], Any] = channel_counts if kind == tuple[int, ...] else kind
+        if kind in (int, float):
+            low = -math.inf if rules.low is None else rules.low
+            parse = number_in(kind, low, math.inf if rules.high is None else rules.high, rules.above)
         group.add_argument(name, type=parse, metavar=rules.metavar, default=default, help=help)
 
 

@@ -170,7 +170,10 @@ def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:
     """Return the blocks, the classifier or the embedding of networks."""
     if part == "blocks":
         return weights.blocks
-    return (weights.classifier,) if part == "classifier" else (weights.embedding,)
+    if part == "classifier":
+        return (weights.classifier,)
+    assert weights.embedding is not None, "ModelConfig.check refuses networks without an embedding"
+    return (weights.embedding,)
 
 
 def tensor_sizes(spec: TransformerSpec, part: str) -> list[int]:

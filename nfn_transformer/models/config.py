@@ -17,10 +17,17 @@ from nfn_transformer.configuration import (
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.models.branch import BranchConfig
-from nfn_transformer.models.registry import EMBEDDING, ENCODER, ROLES, BranchEntry, Role, entries, load_plugin
+from nfn_transformer.models.registry import (
+    EMBEDDING,
+    ENCODER,
+    ROLES,
+    SHARED_SETTINGS,
+    BranchEntry,
+    Role,
+    entries,
+    load_plugin,
+)
 from nfn_transformer.weights.spec import TransformerSpec
-
-_SHARED = ("dropout", "standardize", "log_magnitudes", "init_type")
 
 
 @dataclass(frozen=True)
@@ -121,13 +128,14 @@ class ModelConfig:
             if name in readable:
                 continue
             value = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            always = {entry.name: entry.always[name] for entry in self.chosen.values() if name in entry.always}
-            if value in always.values():
-                continue
-            modes = " ".join(f"--{role.mode} {getattr(self, role.mode)}" for role in ROLES)
-            if always:
-                raise UserError(f"--{name} {value}: cannot be combined with {modes}, which is always {always}")
-            raise UserError(f"--{name} {value}: not read by {modes}; requires {readers_of(name)}")
+            fixed = [(role, entry) for role, entry in self.chosen.items() if name in entry.always]
+            for role, entry in fixed:
+                if entry.always[name] != value:
+                    mode = f"--{role.mode} {entry.name}"
+                    raise UserError(f"--{name} {value}: cannot be combined with {mode}, expected {entry.always[name]}")
+            if not fixed:
+                modes = " ".join(f"--{role.mode} {getattr(self, role.mode)}" for role in ROLES)
+                raise UserError(f"--{name} {value}: not read by {modes}; requires {readers_of(name)}")
 
     @property
     def name(self) -> str:
@@ -142,7 +150,7 @@ class ModelConfig:
     def branch_config(self, role: Role) -> BranchConfig:
         """Return the configuration of a chosen branch."""
         entry = self.chosen[role]
-        shared = {name: getattr(self, name) for name in _SHARED}
+        shared = {name: getattr(self, name) for name in SHARED_SETTINGS}
         own = {name: self.options[name] for name in entry.settings}
         return entry.config(outputs=getattr(self, role.outputs), **shared, **own)
 

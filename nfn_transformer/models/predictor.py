@@ -44,9 +44,9 @@ class Predictor(nn.Module):
     config: ModelConfig
     """Branches and widths."""
     is_slow_to_featurize: bool
-    """Whether `featurize` takes long, so that features are better kept than made again."""
+    """True if `featurize` takes long, so that features are better kept than made again."""
     needs_normalization: bool
-    """Whether `fit_normalization` must be called before the first epoch."""
+    """True if `fit_normalization` must be called before the first epoch."""
 
     def featurize(self, weights: TransformerWeights) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.

@@ -38,6 +38,9 @@ CLASSIFIER = Role("classifier", "cls_mode", "num_out_classify", "heads")
 EMBEDDING = Role("embedding", "emb_mode", "num_out_embedding", "embeddings")
 ROLES = (ENCODER, CLASSIFIER, EMBEDDING)
 
+SHARED_SETTINGS = tuple(entry.name for entry in fields(BranchConfig) if entry.name != "outputs")
+"""Settings that branches share: one flag, which a branch reads if its entry says so."""
+
 
 @dataclass(frozen=True, eq=False)
 class BranchEntry:
@@ -56,7 +59,7 @@ class BranchEntry:
     check: Callable[[Any, TransformerSpec, str], None] | None = None
     """Raise UserError if a `config` is wrong, or does not suit networks of a spec, from the zoo of a name."""
     reads: tuple[str, ...] = ()
-    """Shared settings that the branch reads, of dropout, standardize, log_magnitudes and init_type."""
+    """Names of the shared settings that the branch reads."""
     always: Mapping[str, Any] = field(default_factory=dict)
     """Shared settings with a fixed value, which a flag may repeat."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +70,6 @@ class BranchEntry:
     """Part of a network that is read, for --help."""
     several_sizes: bool = False
     """True if one model can read networks of several sizes."""
-
     plugin: "Plugin | None" = None
     """File outside of the package that registers it."""
     settings: Mapping[str, Field] = field(init=False)
@@ -76,10 +78,13 @@ class BranchEntry:
     """Names of all settings that the branch reads."""
 
     def __post_init__(self):
-        shared, types = {entry.name for entry in fields(BranchConfig)}, get_type_hints(self.config)
+        unknown = {*self.reads, *self.always}.difference(SHARED_SETTINGS)
+        if unknown:
+            raise ValueError(f"'{min(unknown)}' is no shared setting; expected some of {', '.join(SHARED_SETTINGS)}")
+        types = get_type_hints(self.config)
         for entry in fields(self.config):
             entry.type = types[entry.name]  # a plugin's may be text
-        own = {entry.name: entry for entry in fields(self.config) if entry.name not in shared}
+        own = {e.name: e for e in fields(self.config) if e.name not in ("outputs", *SHARED_SETTINGS)}
         object.__setattr__(self, "settings", own)
         object.__setattr__(self, "readable", frozenset((self.role.outputs, *self.reads, *own)))
 

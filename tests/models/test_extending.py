@@ -53,7 +53,7 @@ def plugin(tmp_path, forget_plugins) -> Path:
 
 
 def test_the_shown_encoder_is_short():
-    assert len([line for line in ENCODER.splitlines() if line.strip()]) < 50
+    assert len([line for line in ENCODER.splitlines() if line.strip()]) <= 45
 
 
 def test_an_encoder_is_one_file_and_its_test_another(small_zoo, tmp_path):
