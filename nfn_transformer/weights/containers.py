@@ -32,8 +32,17 @@ class TensorTree:
         Raises:
             ValueError: a tuple has another length in one of the others.
         """
-        trees = (self, *others)
-        mapped = {f.name: _map(function, *(getattr(tree, f.name) for tree in trees)) for f in fields(self)}
+        mapped: dict = {}
+        for field in fields(self):
+            values = [getattr(tree, field.name) for tree in (self, *others)]
+            is_tuple = isinstance(values[0], tuple)
+            results: list = []
+            for first, *rest in zip(*values, strict=True) if is_tuple else [values]:
+                if isinstance(first, TensorTree):
+                    results.append(first.map(function, *rest))
+                else:
+                    results.append(None if first is None else function(first, *rest))
+            mapped[field.name] = tuple(results) if is_tuple else results[0]
         return replace(self, **mapped)
 
     def tensors(self) -> list[Tensor]:
@@ -57,15 +66,6 @@ class TensorTree:
     def __getitem__(self, index) -> Self:
         """Return the networks that `index` selects along the batch dimension: a slice, a list or tensor of indices."""
         return self.map(lambda tensor: tensor[index])
-
-
-def _map(function: Callable[..., Tensor], value, *others):
-    """Return one field of `TensorTree.map`."""
-    if isinstance(value, Tensor):
-        return function(value, *others)
-    if isinstance(value, tuple):
-        return tuple(_map(function, *items) for items in zip(value, *others, strict=True))
-    return None if value is None else value.map(function, *others)
 
 
 @dataclass(frozen=True)

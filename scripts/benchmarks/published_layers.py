@@ -26,7 +26,7 @@ Layer = EquivariantBlockLayer | InvariantBlockLayer
 
 
 class Term(NamedTuple):
-    """One term of a formula: Phi's name, the einsum of Phi and what the term reads, and the name of the latter."""
+    """Term of a formula: name of Phi, einsum of Phi and the term's input, name of the input."""
 
     name: str
     formula: str
@@ -34,14 +34,14 @@ class Term(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One output: its indices, and the terms that it sums, each repeated along the indices that it lacks."""
+    """Output of a layer: its indices and its terms, each repeated along the indices that it lacks."""
 
     indices: str
     terms: tuple[Term, ...]
 
 
 def _scalars(output: str, k: str = "") -> tuple[Term, ...]:
-    """The six scalars and the constant of one output; with `k`, every Phi is indexed by the output's k, too."""
+    """Return the six scalars and the constant of one output; with `k`, every Phi is indexed by the output's k, too."""
     return (
         Term(f"{output}/s_QK", f"e{k}dpq,bdspq->be{k}", "QK"),
         Term(f"{output}/s_VO", f"e{k}dp,bdspq->be{k}", "VO"),
@@ -54,7 +54,7 @@ def _scalars(output: str, k: str = "") -> tuple[Term, ...]:
 
 
 def _columns(output: str) -> tuple[Term, ...]:
-    """The three terms of hidden neuron k in E(A) and E(b^A)."""
+    """Return the three terms of hidden neuron k in E(A) and E(b^A)."""
     return (
         Term(f"{output}/column_A", "ed,bdpk->bek", "W_A"),
         Term(f"{output}/column_B", "edq,bdkq->bek", "W_B"),
@@ -93,7 +93,7 @@ INVARIANT = {"I": Output("be", _scalars("I"))}
 
 
 def term_by_term(outputs: Mapping[str, Output], Phi: Mapping[str, Tensor], weights: BlockWeights) -> dict[str, Tensor]:
-    """Every output of a table of formulas, from block weights of d channels.
+    """Return every output of a table of formulas, from block weights of d channels.
 
     Args:
         outputs: EQUIVARIANT or INVARIANT.
@@ -109,7 +109,7 @@ def term_by_term(outputs: Mapping[str, Output], Phi: Mapping[str, Tensor], weigh
 
 
 def _sum_of_terms(output: Output, Phi: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> Tensor:
-    """The terms summed: those of equal indices first, while they are small, then repeated to the output's indices."""
+    """Return the sum of the terms: those of equal indices first, while small, then repeated to the output's indices."""
     sums: dict[str, Tensor] = {}
     for term in output.terms:
         indices = term.formula.split("->")[1]
@@ -123,12 +123,12 @@ def _sum_of_terms(output: Output, Phi: Mapping[str, Tensor], read: Mapping[str, 
 
 
 def _with_indices(value: Tensor, indices: str, wanted: str) -> Tensor:
-    """A dimension of size 1 for each index of `wanted` that the value lacks."""
+    """Return the value with a dimension of size 1 for each index of `wanted` that it lacks."""
     return value[tuple(slice(None) if index in indices else None for index in wanted)]
 
 
 def terms_of(ours: Layer) -> dict[str, Tensor]:
-    """The name of each term above, and its Phi in one of the package's layers, as a view of that layer's parameters."""
+    """Return Phi of each term by name, as a view of the parameters of one of the package's layers."""
     if isinstance(ours, InvariantBlockLayer):
         return {**_terms_of_table(ours.scalars), "I/constant": ours.constant}
     return {
@@ -148,7 +148,7 @@ def _terms_of_table(table: TermTable) -> dict[str, Tensor]:
 
 
 class TermByTermLayer(nn.Module):
-    """What both layers share: a parameter for each term, copied from one of the package's layers.
+    """Base of both layers: a parameter for each term, copied from one of the package's layers.
 
     Args:
         ours: the layer whose sizes, data type, device and parameters this one starts with.
@@ -176,16 +176,16 @@ class TermByTermLayer(nn.Module):
 
 
 class TermByTermEquivariant(TermByTermLayer):
-    """The equivariant layer E (section 5): block weights of d channels to block weights of e channels."""
+    """Equivariant layer E (section 5): block weights of d channels to block weights of e channels."""
 
     def forward(self, weights: BlockWeights) -> BlockWeights:
-        """Block weights [b, d, ...] to block weights [b, e, ...]."""
+        """Map block weights [b, d, ...] to block weights [b, e, ...]."""
         return BlockWeights(**term_by_term(EQUIVARIANT, self.Phi, weights))
 
 
 class TermByTermInvariant(TermByTermLayer):
-    """The invariant layer I (section 5): block weights of d channels to e numbers."""
+    """Invariant layer I (section 5): block weights of d channels to e numbers."""
 
     def forward(self, weights: BlockWeights) -> Tensor:
-        """Block weights [b, d, ...] to invariants [b, e]."""
+        """Map block weights [b, d, ...] to invariants [b, e]."""
         return term_by_term(INVARIANT, self.Phi, weights)["I"]

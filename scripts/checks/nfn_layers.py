@@ -1,4 +1,4 @@
-"""How many of the maps that commute with permuting neurons do the NP and HNP layers of the library nfn span, and ours?
+"""Count the maps that commute with permuting neurons in the NP and HNP layers of the library nfn, and in ours.
 
 Takes the rank of what a layer's parameters do, one by one, to a basis of the weights.
 
@@ -33,19 +33,19 @@ def main() -> int:
         spec, basis = FeedForwardSpec(sizes), _basis(sizes)
         theirs_spec = network_spec_from_wsfeat(WeightSpaceFeatures(basis.weights, basis.biases))
         for name, ours, theirs in (("HNP", HNPLinear, layers.HNPLinear), ("NP", NPLinear, layers.NPLinear)):
-            found = []
+            counts = []
             for layer, kind in (
                 (ours(spec, 1, 1), FeedForwardWeights),
                 (theirs(theirs_spec, 1, 1), WeightSpaceFeatures),
             ):
-                found.append(_span(layer.double(), lambda U, kind=kind: kind(U.weights, U.biases), basis))
-            (our_rank, our_count), (rank, count) = found
+                counts.append(_span(layer.double(), lambda U, kind=kind: kind(U.weights, U.biases), basis))
+            (our_rank, our_count), (rank, count) = counts
             print(f"{sizes} {name}: ours {our_rank} maps by {our_count} parameters, nfn {rank} by {count} parameters")
     return 0
 
 
 def _basis(sizes: tuple[int, ...]) -> FeedForwardWeights:
-    """As many networks as there are weights, each with one weight of 1."""
+    """Return one network for each weight, in which this weight is 1 and all others are 0."""
     shapes = [(n, m) for m, n in itertools.pairwise(sizes)] + [(n,) for n in sizes[1:]]
     counts = [math.prod(shape) for shape in shapes]
     parts = torch.eye(sum(counts), dtype=torch.float64).split(counts, dim=1)
@@ -56,16 +56,16 @@ def _basis(sizes: tuple[int, ...]) -> FeedForwardWeights:
 
 @torch.no_grad()
 def _span(layer: nn.Module, given: Callable, basis: FeedForwardWeights) -> tuple[int, int]:
-    """Rank of the linear maps that a layer's parameters stand for, without constants; and how many of them are any."""
+    """Return the rank and the count of the linear maps that a layer's parameters stand for, without constants."""
     zero = basis.map(lambda tensor: torch.zeros_like(tensor[:1]))
     for parameter in layer.parameters():
         parameter.zero_()
     maps = []
     for parameter in layer.parameters():
-        for place in range(parameter.numel()):
-            parameter.view(-1)[place] = 1
+        for index in range(parameter.numel()):
+            parameter.view(-1)[index] = 1
             image = _vector(layer(given(basis))) - _vector(layer(given(zero)))
-            parameter.view(-1)[place] = 0
+            parameter.view(-1)[index] = 0
             if image.abs().max() > 0:
                 maps.append(image.flatten())
     return torch.linalg.matrix_rank(torch.stack(maps)).item(), len(maps)

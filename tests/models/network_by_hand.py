@@ -88,7 +88,7 @@ def equivariant_encoder(model: AccuracyPredictor, blocks: tuple[BlockWeights, ..
 
 
 def readout(P: Parameters, x: Tensor) -> Tensor:
-    """Linear to 10, then twice LayerNorm, ReLU, Linear; a ReLU too is a place of the list."""
+    """Linear to 10, then twice LayerNorm, ReLU, Linear; a ReLU too has an index in the list."""
     x = P.linear("0", x)
     x = P.linear("3", relu(P.layer_norm("1", x)))
     return P.linear("6", relu(P.layer_norm("4", x)))
@@ -97,8 +97,8 @@ def readout(P: Parameters, x: Tensor) -> Tensor:
 def feature_mlp(P: Parameters, mode: str, tensors: list[Tensor], hidden: tuple[int, ...]) -> Tensor:
     """Linear + ReLU to each hidden width and to the output, from flattened weights or their statistics."""
     x = side_by_side(tensors) if mode == "mlp" else torch.cat([statistics(tensor) for tensor in tensors], dim=1)
-    for place in range(len(hidden) + 1):
-        x = relu(P.linear(f"layers.{2 * place}", x))
+    for index in range(len(hidden) + 1):
+        x = relu(P.linear(f"layers.{2 * index}", x))
     return x
 
 
@@ -107,18 +107,18 @@ def statistics(tensor: Tensor) -> Tensor:
     x = tensor.reshape(len(tensor), -1).sort(dim=1).values
     last = x.shape[1] - 1
     mean = x.sum(1) / (last + 1)
-    found = [mean, ((x - mean[:, None]) ** 2).sum(1) / (last + 1)]
+    numbers = [mean, ((x - mean[:, None]) ** 2).sum(1) / (last + 1)]
     for quarter in range(5):
         below, rest = divmod(quarter * last, 4)
-        found.append(x[:, below] + rest / 4 * (x[:, min(below + 1, last)] - x[:, below]))
-    return torch.stack(found, dim=1)
+        numbers.append(x[:, below] + rest / 4 * (x[:, min(below + 1, last)] - x[:, below]))
+    return torch.stack(numbers, dim=1)
 
 
 def hnps_classifier(P: Parameters, U: FeedForwardWeights, channels: tuple[int, ...]) -> Tensor:
     """HNPS layers each with a ReLU on everything, for L = 2; the pooling; the head."""
     (W_1, W_2), (b_1, b_2) = U.weights, U.biases
-    for place in range(len(channels)):
-        phi = P.within(f"layers.{place}")
+    for index in range(len(channels)):
+        phi = P.within(f"layers.{index}")
         new_W_1 = einsum("bdnq,epdq->benp", W_1, phi["first_weight"])
         new_W_1 = new_W_1 + einsum("bdn,epd->benp", b_1, phi["first_weight_from_bias"])
         new_b_1 = einsum("bdnq,edq->ben", W_1, phi["first_bias_from_weight"])
@@ -146,7 +146,7 @@ def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: AccuracyPre
     axes = ("pq", "xp", "p", "x")  # of W^(1), W^(2), b^(1), b^(2)
     sizes = dict(zip("qpx", model.spec.classifier.sizes, strict=True))
     tensors = classifier_tensors(U)
-    for place, layer in enumerate(model.classifier.layers):
+    for index, layer in enumerate(model.classifier.layers):
         new = [0.0] * 4
         for number, term in enumerate(layer.maps):
             target, source = axes[term.target], axes[term.source]
@@ -156,34 +156,34 @@ def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: AccuracyPre
             rows = [a for a in target if a not in free]
             columns = [a for a in source if a not in free]
             e, d = layer.out_channels, layer.in_channels
-            Phi = P[f"layers.{place}.Phi.{number}"].view(e, *(sizes[a] for a in rows), d, *(sizes[a] for a in columns))
+            Phi = P[f"layers.{index}.Phi.{number}"].view(e, *(sizes[a] for a in rows), d, *(sizes[a] for a in columns))
             matrix = f"e{''.join(rows)}d{''.join(columns).upper()}"
             left = "".join(a if a in rows or a in kept else "" for a in target)
             mapped = einsum(f"bd{given},{matrix}->be{left}", tensors[term.source], Phi)
-            for where, a in enumerate(target):
-                mapped = mapped if a in left else mapped.unsqueeze(2 + where)
+            for position, a in enumerate(target):
+                mapped = mapped if a in left else mapped.unsqueeze(2 + position)
             count = 1
             for a in summed:
                 count *= sizes[a]
             new[term.target] = new[term.target] + mapped / count
         for number, target in enumerate(axes):
             rows = [a for a in target if a not in free]
-            constant = P[f"layers.{place}.constants.{number}"].view(-1, *(sizes[a] for a in rows))
-            for where, a in enumerate(target):
-                constant = constant if a in rows else constant.unsqueeze(1 + where)
+            constant = P[f"layers.{index}.constants.{number}"].view(-1, *(sizes[a] for a in rows))
+            for position, a in enumerate(target):
+                constant = constant if a in rows else constant.unsqueeze(1 + position)
             whole = torch.ones(1, 1, *(sizes[a] for a in target), dtype=constant.dtype)
             new[number] = relu((new[number] + constant) * whole)
         tensors = new
     pooled = []
     for tensor, target in zip(tensors, axes, strict=True):
-        over = [2 + where for where, a in enumerate(target) if a in free]
+        over = [2 + position for position, a in enumerate(target) if a in free]
         pooled.append(tensor.mean(over) if over else tensor)
     return readout(P.within("head"), side_by_side(pooled))
 
 
-def scale_free(tensor: Tensor, pooling: Parameters, place: int) -> Tensor:
+def scale_free(tensor: Tensor, pooling: Parameters, index: int) -> Tensor:
     """Each entry over the L2 norm of its channels, zero where that is zero; a weight and bias per channel."""
     norm = (tensor**2).sum(1, keepdim=True).sqrt()
     unit = torch.where(norm > 0, tensor / norm, 0.0)
-    scale, shift = pooling["scale"][place], pooling["shift"][place]
+    scale, shift = pooling["scale"][index], pooling["shift"][index]
     return torch.stack([unit[:, c] * scale[c] + shift[c] for c in range(len(scale))], dim=1)
