@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def from_json(kind: type, values: Mapping[str, Any]):
 
 def _kinds(declared) -> tuple[type, ...]:
     """Return the types that a value of a declared type may have."""
+    if isinstance(declared, TypeVar):
+        return declared.__constraints__
     if isinstance(declared, UnionType):
         return tuple(kind for part in get_args(declared) for kind in _kinds(part))
     return (int, float) if declared is float else (get_origin(declared) or declared,)

@@ -1,4 +1,4 @@
-"""What main.py, xgb.py and gbm.py share: from flags to a trained and tested predictor in its run directory."""
+"""Commands that train: from flags to a trained and tested predictor in its run directory."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,16 +34,16 @@ _FREE_ON_RESUME = {
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A command that trains a predictor."""
+    """Command that trains a predictor."""
 
     program: str
-    """its file"""
+    """File of the command."""
     build_parser: Callable[[], argparse.ArgumentParser]
-    """makes a parser of its flags, those of `cli.flags` among them"""
+    """Build the parser of its flags, those of `cli.flags` among them."""
     run_config: Callable[[argparse.Namespace], RunConfig]
-    """from the flags to the configuration that they ask for"""
+    """Return the configuration of the run that flags describe."""
     shares_a_run: bool = False
-    """whether processes that torchrun started can share a run"""
+    """True if processes that torchrun started can share a run."""
 
     @property
     def path(self) -> Path:
@@ -64,7 +65,8 @@ class TrainingCommand:
                     out_dirs = [flags.out_dir and flags.out_dir / f"seed{seed}" for seed in flags.seeds]
                 runs = begin_runs(configs, out_dirs, flags.load_cache, flags.n_workers, distributed)
                 return self._train_and_test(runs, flags, distributed)
-        statuses, unfinished = [], []
+        statuses: list[int] = []
+        unfinished: list[Path] = []
         for directory in map(RunDirectory.open, flags.resume):
             if directory.results_file.is_file():
                 print("this run is finished")
@@ -85,7 +87,7 @@ class TrainingCommand:
                 statuses.append(self._train_and_test(runs, flags, distributed))
         return max(statuses)
 
-    def _check(self, flags: argparse.Namespace, given: dict[str, object], distributed: Distributed) -> None:
+    def _check(self, flags: argparse.Namespace, given: dict[str, Any], distributed: Distributed) -> None:
         """Raise UserError where flags contradict each other."""
         if flags.resume is not None:
             fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
@@ -104,7 +106,7 @@ class TrainingCommand:
             )
 
     def _train_and_test(
-        self, runs: list[Run] | list[TreeRun], flags: argparse.Namespace, distributed: Distributed
+        self, runs: Sequence[Run | TreeRun], flags: argparse.Namespace, distributed: Distributed
     ) -> int:
         """Return the exit status; that of an interrupted training is EXIT_INTERRUPTED."""
         status = EXIT_FAILURE
@@ -132,7 +134,7 @@ class TrainingCommand:
         return status
 
 
-def _describe(runs: list[Run] | list[TreeRun]) -> None:
+def _describe(runs: Sequence[Run | TreeRun]) -> None:
     first = runs[0]
     print(first.data.zoo.report.summary())
     for run in runs:
@@ -147,7 +149,7 @@ def _describe(runs: list[Run] | list[TreeRun]) -> None:
         print(f"run directory: {run.directory.path}", flush=True)
 
 
-def open_trackers(runs: list[Run] | list[TreeRun], flags: argparse.Namespace) -> None:
+def open_trackers(runs: Sequence[Run | TreeRun], flags: argparse.Namespace) -> None:
     """Give each run its trackers: the screen, and Weights & Biases where --wandb or a sweep's agent wants it."""
     for run in runs:
         training = run.config.training
@@ -168,15 +170,15 @@ def open_trackers(runs: list[Run] | list[TreeRun], flags: argparse.Namespace) ->
 
 def _test(run: Run | TreeRun) -> int:
     """Test a trained run once and print its results; return its exit status."""
-    directory, history = run.directory, run.history
-    if history.diverged and history.best is None:
+    directory, history, best = run.directory, run.history, run.history.best
+    if best is None:
         print(f"stopped: {history.diverged}; no epoch was finished ({directory.path})", file=sys.stderr)
         return EXIT_FAILURE
     predictor = load_trained(directory, torch.device(run.config.device))
     test = evaluate_best(run.data, history, predictor, directory, run.config.seed)
-    best = {f"best_validation_{name}": value for name, value in asdict(history.best.validation).items()}
+    validation = {f"best_validation_{name}": value for name, value in asdict(best.validation).items()}
     for tracker in run.trackers:
-        tracker.summarize({**best, **{f"test_{name}": value for name, value in asdict(test).items()}})
+        tracker.summarize({**validation, **{f"test_{name}": value for name, value in asdict(test).items()}})
     return _report_results(directory)
 
 

@@ -57,7 +57,8 @@ class StoredFeatures:
                 for positions, rows, of_size in zoo.by_size(chunk):
                     part = featurize(of_size.weights_of(rows).to(device))
                     for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
-                        stored[(start + positions, *(slice(size) for size in tensor.shape[1:]))] = tensor
+                        target: tuple[Tensor | slice, ...] = (start + positions, *map(slice, tensor.shape[1:]))
+                        stored[target] = tensor
                 start += len(chunk)
                 bar.update(len(chunk))
         self._labels = zoo.labels[index].to(device)

@@ -1,9 +1,10 @@
-"""The exact configuration of a run: what is written into its directory and read back from it."""
+"""Exact configuration of a run, as its directory keeps it."""
 
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
@@ -116,21 +117,28 @@ class TrainingConfig:
         check_values(fields(self), vars(self))
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides a run's numbers, and the versions and device that it ran with.
+_Predictor = TypeVar("_Predictor", ModelConfig, TreeConfig)
+_Training = TypeVar("_Training", TrainingConfig, BoostingConfig)
 
-    `predictor` and `training` are a ModelConfig and a TrainingConfig where `model` is NETWORK, else a TreeConfig
-    and a BoostingConfig.
-    """
+
+@dataclass(frozen=True)
+class RunConfig(Generic[_Predictor, _Training]):
+    """Configuration of a run: everything that decides its numbers, and the versions and device that it ran with."""
 
     seed: int
+    """Seed of the split, the parameters and the batches."""
     model: str
+    """NETWORK, or a tree model's name."""
     data: DataConfig
-    predictor: ModelConfig | TreeConfig
-    training: TrainingConfig | BoostingConfig
+    """Choice of networks."""
+    predictor: _Predictor
+    """A ModelConfig if `model` is NETWORK, else a TreeConfig."""
+    training: _Training
+    """A TrainingConfig if `model` is NETWORK, else a BoostingConfig."""
     device: str = field(default="cpu", metadata=NOT_IN_KEYS)
+    """Device that the run is trained on."""
     versions: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_KEYS)
+    """Versions of Python and libraries, and the number of threads."""
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON."""
@@ -142,7 +150,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: dict) -> "RunConfig":
-        """The configuration that `to_json` gave.
+        """Return the configuration that `to_json` gave.
 
         Raises:
             RunError: a field is missing or unknown.
@@ -159,7 +167,7 @@ class RunConfig:
             raise RunError(f"the configuration is not one of this version: {error}") from None
 
     def key_values(self) -> dict:
-        """Return the values that a cell's key is made of: all that decides its numbers, but not where its zoo lies."""
+        """Return the values of a cell's key: all that decides its numbers, but not the path of its zoo."""
         predictor = self.predictor
         return {
             **key_values(self),
@@ -186,16 +194,16 @@ def spec_from_json(values: dict) -> TransformerSpec:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of what decides the numbers of a run, and the number of CPU threads."""
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    """Return the versions of Python and of the libraries that decide a run's numbers, and the number of CPU threads."""
+    versions = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
     for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors", "xgboost", "lightgbm", "scikit-learn"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def absolute(path: str) -> str:
-    """A path that means the same from any folder."""
+    """Return the absolute path."""
     return str(Path(path).resolve())

@@ -91,7 +91,7 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     for side in sides:
         for chunk in side.split(_DIGEST_CHUNK):
             for tensor in (*(rows for _, rows, _ in zoo.by_size(chunk)), zoo.labels[chunk]):
-                digest = zlib.crc32(memoryview(tensor.numpy()).cast("B"), digest)
+                digest = zlib.crc32(tensor.numpy().data.cast("B"), digest)
     hyperparameters = zlib.crc32(zoo.hyperparameters[torch.cat(sides)].numpy().tobytes())
     return {**split.to_names(zoo.names), "digest": f"{digest:08x}", "hyperparameters": f"{hyperparameters:08x}"}
 

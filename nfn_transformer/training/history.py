@@ -36,7 +36,7 @@ class EpochRecord:
             KeyError, TypeError: the row has other columns.
         """
         validation = {name.removeprefix(_PREFIX): value for name, value in row.items() if name.startswith(_PREFIX)}
-        return cls(row["epoch"], row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
+        return cls(int(row["epoch"]), row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
 
     def line(self, total: int) -> str:
         """Return the record, one of `total`, as a line for the screen."""

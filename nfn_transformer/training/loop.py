@@ -44,11 +44,11 @@ def train(
                 bar.update(len(active))
             step.finish_epoch()
             losses = (distributed.sum(total) / len(active[0].order)).tolist()
-            # One process validates; the others are told.
-            validations = [run.validate(features[run]) if distributed.is_main else None for run in active]
+            # The main process alone validates, for all.
+            validations = [run.validate(features[run]) for run in active] if distributed.is_main else []
             seconds = time.perf_counter() - start
-            results = distributed.broadcast(list(zip(losses, validations, strict=True)))
-            for run, (loss, validation) in zip(active, results, strict=True):
+            losses, validations = distributed.broadcast((losses, validations))
+            for run, loss, validation in zip(active, losses, validations, strict=True):
                 run.finish_epoch(loss, validation, seconds)
 
 

@@ -32,7 +32,9 @@ def evaluate_best(
         directory: for all files.
         seed: of the bootstrap interval.
     """
-    index, split = data.split.test, data.split
+    index, split, best = data.split.test, data.split, history.best
+    if best is None:
+        raise ValueError("no epoch or round is finished")
     outputs = predictor.outputs(data.zoo, index)
     labels, predicted = data.zoo.labels[index].cpu(), predictor.accuracies(outputs)
     test = predictor.measure(outputs, labels)
@@ -41,11 +43,11 @@ def evaluate_best(
     _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
     results = {
         "status": history.diverged or FINISHED,
-        f"best_{history.unit}": history.best.number,
+        f"best_{history.unit}": best.number,
         f"{history.unit}s": len(history.records),
         **predictor.size,
         "networks": {"train": len(split.train), "validation": len(split.validation), "test": len(index)},
-        "validation": asdict(history.best.validation),
+        "validation": asdict(best.validation),
         "test": asdict(test),
         "test_tau_interval": asdict(interval),
     }

@@ -15,7 +15,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
-from nfn_transformer.training.config import NETWORK, RunConfig, absolute, installed_versions
+from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig, absolute, installed_versions
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.history import EpochRecord, History
@@ -34,7 +34,7 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 class Run:
     """The training of one network, which `loop.train` drives; its directory holds all that going on needs."""
 
-    config: RunConfig
+    config: RunConfig[ModelConfig, TrainingConfig]
     data: RunData
     """whose test side is never read here"""
     model: Predictor
@@ -75,8 +75,8 @@ class Run:
         config, finished = self.config.training, len(self.history.records)
         if self.history.diverged is not None or finished >= config.epochs:
             return True
-        patience = config.early_stopping
-        return patience is not None and finished > 0 and finished - self.history.best.number >= patience
+        patience, best = config.early_stopping, self.history.best
+        return patience is not None and best is not None and finished - best.number >= patience
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate, the key of dropout and the order of the training side, by seed and epoch."""
@@ -131,9 +131,12 @@ class Run:
             self.model.load_state_dict(state["best"])
             self.best_weights = self._copy_of_weights()
             self.history = History([EpochRecord.from_row(row) for row in state["history"]])
+            best = self.history.best
+            if best is None:
+                raise ValueError("no finished epoch")
             if self.writes:
                 # A kill may have come between the files of an epoch: those beside the state follow it again.
-                save_predictor(self.directory.best_file, self.model, self.history.best.number)
+                save_predictor(self.directory.best_file, self.model, best.number)
                 self.directory.write_metrics([entry.row() for entry in self.history.records])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -150,7 +153,7 @@ def begin_runs(
     load_cache: bool = True,
     n_workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
-) -> list[Run] | list[TreeRun]:
+) -> list[Run | TreeRun]:
     """Return new runs on one zoo. Their directories appear when the zoo, the splits and the models are sound.
 
     Args:
@@ -167,7 +170,7 @@ def begin_runs(
             check_free(out_dir)
     with distributed.main_process_first():
         zoo = load_zoo(configs[0].data, load_cache, n_workers)
-    runs = []
+    runs: list[Run | TreeRun] = []
     for config in configs:
         split = draw_split(zoo, config.data, config.seed)
         check_predictor(config, zoo)
@@ -175,7 +178,7 @@ def begin_runs(
             config = replace(config, versions={**config.versions, "processes": str(distributed.count)})
         runs.append(_build_run(config, prepare(zoo, split, config.data, config.seed), distributed))
     for run, out_dir in zip(runs, out_dirs, strict=True):
-        path = None
+        path = Path()
         if distributed.is_main:
             path = RunDirectory.create(out_dir, run.config, zoo.spec, run.data.record, run.data.zoo.report.csv()).path
         run.directory = RunDirectory(distributed.broadcast(path))
@@ -214,7 +217,7 @@ def resume_runs(
     load_cache: bool = True,
     n_workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
-) -> list[Run] | list[TreeRun]:
+) -> list[Run | TreeRun]:
     """Return runs that have begun, with their own configuration, splits, state, device and number of threads.
 
     Args:
@@ -247,7 +250,7 @@ def resume_runs(
         zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
         raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
-    runs = []
+    runs: list[Run | TreeRun] = []
     for directory, config in zip(directories, configs, strict=True):
         split = recorded_split(zoo, read_json(directory.split_file), directory.split_file)
         check_predictor(config, zoo)

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +60,13 @@ class Step:
             self._optimizer = build_optimizer(config, parameters)
             gather_state(self._optimizer, self._stack, self.runs)
         self._update = step_of(self._optimizer)
-        self._plain = self._whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+        self._plain = whole = BackwardPass(forward, parameters, config.amp, distributed.count)
         if config.compile:
             # TensorFloat32 would round more than the other ways do.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             forward = torch.compile(forward, dynamic=False)
-            self._whole = BackwardPass(forward, parameters, config.amp, distributed.count)
-        if config.cuda_graphs:
-            self._whole = GraphedBackwardPass(self._whole)
+            whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+        self._whole = GraphedBackwardPass(whole) if config.cuda_graphs else whole
         self._whole_size = len(distributed.share(torch.arange(config.batch_size)))
 
     def __call__(self, features: Features, labels: Tensor, size: int) -> Tensor:
@@ -181,7 +180,7 @@ class AdamStep:
         exp_avgs, exp_avg_sqs, steps = self._state
         beta1, beta2 = group["betas"]
         rule = {name: value for name, value in group.items() if name not in ("params", "betas")}
-        gradients = [parameter.grad for parameter in self._parameters]
+        gradients = cast(list[Tensor], [parameter.grad for parameter in self._parameters])
         adam(self._parameters, gradients, exp_avgs, exp_avg_sqs, [], steps, beta1=beta1, beta2=beta2, **rule)
 
 

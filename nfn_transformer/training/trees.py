@@ -16,6 +16,7 @@ from nfn_transformer.training.history import History, RoundRecord
 from nfn_transformer.training.metrics import is_lower, measure_regression
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.tracking import Tracker
+from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES, features_of_checkpoints
 from nfn_transformer.trees.fitting import Settings, Sides
 from nfn_transformer.trees.libraries import tree_library
@@ -28,7 +29,7 @@ _ROUNDS_BETWEEN_WRITING = 25
 class TreeRun:
     """The training of one tree model; interrupted it is trained anew, as no library goes on to the same bits."""
 
-    config: RunConfig
+    config: RunConfig[TreeConfig, BoostingConfig]
     data: RunData
     directory: RunDirectory = field(init=False)
     """made once all runs of a command are sound"""
@@ -104,4 +105,5 @@ class _RoundObserver:
         self._run.finish_round(record)
         self.bar.update()
         best, patience = history.best, self._run.config.training.early_stopping
-        return best is record, patience is not None and record.number - best.number >= patience
+        is_last = patience is not None and best is not None and record.number - best.number >= patience
+        return best is record, is_last
