@@ -9,8 +9,7 @@ import torch
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that can still be taken on a device.
 
-    On the CPU these are the bytes that need no swapping, and that no control group (version 2) of a container or a
-    cluster's job forbids.
+    On the CPU these are the bytes that need no swapping, within the limits of control groups (version 2).
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

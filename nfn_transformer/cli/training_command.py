@@ -88,12 +88,12 @@ class TrainingCommand:
         return max(statuses)
 
     def _check(self, flags: argparse.Namespace, given: dict[str, Any], distributed: Distributed) -> None:
-        """Raise UserError where flags contradict each other."""
+        """Raise UserError if flags cannot be combined."""
         if flags.resume is not None:
             fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
             if fixed:
-                runs = " ".join(map(str, flags.resume))
-                raise RunError(f"--resume {runs} goes on by the run's own configuration; leave out {fixed}")
+                paths = " ".join(map(str, flags.resume))
+                raise RunError(f"--resume {paths} goes on by the run's own configuration; leave out {fixed}")
         if flags.seeds is not None and "seed" in given:
             raise UserError("--seed and --seeds contradict each other; give one of them")
         if distributed.count > 1 and given.get("cuda_graphs"):

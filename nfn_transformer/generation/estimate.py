@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.generation.batches import train_samples
-from nfn_transformer.generation.hyperparameters import Architecture, Run
+from nfn_transformer.generation.hyperparameters import Architecture, ZooRun
 from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.zoo_plan import ZooPlan
@@ -53,7 +53,7 @@ def population_size(plan: ZooPlan, data: TaskData, device: torch.device, process
     return max(1, min(int(free / most), _MOST_ON_CPU if device.type == "cpu" else _MOST_ON_GPU))
 
 
-def _training_bytes(plan: ZooPlan, data: TaskData, run: Run, device: torch.device) -> int:
+def _training_bytes(plan: ZooPlan, data: TaskData, run: ZooRun, device: torch.device) -> int:
     """Return the bytes that one more network takes in training."""
     population = Population(plan.training(run, data), [run], data.to(device))
     saved: dict[int, int] = {}
@@ -91,7 +91,7 @@ def estimate(
     return Estimate(None if device is None else _seconds(plan, groups, data.to(device), device), checkpoints, size)
 
 
-def _seconds(plan: ZooPlan, groups: Sequence[Sequence[Run]], data: TaskData, device: torch.device) -> float:
+def _seconds(plan: ZooPlan, groups: Sequence[Sequence[ZooRun]], data: TaskData, device: torch.device) -> float:
     seconds = 0.0
     seconds_per_step: dict[Architecture, float] = {}  # of one network
     for runs in groups:

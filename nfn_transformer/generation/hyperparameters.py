@@ -45,7 +45,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Run:
+class ZooRun:
     """One network to train."""
 
     number: int

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nfn_transformer.generation.batches import PopulationBatches, run_generators
 from nfn_transformer.generation.dropout import PopulationDropout
-from nfn_transformer.generation.hyperparameters import Run
+from nfn_transformer.generation.hyperparameters import ZooRun
 from nfn_transformer.generation.initialization import POSITION_KEY, initial_state
 from nfn_transformer.generation.optimizers import PopulationOptimizer
 from nfn_transformer.generation.samples import TaskData
@@ -44,7 +44,7 @@ class Population:
     A network whose gradient is not finite is not moved any more.
     """
 
-    def __init__(self, plan: TrainingPlan, runs: Sequence[Run], data: TaskData):
+    def __init__(self, plan: TrainingPlan, runs: Sequence[ZooRun], data: TaskData):
         """Initialize the networks.
 
         Args:
@@ -158,9 +158,9 @@ class Population:
 
 def train_population(
     plan: TrainingPlan,
-    runs: Sequence[Run],
+    runs: Sequence[ZooRun],
     data: TaskData,
-    after_epoch: Callable[[Sequence[Run]], object] = lambda runs: None,
+    after_epoch: Callable[[Sequence[ZooRun]], object] = lambda runs: None,
 ) -> TrainedPopulation:
     """Train runs together, each up to its last snapshot.
 

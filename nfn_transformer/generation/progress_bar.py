@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from nfn_transformer.generation.hyperparameters import Run
+from nfn_transformer.generation.hyperparameters import ZooRun
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.zoo_plan import ZooPlan
 
@@ -26,14 +26,14 @@ class ProgressBar:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def skip(self, runs: Sequence[Run]) -> None:
+    def skip(self, runs: Sequence[ZooRun]) -> None:
         """Count runs that are finished, or another process's, without an effect on the speed."""
         epochs = sum(self._last_epoch[run.number] for run in runs)
         self._bar.initial += epochs
         self._bar.n += epochs
         self._update(len(runs))
 
-    def after_epoch(self, runs: Sequence[Run]) -> None:
+    def after_epoch(self, runs: Sequence[ZooRun]) -> None:
         """Count an epoch of each run."""
         share = sum(1 / self._last_epoch[run.number] for run in runs)
         self._trained += share

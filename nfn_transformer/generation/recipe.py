@@ -29,7 +29,7 @@ import torch
 import yaml
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.optimizers import RULES
 from nfn_transformer.seeding import make_generator
 
@@ -71,7 +71,7 @@ class Recipe:
                 counts = ", ".join(map(str, self.n_attention_heads))
                 raise UserError(f"--n_attention_heads {counts}: none divides embed_dim {width}")
 
-    def draw(self, seed: int) -> list[Run]:
+    def draw(self, seed: int) -> list[ZooRun]:
         """Return all runs, in the order of their numbers.
 
         A run that draws depends on the seed and on its number alone.
@@ -87,7 +87,7 @@ class Recipe:
     def _hidden(self, width: int) -> tuple[int, ...]:
         return tuple(max(1, round(factor * width)) for factor in self.mlp_factor) or (self.hidden,)
 
-    def _random(self, seed: int, number: int) -> Run:
+    def _random(self, seed: int, number: int) -> ZooRun:
         generator = make_generator(seed, "run", number, "hyperparameters")
 
         def choose(values: tuple):
@@ -108,10 +108,10 @@ class Recipe:
                 yield (optimizer, *values)
 
 
-def _run(number: int, values: tuple) -> Run:
+def _run(number: int, values: tuple) -> ZooRun:
     optimizer, lr, w_init_std, l2_regularize, train_fraction, dropout, width, heads, layers, hidden, epochs = values
     settings = Hyperparameters(optimizer, w_init_std, l2_regularize, train_fraction, dropout, lr)
-    return Run(number, settings, Architecture(width, heads, layers, hidden), epochs)
+    return ZooRun(number, settings, Architecture(width, heads, layers, hidden), epochs)
 
 
 _WHOLE = ("epochs", "embed_dim", "n_attention_heads", "n_layers")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfn_transformer.atomic_files import write_text
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.hyperparameters import Run
+from nfn_transformer.generation.hyperparameters import ZooRun
 from nfn_transformer.generation.population import TrainedPopulation, train_population
 from nfn_transformer.generation.progress_bar import ProgressBar
 from nfn_transformer.generation.samples import TaskData
@@ -29,7 +29,7 @@ from nfn_transformer.generation.zoo_writer import (
 class DivergedRun:
     """A run whose weights or gradients were not finite; it has no later checkpoints."""
 
-    run: Run
+    run: ZooRun
     """The run."""
     epoch: int
     """First epoch without a checkpoint."""
@@ -81,7 +81,7 @@ def train_share(plan: ZooPlan, data: TaskData, device: torch.device, work: WorkF
                     bar.skip(runs)
 
 
-def _train(plan: ZooPlan, runs: Sequence[Run], data: TaskData, bar: ProgressBar) -> TrainedPopulation:
+def _train(plan: ZooPlan, runs: Sequence[ZooRun], data: TaskData, bar: ProgressBar) -> TrainedPopulation:
     try:
         return train_population(plan.training(runs[0], data), runs, data, bar.after_epoch)
     except torch.OutOfMemoryError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.batches import train_samples
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.training_plan import PERCENT, TrainingPlan
 
@@ -24,7 +24,7 @@ class ZooPlan:
     """Path of the zoo."""
     dataset: str
     """Name of its data set."""
-    runs: Sequence[Run]
+    runs: Sequence[ZooRun]
     """Runs in the order of their numbers."""
     population: int
     """Largest number of networks that train together."""
@@ -39,7 +39,7 @@ class ZooPlan:
     half: bool
     snapshot_unit: str = PERCENT
 
-    def training(self, like: Run, data: TaskData) -> TrainingPlan:
+    def training(self, like: ZooRun, data: TaskData) -> TrainingPlan:
         """Return the training of runs with the architecture of `like`.
 
         Raises:
@@ -63,7 +63,7 @@ class ZooPlan:
             raise UserError(f"--snapshots {names}: run {like.number} has only {like.epochs} epochs, so none of them")
         return plan
 
-    def populations(self) -> list[list[Run]]:
+    def populations(self) -> list[list[ZooRun]]:
         """Return the runs that train together: at most `population`, of one architecture and similar lengths."""
         populations = []
         for _, group in groupby(sorted(self.runs, key=_length_within_size), key=_size):
@@ -86,15 +86,15 @@ _CONFIGURED = (
 )
 
 
-def _size(run: Run) -> tuple:
+def _size(run: ZooRun) -> tuple:
     return astuple(run.architecture)
 
 
-def _length_within_size(run: Run) -> tuple:
+def _length_within_size(run: ZooRun) -> tuple:
     return (*_size(run), run.epochs * run.settings.train_fraction, run.number)
 
 
-def runs_table(runs: Sequence[Run], diverged: Sequence[int] | None = None) -> str:
+def runs_table(runs: Sequence[ZooRun], diverged: Sequence[int] | None = None) -> str:
     """Return runs as CSV, with the epochs in which they diverged if these are given."""
     names = [field.name for kind in (Hyperparameters, Architecture) for field in fields(kind)]
     header = ["run", *names, "epochs", *(["diverged_in_epoch"] if diverged is not None else [])]

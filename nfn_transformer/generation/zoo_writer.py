@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.atomic_files import csv_text
-from nfn_transformer.generation.hyperparameters import Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Hyperparameters, ZooRun
 
 AddFile = Callable[[str, bytes], None]
 
@@ -26,7 +26,7 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 class CheckpointEntry:
     """A checkpoint in the metadata."""
 
-    run: Run
+    run: ZooRun
     """Run of the checkpoint."""
     ckpt_file: str
     """Name of the file."""

@@ -19,7 +19,7 @@ _DIGEST_CHUNK = 1024
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run learns from and is tested on."""
+    """Data that a run is trained and tested on."""
 
     zoo: Zoo | MixedZoo
     """on the CPU"""

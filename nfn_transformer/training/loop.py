@@ -18,8 +18,8 @@ def train(
 ) -> None:
     """Train the epochs that are left of one run, or of several with one configuration but other seeds.
 
-    Several runs are computed at once, each with its own batches, and end as they would alone, up to rounding; one whose
-    loss is not finite stops and leaves the others alone.
+    Several runs are computed at once, each with its own batches, and end as they would alone, up to rounding. A run
+    whose loss is not finite stops, and the others go on.
 
     Args:
         runs: with models of one shape on one device.

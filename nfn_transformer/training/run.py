@@ -187,7 +187,7 @@ def begin_runs(
 
 @dataclass(frozen=True)
 class ResumeOverrides:
-    """What a run that goes on has in place of its own, which decides no numbers beyond rounding; None keeps its own."""
+    """Settings in place of a resumed run's own, which change its numbers by rounding alone; None: the run's own."""
 
     device: str | None = None
     data_path: str | None = None

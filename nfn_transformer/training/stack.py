@@ -21,6 +21,7 @@ class FeaturesToLogits(nn.Module):
         self.model = model
 
     def forward(self, features: Features) -> Tensor:
+        """Return the logits of features."""
         return self.model.from_features(features)
 
 

@@ -1,7 +1,7 @@
 """One training step: a batch's losses, their gradients, and the optimizer's update; and the learning rate's schedule.
 
-A step is of one model or of several at once, in one process or in many, compiled or not, recorded as a CUDA graph or
-not. All give the same numbers up to rounding; `amp` alone rounds to bfloat16.
+A step trains one model or several at once, in one process or in many. The step may be compiled, or recorded as a CUDA
+graph. All variants give the same numbers up to rounding; `amp` alone rounds to bfloat16.
 """
 
 import ctypes
@@ -187,8 +187,8 @@ class AdamStep:
 def learning_rate(epoch: int, config: TrainingConfig) -> float:
     """Return the learning rate of an epoch, counted from 1 (arXiv 2410.04209, appendix).
 
-    Linear from lr / warm-up to lr over the warm-up epochs (cut to `epochs` where there are fewer),
-    then half a cosine that reaches 1e-5 (lr, where that is lower) in the last epoch.
+    Linear from lr / warm-up to lr over the warm-up epochs, of which there are at most `epochs`. Then half a cosine that
+    reaches 1e-5, or lr if that is lower, in the last epoch.
     """
     warmup = min(config.warmup_epochs, config.epochs)
     if epoch <= warmup:
@@ -212,8 +212,8 @@ def check_step(config: TrainingConfig, device: torch.device, distributed: Distri
 def keep_freed_memory() -> None:
     """Tell the C library to keep freed memory instead of handing it back to the system.
 
-    PyTorch has no cache of its own for the CPU, and glibc maps large tensors anew in every step: at large
-    batches touching fresh pages takes a good part of a training step. Where the C library is another, nothing happens.
+    PyTorch has no cache of its own for the CPU, and glibc maps large tensors anew in every step. At large batches,
+    touching fresh pages takes a good part of a training step. With another C library than glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

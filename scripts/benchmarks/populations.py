@@ -16,7 +16,7 @@ from measuring import begin, markdown, parser, progress, ratios, seconds_of_one,
 
 from nfn_transformer.cli.arguments import number_in, positive_int
 from nfn_transformer.cli.program import run_command
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run, run_spec
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.samples import LabelledSamples
@@ -74,7 +74,7 @@ def _measure(
 ) -> dict[str, object]:
     """Networks per second of both ways, a figure a round."""
     found: dict[str, list[float]] = {ALONE: [], TOGETHER: []}
-    runs = [Run(number, SETTINGS, ARCHITECTURE, flags.epochs) for number in range(size)]
+    runs = [ZooRun(number, SETTINGS, ARCHITECTURE, flags.epochs) for number in range(size)]
     groups = {ALONE: [[run] for run in runs[: flags.alone]], TOGETHER: [runs]}
     for number in range(flags.rounds + 1):
         progress(f"{size} networks, round {number} of {flags.rounds} ...")
@@ -85,7 +85,7 @@ def _measure(
     return {"what": "training", "networks": size, "networks_per_second": found}
 
 
-def _seconds(plan: TrainingPlan, data: ImageData, groups: Sequence[list[Run]], device: torch.device) -> float:
+def _seconds(plan: TrainingPlan, data: ImageData, groups: Sequence[list[ZooRun]], device: torch.device) -> float:
     """All steps of groups of networks, one group after another; making the networks is not counted."""
     populations = [Population(plan, runs, data) for runs in groups]
 

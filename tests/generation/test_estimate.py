@@ -9,7 +9,7 @@ import torch
 
 from nfn_transformer import make_zoo
 from nfn_transformer.generation import estimate as estimates
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.zoo_plan import ZooPlan
 
@@ -20,7 +20,7 @@ SMALL, LARGE = Architecture(8, 2, 1, 8), Architecture(32, 2, 3, 64)
 def _plan(architectures: list[Architecture], fractions=(1.0,), snapshots=("75",), **given) -> ZooPlan:
     settings = Hyperparameters("adam", 0.3, 0.0, 1.0, 0.1, 0.01)
     runs = [
-        Run(number, replace(settings, train_fraction=fractions[number % len(fractions)]), architecture, 4)
+        ZooRun(number, replace(settings, train_fraction=fractions[number % len(fractions)]), architecture, 4)
         for number, architecture in enumerate(architectures)
     ]
     fields = {"out": Path("zoo"), "dataset": "digits", "population": 4, "patch": 2, "seed": 1, "batch_size": 32}

@@ -8,7 +8,7 @@ import torch
 
 from nfn_transformer.generation.batches import PopulationBatches
 from nfn_transformer.generation.dropout import PopulationDropout
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.images import ImageData, digits
 from nfn_transformer.generation.initialization import initial_state
 from nfn_transformer.generation.optimizers import RULES
@@ -33,9 +33,11 @@ def _data(dtype: torch.dtype, train: int = 80) -> ImageData:
     return replace(data, train=cast(data.train), test=cast(data.test))
 
 
-def _runs(settings: list[Hyperparameters], epochs: int = 4) -> list[Run]:
+def _runs(settings: list[Hyperparameters], epochs: int = 4) -> list[ZooRun]:
     # A plan holds the sizes that count; those of a run say only who may train together.
-    return [Run(number, one, Architecture(8, 2, 2, 12), epochs) for number, one in zip(NUMBERS, settings, strict=False)]
+    return [
+        ZooRun(number, one, Architecture(8, 2, 2, 12), epochs) for number, one in zip(NUMBERS, settings, strict=False)
+    ]
 
 
 def _settings(optimizer: str) -> list[Hyperparameters]:
@@ -47,7 +49,7 @@ def _settings(optimizer: str) -> list[Hyperparameters]:
     ]
 
 
-def _trained(runs: list[Run], data: ImageData, steps: int = 8) -> dict[str, torch.Tensor]:
+def _trained(runs: list[ZooRun], data: ImageData, steps: int = 8) -> dict[str, torch.Tensor]:
     population = Population(PLAN, runs, data)
     for _ in range(steps):
         population.step()
@@ -71,10 +73,10 @@ def test_a_network_does_not_depend_on_its_company(optimizer):
 def test_nor_on_company_with_other_optimizers_fractions_and_lengths():
     data = _data(torch.float64)
     mixed = [
-        Run(4, Hyperparameters("adam", 0.3, 1e-4, 0.5, 0.1, 0.01), Architecture(8, 2, 2, 12), 3),
-        Run(6, Hyperparameters("adam", 0.3, 1e-4, 1.0, 0.2, 0.003), Architecture(8, 2, 2, 12), 5),
-        Run(7, Hyperparameters("rmsprop", 0.2, 1e-6, 0.8, 0.0, 0.003), Architecture(8, 2, 2, 12), 1),
-        Run(9, Hyperparameters("sgd_momentum", 0.4, 1e-6, 0.8, 0.1, 0.02), Architecture(8, 2, 2, 12), 4),
+        ZooRun(4, Hyperparameters("adam", 0.3, 1e-4, 0.5, 0.1, 0.01), Architecture(8, 2, 2, 12), 3),
+        ZooRun(6, Hyperparameters("adam", 0.3, 1e-4, 1.0, 0.2, 0.003), Architecture(8, 2, 2, 12), 5),
+        ZooRun(7, Hyperparameters("rmsprop", 0.2, 1e-6, 0.8, 0.0, 0.003), Architecture(8, 2, 2, 12), 1),
+        ZooRun(9, Hyperparameters("sgd_momentum", 0.4, 1e-6, 0.8, 0.1, 0.02), Architecture(8, 2, 2, 12), 4),
     ]
     plan = replace(PLAN, snapshots=("1", "50", "100", "best"))
     ended: list[int] = []
@@ -101,7 +103,7 @@ def test_training_learns():
     plan = replace(PLAN, crop_padding=0, snapshots=("1", "100"))
     data = _data(torch.float32, train=1000)
     settings = Hyperparameters("adam", 0.5, 1e-8, 1.0, 0.0, 0.01)
-    runs = [Run(number, settings, Architecture(8, 2, 2, 12), 15) for number in range(4)]
+    runs = [ZooRun(number, settings, Architecture(8, 2, 2, 12), 15) for number in range(4)]
     snapshots = train_population(plan, runs, data).snapshots
     assert list(snapshots) == ["1", "100"]
     assert (snapshots["1"].correct < 35).all()

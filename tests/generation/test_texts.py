@@ -14,7 +14,7 @@ from nfn_transformer import make_zoo
 from nfn_transformer.cli.program import run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation import task_flags
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.population import train_population
 from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts
@@ -105,7 +105,7 @@ def test_networks_on_texts_do_not_depend_on_their_company(texts):
         Hyperparameters("rmsprop", 0.5, 1e-4, 1.0, 0.2, 0.003),
         Hyperparameters("sgd", 0.4, 0.0, 0.8, 0.0, 0.3),
     ]
-    runs = [Run(7 * number, one, architecture, 2 + number) for number, one in enumerate(settings)]
+    runs = [ZooRun(7 * number, one, architecture, 2 + number) for number, one in enumerate(settings)]
     together = train_population(plan, runs, data)
     for place, run in enumerate(runs):
         alone = train_population(plan, [run], data)
