@@ -121,7 +121,7 @@ def add_tree_flags(parser: argparse.ArgumentParser, command: str, default: str) 
         group.add_argument(name, choices=choices, default=value, help=text)
 
 
-def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, object]:
+def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the flags on the command line alone, name -> value. The parser loses its defaults."""
     absent = object()
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), absent))

@@ -1,4 +1,4 @@
-"""scripts/checks/prose.py: faults of docstrings and names are reported."""
+"""scripts/checks/prose.py: faults of docstrings and names are reported, and the package has none."""
 
 from pathlib import Path
 
@@ -19,6 +19,11 @@ def faults_of(package: Path, **modules: str) -> tuple[list[str], list[str]]:
         (package / f"{name}.py").write_text(text)
     faults, long_sentences = prose.find_faults(package)
     return [str(fault) for fault in faults], [str(fault) for fault in long_sentences]
+
+
+def test_the_package_has_no_faults(capsys):
+    status = prose.main()
+    assert status == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("opening", ["What", "Whether", "Of"])
