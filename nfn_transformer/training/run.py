@@ -13,6 +13,7 @@ from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
+from nfn_transformer.models.registry import ENCODER, entries
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig, absolute, installed_versions
@@ -311,8 +312,9 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
             check_readable(predictor.features, zoo, dataset)
             readable = supports(predictor.features, zoo.spec, spec)
         if not readable:
+            encoders = ", ".join(name for name, entry in entries(ENCODER).items() if entry.several_sizes)
             raise UserError(
                 f"--all_sizes True: zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
-                "complete reads, without branches beside it, and trees that read hyperparameters, or invariants of "
+                f"{encoders} reads, without branches beside it, and trees that read hyperparameters, or invariants of "
                 "equally many blocks"
             )

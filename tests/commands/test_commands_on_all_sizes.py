@@ -59,5 +59,5 @@ def test_what_reads_one_size_only_is_refused(command, flags, written, tmp_path, 
 def test_copies_of_several_sizes_are_refused(written, tmp_path, capsys):
     settings = ("--all_sizes", "--enc_mode", "complete", "--augment")
     message = fail(main.main, capsys, *words(written, *settings, "--out_dir", tmp_path / "run"))
-    assert "--augment True: enlarges zoos of one size; --all_sizes True read networks of several" in message
+    assert "--augment True: cannot be combined with --all_sizes True; it enlarges zoos of one size" in message
     assert not (tmp_path / "run").exists()
