@@ -35,6 +35,7 @@ def train(
         for epoch, active in unfinished_epochs(runs):
             if step is None or step.runs != active:
                 step = Step(active, distributed)
+            bar.set_description(f"epoch {epoch}/{active[0].config.training.epochs}")
             start = time.perf_counter()
             for run in active:
                 run.begin_epoch(epoch)

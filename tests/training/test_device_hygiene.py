@@ -13,7 +13,7 @@ from measuring import random_zoo
 from torch import nn
 from trainings import build_run
 
-from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, Run
+from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.optimizers import RULES
 from nfn_transformer.generation.population import Population
@@ -129,8 +129,8 @@ def test_making_a_population(entered):
     spec = TransformerSpec((BlockSpec(2, 4, 2, 2, 5),), FeedForwardSpec((4, 4, 10)), EmbeddingSpec(1, 4, (4, 4), 4))
     plan = TrainingPlan(spec, seed=0, batch_size=8, crop_padding=1, snapshots=("100", "best"), half=True)
     settings = [Hyperparameters(optimizer, 0.3, 1e-4, 1.0, 0.1, 0.01) for optimizer in RULES]
-    all_runs = [Run(number, setting, Architecture(4, 2, 1, 5), epochs=2) for number, setting in enumerate(settings)]
-    (population,) = entered(Population(plan, all_runs, digits().limited(16, 16).to(DEVICE)))
+    runs = [ZooRun(number, setting, Architecture(4, 2, 1, 5), epochs=2) for number, setting in enumerate(settings)]
+    (population,) = entered(Population(plan, runs, digits().limited(16, 16).to(DEVICE)))
     for _ in range(2):
         population.step()
     assert {tensor.device for tensor in population.state().values()} == {DEVICE}

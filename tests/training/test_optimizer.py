@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nfn_transformer.training.config import OPTIMIZERS, TrainingConfig
-from nfn_transformer.training.step import build_optimizer, learning_rate, step_of
+from nfn_transformer.training.step import OptimizerStep, build_optimizer, learning_rate
 
 
 def test_warm_up_then_cosine_to_1e_5():
@@ -56,7 +56,7 @@ def test_steps_are_those_of_the_optimizer(name, late, generator):
             state = optimizer.state_dict()
         return parameters, state
 
-    (parameters, state), (expected, expected_state) = train(step_of), train(lambda optimizer: optimizer.step)
+    (parameters, state), (expected, expected_state) = train(OptimizerStep), train(lambda optimizer: optimizer.step)
     torch.testing.assert_close(parameters, expected, rtol=0, atol=0)
     torch.testing.assert_close(state["state"], expected_state["state"], rtol=0, atol=0)
 
