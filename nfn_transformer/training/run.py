@@ -76,8 +76,10 @@ class Run:
         config, finished = self.config.training, len(self.history.records)
         if self.history.diverged is not None or finished >= config.epochs:
             return True
-        patience, best = config.early_stopping, self.history.best
-        return patience is not None and best is not None and finished - best.number >= patience
+        if config.early_stopping is None:
+            return False
+        best = self.history.best
+        return best is not None and finished - best.number >= config.early_stopping
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate, the key of dropout and the order of the training side, by seed and epoch."""
