@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.trees.config import TREE_MODELS

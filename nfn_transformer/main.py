@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.arguments import add_boolean, find_device, seed_list
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import add_boolean, find_device, run_command, seed_list
 from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.configuration import setting_of
 from nfn_transformer.errors import UserError

@@ -15,15 +15,16 @@ from pathlib import Path
 import torch
 
 from nfn_transformer.atomic_files import write_text
-from nfn_transformer.cli.arguments import (
+from nfn_transformer.cli.command_line import (
+    EXIT_INTERRUPTED,
     HelpFormatter,
     add_boolean,
     check_device_name,
     find_device,
     positive_int,
+    run_command,
     seed_number,
 )
-from nfn_transformer.cli.program import EXIT_INTERRUPTED, run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.estimate import estimate, population_size
 from nfn_transformer.generation.histogram import save_histogram

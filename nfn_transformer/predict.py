@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer.cli.arguments import add_boolean, find_device, positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import add_boolean, find_device, positive_int, run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.config import DataConfig, absolute

@@ -12,8 +12,15 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files, gbm, xgb
 from nfn_transformer import main as network
-from nfn_transformer.cli.arguments import HelpFormatter, add_boolean, check_device_name, find_device
-from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED, run_command
+from nfn_transformer.cli.command_line import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    HelpFormatter,
+    add_boolean,
+    check_device_name,
+    find_device,
+    run_command,
+)
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
 
-from nfn_transformer.cli.arguments import (
+from nfn_transformer.cli.command_line import (
     HelpFormatter,
     add_boolean,
     channel_counts,

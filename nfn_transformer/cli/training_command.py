@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.arguments import find_device
-from nfn_transformer.cli.program import EXIT_FAILURE, EXIT_INTERRUPTED
+from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed

@@ -1,6 +1,6 @@
 """Inputs of the polynomial layers: numbers of a block that depend on its weights alone, never on a parameter.
 
-They are made once for each network, before any training; `layers.terms` lists the terms that read them.
+They are made once for each network, before any training; `layers.polynomial` lists the terms that read them.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nfn_transformer.weights.containers import BlockWeights, TensorTree
 
 @dataclass(frozen=True)
 class BlockFeatures(TensorTree):
-    """Numbers of one block that determine the outputs of all layers, in the order of `layers.terms.block_terms`."""
+    """Numbers of one block that determine the outputs of all layers, in the order of `polynomial.block_terms`."""
 
     scalars: Float[Tensor, "*n b d S"]
     """QK, VO 1, and the sums of the other tensors: S = D^2 + 3 D + 2."""

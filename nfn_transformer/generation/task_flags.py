@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nfn_transformer.cli.arguments import number_in, positive_int
+from nfn_transformer.cli.command_line import number_in, positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.images import digits, read_idx_folder
 from nfn_transformer.generation.npz_files import read_npz

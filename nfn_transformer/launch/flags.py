@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.cli.arguments import positive_int
+from nfn_transformer.cli.command_line import positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.launch.launchers import Launcher, ProcessLauncher
 from nfn_transformer.launch.submitit_launcher import SubmititLauncher

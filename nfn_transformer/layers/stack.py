@@ -30,8 +30,7 @@ from nfn_transformer.features.blocks import (
     read_block,
     scalar_sums,
 )
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, FeedForwardPart, InvariantBlockLayer
-from nfn_transformer.layers.terms import TermTable
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, FeedForwardPart, InvariantBlockLayer, TermTable
 from nfn_transformer.weights.containers import BlockWeights
 
 
@@ -99,13 +98,9 @@ class AttentionPath:
         pairs = ((layer.Phi_Q, self.Psi_Q), (layer.Phi_K, self.Psi_K), (layer.Phi_V, self.Psi_V))
         # [e, D, d D] [d D, a D]
         Psi_Q, Psi_K, Psi_V = (Phi.flatten(2) @ before.flatten(0, 1) for Phi, before in pairs)
-        psi_O1 = layer.phi_O1 @ self._row_sums + layer.phi_O2 @ self.psi_O1
+        psi_O = self.Psi_V.shape[1] * self.psi_O1 + self.psi_O2  # coefficients of sums over k of W^O
+        psi_O1 = layer.phi_O1 @ psi_O + layer.phi_O2 @ self.psi_O1
         return type(self)(self.sums, Psi_Q, Psi_K, Psi_V, psi_O1, layer.phi_O2 @ self.psi_O2)
-
-    @property
-    def _row_sums(self) -> Float[Tensor, "d a"]:
-        """Return the coefficients D psi_O1 + psi_O2 of sums over k of W^O."""
-        return self.Psi_V.shape[1] * self.psi_O1 + self.psi_O2
 
     def QK(self) -> Float[Tensor, "b d D D"]:
         """Return QK^(l) of each channel, expanded: [b, d, D, D]."""
@@ -127,7 +122,8 @@ class AttentionPath:
 
     def VO_1(self) -> Float[Tensor, "b d D"]:
         """Return VO^(l) times the vector of ones, of each channel: [b, d, D]."""
-        Psi = self._row_sums[:, None, :, None] * self.Psi_V.unsqueeze(2)  # [d, D, a, a D]
+        psi_O = self.Psi_V.shape[1] * self.psi_O1 + self.psi_O2  # [d, a]
+        Psi = psi_O[:, None, :, None] * self.Psi_V.unsqueeze(2)  # [d, D, a, a D]
         return linear(self.sums.VO_1.flatten(1), Psi.flatten(2).flatten(0, 1)).view(-1, *self.Psi_V.shape[:2])
 
     def VO_rows(self, Phi: Float[Tensor, "r d D"]) -> Float[Tensor, "b r D"]:

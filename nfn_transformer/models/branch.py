@@ -132,8 +132,10 @@ class FeatureBranch(FlatBranch):
         self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], part: str, features: FeatureMap
     ):
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
-        sizes = tensor_sizes(spec, part)
-        groups = [1] * (STATISTICS_PER_TENSOR * len(sizes)) if features is weight_statistics else sizes
+        tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
+        groups = [tensor[0].numel() for tensor in tensors]
+        if features is weight_statistics:
+            groups = [1] * (STATISTICS_PER_TENSOR * len(tensors))
         super().__init__(groups, config)
         self._part, self._features = part, features
         *widths, last = itertools.pairwise((sum(groups), *hidden, config.outputs))
@@ -153,7 +155,8 @@ class LinearBranch(FlatBranch):
     """Branch that maps the flattened embedding to [b, out] by one Linear."""
 
     def __init__(self, spec: TransformerSpec, config: BranchConfig):
-        sizes = tensor_sizes(spec, "embedding")
+        tensors = [tensor for part in parts_of(example_weights(spec), "embedding") for tensor in learned_tensors(part)]
+        sizes = [tensor[0].numel() for tensor in tensors]
         super().__init__(sizes, config)
         self.linear = nn.Linear(sum(sizes), config.outputs)
 
@@ -174,11 +177,6 @@ def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:
         return (weights.classifier,)
     assert weights.embedding is not None, "ModelConfig.check refuses networks without an embedding"
     return (weights.embedding,)
-
-
-def tensor_sizes(spec: TransformerSpec, part: str) -> list[int]:
-    """Return the number of entries of each trained tensor of the blocks, the classifier or the embedding."""
-    return [tensor[0].numel() for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
 
 
 def example_weights(spec: TransformerSpec) -> TransformerWeights:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.errors import SpecError
 from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.hashing import derive_keys, splitmix64
@@ -125,8 +126,11 @@ class AccuracyPredictor(Predictor):
 
     def featurize(self, weights: TransformerWeights) -> Features:
         """See `Predictor`."""
-        spec = weights.spec
-        weights.check(spec if self.supports(spec) else self.spec)
+        try:
+            weights.check(self.spec)
+        except SpecError:
+            if not self.supports(weights.spec):
+                raise
         none = Features(None, None, None)
         return replace(none, **{name: branch.featurize(weights) for name, branch in self.branches.items()})
 

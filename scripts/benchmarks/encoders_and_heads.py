@@ -23,8 +23,7 @@ from peak_memory import check_peak_memory, peak_memory
 from two_ways import TRAINING_STEP, OurWay
 
 from nfn_transformer import main as training
-from nfn_transformer.cli.arguments import number_in, positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import number_in, positive_int, run_command
 from nfn_transformer.grids.grid_file import GridRow, flags_to_argv, read_grid
 from nfn_transformer.models.config import ModelConfig
 

@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from measuring import machine, parser, seconds_of_one, write_measurements
 
-from nfn_transformer.cli.arguments import find_device
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import find_device, run_command
 
 LIBRARIES = ("torch", "numpy", "torch_geometric", "safetensors", "triton", "xgboost", "lightgbm", "scikit-learn")
 

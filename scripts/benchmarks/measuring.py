@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.cli.arguments import HelpFormatter, find_device, positive_int
+from nfn_transformer.cli.command_line import HelpFormatter, find_device, positive_int
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.seeding import make_generator

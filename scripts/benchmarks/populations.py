@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import torch
 from measuring import begin, markdown, parser, progress, ratios, seconds_of_one, spread, write_measurements
 
-from nfn_transformer.cli.arguments import number_in, positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import number_in, positive_int, run_command
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.population import Population

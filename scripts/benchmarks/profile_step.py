@@ -10,8 +10,7 @@ import torch
 from measuring import PUBLISHED, RELEASED, begin, parser, random_zoo, run_of_steps, synchronize, write_measurements
 from torch.profiler import ProfilerActivity, profile
 
-from nfn_transformer.cli.arguments import positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import positive_int, run_command
 from nfn_transformer.training.batches import StoredFeatures
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.step import Step

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, einsum, nn
 
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.layers.terms import TermTable
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer, TermTable
 from nfn_transformer.weights.containers import BlockWeights
 
 Layer = EquivariantBlockLayer | InvariantBlockLayer

@@ -29,8 +29,7 @@ from measuring import (
     write_measurements,
 )
 
-from nfn_transformer.cli.arguments import add_boolean, number_in, positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import add_boolean, number_in, positive_int, run_command
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.loop import train
 from nfn_transformer.zoo.reading import Zoo

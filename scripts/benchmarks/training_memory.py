@@ -18,8 +18,7 @@ from peak_memory import check_peak_memory, peak_memory
 from taking_turns import OURS, PUBLISHED
 from two_ways import OurWay, PublishedWay, Way
 
-from nfn_transformer.cli.arguments import positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import positive_int, run_command
 
 
 def main(arguments: Sequence[str]) -> int:

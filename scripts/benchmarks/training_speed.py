@@ -19,8 +19,7 @@ from measuring import NETWORKS, Case, begin, markdown, parser, progress, ratios,
 from taking_turns import OURS, PUBLISHED, VARIANTS, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
 from two_ways import FORWARD, FORWARD_FROM_WEIGHTS, OPERATIONS, TRAINING_STEP
 
-from nfn_transformer.cli.arguments import number_in, positive_int
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import number_in, positive_int, run_command
 
 EPOCH = "epoch"
 NAMES = {FORWARD: "forward", FORWARD_FROM_WEIGHTS: "forward from weights", TRAINING_STEP: "training step"}

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from nfn_transformer import main as training
-from nfn_transformer.cli.arguments import find_device, positive_int
+from nfn_transformer.cli.command_line import find_device, positive_int
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import draw_split, load_zoo, prepare

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.cli.arguments import number_in
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import number_in, run_command
 from nfn_transformer.generation.images import read_idx_folder
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.zoo.reading import read_zoo

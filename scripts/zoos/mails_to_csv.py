@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nfn_transformer.cli.arguments import HelpFormatter, number_in
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import HelpFormatter, number_in, run_command
 from nfn_transformer.errors import UserError
 
 _FEWEST_WORDS, _MOST_WORDS = 5, 400

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfn_transformer.cli.program import EXIT_USER_ERROR, run_command
+from nfn_transformer.cli.command_line import EXIT_USER_ERROR, run_command
 
 PACKAGE = Path(__file__).parents[2] / "nfn_transformer"
 

@@ -92,7 +92,7 @@ def test_numbers_out_of_range_are_refused(flags, message, capsys):
 KILLED_AFTER_THE_EPOCH = """
 import os, signal
 from nfn_transformer import main
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 replace = os.replace
 def killing_replace(source, target):
     replace(source, target)

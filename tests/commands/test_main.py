@@ -74,7 +74,7 @@ BATCHES = 3  # of 16 among 42 networks
 KILLED_IN_BATCH = f"""
 import os, signal, tqdm
 from nfn_transformer import main
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 update, seen = tqdm.tqdm.update, []
 def killing_update(bar, n=1):
     seen.append(n)
@@ -88,7 +88,7 @@ run_command(main.main)
 KILLED_AFTER_WRITING = """
 import os, signal
 from nfn_transformer import main
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 replace, seen = os.replace, []
 def killing_replace(source, target):
     replace(source, target)

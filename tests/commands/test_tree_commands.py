@@ -136,7 +136,7 @@ def test_two_runs_with_one_seed_are_identical(model, runs, bundled_zoo, tmp_path
 KILLED_IN_ROUND = """
 import os, signal, tqdm
 from nfn_transformer import {module}
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 update, seen = tqdm.tqdm.update, []
 def killing_update(bar, n=1):
     seen.append(n)
@@ -150,7 +150,7 @@ run_command({module}.main)
 KILLED_AFTER_WRITING = """
 import os, signal
 from nfn_transformer import {module}
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 replace = os.replace
 def killing_replace(source, target):
     replace(source, target)

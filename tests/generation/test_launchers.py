@@ -11,7 +11,7 @@ import pytest
 from slurm_stand_in import stand_in
 
 from nfn_transformer import make_zoo
-from nfn_transformer.cli.program import EXIT_INTERRUPTED
+from nfn_transformer.cli.command_line import EXIT_INTERRUPTED
 from nfn_transformer.generation import zoo_maker
 
 FLAGS = [

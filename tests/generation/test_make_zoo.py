@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nfn_transformer import make_zoo
-from nfn_transformer.cli.program import EXIT_INTERRUPTED, run_command
+from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
 from nfn_transformer.generation import zoo_maker
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.snapshots import count_correct

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nfn_transformer import make_zoo
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation import task_flags
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun

@@ -7,7 +7,7 @@ import torch
 
 from nfn_transformer import make_zoo
 from nfn_transformer.atomic_files import replacing
-from nfn_transformer.cli.program import run_command
+from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.generation import work_folder
 from nfn_transformer.generation.population import TrainedPopulation
 from nfn_transformer.generation.snapshots import Snapshot

@@ -1,9 +1,10 @@
-"""Types of command-line arguments: real booleans, numbers within bounds, lists, devices."""
+"""The command line: types of arguments, flags that are real booleans, and how a command ends."""
 
 import argparse
 import math
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,10 @@ import torch
 from nfn_transformer.errors import UserError
 
 _Number = TypeVar("_Number", int, float)
+
+EXIT_FAILURE = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 _WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
@@ -33,10 +38,6 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class _BooleanAction(argparse.Action):
     """Action of `--flag`, `--flag WORD` and `--no-flag`."""
 
-    def __init__(self, option_strings, dest, **kwargs):
-        negated = [f"--no-{option[2:]}" for option in option_strings]
-        super().__init__([*option_strings, *negated], dest, nargs="?", type=boolean, metavar="BOOL", **kwargs)
-
     def __call__(self, parser, namespace, values, option_string=None):
         if not option_string.startswith("--no-"):
             setattr(namespace, self.dest, True if values is None else values)
@@ -48,7 +49,10 @@ class _BooleanAction(argparse.Action):
 
 def add_boolean(group, name: str, default: bool | None, help: str) -> None:
     """Declare a boolean flag: `--wandb`, `--wandb False`, `--wandb no` and `--no-wandb` all work."""
-    group.add_argument(name, action=_BooleanAction, default=default, help=help)
+    options = (name, f"--no-{name[2:]}")
+    group.add_argument(
+        *options, action=_BooleanAction, nargs="?", type=boolean, metavar="BOOL", default=default, help=help
+    )
 
 
 def number_in(kind: type[_Number], low: float, high: float = math.inf, above: bool = False) -> Callable[[str], _Number]:
@@ -117,3 +121,22 @@ def find_device(text: str) -> torch.device:
     if text != "cpu" and int(text.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device(text)
+
+
+def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> None:
+    """Run a command and end the process.
+
+    The exit status is the command's own, 2 on a user's mistake, 1 where the system fails, 130 on Ctrl-C.
+    """
+    try:
+        status = command(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_USER_ERROR
+    except OSError as error:  # a full disk, a closed pipe: nothing that a traceback would explain
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_FAILURE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    sys.exit(status)
