@@ -91,10 +91,11 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    settings = {field.name: getattr(flags, field.name) for field in fields(TrainingConfig)}
+    settings, model = {field.name: getattr(flags, field.name) for field in fields(TrainingConfig)}, model_config(flags)
     if flags.cuda_graphs is None:
-        settings["cuda_graphs"] = find_device(flags.device).type == "cuda" and Distributed.from_environment().count == 1
-    return shared_flags.run_config(flags, model_config(flags), TrainingConfig(**settings))
+        is_alone_on_gpu = find_device(flags.device).type == "cuda" and Distributed.from_environment().count == 1
+        settings["cuda_graphs"] = is_alone_on_gpu and all(entry.cuda_graphs for entry in model.chosen.values())
+    return shared_flags.run_config(flags, model, TrainingConfig(**settings))
 
 
 COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)

@@ -188,7 +188,10 @@ def _parse(
 
     if "plugin" in flags:
         load_plugin(flags["plugin"])
-    parser = commands[row.command].build_parser()
+    try:
+        parser = commands[row.command].build_parser()
+    except argparse.ArgumentError as error:  # a plugin's flag is another one already
+        raise GridError(f"{context}: {error}") from None
     # argparse would end the program without naming the grid's row.
     parser.error = refuse  # type: ignore[method-assign]
     # The device does not matter here, and that of the cells may be on another machine.
@@ -228,7 +231,7 @@ def _job(
     plugin = {"plugin": str(Path(flags["plugin"]).resolve())} if "plugin" in flags else {}
     argv = flags_to_argv({**flags, **plugin, "data_path": data_path})
     begin = (program, *argv, "--seed", str(config.seed), "--device", device, "--out_dir", str(directory))
-    overrides = {name: flags[name] for name in _RESUME_FLAGS if name in flags}
+    overrides = plugin | {name: flags[name] for name in _RESUME_FLAGS if name in flags}
     if device != "auto":
         overrides["device"] = device
     resume = (program, "--resume", str(directory), "--data_path", data_path, *flags_to_argv(overrides))

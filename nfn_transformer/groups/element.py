@@ -1,6 +1,6 @@
 """Elements of the groups that act on weights: multiplied by `@`, inverted by `~`."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -11,7 +11,7 @@ from nfn_transformer.weights.containers import TensorTree
 
 
 @dataclass(frozen=True)
-class Element(TensorTree):
+class Element(TensorTree, ABC):
     """Base of group elements: `(g @ f).act(U)` is `g.act(f.act(U))`, and `(~g).act(g.act(U))` is U."""
 
     @abstractmethod

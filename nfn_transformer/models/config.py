@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from nfn_transformer.configuration import (
@@ -14,7 +13,7 @@ from nfn_transformer.configuration import (
     setting,
     setting_of,
 )
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import UserError
 from nfn_transformer.layers.base import INIT_TYPES
 from nfn_transformer.models.branch import BranchConfig
 from nfn_transformer.models.registry import (
@@ -25,7 +24,7 @@ from nfn_transformer.models.registry import (
     BranchEntry,
     Role,
     entries,
-    load_plugin,
+    load_recorded_plugin,
 )
 from nfn_transformer.weights.spec import TransformerSpec
 
@@ -61,8 +60,8 @@ class ModelConfig:
     )
     options: Mapping[str, Any] = field(default_factory=dict, metadata=PRIVATE)
     """Values of the flags that the chosen branches' own configurations declare, by name."""
-    plugins: tuple[str, ...] = field(default=(), metadata=PRIVATE)
-    """Files outside of the package that register chosen branches."""
+    plugins: Mapping[str, str] = field(default_factory=dict, metadata=PRIVATE)
+    """Files outside of the package that register chosen branches, and checksums of their contents."""
 
     def __post_init__(self):
         check_values(fields(self), vars(self))
@@ -81,8 +80,8 @@ class ModelConfig:
         values = {name: self.options.get(name, entry.default) for name, entry in known.items()}
         kept = {name: value for name, value in values.items() if name in read or value != known[name].default}
         object.__setattr__(self, "options", kept)
-        plugins = dict.fromkeys(entry.plugin.path for entry in self.chosen.values() if entry.plugin is not None)
-        object.__setattr__(self, "plugins", self.plugins or tuple(plugins))
+        plugins = [entry.plugin for entry in self.chosen.values() if entry.plugin is not None]
+        object.__setattr__(self, "plugins", {plugin.path: plugin.digest for plugin in plugins})
         if self.log_magnitudes and not self.standardize:
             raise ValueError("--log_magnitudes True: requires --standardize True")
 
@@ -185,10 +184,11 @@ class ModelConfig:
         """
         modes = {role: values[role.mode] for role in ROLES}
         if any(mode != "no" and mode not in entries(role) for role, mode in modes.items()):
-            for path in values.get("plugins", ()):
-                if not Path(path).is_file():
-                    raise RunError(f"{path}: no such file, the run's branches are registered there; requires --plugin")
-                load_plugin(path)
+            plugins = values.get("plugins", {})
+            if not isinstance(plugins, dict) or not all(isinstance(path, str) for path in plugins):
+                raise TypeError(f"'plugins' is {plugins!r}, expected files and their checksums")
+            for path, digest in plugins.items():
+                load_recorded_plugin(path, digest)
         options: dict[str, Any] = {}
         for role in ROLES:
             for entry in entries(role).values():
@@ -200,16 +200,17 @@ class ModelConfig:
         return cls(**parsed, options=options)
 
     def key_values(self) -> dict[str, Any]:
-        """Return the values of a cell's key; unread settings have their original defaults."""
+        """Return the values of a cell's key: modes, widths, original settings, and others that differ from defaults."""
         values = key_values(self)
         for role in ROLES:
             for entry in entries(role).values():
                 for name, each in entry.settings.items():
                     value = self.options.get(name, each.default)
-                    if setting_of(each).original or value != each.default:
+                    # A plugin that is loaded and not chosen leaves all keys as they are.
+                    is_original = setting_of(each).original and entry.plugin is None
+                    if is_original or value != each.default:
                         values[name] = value
-        digests = sorted({entry.plugin.digest for entry in self.chosen.values() if entry.plugin is not None})
-        return {**values, "plugins": digests} if digests else values
+        return {**values, "plugins": sorted(set(self.plugins.values()))} if self.plugins else values
 
 
 def readers_of(name: str) -> str:

@@ -129,8 +129,7 @@ class AccuracyPredictor(Predictor):
         try:
             weights.check(self.spec)
         except SpecError:
-            if not self.supports(weights.spec):
-                raise
+            weights.check(weights.spec if self.supports(weights.spec) else self.spec)
         none = Features(None, None, None)
         return replace(none, **{name: branch.featurize(weights) for name, branch in self.branches.items()})
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from nfn_transformer import models
-from nfn_transformer.errors import UserError
+from nfn_transformer.configuration import setting_of
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.models.branch import Branch, BranchConfig
 from nfn_transformer.weights.spec import TransformerSpec
 
@@ -70,6 +71,8 @@ class BranchEntry:
     """Part of a network that is read, for --help."""
     several_sizes: bool = False
     """True if one model can read networks of several sizes."""
+    cuda_graphs: bool = True
+    """True if a GPU may record its steps: no step waits for a number on the CPU, as `.item()` and `nonzero` do."""
     plugin: "Plugin | None" = None
     """File outside of the package that registers it."""
     settings: Mapping[str, Field] = field(init=False)
@@ -85,6 +88,9 @@ class BranchEntry:
         for entry in fields(self.config):
             entry.type = types[entry.name]  # a plugin's may be text
         own = {e.name: e for e in fields(self.config) if e.name not in ("outputs", *SHARED_SETTINGS)}
+        for name, entry in own.items():
+            if not setting_of(entry).help:
+                raise ValueError(f"'{name}' of {self.config.__name__} has no flag; expected setting(default, help)")
         object.__setattr__(self, "settings", own)
         object.__setattr__(self, "readable", frozenset((self.role.outputs, *self.reads, *own)))
 
@@ -113,7 +119,8 @@ def register(entry: BranchEntry) -> None:
     for others in _entries.values():
         for other in others.values():
             for name in entry.settings.keys() & other.settings.keys():
-                if entry.settings[name] is not other.settings[name] and other.name != entry.name:
+                is_same = (other.role, other.name) == (entry.role, entry.name)
+                if entry.settings[name] is not other.settings[name] and not is_same:
                     raise ValueError(f"--{name} is a flag of {other.config.__name__} already; inherit from that")
     _entries[entry.role.name][entry.name] = entry
 
@@ -157,11 +164,33 @@ def load_plugin(path: str) -> None:
             earlier = before[role.name].get(name)
             if entry is earlier:
                 continue
-            if earlier is not None and earlier.plugin is None:
+            if earlier is not None:
                 _entries.update(before)
-                raise UserError(f"--plugin {path}: --{role.mode} {name} is a choice of the package already")
+                owner = "the package" if earlier.plugin is None else earlier.plugin.path
+                raise UserError(f"--plugin {path}: --{role.mode} {name} is a choice of {owner} already")
             _entries[role.name][name] = replace(entry, plugin=plugin)
             added += 1
     if not added:
         raise UserError(f"--plugin {path}: registers no branch; expected a call of models.registry.register")
     _plugins.add(path)
+
+
+def load_recorded_plugin(path: str, digest: str | None) -> None:
+    """Run the plugin that a run recorded, and say so: data in a run's directory names code here.
+
+    Args:
+        path: absolute path.
+        digest: checksum of the content when the run began; None if the run recorded none.
+
+    Raises:
+        RunError: the file is missing, or no longer the recorded one.
+    """
+    advice = "; requires --plugin FILE, which uses a file as it is"
+    if not Path(path).is_absolute() or not Path(path).is_file():
+        raise RunError(f"{path}: no such file, the run's branches are registered there{advice}")
+    found = f"{zlib.crc32(Path(path).read_bytes()):08x}"
+    if found != digest:
+        raise RunError(f"{path}: has changed since the run began, checksum {found}, expected {digest}{advice}")
+    if path not in _plugins:
+        print(f"running the plugin that the run recorded: {path}", file=sys.stderr)
+    load_plugin(path)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,15 +28,18 @@ class Distributed:
     """of all processes"""
     local_rank: int = 0
     """of this process among those on its machine"""
-    is_main: bool = True
+    is_main: bool = field(init=False)
     """whether this process writes and prints"""
+
+    def __post_init__(self):
+        object.__setattr__(self, "is_main", self.rank == 0)
 
     @classmethod
     def from_environment(cls) -> "Distributed":
         """Return this process by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK."""
         defaults = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
         rank, count, local_rank = (int(os.environ.get(name, default)) for name, default in defaults)
-        return cls(rank, count, local_rank, is_main=rank == 0)
+        return cls(rank, count, local_rank)
 
     @contextmanager
     def joined(self, device: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.grids.cells import plan
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.models import registry
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.reproduce import COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def test_an_encoder_is_one_file_and_its_test_another(small_zoo, tmp_path):
     text = run_with(tmp_path, "nfn_transformer/main.py", *flags)
     assert "encoder spectral, classifier no, embedding no" in text
     predictor = json.loads((tmp_path / "run/config.json").read_text())["predictor"]
-    assert (predictor["spectral_width"], predictor["cls_mode"], predictor["plugins"]) == (8, "no", [])
+    assert (predictor["spectral_width"], predictor["cls_mode"], predictor["plugins"]) == (8, "no", {})
 
 
 def test_a_plugin_trains_resumes_and_predicts_wherever_it_lies(plugin, small_zoo, tmp_path, forget_plugins, capsys):
@@ -76,7 +77,7 @@ def test_a_plugin_trains_resumes_and_predicts_wherever_it_lies(plugin, small_zoo
     flags = (*QUICK, "--data_path", str(small_zoo), "--out_dir", str(run))
     assert main.main(["--plugin", str(plugin), *flags]) == 0
     predictor = json.loads((run / "config.json").read_text())["predictor"]
-    assert (predictor["spectral_width"], predictor["plugins"]) == (32, [str(plugin)])
+    assert (predictor["spectral_width"], list(predictor["plugins"])) == (32, [str(plugin)])
     resume, ask = ["--resume", str(run)], ["--run", str(run), "--device", "cpu", str(small_zoo)]
     predictions = []
     for arguments in ([], ["--plugin", str(tmp_path / "moved.py")]):
@@ -92,7 +93,9 @@ def test_a_plugin_trains_resumes_and_predicts_wherever_it_lies(plugin, small_zoo
         forget_plugins()
         capsys.readouterr()
         assert predict.main([*ask, *arguments]) == 0
-        predictions.append(capsys.readouterr().out)
+        output = capsys.readouterr()
+        assert (f"running the plugin that the run recorded: {plugin}" in output.err) == (not arguments)
+        predictions.append(output.out)
     assert predictions[0] == predictions[1]
     assert predictions[0].count(".pt") == 60
 
@@ -151,3 +154,47 @@ def test_a_cell_of_a_plugin_is_known_by_the_files_content(plugin, small_zoo, tmp
         assert str(path) in cell.job.begin
         names.append(cell.directory.name)
     assert names[0] == names[1] != names[2]
+
+
+def test_a_recorded_plugin_that_has_changed_is_not_run(plugin, small_zoo, tmp_path, forget_plugins):
+    run = tmp_path / "run"
+    flags = ("--data_path", str(small_zoo), "--out_dir", str(run))
+    assert main.main(["--plugin", str(plugin), *QUICK, *flags]) == 0
+    plugin.write_text(ENCODER.replace("relu()", "sigmoid()"))
+    ask = ["--run", str(run), "--device", "cpu", str(small_zoo)]
+    forget_plugins()
+    with pytest.raises(RunError, match=f"{plugin}: has changed since the run began, .* requires --plugin"):
+        predict.main(ask)
+    forget_plugins()
+    assert predict.main([*ask, "--plugin", str(plugin)]) == 0
+
+
+def test_a_run_directory_cannot_name_a_file_of_the_current_folder(plugin, monkeypatch, forget_plugins):
+    monkeypatch.chdir(plugin.parent)
+    values = {**ModelConfig().to_json(), "enc_mode": "spectral", "plugins": {plugin.name: "00000000"}}
+    with pytest.raises(RunError, match=f"{plugin.name}: no such file"):
+        ModelConfig.from_json(values)
+    with pytest.raises(TypeError, match="'plugins' is "):
+        ModelConfig.from_json({**values, "plugins": [plugin.name]})
+
+
+def test_a_plugin_changes_no_other_choice(plugin, tmp_path, forget_plugins):
+    before = ModelConfig().key_values()
+    registry.load_plugin(str(plugin))
+    assert ModelConfig().key_values() == before
+    again = tmp_path / "again.py"
+    again.write_text(ENCODER)
+    with pytest.raises(UserError, match=f"--enc_mode spectral is a choice of {plugin} already"):
+        registry.load_plugin(str(again))
+
+
+def test_settings_without_a_flag_and_with_two_meanings_are_refused(tmp_path, forget_plugins):
+    path = tmp_path / "wrong.py"
+    path.write_text(ENCODER.replace('setting(32, "width of the hidden layer", **COUNT)', "32"))
+    with pytest.raises(UserError, match="'spectral_width' of SpectralConfig has no flag"):
+        registry.load_plugin(str(path))
+    head = ENCODER[ENCODER.index("register(") :].replace("ENCODER", "CLASSIFIER").replace("SpectralConfig", "Other")
+    other = '\n\n@dataclass(frozen=True)\nclass Other(BranchConfig):\n    spectral_width: str = setting("a", "b")\n\n\n'
+    path.write_text(ENCODER.replace("import ENCODER", "import CLASSIFIER, ENCODER") + other + head)
+    with pytest.raises(UserError, match="--spectral_width is a flag of SpectralConfig already"):
+        registry.load_plugin(str(path))
