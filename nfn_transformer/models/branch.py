@@ -117,52 +117,58 @@ class FlatBranch(Branch):
             self.scale.fit(seen)
 
 
-class FeatureBranch(FlatBranch):
-    """Branch that maps parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
+class PartBranch(FlatBranch):
+    """Base of branches that read fixed features of one part of the networks.
 
     Args:
         spec: the networks' sizes.
-        config: width of the output, dropout and scales.
-        hidden: widths of the hidden layers.
+        config: choice of scales.
         part: what is read: blocks, classifier or embedding.
         features: `flatten` or `weight_statistics`.
+    """
+
+    def __init__(self, spec: TransformerSpec, config: BranchConfig, part: str, features: FeatureMap):
+        tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
+        # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
+        groups = [tensor[0].numel() for tensor in tensors]
+        if features is weight_statistics:
+            groups = [1] * (STATISTICS_PER_TENSOR * len(tensors))
+        super().__init__(groups, config)
+        self.inputs, self._part, self._features = sum(groups), part, features
+
+    def featurize(self, weights: TransformerWeights) -> Tensor:
+        """Return the features [b, inputs]."""
+        return self._features(parts_of(weights, self._part))
+
+
+class FeatureBranch(PartBranch):
+    """Branch that maps parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
+
+    Args:
+        spec, part, features: see `PartBranch`.
+        config: width of the output, dropout and scales.
+        hidden: widths of the hidden layers.
     """
 
     def __init__(
         self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], part: str, features: FeatureMap
     ):
-        # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
-        tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
-        groups = [tensor[0].numel() for tensor in tensors]
-        if features is weight_statistics:
-            groups = [1] * (STATISTICS_PER_TENSOR * len(tensors))
-        super().__init__(groups, config)
-        self._part, self._features = part, features
-        *widths, last = itertools.pairwise((sum(groups), *hidden, config.outputs))
+        super().__init__(spec, config, part, features)
+        *widths, last = itertools.pairwise((self.inputs, *hidden, config.outputs))
         layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
         self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
-
-    def featurize(self, weights: TransformerWeights) -> Tensor:
-        """Return the features [b, inputs]."""
-        return self._features(parts_of(weights, self._part))
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map features [b, inputs] to [b, out]."""
         return self.layers(self.scale(features), keys)
 
 
-class LinearBranch(FlatBranch):
+class LinearBranch(PartBranch):
     """Branch that maps the flattened embedding to [b, out] by one Linear."""
 
     def __init__(self, spec: TransformerSpec, config: BranchConfig):
-        tensors = [tensor for part in parts_of(example_weights(spec), "embedding") for tensor in learned_tensors(part)]
-        sizes = [tensor[0].numel() for tensor in tensors]
-        super().__init__(sizes, config)
-        self.linear = nn.Linear(sum(sizes), config.outputs)
-
-    def featurize(self, weights: TransformerWeights) -> Tensor:
-        """Return the trained numbers of the embedding, [b, inputs]."""
-        return flatten(parts_of(weights, "embedding"))
+        super().__init__(spec, config, "embedding", flatten)
+        self.linear = nn.Linear(self.inputs, config.outputs)
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map flattened embeddings [b, inputs] to [b, out]."""

@@ -32,10 +32,6 @@ class Features(TensorTree):
     network: Tensor | None = None
     """Indices [b], int64, of the networks in their zoo, which key the dropout; None outside of training."""
 
-    def of_networks(self, network: Tensor) -> "Features":
-        """Return the features with the networks' indices [b]."""
-        return replace(self, network=network)
-
 
 class Predictor(nn.Module):
     """Base of a predictor of accuracy and of an ensemble of predictors."""

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,7 +79,7 @@ class StoredFeatures:
         labels = self._labels.index_select(0, chosen)
         if index.ndim > 1:
             features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
-        return features.of_networks(index), labels.view(index.shape)
+        return replace(features, network=index), labels.view(index.shape)
 
 
 class StreamedFeatures:
@@ -129,7 +130,8 @@ class StreamedFeatures:
         with torch.no_grad():
             features = self._featurize(self._zoo.weights_of(rows))
         features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
-        return features.of_networks(self._pinned(index).to(self._device, non_blocking=True)), labels.view(index.shape)
+        network = self._pinned(index).to(self._device, non_blocking=True)
+        return replace(features, network=network), labels.view(index.shape)
 
 
 def read_features(

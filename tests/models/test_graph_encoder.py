@@ -173,7 +173,7 @@ def test_large_batches_are_read_in_parts(generator, monkeypatch):
 def test_parts_of_a_batch_drop_and_learn_what_the_whole_does(config, generator, monkeypatch):
     U, found = random_transformer(_spec(), 7, generator), []
     model = _predictor(U, replace(config, dropout=0.3)).train()
-    features = model.featurize(U).of_networks(torch.arange(10, 17))
+    features = replace(model.featurize(U), network=torch.arange(10, 17))
     model.begin_epoch(5)
     for numbers in (1 << 22, 3 * 8 * model.encoder.edge_index.shape[1]):
         monkeypatch.setattr(graph_encoder, "_NUMBERS_AT_ONCE", {"cpu": numbers})

@@ -106,7 +106,7 @@ def test_dropout_depends_on_the_networks_and_the_epoch_alone(generator):
     weights = random_transformer(SPEC, 8, generator)
     for config in (ModelConfig("mlp", "no", "no", dropout=0.4), ModelConfig("complete", "no", "no", dropout=0.4)):
         model = learned(config, weights).train()
-        features = model.featurize(weights).of_networks(torch.arange(10, 18))
+        features = replace(model.featurize(weights), network=torch.arange(10, 18))
         model.begin_epoch(5)
         first = model.from_features(features)
         assert torch.equal(model.from_features(features), first)
@@ -114,7 +114,7 @@ def test_dropout_depends_on_the_networks_and_the_epoch_alone(generator):
         model.begin_epoch(6)
         assert relative_error(model.from_features(features), first) > 1e-3
         model.begin_epoch(5)
-        others = features.of_networks(torch.arange(20, 28))
+        others = replace(features, network=torch.arange(20, 28))
         assert relative_error(model.from_features(others), first) > 1e-3
         model.eval()
         assert torch.equal(model.from_features(features), model(weights))

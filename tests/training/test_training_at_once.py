@@ -159,7 +159,7 @@ def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config):
     ]
     for size in (16, 10):  # a whole batch, and an epoch's last
         features, labels = plain.featurize(small.weights(torch.arange(size))), small.labels[:size]
-        features = features.of_networks(torch.arange(size))
+        features = replace(features, network=torch.arange(size))
         found, expected = (step(features, labels, size) for step in steps)
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
         for a, b in zip(compiled.parameters(), plain.parameters(), strict=True):
