@@ -43,7 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoints", nargs="*", type=Path, help="checkpoint files, folders or zips of them")
     parser.add_argument("--run", type=Path, required=True, help="run directory of a trained predictor")
     parser.add_argument(
-        "--plugin", metavar="FILE", help="new place of the Python file that registers the run's encoder or head"
+        "--plugin",
+        action="extend",
+        nargs=1,
+        default=[],
+        metavar="FILE",
+        help="Python file that registers the run's encoder or head, in place of the recorded one; once for each",
     )
     parser.add_argument("--dataset", help="name of a labelled zoo's data set, to score the predictor on")
     parser.add_argument("--data_path", help="folder or zip of that zoo (default: as main.py finds it)")
@@ -155,8 +160,8 @@ def main(arguments: Sequence[str]) -> int:
     if bool(zoo_flags) == bool(flags.checkpoints):
         both = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in zoo_flags[:1])
         raise UserError(f"expected either checkpoints, or a labelled zoo by --dataset and --data_path{both}")
-    if flags.plugin is not None:
-        load_plugin(flags.plugin)
+    for path in flags.plugin:
+        load_plugin(path)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
     predictor = load_trained(run, device)
     labels = None

@@ -84,6 +84,8 @@ class BranchEntry:
         unknown = {*self.reads, *self.always}.difference(SHARED_SETTINGS)
         if unknown:
             raise ValueError(f"'{min(unknown)}' is no shared setting; expected some of {', '.join(SHARED_SETTINGS)}")
+        if self.name == "no":
+            raise ValueError("'no' is the choice of no branch; expected another name")
         types = get_type_hints(self.config)
         for entry in fields(self.config):
             entry.type = types[entry.name]  # a plugin's may be text
@@ -154,7 +156,7 @@ def load_plugin(path: str) -> None:
     sys.modules[module.__name__] = module
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _entries.update(before)
         raise UserError(f"--plugin {path}: cannot be loaded: {type(error).__name__}: {error}") from error
     plugin = Plugin(path, f"{zlib.crc32(content):08x}")

@@ -124,6 +124,8 @@ def test_a_plugins_flags_are_explained_and_checked(plugin, small_zoo, capsys):
         (None, "no such file"),
         (lambda text: "", "registers no branch"),
         (lambda text: text + "\n1 / 0", "cannot be loaded: ZeroDivisionError"),
+        (lambda text: text + "\nraise SystemExit(3)", "cannot be loaded: SystemExit"),
+        (lambda text: text.replace('"spectral"', '"no"'), "'no' is the choice of no branch"),
         (lambda text: text.replace('"spectral"', '"inv"'), "--enc_mode inv is a choice of the package already"),
         (lambda text: text.replace("spectral_width", "graph_dim"), "--graph_dim is a flag of GraphConfig already"),
         (lambda text: text.replace("spectral_width", "lr"), "conflicting option string: --lr"),
