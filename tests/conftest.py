@@ -1,4 +1,4 @@
-"""What all tests share: a seeded generator, the bundled zoo, a small cut of it, and a short run on that."""
+"""Fixtures of all tests: a seeded generator, the bundled zoo, a small cut of it, and a short run on that."""
 
 import csv
 import io

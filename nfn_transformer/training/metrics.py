@@ -1,4 +1,4 @@
-"""How good predictions are: Kendall's tau-b with its bootstrap interval, R2, mean absolute error, and the loss."""
+"""Metrics of predictions: Kendall's tau-b with its bootstrap interval, R2, mean absolute error, and the loss."""
 
 import math
 from collections.abc import Sequence

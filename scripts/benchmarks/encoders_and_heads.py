@@ -1,4 +1,4 @@
-"""What each encoder and head costs: parameters, memory and time, and how time grows as D doubles.
+"""Measure the costs of each encoder and head: parameters, memory and time, and how time grows as D doubles.
 
 Measures the rows of a grid file that `main.py` trains, all in one process and in turns, on zoos of random weights with
 the sizes of the released MNIST zoo (and with `--widths` other D; D_k = D_v = D / 2, D_A = 2 D): a training step of 16
@@ -71,7 +71,7 @@ def _even(text: str) -> int:
 
 
 def _model(row: GridRow) -> ModelConfig:
-    """What main.py makes of a row's flags."""
+    """Return the configuration that main.py makes of a row's flags."""
     return training.model_config(training.build_parser().parse_args(flags_to_argv(row.flags)))
 
 

@@ -1,4 +1,4 @@
-"""What the training benchmarks share: zoos of random weights, medians and ranges, tables, and what they ran on."""
+"""Shared parts of the training benchmarks: zoos of random weights, medians and ranges, tables, and the machine."""
 
 import argparse
 import os
@@ -47,7 +47,7 @@ RELEASED = released_sizes()
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and on what: sizes of the networks, the predictor, the batch, and how many networks there are
+    """A case that is measured: sizes of the networks, the predictor, the batch, and how many networks there are
     (a single training step sees one batch of them)."""
 
     spec: TransformerSpec = RELEASED
@@ -139,7 +139,7 @@ def progress(text: str) -> None:
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """What the figures were measured on."""
+    """Return the properties of the machine that figures were measured on."""
     found = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)

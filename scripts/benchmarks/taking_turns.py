@@ -45,12 +45,12 @@ class WayProcess:
         there.close()
 
     def ask(self, method: str, *arguments: object):
-        """What the way's method of that name returns."""
+        """Return the result of the way's method of that name."""
         self._send((method, arguments))
         return self._answer()
 
     def epochs(self, case: Case, count: int) -> Iterator[float]:
-        """What `Way.epochs` measures, one figure after another; between two of them the process sleeps."""
+        """Yield the figures of `Way.epochs`, one after another; between two of them the process sleeps."""
         self._send(("epochs", (case, count)))
         for _ in range(1 + count):
             yield self._answer()

@@ -97,7 +97,7 @@ def _row(measurement: dict, published: str, name: str) -> tuple[object, ...]:
 
 
 def _table_of_costs(measurements: Sequence[dict]) -> str:
-    """What a training takes once, before its first epoch."""
+    """Return the table of costs that a training has once, before its first epoch."""
     costs = [measurement["once"] for measurement in measurements if "once" in measurement]
     rows = [
         ("published: collecting samples", spread([cost[PUBLISHED] for cost in costs], 1000)),

@@ -45,7 +45,7 @@ Turn = Callable[[float], None]
 
 
 class Way:
-    """What both ways share.
+    """Base of both ways.
 
     Args:
         device: where the model is.

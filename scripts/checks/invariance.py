@@ -1,4 +1,4 @@
-"""What a change of weights that changes no function does to trained predictors.
+"""Measure how trained predictors react to changes of weights that change no function.
 
 Takes finished runs, transforms the networks of each run's test side by random elements of the symmetry group, and
 prints Kendall's tau on the originals, on the copies, on both together, and how far predictions move; then the means of

@@ -1,4 +1,4 @@
-"""What the tests of reproduce.py share: a folder and signals of their own, and small grids."""
+"""Fixtures of the tests of reproduce.py: a folder and signals of their own, and small grids."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What is said before a zoo is made: which runs, how many train together, checkpoints and size."""
+"""The estimate before a zoo is made: which runs, how many train together, checkpoints and size."""
 
 import csv
 from dataclasses import replace

@@ -191,7 +191,7 @@ def test_tags_build_nothing(tmp_path):
 
 
 def words(row: GridRow, column: GridColumn) -> list[str]:
-    """What a cell's command is told, apart from its seed, device and place."""
+    """Return the flags of a cell's command, apart from its seed, device and place."""
     return flags_to_argv({**row.flags, **column.flags})
 
 

@@ -26,7 +26,7 @@ SPEC = TransformerSpec(
 
 
 def same(g, f) -> bool:
-    """Whether two elements have the same permutations and, within rounding, the same matrices."""
+    """Return whether two elements have the same permutations and, within rounding, the same matrices."""
     permutations = ("tau", "pi_O", "pi_A")
     matrices = ("M", "M_inverse", "N", "N_inverse")
     return all(torch.equal(getattr(g, p), getattr(f, p)) for p in permutations) and all(

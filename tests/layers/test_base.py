@@ -1,4 +1,4 @@
-"""What layers between weight spaces share: a ReLU that knows its weights, and what printing a layer tells."""
+"""Shared parts of layers between weight spaces: a ReLU that knows its weights, and what printing a layer tells."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ def _message_of(layer, x, e, s, t, towards_target):
 
 
 def _attended(part, query, others, given):
-    """What one node of one network makes of its edges: others [m, d] at their far ends, given [m, d] of themselves."""
+    """Return one node's message from its edges: others [m, d] at their far ends, given [m, d] of themselves."""
     if not len(others):
         return torch.zeros(DIM, dtype=torch.float64)
     keys, values = (part.of_nodes(others) + part.of_edges(given)).split(DIM, dim=1)

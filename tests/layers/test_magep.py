@@ -117,7 +117,7 @@ def test_invariants_are_unchanged_and_counted(spec, seed):
 
 
 def test_weights_of_different_hidden_layers_meet(generator):
-    """What HNPS layers cannot: the first weights' output depends on the last weights."""
+    """HNPS layers cannot do this: the first weights' output depends on the last weights."""
     U, layer = random_feed_forward(SPEC, 1, 2, generator), magep()
     last = U.weights[-1] + torch.randn(U.weights[-1].shape, generator=generator, dtype=torch.float64)
     moved = layer(replace(U, weights=(*U.weights[:-1], last)))

@@ -48,7 +48,7 @@ def test_blocks_respect_permutations_of_hidden_neurons(spec, d, seed):
 
 
 def test_attention_is_its_definition_neuron_by_neuron(generator):
-    """Of hidden layer 1, whose neurons carry rows of W^(1), entries of b^(1) and columns of W^(2)."""
+    """Neurons of hidden layer 1 carry rows of W^(1), entries of b^(1) and columns of W^(2)."""
     c, block = 4, stack()[1][0]
     U = random_feed_forward(SPEC, 1, c, generator)
     tensors = [tensor.movedim(1, -1)[0] for tensor in U.tensors()]

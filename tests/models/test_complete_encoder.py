@@ -145,7 +145,7 @@ def test_scales_are_those_of_what_was_seen(small):
 
 
 def test_blocks_are_equivariant_maps_of_signals(generator):
-    """What the encoder stands on: after each block the complete group has turned coordinates, and done no more."""
+    """The encoder relies on this: after each block the complete group has turned coordinates, and done no more."""
     spec = _spec()
     U = random_transformer(spec, 2, generator)
     element = CompleteElement.sample(spec, generator)

@@ -89,7 +89,7 @@ def test_predictions_are_invariant(cls_mode, generator):
 
 @pytest.mark.parametrize("modes", [("mlp", "no", "no"), ("statnn", "no", "no"), ("no", "mlp", "no")])
 def test_baselines_are_not_invariant(modes, generator):
-    """What the measure would show of an encoder that only looks invariant."""
+    """The measure notices an encoder that only looks invariant."""
     model = build_predictor(SPEC, ModelConfig(*modes), seed=1).double()
     weights = random_transformer(SPEC, 4, generator)
     g = GroupElement.sample(SPEC, generator, 10.0, classifier=True)

@@ -47,7 +47,7 @@ def sweeper(scripts):
 
 
 def notes(scripts, sweep: str = "abc123") -> dict[str, dict]:
-    """What each agent noted, by the name of its log."""
+    """Return the notes of each agent, by the name of its log."""
     logs = sorted((scripts.root / "runs/sweeps" / sweep).glob("*.log"))
     return {log.stem: json.loads(log.read_text()) for log in logs}
 

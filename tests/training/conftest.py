@@ -1,4 +1,4 @@
-"""What tests of trainings share: a zoo in double precision, and runs on it."""
+"""Fixtures of the tests of trainings: a zoo in double precision, and runs on it."""
 
 from dataclasses import replace
 

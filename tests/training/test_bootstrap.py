@@ -62,7 +62,7 @@ def test_constant_predictions_have_no_interval():
 
 
 def test_draws_of_one_network_thrice_are_counted_and_left_out():
-    """Of three networks in one order, one draw in nine has a single one; all others have tau 1."""
+    """Three networks are in one order: one draw in nine has a single one; all others have tau 1."""
     labels = torch.tensor([0.1, 0.2, 0.3])
     found = tau_interval(labels, labels, alone(3), seed=1, draws=900)
     assert found.undefined == pytest.approx(100, abs=40)

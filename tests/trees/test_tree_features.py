@@ -1,4 +1,4 @@
-"""What tree models read of networks: known values, what the complete group leaves, and what cannot be read."""
+"""Features of tree models: known values, what the complete group leaves, and what cannot be read."""
 
 from dataclasses import replace
 

@@ -215,7 +215,7 @@ def test_settings_of_memory_change_nothing(model):
 
 
 def plain_xgboost(whole, seed=3):
-    """What XGBoost's own words give, with its own sketch of the data."""
+    """Return the results of XGBoost's own interface, with its own sketch of the data."""
     parts = sides(*whole)
     train = xgboost.QuantileDMatrix(parts.train, parts.train_labels)
     booster = xgboost.train({**published("gbtree").parameters, "seed": seed, "nthread": 1}, train, LAST)
