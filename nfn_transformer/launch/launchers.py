@@ -27,7 +27,7 @@ class RunningJob(Protocol):
     launcher_log: Path | None
     """The launcher's own log of the job, if it keeps one."""
     start_message: str
-    """How the job was started, for the screen."""
+    """Text for the screen: started, submitted or found again."""
     end_message: str
     """The job's end as the launcher knows it; empty if unknown."""
 

@@ -98,7 +98,7 @@ class TrainingConfig:
     lr: float = setting(1e-3, "learning rate after the warm-up", original=True, low=0, above=True)
     wd: float = setting(0.0, "weight decay (L2)", original=True, low=0)
     compile: bool = setting(False, "compile the training step by torch.compile", key="never")
-    """As CUDA graphs, device and versions it changes the last digits only."""
+    """Compilation changes the last digits only, as CUDA graphs, device and versions do."""
     cuda_graphs: bool = setting(
         False,
         "launch the kernels of a training step together, which helps small batches on a GPU (default: True on a GPU, "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from measuring import PUBLISHED, RELEASED, begin, parser, random_zoo, run_of_steps, synchronize, write_measurements
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from nfn_transformer.cli.command_line import positive_int, run_command
@@ -62,7 +63,9 @@ def _profile(seeds: int, batch_size: int, device: torch.device) -> dict:
         for _ in range(STEPS):
             step()
         synchronize(device)
-    events = profiler.key_averages()
+    # A GPU's kernels are listed by themselves and within the operations that launched them; only the former count.
+    wanted = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
+    events = [event for event in profiler.key_averages() if event.device_type == wanted]
     times = [event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total for event in events]
     rows = [(event.key, time / 1000 / STEPS, event.count / STEPS) for event, time in zip(events, times, strict=True)]
     rows = sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])
