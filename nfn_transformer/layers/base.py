@@ -14,7 +14,7 @@ from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 Spec = TypeVar("Spec", bound=BlockSpec | FeedForwardSpec)
 _Weights = TypeVar("_Weights", BlockWeights, FeedForwardWeights)
 
-INIT_TYPES = ("pytorch_default", "kaiming_normal", "xavier_normal", "xavier_uniform", "uniform")
+INIT_TYPES = ("pytorch_default", "kaiming_normal", "xavier_normal", "xavier_uniform", "uniform", "reference")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def initialize_term(term: Tensor, fan: Fan, init_type: str, generator: torch.Gen
             kaiming_normal     normal, standard deviation (2 / fan_in)^(1/2)
             pytorch_default    uniform, bound fan_in^(-1/2)
             uniform            uniform, bound 1
+            reference          as xavier_normal; the fans are those of a group of terms (`reference_scales`)
 
         generator: source of the random numbers; PyTorch's own if None.
 
@@ -49,7 +50,7 @@ def initialize_term(term: Tensor, fan: Fan, init_type: str, generator: torch.Gen
         ValueError: `init_type` is none of INIT_TYPES.
     """
     match init_type:
-        case "xavier_normal":
+        case "xavier_normal" | "reference":
             scale = (2 / (fan.fan_in + fan.fan_out)) ** 0.5
         case "xavier_uniform":
             scale = (6 / (fan.fan_in + fan.fan_out)) ** 0.5
@@ -64,7 +65,7 @@ def initialize_term(term: Tensor, fan: Fan, init_type: str, generator: torch.Gen
     if fan.squared and init_type != "uniform":
         scale = scale**2
     with torch.no_grad():
-        if init_type.endswith("normal"):
+        if init_type in ("xavier_normal", "kaiming_normal", "reference"):
             term.normal_(0, scale, generator=generator)
         else:
             term.uniform_(-scale, scale, generator=generator)
@@ -134,9 +135,17 @@ class WeightSpaceLayer(WeightSpaceModule[Spec]):
         """Return each term with its fans, in the order in which terms are drawn."""
         raise NotImplementedError
 
+    def reference_fans(self) -> Iterable[tuple[Tensor, Fan]]:
+        """Return each term with the fans of its group in the reference implementation.
+
+        Raises:
+            ValueError: the reference implementation has no such layer.
+        """
+        raise ValueError(f"init_type 'reference': {type(self).__name__} is not part of the reference implementation")
+
     def reset_parameters(self, init_type: str, generator: torch.Generator | None = None) -> None:
         """Draw every term anew."""
-        for term, fan in self.fans():
+        for term, fan in self.reference_fans() if init_type == "reference" else self.fans():
             initialize_term(term, fan, init_type, generator)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
+from nfn_transformer.layers.reference_scales import grouped
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -55,6 +56,12 @@ class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
         yield self.last_bias, Fan(d * n_L, e * n_L)
         yield self.constant, Fan(1, e * n_L)
 
+    def reference_fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`; the terms of one output are a group."""
+        terms = list(self.fans())
+        for group in (terms[:2], terms[2:4], *([term] for term in terms[4:-2]), terms[-2:]):
+            yield from grouped(*group)
+
     def _sizes(self) -> tuple[int, int, int, int]:
         """Return d, e, n_0 and n_L."""
         return self.in_channels, self.out_channels, self.spec.sizes[0], self.spec.sizes[-1]
@@ -91,6 +98,9 @@ class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
     Args:
         spec: sizes n_0, ..., n_L with L of at least 2.
         channels: d.
+        init_type: one of `layers.base.INIT_TYPES`; `reference` draws weights and biases from the standard normal
+            distribution, any other begins at 1 and 0.
+        generator: source of the initial parameters; PyTorch's own if None.
 
     Raises:
         SpecError: the spec has no hidden layer.
@@ -98,11 +108,20 @@ class HNPSPooling(WeightSpaceModule[FeedForwardSpec]):
 
     symmetry = _SYMMETRY
 
-    def __init__(self, spec: FeedForwardSpec, channels: int):
+    def __init__(
+        self,
+        spec: FeedForwardSpec,
+        channels: int,
+        init_type: str = "xavier_normal",
+        generator: torch.Generator | None = None,
+    ):
         n_0, n_L, L = spec.sizes[0], spec.sizes[-1], spec.layers
         super().__init__(spec, channels, out_channels=channels * (n_0 + n_L + (L - 2) + (L - 1) + n_L))
         self.scale = nn.Parameter(torch.ones(2 * L - 1, channels))
         self.shift = nn.Parameter(torch.zeros(2 * L - 1, channels))
+        if init_type == "reference":
+            for parameter in (self.scale, self.shift):
+                nn.init.normal_(parameter, generator=generator)
 
     def forward(self, weights: FeedForwardWeights) -> Float[Tensor, "b out"]:
         """Map feed-forward weights of d channels to invariants [b, out_channels].

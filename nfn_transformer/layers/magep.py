@@ -98,7 +98,7 @@ class MAGEPLayer(WeightSpaceLayer[FeedForwardSpec]):
 
     Args:
         spec, in_channels, out_channels: see `WeightSpaceLayer`.
-        init_type: one of `layers.base.INIT_TYPES`; no scale is squared.
+        init_type: one of `layers.base.INIT_TYPES` but `reference`; no scale is squared.
         generator: source of the initial parameters and of Psi and psi; PyTorch's own if None.
         learn_Psi: learn Psi and psi instead of keeping them as they were drawn.
 

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nfn_transformer.features.blocks import BlockFeatures, read_block
+from nfn_transformer.layers import reference_scales
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer
 from nfn_transformer.weights.containers import BlockWeights
 from nfn_transformer.weights.spec import BlockSpec
@@ -128,6 +129,10 @@ class TermTable(nn.Module):
         part = self.Phi[self._rows[output], :, self._columns[name]]
         return part.view(*self.outputs[output], self.Phi.shape[1], *shape)
 
+    def terms_of(self, output: str) -> dict[str, Tensor]:
+        """Return Phi of every term of one output by name; nothing if the table has no such output."""
+        return {each.name: self.term(output, each.name) for each in self.terms} if output in self.outputs else {}
+
     def forward(self, features: Float[Tensor, "b d S"], bias: Float[Tensor, " R"]) -> Float[Tensor, "b R"]:
         """Map features to all outputs side by side [b, R], with `bias` added."""
         # On a CPU, small batches take up to twice as long if Phi is the second factor; and later sums take longer if
@@ -185,6 +190,10 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
         yield from ((constant, Fan(1, e * D)) for constant in (self.constant_B, self.constant_b_B))
         for table in (self.scalars, self.columns, self.rows):
             yield from table.fans()
+
+    def reference_fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`."""
+        return reference_scales.equivariant_fans(self)
 
     def forward(self, weights: BlockWeights) -> BlockWeights:
         """Map block weights of d channels to block weights of e channels.
@@ -285,6 +294,10 @@ class InvariantBlockLayer(WeightSpaceLayer[BlockSpec]):
         """See `WeightSpaceLayer`."""
         yield from self.scalars.fans()
         yield self.constant, Fan(1, self.out_channels)
+
+    def reference_fans(self) -> Iterator[tuple[Tensor, Fan]]:
+        """See `WeightSpaceLayer`."""
+        return reference_scales.invariant_fans(self)
 
     def forward(self, weights: BlockWeights) -> Float[Tensor, "b e"]:
         """Map block weights of d channels to invariants [b, e].

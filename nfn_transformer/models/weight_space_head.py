@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
+from nfn_transformer.errors import UserError
 from nfn_transformer.layers.base import WeightSpaceModule, relu
 from nfn_transformer.layers.scaling import RootMeanSquares
 from nfn_transformer.models.branch import Branch, BranchConfig, ClassifierChannels, readout_head
@@ -62,3 +63,10 @@ def stack_of(
     sizes = zip((1, *channels[:-1]), channels, strict=True)
     layers = [layer(spec.classifier, d, e, config.init_type) for d, e in sizes]
     return WeightSpaceHead(layers, pooling(spec.classifier, channels[-1]), config)
+
+
+def refuse_reference_init(mode: str, config: ClassifierChannels, spec: TransformerSpec, zoo: str) -> None:
+    """Raise UserError for layers that the reference implementation does not have, and so no scales for."""
+    if config.init_type == "reference":
+        what = f"--cls_mode {mode}, which the reference implementation does not have"
+        raise UserError(f"--init_type reference: cannot be combined with {what}")

@@ -78,7 +78,7 @@ def standard_deviation(init_type, fan_in, fan_out, squared):
 
 
 @pytest.mark.parametrize("layer_type", SPECS)
-@pytest.mark.parametrize("init_type", INIT_TYPES)
+@pytest.mark.parametrize("init_type", [name for name in INIT_TYPES if name != "reference"])
 def test_every_term_has_the_scale_of_its_fans(layer_type, init_type):
     spec = SPECS[layer_type]
     layers = [layer_type(spec, d, e, init_type, torch.Generator().manual_seed(seed)) for seed in range(100)]

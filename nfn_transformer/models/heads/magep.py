@@ -6,7 +6,7 @@ from nfn_transformer.layers.hnps import HNPSPooling
 from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.models.branch import ClassifierChannels
 from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
-from nfn_transformer.models.weight_space_head import stack_of
+from nfn_transformer.models.weight_space_head import refuse_reference_init, stack_of
 
 register(
     BranchEntry(
@@ -17,6 +17,7 @@ register(
         symmetry="permuting and scaling hidden neurons",
         build=partial(stack_of, MAGEPLayer, HNPSPooling),
         config=ClassifierChannels,
+        check=partial(refuse_reference_init, "magep"),
         reads=("dropout", "standardize", "init_type"),
     )
 )

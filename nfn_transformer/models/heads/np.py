@@ -5,7 +5,7 @@ from functools import partial
 from nfn_transformer.layers.permutation import NPLinear, NPPooling
 from nfn_transformer.models.branch import ClassifierChannels
 from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
-from nfn_transformer.models.weight_space_head import stack_of
+from nfn_transformer.models.weight_space_head import refuse_reference_init, stack_of
 
 register(
     BranchEntry(
@@ -16,6 +16,7 @@ register(
         symmetry="permuting inputs, hidden neurons and classes",
         build=partial(stack_of, NPLinear, NPPooling),
         config=ClassifierChannels,
+        check=partial(refuse_reference_init, "np"),
         reads=("dropout", "standardize", "init_type"),
     )
 )
