@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from nfn_transformer.atomic_files import write_text
+from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import (
     EXIT_INTERRUPTED,
     HelpFormatter,
@@ -70,7 +71,9 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dataset", default="digits", help="its name: metadata/NAME.csv and NAME/*.pt")
     group.add_argument("--runs", type=positive_int, default=1600, help="networks to train, with drawn hyperparameters")
     group.add_argument(
-        "--recipe", type=Path, help="file with the values that runs draw or combine, as those in scripts/zoos/"
+        "--recipe",
+        type=Path,
+        help="file with the values that runs draw or combine, or the name of a bundled one (shapes.yaml)",
     )
     group.add_argument("--seed", type=seed_number, default=1, help="what all random choices depend on")
     group.add_argument(
@@ -106,7 +109,8 @@ def _population(text: str) -> int | str:
 def _recipe(options: argparse.Namespace) -> Recipe:
     defaults = {"runs": options.runs, "hidden": options.hidden, "epochs": (options.epochs,)}
     defaults |= {name: (getattr(options, name),) for name in ("embed_dim", "n_attention_heads", "n_layers")}
-    return Recipe(**defaults) if options.recipe is None else read_recipe(options.recipe, defaults)
+    path = options.recipe
+    return Recipe(**defaults) if path is None else read_recipe(find_bundled(path, RECIPES), defaults)
 
 
 def _snapshots(text: str, unit: str) -> tuple[str, ...]:

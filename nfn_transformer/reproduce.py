@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files, gbm, xgb
 from nfn_transformer import main as network
+from nfn_transformer.bundled import TABLES, find_bundled
 from nfn_transformer.cli.command_line import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("grid", type=Path, help="file that describes the grid, as those in scripts/tables/")
+    parser.add_argument("grid", type=Path, help="file of the grid, or the name of a bundled one (smoke.yaml)")
     parser.add_argument("--out_dir", type=Path, help="folder of the table (default: runs/tables/NAME OF THE GRID)")
     parser.add_argument(
         "--cells", type=Path, default=Path("runs/cells"), help="folder of the cells' run directories; tables share it"
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     launcher_parameters(flags)
     if flags.launcher != "slurm":
         find_device(flags.device)
-    grid = read_grid(flags.grid)
+    grid = read_grid(find_bundled(flags.grid, TABLES))
     cells, impossible = plan(grid, COMMANDS, flags.cells, flags.device, flags.data_path)
     print(grid.title)
     failures, status = ([], 0) if flags.report else _run(cells, flags)

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import yaml
 
+from nfn_transformer.bundled import TABLES, bundled_names
 from nfn_transformer.errors import UserError
 
 _KEYS = {"title", "about", "models", "rows", "columns", "seeds", "flags", "flags_of", "compare", "figure", "published"}
@@ -167,7 +168,8 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise GridError(f"{path}: no such file; for examples see scripts/tables/") from None
+        names = bundled_names(TABLES)
+        raise GridError(f"{path}: no such file; these come with the package, for examples: {names}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise GridError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     return _mapping(values, str(path))

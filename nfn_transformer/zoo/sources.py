@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
+from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.zoo.faults import printable, quoted
 
@@ -288,16 +289,19 @@ def _listed(names: list[str], most: int = 20) -> str:
 def find_zoo(dataset: str, data_path: str | None = None) -> str:
     """Return the path of a zoo: `data_path`, else the conventional one of a data set.
 
-    A path that does not exist stands for the zip of that name: a downloaded archive need not be unpacked.
+    A path that does not exist stands for the zip of that name: a downloaded archive need not be unpacked. The bundled
+    zoo is found by its path in a checkout from everywhere.
 
     Raises:
         UserError: none of the conventional paths exists.
     """
     if data_path:
-        zipped = f"{data_path}.zip"
-        return zipped if not Path(data_path).exists() and Path(zipped).is_file() else data_path
+        if Path(data_path).exists():
+            return data_path
+        zipped = find_bundled(Path(f"{data_path}.zip"))
+        return str(zipped if zipped.is_file() else find_bundled(Path(data_path)))
     candidates = [f"data/{dataset}_transformer", f"data/{dataset}_transformer.zip", f"data/{dataset}_transformers.zip"]
     for candidate in candidates:
-        if Path(candidate).exists():
-            return candidate
+        if (found := find_bundled(Path(candidate))).exists():
+            return str(found)
     raise UserError(f"--dataset {dataset}: expected a zoo at {', '.join(candidates)}, got none; --data_path names one")

@@ -25,7 +25,7 @@ def quick_flags(zoo) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--dataset", "digits"), "--dataset digits: expected a zoo at data/digits_transformer, "),
+        (("--dataset", "mnist"), "--dataset mnist: expected a zoo at data/mnist_transformer, "),
         (("--data_path", "absent"), "absent: no such file or folder"),
         (("--dataset", "mnist", "--data_path", "ZOO"), "no data set 'mnist'; looked for 'metadata/mnist.csv'"),
         ((*ZOO, "--ckpt_epoch", "50"), "75"),

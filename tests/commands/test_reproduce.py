@@ -194,7 +194,7 @@ def test_submitit_on_this_machine(grid):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("absent.yaml",), "absent.yaml: no such file; for examples see scripts/tables/"),
+        (("absent.yaml",), "absent.yaml: no such file; these come with the package, for examples: ag_news.yaml, "),
         (("GRID", "--slurm", "a=1"), "--slurm a=1: requires --launcher slurm or local"),
         (("GRID", "--launcher", "local", "--slurm", "x"), "--slurm x: expected NAME=VALUE, as in timeout_min=600"),
         (("GRID", "--launcher", "local", "--slurm", "a=1", "--slurm", "=2"), "--slurm =2: expected NAME=VALUE"),

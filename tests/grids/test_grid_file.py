@@ -172,7 +172,7 @@ def test_a_wrong_file_of_models_is_named(models, message, tmp_path):
 
 
 def test_no_such_file_no_text(tmp_path):
-    assert f"{tmp_path / 'absent.yaml'}: no such file; for examples see scripts/tables/" in refused(
+    assert f"{tmp_path / 'absent.yaml'}: no such file; these come with the package, " in refused(
         tmp_path / "absent.yaml"
     )
     assert f"{tmp_path}: cannot be read as YAML: " in refused(tmp_path)
