@@ -1,6 +1,7 @@
 """Files that are either whole or absent, texts and tables: written under a temporary name, then renamed."""
 
 import csv
+import errno
 import io
 import os
 import tempfile
@@ -11,7 +12,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
@@ -22,8 +27,30 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
+    except Exception as error:
+        failure = _failure_to_write(temporary, error)
+        if failure is None:
+            raise
+        raise OSError(failure.errno, failure.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _failure_to_write(path: Path, error: Exception) -> OSError | None:
+    """Return why the system refuses to write a file; None if the error has another cause.
+
+    torch.save and safetensors raise errors of their own on a full disk: whether one more MiB fits tells.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else None
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as reason:
+        return reason
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,9 @@
 """The command line: types of arguments, flags that are real booleans, and how a command ends."""
 
 import argparse
+import io
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -128,15 +130,35 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
 
     The exit status is the command's own, 2 on a user's mistake, 1 where the system fails, 130 on Ctrl-C.
     """
+    message = ""
     try:
+        _mend_streams()
         status = command(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_USER_ERROR
+        message, status = f"error: {error}", EXIT_USER_ERROR
     except OSError as error:  # a full disk, a closed pipe: nothing that a traceback would explain
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_FAILURE
+        message, status = f"error: {error}", EXIT_FAILURE
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
+        message, status = "interrupted", EXIT_INTERRUPTED
+    try:
+        if message:
+            print(message, file=sys.stderr)
+        sys.stdout.flush()
+    except OSError:  # Python would write once more at its end, and report the failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def _mend_streams() -> None:
+    """Give closed standard streams a place, and write letters that an encoding lacks by backslashes."""
+    for descriptor in range(3):  # otherwise the next file takes the number, and libraries write their messages there
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # notebooks have other ones
+            stream.reconfigure(errors="backslashreplace")

@@ -101,7 +101,8 @@ class TrainingCommand:
         if distributed.count > 1 and (runs > 1 or not self.shares_a_run):
             trained = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
             raise UserError(
-                f"torchrun shares one network's training among processes, not {trained}; start it by python"
+                f"torchrun shares one network's training among processes, not {trained}; start it by python "
+                f"(WORLD_SIZE is {distributed.count})"
             )
 
     def _train_and_test(
@@ -120,12 +121,14 @@ class TrainingCommand:
                 if isinstance(run, TreeRun):
                     run.train()
             status = max(_test(run) for run in runs) if distributed.is_main else 0
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, a closed pipe
+            is_interrupt = isinstance(error, KeyboardInterrupt)
             if distributed.is_main:
                 paths = " ".join(str(run.directory.path) for run in runs)
                 command = f"python nfn_transformer/{self.program} --resume {paths}"
-                print(f"\ninterrupted; go on by: {command}", file=sys.stderr)
-            status = EXIT_INTERRUPTED
+                what = "interrupted" if is_interrupt else f"error: {error}"
+                print(f"\n{what}; go on by: {command}", file=sys.stderr)
+            status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE
         finally:
             for run in runs:
                 for tracker in run.trackers:

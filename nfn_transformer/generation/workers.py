@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.generation.progress_bar import LineNowAndThen
 from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.launch.job import Job
 from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
@@ -30,13 +31,16 @@ def run_workers(argv: Sequence[str], count: int, launcher: Launcher, work: WorkF
     """
     jobs = [_job(argv, work.path / f"worker_{number:03d}") for number in range(count)]
     running: list[RunningJob] = []
-    with tqdm(total=total, initial=total - len(work.unfinished(total)), unit=" populations", leave=False) as bar:
+    done, lines = total - len(work.unfinished(total)), LineNowAndThen()
+    with tqdm(total=total, initial=done, unit=" populations", leave=False, disable=None) as bar:
         try:
             for slot, job in enumerate(jobs):
                 running.append(launcher.start(job, slot))
             while not all(worker.done() for worker in running):
                 time.sleep(_POLL_SECONDS)
-                bar.update(total - len(work.unfinished(total)) - bar.n)
+                done = total - len(work.unfinished(total))
+                bar.update(done - bar.n)
+                lines.show(f"{done}/{total} populations")
         except BaseException as error:
             if message := launcher.stop(running):
                 tqdm.write(message, file=sys.stderr)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+_OF_SEVERAL_PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -75,8 +77,10 @@ def run(job: Job) -> int:
     is_begun = job.begun_file is not None and Path(job.begun_file).is_file()
     argv = job.resume if is_begun else job.begin
     print(f"$ {' '.join(argv)}", flush=True)
+    # A job is one process, also where its driver was started by torchrun or in a container with such variables.
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_SEVERAL_PROCESSES}
     # Unbuffered, so that the log is in order and can be watched.
-    os.execve(sys.executable, [sys.executable, *argv], {**os.environ, "PYTHONUNBUFFERED": "1"})
+    os.execve(sys.executable, [sys.executable, *argv], {**environment, "PYTHONUNBUFFERED": "1"})
     raise AssertionError("unreachable")
 
 

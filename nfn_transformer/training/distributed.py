@@ -1,10 +1,12 @@
 """The processes that torchrun started for one run; without torchrun there is one, and nothing here does anything."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from threading import Timer
 from typing import TypeVar
 
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 from nfn_transformer.errors import UserError
 
 _TIMEOUT = timedelta(days=7)
+_SECONDS_BEFORE_NOTICE = 5.0
+_ADVICE = "start several processes by torchrun, or one alone after: unset RANK WORLD_SIZE LOCAL_RANK"
 
 T = TypeVar("T")
 
@@ -36,10 +40,26 @@ class Distributed:
 
     @classmethod
     def from_environment(cls) -> "Distributed":
-        """Return this process by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK."""
-        defaults = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-        rank, count, local_rank = (int(os.environ.get(name, default)) for name, default in defaults)
-        return cls(rank, count, local_rank)
+        """Return this process by torchrun's variables RANK, WORLD_SIZE and LOCAL_RANK; one alone without WORLD_SIZE.
+
+        Raises:
+            UserError: another launcher or a container has set some of them, or to other values than torchrun does.
+        """
+        numbers: dict[str, int] = {}
+        for name, default in (("WORLD_SIZE", "1"), ("RANK", ""), ("LOCAL_RANK", "0")):
+            value = os.environ.get(name) or default
+            if not (value.isascii() and value.isdecimal()):
+                got = f"{name}={value}" if value else f"WORLD_SIZE={numbers['WORLD_SIZE']}, but no {name}"
+                raise UserError(f"{got}: expected {name} as torchrun sets it; {_ADVICE}")
+            numbers[name] = int(value)
+            if numbers["WORLD_SIZE"] <= 1:
+                return cls()
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if missing or numbers["RANK"] >= numbers["WORLD_SIZE"]:
+            got = ", ".join(f"{name}={number}" for name, number in numbers.items())
+            expected = f"{' and '.join(missing)} besides" if missing else "RANK below WORLD_SIZE"
+            raise UserError(f"{got}: expected {expected}, as torchrun sets it; {_ADVICE}")
+        return cls(numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"])
 
     @contextmanager
     def joined(self, device: str) -> Iterator[str]:
@@ -63,11 +83,24 @@ class Distributed:
             device = f"cuda:{self.local_rank}"
             torch.cuda.set_device(device)
         # The others wait while the main process reads the zoo, which may take hours.
-        torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_TIMEOUT)
+        notice = Timer(_SECONDS_BEFORE_NOTICE, self._tell_of_waiting)
+        notice.start()
+        try:
+            torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl", timeout=_TIMEOUT)
+        finally:
+            notice.cancel()
         try:
             yield device
         finally:
             torch.distributed.destroy_process_group()
+
+    def _tell_of_waiting(self) -> None:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        print(
+            f"process {self.rank} is waiting at {address} for {self.count} processes (RANK, WORLD_SIZE are set); "
+            f"{_ADVICE}",
+            file=sys.stderr,
+        )
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
