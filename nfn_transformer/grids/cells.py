@@ -159,13 +159,17 @@ def plan(
                     config = command.run_config(parsed)
                     digest = _digest(config, parsed, zoos, records)
                     check_predictor(config, zoos[_source(config.data)])  # rather now than when the cell runs
+                    if row.recorded:
+                        earlier = _with_settings(config, row.recorded)
+                        config = earlier if _directory(earlier, digest, folder).exists() else config
                 except _NoSplit as error:
                     impossible.append(Impossible(column.name, str(error)))
                     continue
                 except UserError as error:
                     raise GridError(f"{context}: {error}") from None
-                job = _job(command, flags, config, digest, device, folder)
-                cells.append(Cell(row.name, column.name, seed, config, digest, Path(job.path), job))
+                directory = _directory(config, digest, folder)
+                job = _job(command, flags, config, device, directory)
+                cells.append(Cell(row.name, column.name, seed, config, digest, directory, job))
     return cells, list(dict.fromkeys(impossible))
 
 
@@ -222,11 +226,20 @@ def _identity(config: RunConfig, digest: str | None) -> str:
     return json.dumps([config.key_values(), digest], sort_keys=True)
 
 
-def _job(
-    command: Command, flags: Mapping[str, str], config: RunConfig, digest: str | None, device: str, folder: Path
-) -> Job:
+def _with_settings(config: RunConfig, settings: Mapping[str, str]) -> RunConfig:
+    """Return the configuration with other whole numbers of its model."""
+    values = config.to_json()
+    numbers = {name: int(value) for name, value in settings.items()}
+    return RunConfig.from_json({**values, "predictor": {**values["predictor"], **numbers}})
+
+
+def _directory(config: RunConfig, digest: str | None, folder: Path) -> Path:
+    """Return the run directory of a cell."""
     key = hashlib.sha256(_identity(config, digest).encode()).hexdigest()[:12]
-    directory = folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
+    return folder.resolve() / f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{key}"
+
+
+def _job(command: Command, flags: Mapping[str, str], config: RunConfig, device: str, directory: Path) -> Job:
     program, data_path = str(command.path), config.data.data_path
     plugin = {"plugin": str(Path(flags["plugin"]).resolve())} if "plugin" in flags else {}
     argv = flags_to_argv({**flags, **plugin, "data_path": data_path})

@@ -24,7 +24,7 @@ cells, of its command, its model, its row and its column; the last one counts.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -50,6 +50,8 @@ class GridRow:
     """Command that its cells run: main, xgb or gbm."""
     flags: Mapping[str, str]
     """Flags of its cells."""
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    """Settings that cells of earlier versions recorded, though their model does not read them."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,11 @@ def _models(path: Path, values: Mapping) -> dict[str, dict]:
     models_path = path.parent / _text(values["models"], f"{path}: models")
     models = _read_yaml(models_path)
     for name, model in models.items():
-        _check_keys(_mapping(model, f"{models_path}: {name}"), {"command", "flags"}, f"{models_path}: {name}")
+        context = f"{models_path}: {name}"
+        _check_keys(_mapping(model, context), {"command", "flags", "recorded"}, context)
         if "command" not in model:
-            raise GridError(f"{models_path}: {name}: missing key 'command'")
-        _text(model["command"], f"{models_path}: {name}: command")
+            raise GridError(f"{context}: missing key 'command'")
+        _text(model["command"], f"{context}: command")
     return models
 
 
@@ -236,7 +239,8 @@ def _row(entry, models: Mapping, shared: Mapping, command_flags: Mapping, contex
     if not name:
         raise GridError(f"{context}: missing key 'name'")
     of_command = _flags({"flags": command_flags.get(command, {})}, f"{context}: flags_of")
-    return GridRow(name, command, {**shared, **of_command, **_flags(model, context), **_flags(entry, context)})
+    flags = {**shared, **of_command, **_flags(model, context), **_flags(entry, context)}
+    return GridRow(name, command, flags, _flags({"flags": model.get("recorded", {})}, f"{context}: recorded"))
 
 
 def _column(entry, context: str) -> GridColumn:
