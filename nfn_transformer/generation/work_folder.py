@@ -22,6 +22,7 @@ from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.population import TrainedPopulation
 from nfn_transformer.generation.snapshots import Snapshot
+from nfn_transformer.zoo.torch_file import load_torch_file
 
 _LONGEST_VALUE = 60
 _REMOVALS, _REMOVAL_SECONDS = 5, 0.5
@@ -174,8 +175,8 @@ class WorkFolder:
 
 def _load(path: Path):
     try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # torch.load raises errors of many types on a damaged file
+        return load_torch_file(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

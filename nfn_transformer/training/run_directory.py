@@ -30,6 +30,7 @@ from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, spec_from_json
 from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.zoo.torch_file import load_torch_file
 
 
 class RunDirectory:
@@ -129,11 +130,12 @@ class RunDirectory:
         if not self.state_file.is_file():
             return None
         try:
-            return torch.load(self.state_file, map_location="cpu", weights_only=True)
-        except Exception as error:  # damage makes torch.load fail in more ways than it documents
-            raise RunError(
-                f"{self.state_file}: cannot be read ({type(error).__name__}); the run cannot go on"
-            ) from None
+            state = load_torch_file(self.state_file.read_bytes())
+            if not isinstance(state, dict):
+                raise ValueError(f"holds a {type(state).__name__}, expected a dict")
+            return state
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.state_file}: cannot be read ({error}); the run cannot go on") from None
 
 
 def check_free(path: Path) -> None:

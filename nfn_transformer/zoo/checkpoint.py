@@ -1,9 +1,5 @@
 """Bytes of one checkpoint: a flat row of numbers, or a fault. Nothing is ever executed."""
 
-import io
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,11 +15,10 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
 )
 from nfn_transformer.zoo.faults import Fault, Reason, Shapes
+from nfn_transformer.zoo.torch_file import load_torch_file
 
 # Types that PyTorch can convert to float32; of its smaller and packed types some cannot even be copied.
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-_ZIP_START = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -77,49 +72,15 @@ def read_checkpoint(name: str, content: bytes) -> Outcome:
 
 
 def load_state_dict(content: bytes) -> Mapping:
-    """Return the mapping in a checkpoint's bytes, by `torch.load(weights_only=True)` and nothing weaker.
+    """Return the mapping in a checkpoint's bytes, which `torch_file.load_torch_file` checks and loads.
 
     Raises:
         ValueError: the bytes are damaged, hold anything but tensors and plain containers, or no mapping.
     """
-    if not content:
-        raise ValueError("the file is empty")
-    if content.startswith(_ZIP_START):
-        _check_archive(content)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # Damaged bytes make torch.load fail in more ways than it documents, and each of them means the same here.
-    except Exception as error:
-        raise ValueError(_why(error)) from None
+    state = load_torch_file(content)
     if not isinstance(state, Mapping):
         raise ValueError(f"holds a {type(state).__name__}, expected a state dict")
     return state
-
-
-def _check_archive(content: bytes) -> None:
-    """Check that the zip inside a checkpoint is as `torch.save` makes it.
-
-    Raises:
-        ValueError: the zip is not whole, or compressed.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        raise ValueError("truncated or damaged: the end of its archive is not there") from None
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("its archive is compressed, which torch.save never does")
-    if sum(member.file_size for member in members) > len(content):
-        raise ValueError("its archive claims more bytes than the file has")
-
-
-def _why(error: Exception) -> str:
-    # The rest of torch's message advises a weaker way to load, which is the last thing to pass on.
-    unsafe = re.search(r"GLOBAL (\S+)", str(error))
-    if unsafe:
-        return f"refused, as loading it would call '{unsafe[1]}'"
-    return f"not a checkpoint that torch.load reads ({type(error).__name__})"
 
 
 def _key_name(key: object) -> str:

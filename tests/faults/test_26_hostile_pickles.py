@@ -1,0 +1,61 @@
+"""Pickles that ask for memory or time without end, or break their own result, are refused before they are loaded."""
+
+import time
+import tracemalloc
+
+import pytest
+from pickles import archive, entry, name, text, whole
+
+from nfn_transformer.zoo import pickle_scan
+from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.reading import read_zoo
+
+ORDERED = name("collections", "OrderedDict") + b")R"
+CHINESE = "".join(map(chr, range(0x4E00, 0x4E00 + 20000))) * 4
+
+HOSTILE = {
+    "items": (ORDERED + b"}" + text("items") + b"K\x05sb", "set attributes other than '_metadata'"),
+    "hash": (b"})" + b"q\x01h\x01\x86" * 60 + b"Ns", "one of its keys is a tuple of other things than scalars"),
+    "memory": (
+        entry(name("builtins", "bytearray") + b"(" + whole(4 * 2**30) + b"tR"),
+        "loading it would call 'builtins.bytearray'",
+    ),
+    "punycode": (
+        entry(name("_codecs", "encode") + b"(" + text(CHINESE) + text("punycode") + b"tR"),
+        "calls '_codecs.encode' with arguments that torch.save never writes",
+    ),
+    "opcode": (entry(b"I5\n"), "opcode 0x49 in its pickle"),
+    "underflow": (b"bbb", "damaged pickle, IndexError"),
+    "tensors": (b"]" + (name("torch", "Size") + b")\x85R") * 100_001, "more than 100000 tensors"),
+    "long": (b"]" + text("x" * 2**23), "a pickle of 8388617 bytes, expected at most 4194304"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_pickle_is_refused_in_no_time(kind):
+    pickle, message = HOSTILE[kind]
+    content = archive(pickle)
+    tracemalloc.start()
+    start = time.process_time()
+    fault = read_checkpoint("a.pt", content).fault
+    assert time.process_time() - start < 5
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert fault.reason == "unreadable"
+    assert message in fault.detail
+    assert len(fault.detail) < 200
+
+
+def test_one_hostile_file_does_not_stop_a_zoo(zoo):
+    for kind in ("items", "hash"):
+        zoo.add(kind, archive(HOSTILE[kind][0]))
+    zoo.write_table()
+    read = read_zoo(zoo.path, "mnist", progress=False)
+    assert (len(read), len(read.report.faults)) == (40, 2)
+
+
+def test_a_pickle_that_was_scanned_is_not_scanned_again():
+    pickle_scan.scan_archived_pickle.cache_clear()
+    for _ in range(3):
+        assert read_checkpoint("a.pt", archive(entry(whole(5)))).fault.reason == "missing key"
+    assert pickle_scan.scan_archived_pickle.cache_info().misses == 1
