@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.layers.init_types import INIT_TYPES
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
 Spec = TypeVar("Spec", bound=BlockSpec | FeedForwardSpec)
 _Weights = TypeVar("_Weights", BlockWeights, FeedForwardWeights)
-
-INIT_TYPES = ("pytorch_default", "kaiming_normal", "xavier_normal", "xavier_uniform", "uniform", "reference")
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,15 @@ A branch works in two steps. `featurize` makes features from the weights without
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.configuration import COUNT, setting
 from nfn_transformer.features.flat import Part, flatten, learned_tensors
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.layers.dropout import Chain, dropouts
 from nfn_transformer.layers.scaling import Standardize
+from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
@@ -24,35 +23,6 @@ HEAD_WIDTH = 10
 
 FeatureMap = Callable[[tuple[Part, ...]], Tensor]
 """Map from parts to numbers [b, inputs]."""
-
-
-@dataclass(frozen=True)
-class BranchConfig:
-    """Configuration of one branch: settings that all branches share; a subclass adds flags of its own."""
-
-    outputs: int = 10
-    dropout: float = 0.0
-    standardize: bool = False
-    log_magnitudes: bool = False
-    init_type: str = "xavier_normal"
-
-
-@dataclass(frozen=True)
-class EncoderChannels(BranchConfig):
-    """Configuration of an encoder with hidden layers."""
-
-    transformers_nfn_channels: tuple[int, ...] = setting(
-        (10,), "channels of each encoder layer, as in 10,10", original=True, **COUNT
-    )
-
-
-@dataclass(frozen=True)
-class ClassifierChannels(BranchConfig):
-    """Configuration of a classifier head with hidden layers."""
-
-    classifier_nfn_channels: tuple[int, ...] = setting(
-        (10, 10), "channels of each classifier layer, as in 10,10", original=True, **COUNT
-    )
 
 
 def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
@@ -124,36 +94,39 @@ class PartBranch(FlatBranch):
         spec: the networks' sizes.
         config: choice of scales.
         part: what is read: blocks, classifier or embedding.
-        features: `flatten` or `weight_statistics`.
     """
 
-    def __init__(self, spec: TransformerSpec, config: BranchConfig, part: str, features: FeatureMap):
+    features: FeatureMap
+    """`flatten` or `weight_statistics`."""
+
+    def __init__(self, spec: TransformerSpec, config: BranchConfig, part: str):
         tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         groups = [tensor[0].numel() for tensor in tensors]
-        if features is weight_statistics:
+        if self.features is weight_statistics:
             groups = [1] * (STATISTICS_PER_TENSOR * len(tensors))
         super().__init__(groups, config)
-        self.inputs, self._part, self._features = sum(groups), part, features
+        self.inputs, self._part = sum(groups), part
 
     def featurize(self, weights: TransformerWeights) -> Tensor:
         """Return the features [b, inputs]."""
-        return self._features(parts_of(weights, self._part))
+        return self.features(parts_of(weights, self._part))
 
 
 class FeatureBranch(PartBranch):
     """Branch that maps parts of the weights to [b, out]: fixed features, hidden Linear + ReLU layers, Linear + ReLU.
 
     Args:
-        spec, part, features: see `PartBranch`.
-        config: width of the output, dropout and scales.
-        hidden: widths of the hidden layers.
+        spec: the networks' sizes.
+        config: part that is read, widths of the hidden layers and of the output, dropout and scales.
     """
 
-    def __init__(
-        self, spec: TransformerSpec, config: BranchConfig, hidden: tuple[int, ...], part: str, features: FeatureMap
-    ):
-        super().__init__(spec, config, part, features)
+    def __init__(self, spec: TransformerSpec, config: EncoderChannels | ClassifierChannels):
+        if isinstance(config, EncoderChannels):
+            part, hidden = "blocks", config.transformers_nfn_channels
+        else:
+            part, hidden = "classifier", config.classifier_nfn_channels
+        super().__init__(spec, config, part)
         *widths, last = itertools.pairwise((self.inputs, *hidden, config.outputs))
         layers = [(nn.Linear(n, m), nn.ReLU(), *dropouts(config.dropout)) for n, m in widths]
         self.layers = Chain(*itertools.chain(*layers), nn.Linear(*last), nn.ReLU())
@@ -163,11 +136,25 @@ class FeatureBranch(PartBranch):
         return self.layers(self.scale(features), keys)
 
 
+class FlattenedBranch(FeatureBranch):
+    """Branch that reads flattened weights."""
+
+    features = staticmethod(flatten)
+
+
+class StatisticsBranch(FeatureBranch):
+    """Branch that reads seven statistics of each tensor."""
+
+    features = staticmethod(weight_statistics)
+
+
 class LinearBranch(PartBranch):
     """Branch that maps the flattened embedding to [b, out] by one Linear."""
 
+    features = staticmethod(flatten)
+
     def __init__(self, spec: TransformerSpec, config: BranchConfig):
-        super().__init__(spec, config, "embedding", flatten)
+        super().__init__(spec, config, "embedding")
         self.linear = nn.Linear(self.inputs, config.outputs)
 
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:

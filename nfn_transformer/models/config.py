@@ -14,13 +14,13 @@ from nfn_transformer.configuration import (
     setting_of,
 )
 from nfn_transformer.errors import UserError
-from nfn_transformer.layers.base import INIT_TYPES
-from nfn_transformer.models.branch import BranchConfig
+from nfn_transformer.layers.init_types import INIT_TYPES
 from nfn_transformer.models.registry import (
     EMBEDDING,
     ENCODER,
     ROLES,
     SHARED_SETTINGS,
+    BranchConfig,
     BranchEntry,
     Role,
     entries,

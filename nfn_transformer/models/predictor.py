@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pkgutil import resolve_name
 from typing import cast
 
 import torch
@@ -111,7 +112,8 @@ class AccuracyPredictor(Predictor):
         outputs = 0
         for role, entry in config.chosen.items():
             settings = config.branch_config(role)
-            self.branches[role.name] = entry.build(spec, settings)
+            build = resolve_name(entry.build) if isinstance(entry.build, str) else entry.build
+            self.branches[role.name] = build(spec, settings)
             outputs += settings.outputs
         self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
         self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())

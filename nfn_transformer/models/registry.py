@@ -11,13 +11,15 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nfn_transformer import models
-from nfn_transformer.configuration import setting_of
+from nfn_transformer.configuration import COUNT, setting, setting_of
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.models.branch import Branch, BranchConfig
 from nfn_transformer.weights.spec import TransformerSpec
+
+if TYPE_CHECKING:  # the flags' help needs no PyTorch
+    from nfn_transformer.models.branch import Branch
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,43 @@ CLASSIFIER = Role("classifier", "cls_mode", "num_out_classify", "heads")
 EMBEDDING = Role("embedding", "emb_mode", "num_out_embedding", "embeddings")
 ROLES = (ENCODER, CLASSIFIER, EMBEDDING)
 
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """Configuration of one branch: settings that all branches share; a subclass adds flags of its own."""
+
+    outputs: int = 10
+    dropout: float = 0.0
+    standardize: bool = False
+    log_magnitudes: bool = False
+    init_type: str = "xavier_normal"
+
+
+@dataclass(frozen=True)
+class EncoderChannels(BranchConfig):
+    """Configuration of an encoder with hidden layers."""
+
+    transformers_nfn_channels: tuple[int, ...] = setting(
+        (10,), "channels of each encoder layer, as in 10,10", original=True, **COUNT
+    )
+
+
+@dataclass(frozen=True)
+class ClassifierChannels(BranchConfig):
+    """Configuration of a classifier head with hidden layers."""
+
+    classifier_nfn_channels: tuple[int, ...] = setting(
+        (10, 10), "channels of each classifier layer, as in 10,10", original=True, **COUNT
+    )
+
+
+def refuse_reference_init(mode: str, config: ClassifierChannels, spec: TransformerSpec, zoo: str) -> None:
+    """Raise UserError for layers that the reference implementation does not have, and so no scales for."""
+    if config.init_type == "reference":
+        what = f"--cls_mode {mode}, which the reference implementation does not have"
+        raise UserError(f"--init_type reference: cannot be combined with {what}")
+
+
 SHARED_SETTINGS = tuple(entry.name for entry in fields(BranchConfig) if entry.name != "outputs")
 """Settings that branches share: one flag, which a branch reads if its entry says so."""
 
@@ -53,8 +92,9 @@ class BranchEntry:
     """Value of --enc_mode, --cls_mode or --emb_mode."""
     help: str
     """Text for --help."""
-    build: Callable[[TransformerSpec, Any], Branch]
-    """Build the module from the networks' sizes and a `config`."""
+    build: "Callable[[TransformerSpec, Any], Branch] | str"
+    """Build the module from the networks' sizes and a `config`; or where that is, `module:name`, imported when it
+    builds. So --help needs no PyTorch."""
     config: type[BranchConfig] = BranchConfig
     """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
     check: Callable[[Any, TransformerSpec, str], None] | None = None

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
 from nfn_transformer.layers.base import relu
-from nfn_transformer.models.encoders.inv import EquivariantEncoder
+from nfn_transformer.models.equivariant_encoder import EquivariantEncoder
 from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
 from nfn_transformer.zoo.reading import Zoo

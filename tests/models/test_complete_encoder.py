@@ -16,8 +16,8 @@ from nfn_transformer.features.propagation import block_invariants, normalize, si
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.branch import BranchConfig
+from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.encoders.complete import CompleteEncoder
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec

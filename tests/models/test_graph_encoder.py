@@ -10,8 +10,8 @@ from symmetry import random_transformer
 
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.models import graph_encoder
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.encoders import graph as graph_encoder
 from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec

@@ -1,6 +1,5 @@
 """Published embedding branch: one Linear on the flattened weights of the patch embedding."""
 
-from nfn_transformer.models.branch import LinearBranch
 from nfn_transformer.models.registry import EMBEDDING, BranchEntry, register
 
 register(
@@ -9,7 +8,7 @@ register(
         name="mlp",
         part="embedding",
         help="one Linear on its weights",
-        build=LinearBranch,
+        build="nfn_transformer.models.branch:LinearBranch",
         reads=("standardize", "log_magnitudes"),
     )
 )

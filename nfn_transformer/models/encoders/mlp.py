@@ -1,8 +1,6 @@
 """Encoder by flattened weights of the blocks and Linear layers."""
 
-from nfn_transformer.features.flat import flatten
-from nfn_transformer.models.branch import EncoderChannels, FeatureBranch
-from nfn_transformer.models.registry import ENCODER, BranchEntry, register
+from nfn_transformer.models.registry import ENCODER, BranchEntry, EncoderChannels, register
 
 register(
     BranchEntry(
@@ -10,7 +8,7 @@ register(
         name="mlp",
         part="blocks",
         help="flattened weights",
-        build=lambda spec, config: FeatureBranch(spec, config, config.transformers_nfn_channels, "blocks", flatten),
+        build="nfn_transformer.models.branch:FlattenedBranch",
         config=EncoderChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )

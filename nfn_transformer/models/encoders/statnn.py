@@ -1,8 +1,6 @@
 """Encoder by seven statistics of each tensor of the blocks and Linear layers."""
 
-from nfn_transformer.features.statistics import weight_statistics
-from nfn_transformer.models.branch import EncoderChannels, FeatureBranch
-from nfn_transformer.models.registry import ENCODER, BranchEntry, register
+from nfn_transformer.models.registry import ENCODER, BranchEntry, EncoderChannels, register
 
 register(
     BranchEntry(
@@ -10,9 +8,7 @@ register(
         name="statnn",
         part="blocks",
         help="seven statistics of each tensor",
-        build=lambda spec, config: FeatureBranch(
-            spec, config, config.transformers_nfn_channels, "blocks", weight_statistics
-        ),
+        build="nfn_transformer.models.branch:StatisticsBranch",
         config=EncoderChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )

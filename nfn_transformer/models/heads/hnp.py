@@ -2,10 +2,7 @@
 
 from functools import partial
 
-from nfn_transformer.layers.permutation import HNPLinear, HNPPooling
-from nfn_transformer.models.branch import ClassifierChannels
-from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
-from nfn_transformer.models.weight_space_head import refuse_reference_init, stack_of
+from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, ClassifierChannels, refuse_reference_init, register
 
 register(
     BranchEntry(
@@ -14,7 +11,7 @@ register(
         part="classifier",
         help="linear layers",
         symmetry="permuting hidden neurons",
-        build=partial(stack_of, HNPLinear, HNPPooling),
+        build="nfn_transformer.models.weight_space_heads:HNPHead",
         config=ClassifierChannels,
         check=partial(refuse_reference_init, "hnp"),
         reads=("dropout", "standardize", "init_type"),

@@ -2,11 +2,7 @@
 
 from functools import partial
 
-from nfn_transformer.layers.hnps import HNPSPooling
-from nfn_transformer.layers.magep import MAGEPLayer
-from nfn_transformer.models.branch import ClassifierChannels
-from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
-from nfn_transformer.models.weight_space_head import refuse_reference_init, stack_of
+from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, ClassifierChannels, refuse_reference_init, register
 
 register(
     BranchEntry(
@@ -15,7 +11,7 @@ register(
         part="classifier",
         help="polynomial layers",
         symmetry="permuting and scaling hidden neurons",
-        build=partial(stack_of, MAGEPLayer, HNPSPooling),
+        build="nfn_transformer.models.weight_space_heads:MAGEPHead",
         config=ClassifierChannels,
         check=partial(refuse_reference_init, "magep"),
         reads=("dropout", "standardize", "init_type"),

@@ -1,8 +1,6 @@
 """Classifier head by flattened weights and Linear layers."""
 
-from nfn_transformer.features.flat import flatten
-from nfn_transformer.models.branch import ClassifierChannels, FeatureBranch
-from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
+from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, ClassifierChannels, register
 
 register(
     BranchEntry(
@@ -10,7 +8,7 @@ register(
         name="mlp",
         part="classifier",
         help="flattened weights",
-        build=lambda spec, config: FeatureBranch(spec, config, config.classifier_nfn_channels, "classifier", flatten),
+        build="nfn_transformer.models.branch:FlattenedBranch",
         config=ClassifierChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )

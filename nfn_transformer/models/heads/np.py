@@ -2,10 +2,7 @@
 
 from functools import partial
 
-from nfn_transformer.layers.permutation import NPLinear, NPPooling
-from nfn_transformer.models.branch import ClassifierChannels
-from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
-from nfn_transformer.models.weight_space_head import refuse_reference_init, stack_of
+from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, ClassifierChannels, refuse_reference_init, register
 
 register(
     BranchEntry(
@@ -14,7 +11,7 @@ register(
         part="classifier",
         help="linear layers",
         symmetry="permuting inputs, hidden neurons and classes",
-        build=partial(stack_of, NPLinear, NPPooling),
+        build="nfn_transformer.models.weight_space_heads:NPHead",
         config=ClassifierChannels,
         check=partial(refuse_reference_init, "np"),
         reads=("dropout", "standardize", "init_type"),

@@ -1,8 +1,6 @@
 """Classifier head by seven statistics of each tensor and Linear layers."""
 
-from nfn_transformer.features.statistics import weight_statistics
-from nfn_transformer.models.branch import ClassifierChannels, FeatureBranch
-from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, register
+from nfn_transformer.models.registry import CLASSIFIER, BranchEntry, ClassifierChannels, register
 
 register(
     BranchEntry(
@@ -10,9 +8,7 @@ register(
         name="statnn",
         part="classifier",
         help="seven statistics of each tensor",
-        build=lambda spec, config: FeatureBranch(
-            spec, config, config.classifier_nfn_channels, "classifier", weight_statistics
-        ),
+        build="nfn_transformer.models.branch:StatisticsBranch",
         config=ClassifierChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )

@@ -1,0 +1,87 @@
+"""Encoder of the whole network that is invariant to the complete group (`groups.complete`).
+
+The encoder reads `features.invariants`, a row for each block and one for the rest. All blocks share one map, whose
+results are pooled over depth and read out. The number of parameters depends on none of the networks' sizes.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.features.invariants import (
+    Invariants,
+    block_invariant_names,
+    check_has_invariants,
+    has_like_invariants,
+    read_invariants,
+    rest_invariant_names,
+)
+from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
+from nfn_transformer.layers.scaling import Reiterable, Standardize
+from nfn_transformer.models.branch import Branch
+from nfn_transformer.models.registry import BranchConfig
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
+
+WIDTH = 64
+"""Width of all hidden layers."""
+
+# Invariants are of the order of 1; smaller deviations are rounding errors.
+_LEAST_DEVIATION = 0.01
+
+
+class CompleteEncoder(Branch):
+    """Map from whole networks to numbers [b, outputs] that the complete group leaves unchanged.
+
+    Args:
+        spec: sizes of the networks; shapes of parameters depend only on the presence of an embedding.
+        config: number of outputs, and dropout of hidden numbers; dropout of inputs is half of that.
+
+    Raises:
+        SpecError: the networks have no blocks, blocks of several widths, or a classifier without exactly two layers.
+    """
+
+    is_slow_to_featurize = True
+    needs_normalization = True
+
+    def __init__(self, spec: TransformerSpec, config: BranchConfig):
+        super().__init__()
+        check_has_invariants(spec)
+        self.spec, dropout = spec, config.dropout
+        block, rest = len(block_invariant_names(spec)), len(rest_invariant_names(spec))
+        self.block_scale = Standardize([1] * block, _LEAST_DEVIATION)
+        self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
+        self.block = nn.Linear(block, WIDTH)
+        self.rest = nn.Linear(rest, WIDTH)
+        self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
+        first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, config.outputs)
+        self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
+
+    def featurize(self, weights: TransformerWeights) -> Invariants:
+        """Return the invariants of b networks."""
+        return read_invariants(weights)
+
+    def supports(self, spec: TransformerSpec) -> bool:
+        """Return whether networks of other sizes have an embedding exactly if those of the training split have one."""
+        return has_like_invariants(self.spec, spec)
+
+    def fit_normalization(self, seen: Iterable[Invariants]) -> None:
+        """Fit the scales of all invariants to the training split; blocks share a scale."""
+        self.block_scale.fit(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
+        self.rest_scale.fit(Reiterable(lambda: (part.rest for part in seen)))
+
+    def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
+        """Map invariants to [b, outputs]; blocks that a network does not have are NaN."""
+        there = _is_there(features.blocks)  # [b, L]
+        seen = torch.where(there[..., None], features.blocks, self.block_scale.mean)
+        blocks = self.block(self.block_dropout(self.block_scale(seen), keys)) * there[..., None]  # [b, L, WIDTH]
+        depth = there.sum(1)[:, None]
+        last = blocks.gather(1, (depth[..., None] - 1).expand(-1, 1, WIDTH)).squeeze(1)
+        rest = self.rest(self.rest_dropout(self.rest_scale(features.rest), keys))
+        return self.head(torch.cat([blocks.sum(1) / depth, blocks[:, 0], last, rest], dim=1), keys)
+
+
+def _is_there(blocks: Tensor) -> Tensor:
+    """Return a mask [b, L] of the blocks [b, L, ...] that the networks have; missing blocks are NaN."""
+    return ~blocks[..., 0].isnan()
