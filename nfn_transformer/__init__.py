@@ -1,3 +1,157 @@
-"""Transformer-NFN: learning on the weights of transformers (ICLR 2025, arXiv 2410.04209)."""
+"""Transformer-NFN: learning on the weights of transformers (ICLR 2025, arXiv 2410.04209).
+
+The public names are imported when they are used, so that importing the package takes neither time nor PyTorch:
+
+    import nfn_transformer as nfn
+
+    zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
+    predictor = nfn.fit(zoo, encoder="complete", seed=1)
+    print(predictor.evaluate(zoo))
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "nfn_transformer.configuration": ("COUNT", "setting"),
+    "nfn_transformer.errors": ("RunError", "SpecError", "UserError", "ZooError"),
+    "nfn_transformer.features.flat": ("flatten_networks",),
+    "nfn_transformer.features.graph": ("ComputationGraph",),
+    "nfn_transformer.features.invariants": ("Invariants", "invariant_names", "read_invariants"),
+    "nfn_transformer.fitting": ("fit", "load_predictor", "resume"),
+    "nfn_transformer.groups.complete": ("CompleteElement",),
+    "nfn_transformer.groups.equivariance_error": ("assert_equivariant", "equivariance_error"),
+    "nfn_transformer.groups.monomial": ("MonomialElement",),
+    "nfn_transformer.groups.permutation": ("PermutationElement",),
+    "nfn_transformer.groups.published": ("BlockElement", "GroupElement"),
+    "nfn_transformer.groups.random_elements": ("transform_each", "transform_one_by_one"),
+    "nfn_transformer.layers.base": ("WeightSpaceLayer", "WeightSpaceModule", "relu"),
+    "nfn_transformer.layers.hnps": ("HNPSLayer", "HNPSPooling"),
+    "nfn_transformer.layers.magep": ("MAGEPLayer",),
+    "nfn_transformer.layers.nft": ("NFTBlock", "NFTEmbedding"),
+    "nfn_transformer.layers.permutation": ("HNPLinear", "HNPPooling", "NPLinear", "NPPooling"),
+    "nfn_transformer.layers.polynomial": ("EquivariantBlockLayer", "InvariantBlockLayer"),
+    "nfn_transformer.layers.stack": ("stack_invariants",),
+    "nfn_transformer.models.branch": ("Branch", "BranchConfig"),
+    "nfn_transformer.models.config": ("ModelConfig",),
+    "nfn_transformer.models.predictor": ("Predictor", "build_predictor"),
+    "nfn_transformer.models.registry": ("CLASSIFIER", "EMBEDDING", "ENCODER", "BranchEntry", "load_plugin", "register"),
+    "nfn_transformer.seeding": ("make_generator",),
+    "nfn_transformer.training.fitted_predictor": ("Evaluation", "FittedPredictor"),
+    "nfn_transformer.training.metrics": ("Metrics", "TauInterval", "kendall_tau"),
+    "nfn_transformer.weights.containers": (
+        "BlockWeights",
+        "EmbeddingWeights",
+        "FeedForwardWeights",
+        "TransformerWeights",
+    ),
+    "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
+    "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
+    "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "TransformerSpec"),
+    "nfn_transformer.weights.state_dicts": (
+        "spec_from_shapes",
+        "state_dict_from_weights",
+        "state_dict_shapes",
+        "weights_from_state_dict",
+    ),
+    "nfn_transformer.zoo.reading": ("Zoo", "read_zoo"),
+    "nfn_transformer.zoo.several_sizes": ("MixedZoo", "read_all_sizes"),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+if TYPE_CHECKING:
+    from nfn_transformer.configuration import COUNT as COUNT
+    from nfn_transformer.configuration import setting as setting
+    from nfn_transformer.errors import RunError as RunError
+    from nfn_transformer.errors import SpecError as SpecError
+    from nfn_transformer.errors import UserError as UserError
+    from nfn_transformer.errors import ZooError as ZooError
+    from nfn_transformer.features.flat import flatten_networks as flatten_networks
+    from nfn_transformer.features.graph import ComputationGraph as ComputationGraph
+    from nfn_transformer.features.invariants import Invariants as Invariants
+    from nfn_transformer.features.invariants import invariant_names as invariant_names
+    from nfn_transformer.features.invariants import read_invariants as read_invariants
+    from nfn_transformer.fitting import fit as fit
+    from nfn_transformer.fitting import load_predictor as load_predictor
+    from nfn_transformer.fitting import resume as resume
+    from nfn_transformer.groups.complete import CompleteElement as CompleteElement
+    from nfn_transformer.groups.equivariance_error import assert_equivariant as assert_equivariant
+    from nfn_transformer.groups.equivariance_error import equivariance_error as equivariance_error
+    from nfn_transformer.groups.monomial import MonomialElement as MonomialElement
+    from nfn_transformer.groups.permutation import PermutationElement as PermutationElement
+    from nfn_transformer.groups.published import BlockElement as BlockElement
+    from nfn_transformer.groups.published import GroupElement as GroupElement
+    from nfn_transformer.groups.random_elements import transform_each as transform_each
+    from nfn_transformer.groups.random_elements import transform_one_by_one as transform_one_by_one
+    from nfn_transformer.layers.base import WeightSpaceLayer as WeightSpaceLayer
+    from nfn_transformer.layers.base import WeightSpaceModule as WeightSpaceModule
+    from nfn_transformer.layers.base import relu as relu
+    from nfn_transformer.layers.hnps import HNPSLayer as HNPSLayer
+    from nfn_transformer.layers.hnps import HNPSPooling as HNPSPooling
+    from nfn_transformer.layers.magep import MAGEPLayer as MAGEPLayer
+    from nfn_transformer.layers.nft import NFTBlock as NFTBlock
+    from nfn_transformer.layers.nft import NFTEmbedding as NFTEmbedding
+    from nfn_transformer.layers.permutation import HNPLinear as HNPLinear
+    from nfn_transformer.layers.permutation import HNPPooling as HNPPooling
+    from nfn_transformer.layers.permutation import NPLinear as NPLinear
+    from nfn_transformer.layers.permutation import NPPooling as NPPooling
+    from nfn_transformer.layers.polynomial import EquivariantBlockLayer as EquivariantBlockLayer
+    from nfn_transformer.layers.polynomial import InvariantBlockLayer as InvariantBlockLayer
+    from nfn_transformer.layers.stack import stack_invariants as stack_invariants
+    from nfn_transformer.models.branch import Branch as Branch
+    from nfn_transformer.models.branch import BranchConfig as BranchConfig
+    from nfn_transformer.models.config import ModelConfig as ModelConfig
+    from nfn_transformer.models.predictor import Predictor as Predictor
+    from nfn_transformer.models.predictor import build_predictor as build_predictor
+    from nfn_transformer.models.registry import CLASSIFIER as CLASSIFIER
+    from nfn_transformer.models.registry import EMBEDDING as EMBEDDING
+    from nfn_transformer.models.registry import ENCODER as ENCODER
+    from nfn_transformer.models.registry import BranchEntry as BranchEntry
+    from nfn_transformer.models.registry import load_plugin as load_plugin
+    from nfn_transformer.models.registry import register as register
+    from nfn_transformer.seeding import make_generator as make_generator
+    from nfn_transformer.training.fitted_predictor import Evaluation as Evaluation
+    from nfn_transformer.training.fitted_predictor import FittedPredictor as FittedPredictor
+    from nfn_transformer.training.metrics import Metrics as Metrics
+    from nfn_transformer.training.metrics import TauInterval as TauInterval
+    from nfn_transformer.training.metrics import kendall_tau as kendall_tau
+    from nfn_transformer.weights.containers import BlockWeights as BlockWeights
+    from nfn_transformer.weights.containers import EmbeddingWeights as EmbeddingWeights
+    from nfn_transformer.weights.containers import FeedForwardWeights as FeedForwardWeights
+    from nfn_transformer.weights.containers import TransformerWeights as TransformerWeights
+    from nfn_transformer.weights.feed_forward_networks import NetworkLayout as NetworkLayout
+    from nfn_transformer.weights.feed_forward_networks import layout_of as layout_of
+    from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks
+    from nfn_transformer.weights.feed_forward_networks import write_networks as write_networks
+    from nfn_transformer.weights.forward import image_logits as image_logits
+    from nfn_transformer.weights.forward import word_logits as word_logits
+    from nfn_transformer.weights.spec import BlockSpec as BlockSpec
+    from nfn_transformer.weights.spec import EmbeddingSpec as EmbeddingSpec
+    from nfn_transformer.weights.spec import FeedForwardSpec as FeedForwardSpec
+    from nfn_transformer.weights.spec import TransformerSpec as TransformerSpec
+    from nfn_transformer.weights.state_dicts import spec_from_shapes as spec_from_shapes
+    from nfn_transformer.weights.state_dicts import state_dict_from_weights as state_dict_from_weights
+    from nfn_transformer.weights.state_dicts import state_dict_shapes as state_dict_shapes
+    from nfn_transformer.weights.state_dicts import weights_from_state_dict as weights_from_state_dict
+    from nfn_transformer.zoo.reading import Zoo as Zoo
+    from nfn_transformer.zoo.reading import read_zoo as read_zoo
+    from nfn_transformer.zoo.several_sizes import MixedZoo as MixedZoo
+    from nfn_transformer.zoo.several_sizes import read_all_sizes as read_all_sizes
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the names of the module, those that are not imported yet among them."""
+    return sorted({*globals(), *__all__})

@@ -10,20 +10,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nfn_transformer.cli.command_line import add_boolean, find_device, positive_int, run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.config import DataConfig, absolute
-from nfn_transformer.training.data import load_zoo, recorded_split
-from nfn_transformer.training.metrics import tau_interval
+from nfn_transformer.training.data import load_zoo
+from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
 from nfn_transformer.training.report import metrics_line, write_predictions
-from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedPredictor, load_trained
+from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.zoo.faults import printable
-from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -89,17 +86,17 @@ def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataCon
 
 
 def _load_test_split(
-    run: RunDirectory, data: DataConfig, condition: str, required: bool
+    predictor: FittedPredictor, data: DataConfig, condition: str, required: bool
 ) -> tuple[Zoo | MixedZoo, Tensor] | None:
     """Return the run's zoo and the members of its test split that meet a condition; None for another zoo.
 
     Raises:
         RunError: `data` is another zoo although the run's is required, or no member meets the condition.
     """
-    trained_on = run.read_config()[0].data
+    trained_on = predictor.config.data
     try:
         zoo = load_zoo(data)
-        index = recorded_split(zoo, read_json(run.split_file), run.split_file).test
+        index = predictor.test_split(zoo)
     except (RunError, ZooError):
         # The run was trained on no side of a zoo that it does not know.
         if required or data == trained_on:
@@ -113,44 +110,22 @@ def _load_test_split(
     return zoo, index
 
 
-def _check_sizes(zoo: Zoo | MixedZoo, predictor: TrainedPredictor, data_path: str) -> None:
-    """Check that a predictor supports all networks of a zoo.
-
-    Raises:
-        RunError: some networks have other sizes.
-    """
-    for spec in zoo.specs:
-        if not predictor.supports(spec):
-            run = predictor.spec
-            pairs = ((run.embedding, spec.embedding), (run.blocks, spec.blocks), (run.classifier, spec.classifier))
-            expected, size = next(pair for pair in pairs if pair[0] != pair[1])
-            raise RunError(
-                f"{data_path}: its networks have other sizes than the run's: expected {expected}, got {size}"
-            )
-
-
-def _score(
-    run: RunDirectory, predictor: TrainedPredictor, flags: argparse.Namespace
-) -> tuple[list[str], Tensor, Tensor]:
-    """Print the scores on a labelled zoo; return its names, predicted accuracies [n] and labels [n]."""
-    config = run.read_config()[0]
-    data = _labelled_data(config.data, flags)
-    condition = config.data.where if flags.where is None else Condition.parse(flags.where).text
-    test_split = None if flags.split == "all" else _load_test_split(run, data, condition, flags.split == "test")
+def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
+    """Print the scores on a labelled zoo, and return them with the predictions."""
+    trained_on = predictor.config.data
+    data = _labelled_data(trained_on, flags)
+    condition = trained_on.where if flags.where is None else Condition.parse(flags.where).text
+    test_split = None if flags.split == "all" else _load_test_split(predictor, data, condition, flags.split == "test")
     if test_split is None:
         zoo = load_zoo(replace(data, where=condition))
-        index, scope = torch.arange(len(zoo)), "all of its checkpoints"
+        scores, scope = predictor.evaluate(zoo, "all"), "all of its checkpoints"
     else:
-        (zoo, index), scope = test_split, "the run's own test split"
-        scope += ", without its transformed copies" if config.data.augment else ""
+        scores, scope = predictor.evaluate_on(*test_split, "test"), "the run's own test split"
+        scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
-    _check_sizes(zoo, predictor, data.data_path)
-    outputs, labels = predictor.outputs(zoo, index), zoo.labels[index]
-    predicted = predictor.accuracies(outputs)
-    print(f"{data.dataset} ({data.data_path}), {scope}: {len(index)} networks")
-    interval = tau_interval(predicted, labels, [zoo.runs[i] for i in index.tolist()], config.seed)
-    print(metrics_line(predictor.measure(outputs, labels), interval))
-    return [zoo.names[i] for i in index.tolist()], predicted, labels
+    print(f"{data.dataset} ({data.data_path}), {scope}: {len(scores.names)} networks")
+    print(metrics_line(scores.metrics, scores.interval))
+    return scores
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -163,15 +138,12 @@ def main(arguments: Sequence[str]) -> int:
     for path in flags.plugin:
         load_plugin(path)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
-    predictor = load_trained(run, device)
-    labels = None
+    predictor, labels = FittedPredictor(run, device), None
     if zoo_flags:
-        names, predicted, labels = _score(run, predictor, flags)
+        scores = _score(predictor, flags)
+        names, predicted, labels = scores.names, scores.predicted, scores.labels
     else:
-        names, groups = read_loose_checkpoints(flags.checkpoints, predictor.spec, predictor.supports, flags.n_heads)
-        predicted = torch.empty(len(names), dtype=torch.float64)
-        for group in groups:
-            predicted[group.positions] = predictor.accuracies(predictor.outputs_of(group.weights))
+        names, predicted = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads)
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
             print(f"{accuracy:.4f}  {printable(name)}")
     if flags.out is not None:

@@ -14,7 +14,11 @@ from nfn_transformer.training.step import Step, keep_freed_memory
 
 
 def train(
-    runs: Sequence[Run], distributed: Distributed = SINGLE_PROCESS, stream: bool | None = None, n_workers: int = 0
+    runs: Sequence[Run],
+    distributed: Distributed = SINGLE_PROCESS,
+    stream: bool | None = None,
+    n_workers: int = 0,
+    progress: bool | None = None,
 ) -> None:
     """Train the epochs that are left of one run, or of several with one configuration but other seeds.
 
@@ -25,13 +29,14 @@ def train(
         runs: with models of one shape on one device.
         distributed: the processes that share each batch of a single run among them.
         stream, n_workers: see `batches.read_features`.
+        progress: show a progress bar on stderr; None shows one on a terminal alone.
     """
     keep_freed_memory()
     features = read_features(runs, stream, n_workers)
     for run in runs:
         run.fit_normalization(features[run])
     step = None
-    with _progress_bar(runs, distributed) as bar:
+    with _progress_bar(runs, distributed, progress) as bar:
         for epoch, active in unfinished_epochs(runs):
             if step is None or step.runs != active:
                 step = Step(active, distributed)
@@ -64,10 +69,11 @@ def unfinished_epochs(runs: Sequence[Run]) -> Iterator[tuple[int, list[Run]]]:
             yield finished + 1, [run for run in left if len(run.history.records) == finished]
 
 
-def _progress_bar(runs: Sequence[Run], distributed: Distributed) -> tqdm:
-    """Return a bar over the batches of all epochs, shown by the main process on a terminal alone."""
+def _progress_bar(runs: Sequence[Run], distributed: Distributed, progress: bool | None) -> tqdm:
+    """Return a bar over the batches of all epochs, shown by the main process alone."""
     config = runs[0].config.training
     batches = [math.ceil(len(run.data.split.train) / config.batch_size) for run in runs]
     initial = sum(count * len(run.history.records) for run, count in zip(runs, batches, strict=True))
-    hidden = None if distributed.is_main else True
+    hidden = None if progress is None else not progress
+    hidden = hidden if distributed.is_main else True
     return tqdm(total=sum(batches) * config.epochs, initial=initial, unit=" batches", leave=False, disable=hidden)

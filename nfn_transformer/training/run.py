@@ -156,6 +156,7 @@ def begin_runs(
     load_cache: bool = True,
     n_workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
+    zoo: Zoo | MixedZoo | None = None,
 ) -> list[Run | TreeRun]:
     """Return new runs on one zoo. Their directories appear when the zoo, the splits and the models are sound.
 
@@ -164,6 +165,7 @@ def begin_runs(
         out_dirs: the runs' directories; a new one under runs/ for None.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
         distributed: the processes that share one run; the main one makes its directory.
+        zoo: the configurations' zoo, if it is read already.
 
     Raises:
         UserError: anything in the configuration, the zoo or the directories is not as it must be.
@@ -171,8 +173,9 @@ def begin_runs(
     for out_dir in out_dirs:
         if out_dir is not None and distributed.is_main:
             check_free(out_dir)
-    with distributed.main_process_first():
-        zoo = load_zoo(configs[0].data, load_cache, n_workers)
+    if zoo is None:
+        with distributed.main_process_first():
+            zoo = load_zoo(configs[0].data, load_cache, n_workers)
     runs: list[Run | TreeRun] = []
     for config in configs:
         split = draw_split(zoo, config.data, config.seed)

@@ -40,6 +40,10 @@ class TrainedPredictor(Protocol):
     """sizes of the networks that it learned from"""
 
     @property
+    def model(self) -> Predictor | TreeModel:
+        """Return the network or the trees."""
+
+    @property
     def size(self) -> dict[str, int]:
         """Return how many parameters or trees it has, under that name."""
 
@@ -162,7 +166,7 @@ def save_predictor(path: Path, model: Predictor, epoch: int) -> None:
         save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
 
 
-def load_predictor(path: Path) -> tuple[Predictor, int]:
+def load_network(path: Path) -> tuple[Predictor, int]:
     """Return the network in a file, on the CPU, and the epoch that it was saved after.
 
     Raises:
@@ -189,7 +193,7 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
     """
     config, spec = directory.read_config()
     if config.model == NETWORK:
-        model, _ = load_predictor(directory.best_file)
+        model, _ = load_network(directory.best_file)
         return TrainedNetwork(model, device)
     library = tree_library(config.predictor.library)
     path = directory.path / library.file_name

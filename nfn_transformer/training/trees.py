@@ -50,8 +50,10 @@ class TreeRun:
         predictor = self.config.predictor
         return f"{predictor.library}-{predictor.model} on {TREE_FEATURES[predictor.features].help}"
 
-    def train(self) -> None:
+    def train(self, progress: bool | None = None) -> None:
         """Fit the model on the CPU's threads or on its device; the test side is never read here.
+
+        With `progress` a bar is shown on stderr, by default on a terminal alone.
 
         Leaves metrics.csv, also where it is interrupted, and the best round's trees in the run directory.
         """
@@ -66,7 +68,7 @@ class TreeRun:
         )
         seed = derive_seed(config.seed, "trees") % 2**31
         settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
-        observer = _RoundObserver(self)
+        observer = _RoundObserver(self, progress)
         try:
             with observer.bar:
                 model = library.fit(settings, sides, observer)
@@ -91,8 +93,9 @@ class TreeRun:
 class _RoundObserver:
     """Measures each round, and says when to stop (`trees.fitting.Observer`)."""
 
-    def __init__(self, run: TreeRun):
-        self.bar = tqdm(total=run.config.training.rounds, unit=" rounds", leave=False, disable=None)
+    def __init__(self, run: TreeRun, progress: bool | None):
+        hidden = None if progress is None else not progress
+        self.bar = tqdm(total=run.config.training.rounds, unit=" rounds", leave=False, disable=hidden)
         self._run, self._labels = run, run.data.zoo.labels[run.data.split.validation]
         self._start = time.perf_counter()
 

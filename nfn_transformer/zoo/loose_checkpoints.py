@@ -1,8 +1,9 @@
 """Checkpoints outside any zoo's table: files, folders and zips, checked against the sizes that are expected."""
 
+import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
     weights_from_state_dict,
 )
-from nfn_transformer.zoo.checkpoint import Outcome
+from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import read_outcomes
 from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.sources import FolderSource, Source, ZipSource, visible_files
@@ -37,17 +38,21 @@ class LooseCheckpoints:
     """[n, 1, ...]"""
 
 
+Checkpoint = str | Path | Mapping[str, Tensor]
+"""Path of a checkpoint, of a folder or of a zip of checkpoints; or a state dict."""
+
 Supports = Callable[[TransformerSpec], bool]
 """Predicate of the specs that can be used."""
 
 
 def read_loose_checkpoints(
-    paths: Sequence[Path], spec: TransformerSpec, supports: Supports | None = None, n_heads: int | None = None
+    paths: Sequence[Checkpoint], spec: TransformerSpec, supports: Supports | None = None, n_heads: int | None = None
 ) -> tuple[list[str], list[LooseCheckpoints]]:
     """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
     Args:
-        paths: checkpoint files, folders (every .pt below them but embedding.pt) and zips of such folders.
+        paths: checkpoint files, folders (every .pt below them but embedding.pt) and zips of such folders; in place of
+            a path, a state dict.
         spec: sizes that networks are expected to have.
         supports: predicate of other sizes that networks may have; none where it is None.
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
@@ -59,8 +64,8 @@ def read_loose_checkpoints(
     names: list[str] = []
     problems: list[str] = []
     by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
-    for path in paths:
-        for name, outcome in _outcomes(path):
+    for number, path in enumerate(paths):
+        for name, outcome in _state_outcome(number, path) if isinstance(path, Mapping) else _outcomes(Path(path)):
             if outcome.fault:
                 problems.append(f"{name}: {outcome.fault.detail}")
                 continue
@@ -113,6 +118,15 @@ def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
             return f"'{key}' has shape {shapes[key]}, expected {shape}"
     extra = [key for key in shapes if key not in expected]
     return f"'{extra[0]}' is not expected: these networks have {len(spec.blocks)} blocks" if extra else None
+
+
+def _state_outcome(number: int, state: Mapping[str, Tensor]) -> list[tuple[str, Outcome]]:
+    """Return name and outcome of a state dict, which is read as its file would be."""
+    file, name = io.BytesIO(), f"state dict {number}"
+    # Copies, as torch.save writes the whole storage of a view.
+    copies = {key: value.detach().clone() if isinstance(value, Tensor) else value for key, value in state.items()}
+    torch.save(copies, file)
+    return [(name, read_checkpoint(name, file.getvalue()))]
 
 
 def _outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:

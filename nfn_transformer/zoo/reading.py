@@ -1,7 +1,7 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,21 @@ DEFAULT_HEADS = 2
 
 
 @dataclass(frozen=True)
+class ZooOrigin:
+    """Arguments of `read_zoo` that decide which networks are read."""
+
+    data_path: str
+    """absolute path"""
+    dataset: str
+    ckpt_epoch: str = "75"
+    n_heads: int | None = None
+    allow_faulty: bool = False
+    where: str = ""
+    all_sizes: bool = False
+    """True for `several_sizes.read_all_sizes`"""
+
+
+@dataclass(frozen=True)
 class Zoo:
     """Sound checkpoints of one epoch of a zoo, sorted by file name."""
 
@@ -47,6 +62,8 @@ class Zoo:
     """faults of the checkpoints that were left out"""
     hyperparameters: Tensor
     """[n, len(HYPERPARAMETERS)] float32, see `metadata.encode`"""
+    origin: ZooOrigin | None = None
+    """place where the zoo was read; None for a zoo that was made in memory"""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,7 +134,8 @@ def read_zoo(
         zoo = _build_zoo(release, selection, collection, allow_faulty)
         if cached is None:
             cache.save(collection)
-    return zoo
+    place = str(Path(data_path).resolve())
+    return replace(zoo, origin=ZooOrigin(place, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text))
 
 
 def _read(

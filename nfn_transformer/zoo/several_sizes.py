@@ -1,7 +1,7 @@
 """A zoo whose networks have several sizes: read size by size, as its metadata tell them apart, and used as one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import SIZE_COLUMNS, Condition, canonical_epoch, select_rows
-from nfn_transformer.zoo.reading import Zoo, read_zoo
+from nfn_transformer.zoo.reading import Zoo, ZooOrigin, read_zoo
 from nfn_transformer.zoo.sources import open_release
 
 
@@ -21,6 +21,8 @@ class MixedZoo:
 
     parts: tuple[Zoo, ...]
     """the zoos, at least one"""
+    origin: ZooOrigin | None = None
+    """see `Zoo`"""
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -109,4 +111,5 @@ def read_all_sizes(
         pairs = [f"{name}={number}" for name, number in zip(columns, size, strict=True)]
         each = ",".join(([condition.text] if condition.text else []) + pairs)
         parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, **settings))
-    return parts[0] if len(parts) == 1 else MixedZoo(tuple(parts))
+    origin = parts[0].origin and replace(parts[0].origin, where=condition.text, all_sizes=True)
+    return replace(parts[0], origin=origin) if len(parts) == 1 else MixedZoo(tuple(parts), origin)

@@ -18,7 +18,7 @@ from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.report import evaluate_best
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedNetwork, load_predictor, predict_logits
+from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_logits
 from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def empty_directory(path):
 
 
 def best_of(directory):
-    return TrainedNetwork(load_predictor(directory.best_file)[0], CPU)
+    return TrainedNetwork(load_network(directory.best_file)[0], CPU)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_best_epoch_by_validation_is_kept_and_tested(data, directory):
     train([run])
     assert run.history.best.number <= 2
     test = evaluate_best(data, run.history, best_of(directory), directory, seed=1)
-    model, epoch = load_predictor(directory.best_file)
+    model, epoch = load_network(directory.best_file)
     assert epoch == run.history.best.number == read_json(directory.results_file)["best_epoch"]
     if epoch == 2:
         assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
@@ -185,9 +185,9 @@ def test_damaged_state_and_weights_are_named(data, directory):
         new_run(data, directory).load_state()
     directory.best_file.write_bytes(directory.best_file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"best.safetensors: not a predictor of this version"):
-        load_predictor(directory.best_file)
+        load_network(directory.best_file)
     with pytest.raises(RunError, match=r"absent: no such file; a run writes it after its first epoch"):
-        load_predictor(directory.path / "absent")
+        load_network(directory.path / "absent")
 
 
 def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, directory):
@@ -198,7 +198,7 @@ def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, directory):
         epochs=1,
     )
     train([run])
-    model, epoch = load_predictor(directory.best_file)
+    model, epoch = load_network(directory.best_file)
     weights = data.zoo.weights(torch.arange(9))
     assert epoch == 1
     assert (model.spec, model.config) == (run.model.spec, run.model.config)

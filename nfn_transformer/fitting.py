@@ -1,0 +1,199 @@
+"""Training from Python: what main.py, xgb.py and gbm.py do, with keyword arguments in place of flags."""
+
+import difflib
+import shutil
+import tempfile
+import weakref
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+
+from nfn_transformer.cli.command_line import find_device
+from nfn_transformer.configuration import check_values, parse_values
+from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.registry import ROLES, entries
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig, installed_versions
+from nfn_transformer.training.fitted_predictor import FittedPredictor
+from nfn_transformer.training.loop import train
+from nfn_transformer.training.report import evaluate_best
+from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.trees import TreeRun
+from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
+from nfn_transformer.zoo.reading import Zoo, ZooOrigin
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+
+def fit(
+    zoo: Zoo | MixedZoo,
+    encoder: str = "complete",
+    *,
+    model: str = NETWORK,
+    seed: int = 3,
+    device: str = "auto",
+    progress: bool = True,
+    out_dir: str | Path | None = None,
+    stream: bool | None = None,
+    n_workers: int = 0,
+    **settings: Any,
+) -> FittedPredictor:
+    """Train a predictor of accuracy on a zoo, test it once, and return the best epoch or round by validation.
+
+        zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
+        predictor = nfn.fit(zoo, encoder="complete", epochs=20, seed=1)
+        predictor = nfn.fit(zoo, encoder="inv", transformers_nfn_channels=(20,), lr=3e-4, out_dir="runs/mine")
+        predictor = nfn.fit(zoo, model="gbtree", features="statistics")
+
+    The same settings give the same numbers as the commands do, on one machine with one number of threads. Ctrl-C ends
+    the training by KeyboardInterrupt; with `out_dir`, `resume` goes on with it.
+
+    Args:
+        zoo: the labelled networks; seed and cut-off decide its split, as on the command line.
+        encoder: choice of --enc_mode; its defaults of other settings hold.
+        model: `transformer_nfn`, a neural network; or a tree model: `gbtree`, `dart`, `gbdt`, `rf`, `extra_trees`.
+        seed: of split, parameters and batches.
+        device: `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
+        progress: show a progress bar on stderr.
+        out_dir: new run directory to keep. None writes into a temporary folder, which goes when the predictor does.
+        stream, n_workers: see the flags of main.py.
+        settings: flags of `main.py` by name, as `epochs`, `batch_size`, `cls_mode`, `dropout` and `cut_off`; of a tree
+            model, `features` and settings of the data.
+
+    Raises:
+        TypeError: there is no such setting, a value has another type, or `zoo` is no zoo.
+        UserError: settings cannot be combined, a value is out of range, or the zoo does not suit the predictor.
+        RunError: no epoch ended with a finite loss, or `out_dir` holds something.
+    """
+    if not isinstance(zoo, Zoo | MixedZoo):
+        raise TypeError(f"fit: got {type(zoo).__name__}, expected a zoo as nfn.read_zoo(data_path, dataset) gives it")
+    place = find_device(device)
+    config = _run_config(zoo, encoder, model, seed, place, settings)
+    folder = None if out_dir is not None else Path(tempfile.mkdtemp(prefix="nfn-transformer-"))
+    try:
+        path = folder / "run" if folder is not None else Path(out_dir or "")
+        (run,) = begin_runs([config], [path], zoo=zoo)
+        predictor = _train_and_test(run, progress, stream, n_workers)
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if folder is not None:
+        weakref.finalize(predictor, shutil.rmtree, folder, ignore_errors=True)
+    return predictor
+
+
+def resume(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    data_path: str | Path | None = None,
+    progress: bool = True,
+    stream: bool | None = None,
+    n_workers: int = 0,
+) -> FittedPredictor:
+    """Continue an interrupted run, of `fit` with an `out_dir` or of a command, and return its predictor.
+
+        predictor = nfn.resume("runs/mine")
+
+    The run goes on by its own configuration, device and number of threads; a tree model begins anew. A finished run is
+    only loaded.
+
+    Args:
+        path: the run's directory.
+        device: device in place of the run's own.
+        data_path: another place of the run's zoo.
+        progress, stream, n_workers: see `fit`.
+
+    Raises:
+        UserError: the run is damaged, or its zoo is gone or has changed.
+    """
+    directory = RunDirectory.open(Path(path))
+    place = None if device is None else str(find_device(device))
+    if directory.results_file.is_file():
+        return load_predictor(path, device or "auto")
+    overrides = ResumeOverrides(device=place, data_path=None if data_path is None else str(data_path))
+    (run,) = resume_runs([directory.path], overrides, n_workers=n_workers)
+    return _train_and_test(run, progress, stream, n_workers)
+
+
+def load_predictor(path: str | Path, device: str = "auto") -> FittedPredictor:
+    """Return the predictor in a run directory, of `FittedPredictor.save`, of `fit` or of any command that trains.
+
+        predictor = nfn.load_predictor("runs/mine")
+        predictor.predict("checkpoint.pt")
+
+    Args:
+        path: the directory; an unfinished run gives its best epoch so far.
+        device: see `fit`.
+
+    Raises:
+        RunError: there is no run, it has no predictor yet, or it is damaged.
+    """
+    return FittedPredictor(RunDirectory.open(Path(path)), find_device(device))
+
+
+def _train_and_test(run: Run | TreeRun, progress: bool, stream: bool | None, n_workers: int) -> FittedPredictor:
+    if isinstance(run, Run):
+        train([run], stream=stream, n_workers=n_workers, progress=progress)
+    else:
+        run.train(progress)
+    if run.history.best is None:
+        raise RunError(f"stopped: {run.history.diverged}; no epoch was finished")
+    predictor = FittedPredictor(run.directory, torch.device(run.config.device))
+    evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed)
+    return predictor
+
+
+def _run_config(
+    zoo: Zoo | MixedZoo, encoder: str, model: str, seed: int, device: torch.device, settings: dict[str, Any]
+) -> RunConfig:
+    """Return the configuration that a command would have with the same settings; see `fit` for errors."""
+    origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
+    choice = {entry.name for entry in fields(DataConfig)} - {entry.name for entry in fields(ZooOrigin)}
+    own = {name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()}
+    configs: dict[type, set[str]] = {DataConfig: choice}
+    if model == NETWORK:
+        shared = {entry.name for entry in fields(ModelConfig)} - {"enc_mode", "options", "plugins"}
+        configs |= {ModelConfig: shared, TrainingConfig: {entry.name for entry in fields(TrainingConfig)}}
+        configs |= {each.config: set(each.settings) for role in ROLES for each in entries(role).values()}
+    elif model in TREE_MODELS:
+        configs |= {TreeConfig: {"features"}}
+    else:
+        raise UserError(f"model '{model}': expected one of {', '.join([NETWORK, *TREE_MODELS])}")
+    known = {name for names in configs.values() for name in names}
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, [*known, "encoder", "model", "seed", "device"]) or sorted(known)
+            raise TypeError(f"fit: no setting '{name}'; expected {', '.join(close)}")
+    values = {kind: _parsed(kind, names, settings) for kind, names in configs.items()}
+    try:
+        check_values(fields(DataConfig), values[DataConfig])
+        data = DataConfig(**asdict(origin), **values[DataConfig])
+        predictor: ModelConfig | TreeConfig
+        training: TrainingConfig | BoostingConfig
+        if model == NETWORK:
+            given = {name: value for parsed in values.values() for name, value in parsed.items()}
+            given = {name: given[name] for name in settings if name in own or name in shared}
+            predictor = ModelConfig.from_flags({"enc_mode": encoder, **given})
+            graphs = device.type == "cuda" and all(entry.cuda_graphs for entry in predictor.chosen.values())
+            training = TrainingConfig(**{"cuda_graphs": graphs, **values[TrainingConfig]})
+        else:
+            predictor = TREE_MODELS[model].config(**values[TreeConfig])
+            training = TREE_MODELS[model].boosting
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return RunConfig(seed, model, data, predictor, training, str(device), installed_versions())
+
+
+def _parsed(kind: type, names: set[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are fields of a configuration, with their types; whole numbers may stand for others."""
+    types = get_type_hints(kind)
+    given = {
+        name: float(value) if types[name] is float and type(value) is int else value
+        for name, value in settings.items()
+        if name in names
+    }
+    return parse_values(kind, given, names, required=False)

@@ -1,0 +1,239 @@
+"""A fitted predictor with the run that made it: predicts, is evaluated on a zoo, and is saved as a run directory."""
+
+import csv
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import RunError, ZooError
+from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.training.data import recorded_split
+from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
+from nfn_transformer.training.report import metrics_line
+from nfn_transformer.training.run_directory import RunDirectory, read_json
+from nfn_transformer.training.trained_predictor import load_trained
+from nfn_transformer.trees.fitting import TreeModel
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+Checkpoints = Checkpoint | Sequence[Checkpoint]
+"""Paths of checkpoints, folders or zips, or state dicts: one or several."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions for labelled networks, and how good they are; `print` shows the measures in one line."""
+
+    split: str
+    """Scored networks: `test`, the test split of the predictor's own zoo, or `all`, a whole zoo."""
+    names: list[str]
+    """File names of the n networks."""
+    predicted: Tensor
+    """Predicted accuracies [n], float64."""
+    labels: Tensor
+    """True accuracies [n]."""
+    metrics: Metrics
+    """All measures."""
+    interval: TauInterval
+    """95 % bootstrap interval of tau, with the bounds `low` and `high`."""
+
+    @property
+    def tau(self) -> float:
+        """Return Kendall's tau-b between predicted and true accuracies; NaN where it is undefined."""
+        return self.metrics.tau
+
+    @property
+    def r2(self) -> float:
+        """Return the coefficient of determination."""
+        return self.metrics.r2
+
+    @property
+    def mae(self) -> float:
+        """Return the mean absolute error."""
+        return self.metrics.mae
+
+    @property
+    def loss(self) -> float:
+        """Return the mean binary cross entropy, or the root mean squared error of a tree model."""
+        return self.metrics.loss
+
+    def __str__(self) -> str:
+        return f"{metrics_line(self.metrics, self.interval)}  ({len(self.names)} networks)"
+
+
+class FittedPredictor:
+    """Predictor of the accuracy of transformers from their weights, as `fit` and `load_predictor` return it.
+
+        predictor = nfn.load_predictor("runs/digits-complete")
+        predictor.predict("checkpoint.pt")  # tensor([0.9312], dtype=torch.float64)
+        print(predictor.evaluate(zoo))  # tau 0.9037 [0.8864, 0.9188]  R2 0.9832  MAE 0.0249 ...
+
+    Args:
+        directory: run directory with a finished epoch, or a tree model's last round.
+        device: device that predicts.
+
+    Raises:
+        RunError: the directory has no predictor yet, or is damaged.
+    """
+
+    def __init__(self, directory: RunDirectory, device: torch.device):
+        self.directory = directory
+        self.config, self.spec = directory.read_config()
+        self.trained = load_trained(directory, device)
+
+    @property
+    def model(self) -> Predictor | TreeModel:
+        """Return the network, an `nn.Module`, or the tree model."""
+        return self.trained.model
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Return the finished epochs or rounds, a dictionary for each row of metrics.csv.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.directory.metrics_file
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, TypeError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Return the content of results.json: validation and test measures; empty before the training is complete.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.directory.results_file
+        return read_json(path) if path.is_file() else {}
+
+    def predict(
+        self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None = None
+    ) -> Tensor:
+        """Return the predicted accuracies of n networks, float64 [n].
+
+            predictor.predict(["a.pt", "b.pt"])  # files, folders (every .pt below them, sorted) and zips
+            predictor.predict(network.state_dict())
+            predictor.predict(zoo.weights(torch.arange(8)))
+
+        Args:
+            networks: paths, state dicts, weights, or a zoo.
+            n_heads: heads of the networks in paths and state dicts, which do not tell them; the run's by default.
+
+        Raises:
+            TypeError: `networks` is anything else.
+            ZooError: a path or a state dict is no network that the predictor reads.
+            SpecError: weights have sizes that the predictor does not read.
+        """
+        if isinstance(networks, Zoo | MixedZoo):
+            self._check_sizes(networks)
+            return self.trained.accuracies(self.trained.outputs(networks, torch.arange(len(networks))))
+        if isinstance(networks, TransformerWeights):
+            return self.trained.accuracies(self.trained.outputs_of(networks))
+        return self.predict_checkpoints(networks, n_heads)[1]
+
+    def predict_checkpoints(self, checkpoints: Checkpoints, n_heads: int | None = None) -> tuple[list[str], Tensor]:
+        """Return the names of n checkpoints, and their predicted accuracies [n]; see `predict`."""
+        several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
+        if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
+            raise TypeError(
+                f"predict: {_describe(checkpoints)}, expected paths, state dicts, TransformerWeights or a zoo"
+            )
+        names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads)
+        predicted = torch.empty(len(names), dtype=torch.float64)
+        for group in groups:
+            predicted[group.positions] = self.trained.accuracies(self.trained.outputs_of(group.weights))
+        return names, predicted
+
+    def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
+        """Return the predictions for a labelled zoo, and their measures.
+
+        Args:
+            zoo: networks of sizes that the predictor reads.
+            split: `test`, the run's own test split; `all`, the whole zoo. `auto` is `test` for the zoo that the
+                predictor was trained on, wherever that lies, and `all` for any other.
+
+        Raises:
+            RunError: `split` is test and the zoo another, or the networks have sizes that the predictor does not read.
+            ValueError: `split` is another word.
+        """
+        if split not in ("auto", "test", "all"):
+            raise ValueError(f"split '{split}', expected auto, test or all")
+        if split != "all":
+            try:
+                return self.evaluate_on(zoo, self.test_split(zoo), "test")
+            except (RunError, ZooError):
+                if split == "test":
+                    raise
+        return self.evaluate_on(zoo, torch.arange(len(zoo)), "all")
+
+    def test_split(self, zoo: Zoo | MixedZoo) -> Tensor:
+        """Return the indices of the run's own test split in the zoo that it was trained on.
+
+        Raises:
+            RunError: the zoo is another.
+        """
+        source = self.directory.split_file
+        return recorded_split(zoo, read_json(source), source).test
+
+    def evaluate_on(self, zoo: Zoo | MixedZoo, index: Tensor, split: str) -> Evaluation:
+        """Return the predictions for the networks `index` [n] of a zoo, and their measures.
+
+        Raises:
+            RunError: the zoo has networks of sizes that the predictor does not read.
+        """
+        self._check_sizes(zoo)
+        outputs, labels = self.trained.outputs(zoo, index), zoo.labels[index]
+        predicted = self.trained.accuracies(outputs)
+        interval = tau_interval(predicted, labels, [zoo.runs[i] for i in index.tolist()], self.config.seed)
+        names = [zoo.names[i] for i in index.tolist()]
+        return Evaluation(split, names, predicted, labels, self.trained.measure(outputs, labels), interval)
+
+    def save(self, path: str | Path) -> None:
+        """Write the predictor as a run directory, which `load_predictor` and `predict.py --run` read.
+
+        Raises:
+            RunError: something is at the path already, or the directory cannot be made.
+        """
+        path = Path(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise RunError(f"{path}: is not an empty directory; give another")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as folder:
+                copy = Path(folder) / "run"
+                ignored = shutil.ignore_patterns(self.directory.state_file.name, "wandb*", ".*")
+                shutil.copytree(self.directory.path, copy, ignore=ignored).rename(path)
+        except (OSError, shutil.Error) as error:
+            raise RunError(f"{path}: cannot be written: {error}") from None
+
+    def _check_sizes(self, zoo: Zoo | MixedZoo) -> None:
+        for spec in zoo.specs:
+            if not self.trained.supports(spec):
+                run, source = self.spec, "the zoo" if zoo.origin is None else zoo.origin.data_path
+                pairs = ((run.embedding, spec.embedding), (run.blocks, spec.blocks), (run.classifier, spec.classifier))
+                expected, size = next(pair for pair in pairs if pair[0] != pair[1])
+                raise RunError(
+                    f"{source}: its networks have other sizes than the run's: expected {expected}, got {size}"
+                )
+
+    def __repr__(self) -> str:
+        size = ", ".join(f"{count:,} {name}" for name, count in self.trained.size.items())
+        return (
+            f"FittedPredictor({self.config.predictor.name}, {size}, trained on {self.config.data.dataset or 'a zoo'})"
+        )
+
+
+def _describe(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"got {type(value).__name__}"
