@@ -19,6 +19,10 @@ def build_parser() -> argparse.ArgumentParser:
         "gbm.py",
         "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
         "it once.",
+        (
+            "python nfn_transformer/gbm.py --model gbdt    # on the bundled zoo",
+            "python nfn_transformer/gbm.py --model extra_trees --features invariants --seed 1",
+        ),
     )
     shared_flags.add_tree_flags(parser, "gbm", "rf")
     return parser

@@ -24,7 +24,13 @@ _SPEED = ("compile", "cuda_graphs", "amp")
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags, those of loaded plugins among them."""
     parser = shared_flags.training_parser(
-        "main.py", "Train a predictor of accuracy on the weights of a zoo of transformers, and test it once."
+        "main.py",
+        "Train a predictor of accuracy on the weights of a zoo of transformers, and test it once.",
+        (
+            "python nfn_transformer/main.py --enc_mode complete    # on the bundled zoo",
+            "python nfn_transformer/main.py --dataset mnist --data_path data/mnist_transformer --seeds 1,2,3",
+            "python nfn_transformer/main.py --resume runs/digits-inv-mlp-mlp-seed3-20260101-120000",
+        ),
     )
     model, small_zoos = parser.add_argument_group("model"), parser.add_argument_group("small zoos")
     training, speed = parser.add_argument_group("training"), parser.add_argument_group("speed")

@@ -18,7 +18,7 @@ from nfn_transformer.atomic_files import write_text
 from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import (
     EXIT_INTERRUPTED,
-    HelpFormatter,
+    Parser,
     add_boolean,
     check_device_name,
     find_device,
@@ -44,11 +44,14 @@ AUTO = "auto"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        description="Train populations of small transformers, many networks at once, and write them as a zoo. "
+    parser = Parser(
+        "make_zoo.py",
+        "Train populations of small transformers, many networks at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+        (
+            "python nfn_transformer/make_zoo.py --out data/small.zip --runs 200",
+            "python nfn_transformer/make_zoo.py --out data/shapes.zip --recipe shapes.yaml --seed 3",
+        ),
     )
     _add_zoo_flags(parser.add_argument_group("the zoo"))
     add_task_flags(parser.add_argument_group("images or texts"))

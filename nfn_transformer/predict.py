@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nfn_transformer.cli.command_line import add_boolean, find_device, positive_int, run_command
+from nfn_transformer.cli.command_line import Parser, add_boolean, find_device, positive_int, run_command
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.training.config import DataConfig, absolute
@@ -31,11 +31,15 @@ _ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "wh
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        prog="predict.py",
-        description="Predict the accuracy of transformers from their weights by a trained predictor: of checkpoints, "
+    parser = Parser(
+        "predict.py",
+        "Predict the accuracy of transformers from their weights by a trained predictor: of checkpoints, "
         "or, with --dataset and --data_path, of a labelled zoo, which also scores the predictor.",
-        allow_abbrev=False,
+        (
+            "python nfn_transformer/predict.py --run runs/RUN checkpoint.pt folder/ zipped.zip --out predicted.csv",
+            "python nfn_transformer/predict.py --run runs/RUN --split test    # the run's own test networks",
+            "python nfn_transformer/predict.py --run runs/RUN --dataset mnist --data_path data/mnist_transformer",
+        ),
     )
     parser.add_argument("checkpoints", nargs="*", type=Path, help="checkpoint files, folders or zips of them")
     parser.add_argument("--run", type=Path, required=True, help="run directory of a trained predictor")
@@ -66,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the zoo that the run was trained on, wherever it lies now, and all of any other zoo",
     )
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
-    parser.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true accuracy to this CSV")
     return parser
 

@@ -16,7 +16,7 @@ from nfn_transformer.bundled import TABLES, find_bundled
 from nfn_transformer.cli.command_line import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
-    HelpFormatter,
+    Parser,
     add_boolean,
     check_device_name,
     find_device,
@@ -35,12 +35,14 @@ COMMANDS = {"main": network.COMMAND, "xgb": xgb.COMMAND, "gbm": gbm.COMMAND}
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        prog="reproduce.py",
-        description="Run a grid of trainings, rows (models) x columns (settings) x seeds, and write its table as "
+    parser = Parser(
+        "reproduce.py",
+        "Run a grid of trainings, rows (models) x columns (settings) x seeds, and write its table as "
         "Markdown, CSV, LaTeX and a figure. The same command goes on where an earlier one was stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+        (
+            "python nfn_transformer/reproduce.py scripts/tables/smoke.yaml --jobs 2",
+            "python nfn_transformer/reproduce.py scripts/tables/smoke.yaml --report",
+        ),
     )
     parser.add_argument("grid", type=Path, help="file of the grid, or the name of a bundled one (smoke.yaml)")
     parser.add_argument("--out_dir", type=Path, help="folder of the table (default: runs/tables/NAME OF THE GRID)")

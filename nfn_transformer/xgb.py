@@ -16,7 +16,12 @@ from nfn_transformer.trees.config import TREE_MODELS
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = shared_flags.training_parser(
-        "xgb.py", "Train XGBoost on the weights of a zoo of transformers, and test it once."
+        "xgb.py",
+        "Train XGBoost on the weights of a zoo of transformers, and test it once.",
+        (
+            "python nfn_transformer/xgb.py    # on the bundled zoo",
+            "python nfn_transformer/xgb.py --features statistics --dataset mnist --data_path data/mnist_transformer",
+        ),
     )
     shared_flags.add_tree_flags(parser, "xgb", "gbtree")
     return parser

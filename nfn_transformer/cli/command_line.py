@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 
@@ -34,7 +34,23 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Formatter of help that adds the default of every flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command's flags, whose help ends in examples and whose errors take two lines."""
+
+    def __init__(self, program: str, description: str, examples: Sequence[str]):
+        super().__init__(prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.examples = examples
+
+    def format_help(self) -> str:
+        """Return the help of all flags and the examples."""
+        return "\n  ".join([f"{super().format_help()}\nexamples:", *self.examples]) + "\n"
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line of usage and the error on stderr, and end with exit status 2."""
+        self.exit(EXIT_USER_ERROR, f"usage: {self.prog} [flags]; --help explains all of them\nerror: {message}\n")
 
 
 class _BooleanAction(argparse.Action):

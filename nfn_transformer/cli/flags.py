@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args
 
 from nfn_transformer.cli.command_line import (
-    HelpFormatter,
+    Parser,
     add_boolean,
     channel_counts,
     find_device,
@@ -17,6 +17,7 @@ from nfn_transformer.cli.command_line import (
     seed_number,
 )
 from nfn_transformer.configuration import setting_of
+from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
@@ -24,17 +25,25 @@ from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.sources import find_zoo
 
+BUNDLED_DATASET = "digits"
+"""Data set of the zoo that comes with the package, which is read where neither --dataset nor --data_path is given."""
 
-def training_parser(program: str, description: str) -> argparse.ArgumentParser:
+DATA_FIELDS = {entry.name: entry for entry in fields(DataConfig)}
+"""Fields of DataConfig by name; each one is a flag."""
+
+
+def training_parser(program: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser with the flags of all commands that train a predictor; each command adds those of its models."""
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(program, description, examples)
     data, augmentation = parser.add_argument_group("data"), parser.add_argument_group("augmentation")
-    for entry in fields(DataConfig):
+    for entry in DATA_FIELDS.values():
         group = augmentation if entry.name.startswith("augment") else data
-        default = {"dataset": "mnist", "data_path": None}.get(entry.name, entry.default)
-        add_setting(group, entry, setting_of(entry).help, default)
+        rules, default, help = setting_of(entry), entry.default, setting_of(entry).help
+        if entry.name in ("dataset", "data_path"):
+            default = None
+        elif rules.key in DATA_FIELDS:  # a flag that another one enables
+            default, help = None, f"{help} (default: {entry.default})"
+        add_setting(group, entry, help, default)
     add_boolean(data, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
     data.add_argument(
         "--n_workers",
@@ -70,11 +79,16 @@ def run_config(
     """Return a run's configuration from the shared flags and from the command's own configurations.
 
     Raises:
-        UserError: no zoo or device is there, or --where is no condition.
+        UserError: no zoo or device is there, --where is no condition, or a flag requires another one.
     """
-    data = {entry.name: getattr(flags, entry.name) for entry in fields(DataConfig)}
-    zoo = Path(find_zoo(flags.dataset, flags.data_path)).resolve()
-    data |= {"data_path": str(zoo), "where": Condition.parse(flags.where).text}
+    data = {name: getattr(flags, name) for name in DATA_FIELDS if getattr(flags, name) is not None}
+    for name in data:
+        enabling = setting_of(DATA_FIELDS[name]).key
+        if enabling in DATA_FIELDS and not data[enabling]:
+            raise UserError(f"--{name} {data[name]}: requires --{enabling} True")
+    dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
+    zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
+    data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
     return RunConfig(
         seed=flags.seed,
         model=flags.model,

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device
 from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.training.config import RunConfig, TrainingConfig
+from nfn_transformer.training.config import RunConfig, TrainingConfig, checkout_commit
 from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.report import FINISHED, evaluate_best, read_summary
@@ -56,7 +57,13 @@ class TrainingCommand:
         distributed = Distributed.from_environment()
         self._check(flags, given, distributed)
         if flags.resume is None:
-            config = self.run_config(flags)
+            config = replace(
+                self.run_config(flags),
+                command=shlex.join(["python", f"nfn_transformer/{self.program}", *arguments]),
+                commit=checkout_commit(),
+            )
+            if flags.dataset is None and flags.data_path is None and distributed.is_main:
+                print(f"the zoo that comes with the package, data set {config.data.dataset}: {config.data.data_path}")
             with distributed.joined(config.device) as device:
                 configs = [replace(config, seed=seed, device=device) for seed in flags.seeds or [flags.seed]]
                 out_dirs = [flags.out_dir]

@@ -1,7 +1,7 @@
 """Configuration of a predictor: its branches and all of their settings."""
 
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from nfn_transformer.configuration import (
@@ -40,12 +40,10 @@ class ModelConfig:
     enc_mode: str = "inv"
     cls_mode: str = "mlp"
     emb_mode: str = "mlp"
-    num_out_encoder: int = setting(10, "numbers from the encoder branch", original=True, **COUNT)
-    num_out_classify: int = setting(10, "numbers from the classifier branch", original=True, **COUNT)
-    num_out_embedding: int = setting(10, "numbers from the embedding branch", original=True, **COUNT)
-    init_type: str = setting(
-        "xavier_normal", "initialisation of weight-space layers", original=True, choices=INIT_TYPES
-    )
+    num_out_encoder: int = setting(10, "numbers from the encoder branch", key="always", **COUNT)
+    num_out_classify: int = setting(10, "numbers from the classifier branch", key="always", **COUNT)
+    num_out_embedding: int = setting(10, "numbers from the embedding branch", key="always", **COUNT)
+    init_type: str = setting("xavier_normal", "initialisation of weight-space layers", key="always", choices=INIT_TYPES)
     dropout: float = setting(0.0, "share of hidden numbers that is dropped in training", low=0, high=0.99)
     standardize: bool = setting(
         False,
@@ -97,6 +95,11 @@ class ModelConfig:
                 chosen[role] = choices[mode]
         return chosen
 
+    @property
+    def readable(self) -> set[str]:
+        """Names of the settings that the chosen branches read."""
+        return {"ensemble", *(role.mode for role in ROLES)}.union(*(e.readable for e in self.chosen.values()))
+
     @classmethod
     def from_flags(cls, given: Mapping[str, Any]) -> "ModelConfig":
         """Return the configuration that flags describe; the encoder's own defaults replace absent flags.
@@ -116,13 +119,12 @@ class ModelConfig:
         except ValueError as error:
             raise UserError(str(error)) from None
         config.check_read(given)
-        readable = {name for entry in config.chosen.values() for name in entry.readable}
         always = {name for entry in config.chosen.values() for name in entry.always}
-        return replace(config, **{name: getattr(cls, name) for name in always - readable})
+        return replace(config, **{name: getattr(cls, name) for name in always - config.readable})
 
     def check_read(self, given: Mapping[str, Any]) -> None:
         """Raise UserError if no chosen branch reads one of these settings, name -> value."""
-        readable = {"ensemble", *(role.mode for role in ROLES)}.union(*(e.readable for e in self.chosen.values()))
+        readable = self.readable
         for name, value in given.items():
             if name in readable:
                 continue
@@ -169,10 +171,16 @@ class ModelConfig:
                 entry.check(self.branch_config(role), spec, zoo)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all values by their flags' names, to be written as JSON."""
-        values = asdict(self)
-        options = values.pop("options")
-        return {**values, **options}
+        """Return the values that the branches read by their flags' names, to be written as JSON.
+
+        Other values, which runs of earlier versions may have, are kept if they differ from their defaults.
+        """
+        read, values = self.readable, dict(self.options)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if setting_of(entry).key != "never" and (entry.name in read or value != entry.default):
+                values[entry.name] = value
+        return {**values, "plugins": dict(self.plugins)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -197,7 +205,11 @@ class ModelConfig:
         unknown = set(values) - set(parsed) - set(options)
         if unknown:
             raise TypeError(f"'{min(unknown)}' is no setting of a model")
-        return cls(**parsed, options=options)
+        config = cls(**parsed, options=options)
+        always = {each.name for each in fields(cls) if setting_of(each).key == "always"}
+        if missing := (always & config.readable) - values.keys():
+            raise KeyError(min(missing))  # files of all versions have them
+        return config
 
     def key_values(self) -> dict[str, Any]:
         """Return the values of a cell's key: modes, widths, original settings, and others that differ from defaults."""

@@ -1,6 +1,8 @@
 """Exact configuration of a run, as its directory keeps it."""
 
+import os
 import platform
+import subprocess
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,7 +10,16 @@ from typing import Generic, TypeVar
 
 import torch
 
-from nfn_transformer.configuration import COUNT, NOT_IN_KEYS, check_values, from_json, key_values, setting
+from nfn_transformer.configuration import (
+    COUNT,
+    NOT_IN_KEYS,
+    PRIVATE,
+    check_values,
+    from_json,
+    key_values,
+    setting,
+    setting_of,
+)
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
@@ -24,7 +35,12 @@ OPTIMIZERS = ("adam", "sgd", "sgd_momentum", "rmsprop")
 class DataConfig:
     """Choice of checkpoints and of the networks that are trained on; see `zoo.reading.read_zoo`."""
 
-    dataset: str = setting("", "name of the zoo's data set: NAME in metadata/NAME.csv", original=True)
+    dataset: str = setting(
+        "",
+        "name of the zoo's data set: NAME in metadata/NAME.csv (default: mnist with --data_path, else digits, the "
+        "bundled zoo)",
+        original=True,
+    )
     data_path: str = setting(
         "",
         "folder or zip of the zoo (default: the first of data/DATASET_transformer, data/DATASET_transformer.zip, "
@@ -139,12 +155,20 @@ class RunConfig(Generic[_Predictor, _Training]):
     """Device that the run is trained on."""
     versions: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_KEYS)
     """Versions of Python and libraries, and the number of threads."""
+    command: str = field(default="", compare=False, metadata=PRIVATE)
+    """Command line that began the run."""
+    commit: str = field(default="", compare=False, metadata=PRIVATE)
+    """Commit of the package's checkout, see `checkout_commit`."""
 
     def to_json(self) -> dict:
-        """Return plain values, to be written as JSON."""
-        predictor = self.predictor
+        """Return plain values, to be written as JSON; settings that nothing reads are left out."""
+        predictor, data = self.predictor, asdict(self.data)
+        for entry in fields(self.data):
+            if not data.get(setting_of(entry).key, True) and getattr(self.data, entry.name) == entry.default:
+                del data[entry.name]
         return {
             **asdict(self),
+            "data": data,
             "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
         }
 
@@ -202,6 +226,26 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+def checkout_commit() -> str:
+    """Return the commit of the checkout that the package lies in, with a mark if the package has other changes.
+
+    The text is empty where the package is no checkout's, or git is not there.
+    """
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # not that of a repository around a virtual environment
+        return ""
+    argv = ["git", "-C", str(checkout), "status", "--porcelain=v2", "--branch", "--", "nfn_transformer"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        status = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=10)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return ""
+    lines = status.stdout.splitlines()
+    commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
+    changed = any(not line.startswith("#") for line in lines)
+    return "".join(commits[:1]) + (" with uncommitted changes" if commits and changed else "")
 
 
 def absolute(path: str) -> str:

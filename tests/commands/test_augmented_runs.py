@@ -117,8 +117,8 @@ def test_a_run_written_before_there_was_augmentation_is_read(plain, tmp_path, ca
     older = tmp_path / "older"
     shutil.copytree(plain, older)
     config = read(older / "config.json")
-    for name in ("augment", "augment_factor", "augment_scale"):
-        del config["data"][name]
+    assert not {"augment_factor", "augment_scale"} & config["data"].keys()
+    del config["data"]["augment"]
     (older / "config.json").write_text(json.dumps(config))
     printed = []
     for run in (older, plain):

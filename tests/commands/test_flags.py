@@ -1,25 +1,27 @@
 """The flags: published names and defaults, real booleans, help for all of them."""
 
 import re
+import shlex
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nfn_transformer import main
+from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli import training_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES, entries
+from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.run_directory import RunDirectory
 
 PUBLISHED = {
     "seed": 3, "device": "auto", "model": "transformer_nfn", "epochs": 100, "warmup_epochs": 10, "batch_size": 16,
     "optimizer": "adam", "lr": 1e-3, "wd": 0, "init_type": "xavier_normal", "classifier_nfn_channels": (10, 10),
     "transformers_nfn_channels": (10,), "num_out_classify": 10, "num_out_embedding": 10, "num_out_encoder": 10,
-    "enc_mode": "inv", "cls_mode": "mlp", "emb_mode": "mlp", "dataset": "mnist", "cut_off": 0, "load_cache": True,
+    "enc_mode": "inv", "cls_mode": "mlp", "emb_mode": "mlp", "cut_off": 0, "load_cache": True,
 }  # fmt: skip
 
 
@@ -27,6 +29,15 @@ def test_published_defaults():
     flags = main.build_parser().parse_args([])
     found = vars(flags) | main.model_config(flags).to_json()
     assert {name: found[name] for name in PUBLISHED} == PUBLISHED
+
+
+def test_the_data_set_is_the_published_one_for_a_zoo_and_the_bundled_one_without(bundled_zoo):
+    def data(*words):
+        return main.run_config(main.build_parser().parse_args(words)).data
+
+    assert data("--data_path", "nowhere").dataset == "mnist"
+    assert (data().dataset, data().data_path) == ("digits", str(bundled_zoo))
+    assert data("--dataset", "digits").data_path == str(bundled_zoo)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +127,8 @@ def test_cuda_graphs_are_the_default_where_one_process_trains_on_a_gpu(monkeypat
     def resolved(*argv, device, processes):
         monkeypatch.setattr(main, "find_device", lambda text: torch.device(device))
         monkeypatch.setattr(shared_flags, "find_device", lambda text: torch.device(device))
-        monkeypatch.setenv("WORLD_SIZE", processes)
+        for name, value in (("RANK", "0"), ("WORLD_SIZE", processes), ("MASTER_ADDR", "here"), ("MASTER_PORT", "1")):
+            monkeypatch.setenv(name, value)
         flags = main.build_parser().parse_args(["--data_path", "nowhere", *argv])
         return main.run_config(flags).training.cuda_graphs
 
@@ -180,3 +192,40 @@ def test_each_choice_reads_what_it_declares():
             plain = ModelConfig(**modes)
             given = {**modes, **{setting: plain.to_json()[setting] for setting in entry.readable}}
             assert replace(ModelConfig.from_flags(given), ensemble=1) == plain
+
+
+def test_an_error_in_a_flag_takes_two_lines(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.build_parser().parse_args(["--epochs", "many"])
+    assert ended.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: main.py [flags]; --help explains all of them"
+    assert error == "error: argument --epochs: expected a whole number, got 'many'"
+
+
+@pytest.mark.parametrize("module", [main, xgb, gbm, predict, make_zoo, reproduce])
+def test_examples_in_the_help_are_sound_commands(module):
+    parser = module.build_parser()
+    program = f"nfn_transformer/{parser.prog}"
+    assert len(parser.examples) >= 2
+    for example in parser.examples:
+        assert f"\n  {example}\n" in parser.format_help()
+        python, path, *words = shlex.split(example, comments=True)
+        assert (python, path) == ("python", program)
+        parser.parse_args(words)
+
+
+def test_a_factor_of_enlarging_requires_enlarging(bundled_zoo):
+    words = ["--data_path", str(bundled_zoo), "--augment_factor", "2"]
+    with pytest.raises(UserError, match=r"^--augment_factor 2: requires --augment True$"):
+        main.run_config(main.build_parser().parse_args(words))
+    assert main.run_config(main.build_parser().parse_args([*words, "--augment"])).data.augment_factor == 2
+
+
+def test_only_what_is_read_is_recorded(bundled_zoo):
+    words = ["--enc_mode", "mlp", "--cls_mode", "no", "--transformers_nfn_channels", "5"]
+    values = main.run_config(main.build_parser().parse_args(words)).to_json()
+    read = {"enc_mode", "cls_mode", "emb_mode", "num_out_encoder", "num_out_embedding", "transformers_nfn_channels"}
+    assert set(values["predictor"]) == {*read, "dropout", "standardize", "log_magnitudes", "ensemble", "plugins"}
+    assert not {"augment_factor", "augment_scale"} & set(values["data"])
+    assert RunConfig.from_json(values).to_json() == values

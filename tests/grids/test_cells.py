@@ -64,7 +64,6 @@ def test_what_decides_no_number_leaves_a_cell_where_it_is(planned, small_zoo, tm
     for flags in (
         {"wandb": "True", "project": "other"},
         {"n_workers": "1", "load_cache": "no"},
-        {"augment_factor": "3", "augment_scale": "0.5"},
         {"augment": "no"},
         {"where": ""},
         {"compile": "yes", "cuda_graphs": "yes", "stream": "yes", "amp": "no"},
@@ -214,6 +213,7 @@ def test_flags_that_reproduce_sets_are_refused(name, planned):
         ({"rows": [row(emb_mode="[no]")]}, "argument --emb_mode: invalid choice: '[no]'"),
         ({"columns": [{"name": "all", "flags": {"cut_off": "20"}}]}, "argument --cut_off: must be at least 0"),
         ({"columns": [{"name": "all", "flags": {"augment": "maybe"}}]}, "expected True or False, got 'maybe'"),
+        ({"rows": [row(augment_factor="3")]}, "--augment_factor 3: requires --augment True"),
     ],
 )
 def test_bad_flags_are_named_with_their_place(keys, message, planned, tmp_path):

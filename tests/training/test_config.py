@@ -1,12 +1,14 @@
 """The configuration: an exact round trip, and damaged ones that are refused."""
 
 import json
-from dataclasses import asdict
+import subprocess
+from dataclasses import asdict, replace
 
 import pytest
 
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training import config
 from nfn_transformer.training.config import (
     DataConfig,
     RunConfig,
@@ -60,3 +62,34 @@ def test_damaged_configurations_are_refused(part, name, value):
     del (values if part is None else values[part])[name]
     with pytest.raises(RunError, match=f"not one of this version: '{name}'"):
         RunConfig.from_json(values)
+
+
+def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    module = tmp_path / "nfn_transformer/training/config.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(config, "__file__", str(module))
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # as in a hook
+    assert config.checkout_commit() == ""
+    monkeypatch.delenv("GIT_DIR")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    (tmp_path / "notes.txt").write_text("of the user")
+    assert config.checkout_commit() == commit
+    (module.parent / "new.py").write_text("")
+    assert config.checkout_commit() == f"{commit} with uncommitted changes"
+
+
+def test_command_and_commit_are_recorded_and_part_of_nothing_else():
+    changed = replace(CONFIG, command="python main.py", commit="abc")
+    assert changed == CONFIG
+    assert changed.key_values() == CONFIG.key_values()
+    read = RunConfig.from_json(changed.to_json())
+    assert (read.command, read.commit) == ("python main.py", "abc")
