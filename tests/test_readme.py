@@ -1,4 +1,4 @@
-"""The README's example runs as it stands, and its commands name flags and files that exist."""
+"""Examples of README and docs/ run as they stand; their commands, links and paths name what exists."""
 
 import re
 import shlex
@@ -8,6 +8,8 @@ import pytest
 
 from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
 from nfn_transformer.grids.grid_file import read_grid
+from nfn_transformer.zoo import metadata
+from nfn_transformer.zoo.reading import read_zoo
 
 COMMANDS = """
 --enc_mode inv --classifier_nfn_channels 10,10 --transformers_nfn_channels 10 --wandb False --dataset mnist --data_path data/mnist_transformer --cut_off 0
@@ -38,20 +40,33 @@ PROGRAMS = {
     "make_zoo.py": make_zoo,
     "reproduce.py": reproduce,
 }
-EVERY_COMMAND = re.findall(
-    r"^ +python nfn_transformer/(\S+\.py .+)$",
-    README.replace("\\\n", " ").replace(" [CHECKPOINT ...]", ""),
-    re.MULTILINE,
-)
+PAGES = {"README.md": README} | {
+    str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))
+}
+ALL_PAGES = "\n".join(PAGES.values())
+SHOWN = ALL_PAGES.replace("\\\n", " ").replace(" [CHECKPOINT ...]", "")
+EVERY_COMMAND = sorted(set(re.findall(r"^ +python nfn_transformer/(\S+\.py .+)$", SHOWN, re.MULTILINE)))
+FLAGS = {
+    flag
+    for program in PROGRAMS.values()
+    for action in program.build_parser()._actions
+    for flag in action.option_strings
+}
+PLUGINS = ("--spectral_width", "my_encoder.py")  # of the file that docs/extending.md shows
+FLAGS_OF_OTHERS = {
+    *("--plot", "--rounds", "--group", "--only", "--quick", "--networks", "--seconds", "--variants", "--batch_sizes"),
+    *("--limit", "--sizes", "--alone", "--members", "--widths", "--ham", "--spam"),  # of the project's scripts
+    *("--nproc_per_node", "--strict"),  # of torchrun and mkdocs
+    *("--job-name", "--partition", "--time", "--cpus-per-task", "--gpus-per-node", "--output"),  # of sbatch
+}
 
-
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(("example", "shown"), [*zip(EXAMPLES, (2, 4), strict=True)], ids=["blocks", "plain"])
 def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "docs/library.md", "exec"), {})
     errors = re.findall(r"tensor\(([^,)]+)", capsys.readouterr().out)
     assert len(errors) == shown
     assert all(float(error) < 1e-9 for error in errors)
@@ -80,10 +95,10 @@ def test_the_tree_models_commands_parse(line):
 
 
 def test_it_shows_the_smoke_tables_file_and_existing_grids():
-    (shown,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGES["docs/commands.md"], flags=re.DOTALL)
     assert shown == (ROOT / "scripts/tables/smoke.yaml").read_text()
-    grids = re.findall(r"python nfn_transformer/reproduce.py (\S+)", README)
-    assert grids
+    grids = set(re.findall(r"python nfn_transformer/reproduce.py (\S+\.yaml)", ALL_PAGES))
+    assert len(grids) >= 5
     for grid in grids:
         read_grid(ROOT / grid)
 
@@ -101,18 +116,61 @@ def test_its_commands_parse(line):
 @pytest.mark.parametrize("line", EVERY_COMMAND)
 def test_every_command_parses(line):
     program, *words = shlex.split(line, comments=True)
+    if any(word in words for word in PLUGINS):
+        assert {word for word in words if word.startswith("--") and word not in PLUGINS} <= FLAGS
+        return
+    if words == ["--help"]:
+        return
     flags = PROGRAMS[program].build_parser().parse_args(words)
-    if PROGRAMS[program] is main:  # else the chosen branches would not read a flag
+    if PROGRAMS[program] is main and not flags.resume:  # else the chosen branches would not read a flag
         main.model_config(flags)
 
 
-def test_it_shows_every_program():
+def test_the_pages_show_every_program():
     assert {line.split()[0] for line in EVERY_COMMAND} == set(PROGRAMS)
 
 
-def test_its_files_exist():
-    links = re.findall(r"\]\((?!http|#)([^)]+)\)", README)
-    scripts = re.findall(r"scripts/[a-z_/]+\.(?:sh|py)", README)
-    assert links
-    assert scripts
-    assert all((ROOT / path).is_file() for path in (*links, *scripts))
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!http)([^)\s]+)\)", prose):
+        name, _, anchor = target.partition("#")
+        path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert path.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_and_flags_that_a_page_names_exist(page):
+    paths = re.findall(r"(?<![\w/.])(?:scripts|docs|nfn_transformer)/[\w/]+\.(?:sh|py|yaml|md)", PAGES[page])
+    lacking = {path for path in paths if not (ROOT / path).is_file()}
+    assert lacking <= {"nfn_transformer/models/encoders/spectral.py"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", PAGES[page]))
+    assert named <= FLAGS | FLAGS_OF_OTHERS | {PLUGINS[0]}
+
+
+def test_readme_has_pictures_links_and_scripts_and_fits_a_quarter_of_an_hour():
+    assert re.findall(r"\]\((?!http|#)([^)]+)\)", README)
+    assert re.findall(r"scripts/[a-z_/]+\.(?:sh|py)", README)
+    assert len(README.splitlines()) <= 250
+
+
+def test_the_zoo_format_example_is_a_zoo_that_main_reads(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES["docs/zoo_format.md"], flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/zoo_format.md", "exec"), {})
+    zoo = read_zoo("my_zoo", "mine")
+    assert (len(zoo), zoo.report.faults) == (12, ())
+    assert len(zoo.spec.blocks) == 2
+
+
+def test_the_recipe_of_several_sizes_is_the_file():
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGES["docs/making_zoos.md"], flags=re.DOTALL)
+    assert shown == (ROOT / "scripts/zoos/shapes.yaml").read_text()
+
+
+def test_the_table_of_a_runs_directory_and_the_columns_are_those_of_the_code():
+    columns = set(re.findall(r"`(\w+)`", re.search(r"^\| column .*?\n\n", PAGES["docs/zoo_format.md"], re.M | re.S)[0]))
+    assert columns >= {*metadata.SIZE_COLUMNS, *metadata.HYPERPARAMETER_COLUMNS, *metadata.LABEL_COLUMNS}

@@ -151,9 +151,9 @@ class FeedForwardWeights(PartWeights):
     """Weights of a feed-forward network of sizes n_0, ..., n_L."""
 
     weights: tuple[Tensor, ...]
-    """weights[s] [b, d, n_(s+1), n_s]."""
+    """Matrices of the layers, weights[s] of shape [b, d, n_(s+1), n_s]."""
     biases: tuple[Tensor, ...]
-    """biases[s] [b, d, n_(s+1)]."""
+    """Biases of the layers, biases[s] of shape [b, d, n_(s+1)]."""
 
     @property
     def spec(self) -> FeedForwardSpec:

@@ -1,6 +1,6 @@
 """State dicts of the zoo and their weights: an exact round trip, and flat rows of numbers.
 
-A checkpoint's keys (../README.md, "Your own zoo") follow `nn.Linear`. It stores the transpose of the paper's matrices
+A checkpoint's keys (docs/zoo_format.md) follow `nn.Linear`. It stores the transpose of the paper's matrices
 (arXiv 2410.04209): `queries.weight` is [h D_k, D].
 """
 

@@ -1,4 +1,4 @@
-"""Check the package's docstrings and public names by the rules of the house.
+"""Check the package's docstrings and public names, README and the pages of docs/ by the rules of the house.
 
     python scripts/checks/prose.py
 
@@ -6,21 +6,32 @@ It prints one line per fault, `PATH:LINE: RULE: TEXT`, and ends with status 1 wh
 
 opening: no docstring begins with one of OPENINGS.
 name: no public name is defined by two modules, unless SHARED_NAMES gives a reason.
-sentence: at most LONG_SENTENCES sentences of docstrings have more than MAX_WORDS words.
+sentence: no sentence of a page, and at most LONG_SENTENCES of docstrings, have more than MAX_WORDS words.
+median: a page's sentences have a median of at most MAX_MEDIAN words.
+semicolons: less than MAX_SEMICOLONS of a page's sentences have one.
+
+Pages are README.md, and the Markdown files and notebooks of docs/. Their code, commands, tables and headings are no
+sentences.
 """
 
 import ast
+import json
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-PACKAGE = Path(__file__).parents[2] / "nfn_transformer"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "nfn_transformer"
 
 OPENINGS = ("What", "Whether", "Of")
 MAX_WORDS = 25
+
+MAX_MEDIAN = 15
+MAX_SEMICOLONS = 0.05
 
 LONG_SENTENCES = 0
 """Number of longer sentences that are tolerated. It is only ever lowered."""
@@ -33,6 +44,7 @@ SHARED_NAMES = {
 
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|References|Shapes?):$")
 _TABLE = re.compile(r"\S {3,}\S")
+_LIST_ITEM = re.compile(r"(?:[-*]|\d+\.)\s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\[(\d])")
 
 
@@ -122,11 +134,67 @@ def find_faults(package: Path) -> tuple[list[Fault], list[Fault]]:
     return faults, long_sentences
 
 
+def read_page(path: Path) -> str:
+    """Return the Markdown of a page; of a notebook, that of its Markdown cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells)
+
+
+def split_page(markdown: str) -> list[str]:
+    """Return the sentences of Markdown, without its code, commands, tables, pictures and headings."""
+    paragraphs: list[list[str]] = [[]]
+    is_fenced, in_list = False, False
+    for line in markdown.splitlines():
+        words = line.strip()
+        if words.startswith("```"):
+            is_fenced = not is_fenced
+        indent = len(line) - len(line.lstrip())
+        is_code = is_fenced or words.startswith("```") or (indent >= 4 and not paragraphs[-1] and not in_list)
+        if is_code or not words or words.startswith(("#", "|", "![", ":::")) or _LIST_ITEM.match(words):
+            paragraphs.append([])
+        if _LIST_ITEM.match(words):
+            in_list = True
+        elif words and indent == 0:
+            in_list = in_list and bool(paragraphs[-1])
+        if not is_code and not words.startswith(("#", "|", "![", ":::")) and words:
+            paragraphs[-1].append(_LIST_ITEM.sub("", words, count=1))
+    joined = [re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "`code`", " ".join(lines))) for lines in paragraphs]
+    return [sentence for text in joined for sentence in _SENTENCE_END.split(text) if count_words(sentence)]
+
+
+def find_page_faults(path: Path) -> list[Fault]:
+    """Return the faults of a page's sentences."""
+    sentences, faults = split_page(read_page(path)), []
+    if not sentences:
+        return []
+    words = median(map(count_words, sentences))
+    if words > MAX_MEDIAN:
+        faults.append(Fault(path, 1, "median", f"{words:g} words a sentence, expected at most {MAX_MEDIAN}"))
+    for sentence in sentences:
+        if (count := count_words(sentence)) > MAX_WORDS:
+            faults.append(Fault(path, 1, "sentence", f"{count} words: {sentence}"))
+    broken = [sentence for sentence in sentences if ";" in sentence]
+    if len(broken) >= MAX_SEMICOLONS * len(sentences):
+        listed = " | ".join(broken)
+        faults.append(Fault(path, 1, "semicolons", f"in {len(broken)} of {len(sentences)} sentences: {listed}"))
+    return faults
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the paths of README.md and of the pages below docs/."""
+    found = [path for suffix in ("md", "ipynb") for path in (root / "docs").rglob(f"*.{suffix}")]
+    return [root / "README.md", *sorted(path for path in found if ".ipynb_checkpoints" not in path.parts)]
+
+
 def main() -> int:
     """Print the faults; return 1 where there is any."""
     faults, long_sentences = find_faults(PACKAGE)
     if len(long_sentences) > LONG_SENTENCES:
         faults += long_sentences
+    faults += [fault for path in pages(ROOT) for fault in find_page_faults(path)]
     print(*faults, f"{len(long_sentences)} long sentences, of {LONG_SENTENCES} that are tolerated", sep="\n")
     return 1 if faults else 0
 

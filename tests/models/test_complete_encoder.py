@@ -190,7 +190,7 @@ def test_the_sign_of_signals_changes_no_prediction(generator):
 
 
 def test_which_class_is_which_cannot_be_told(small, generator):
-    """No symmetry, but nothing that weights without data could tell: the README says so."""
+    """No symmetry, but nothing that weights without data could tell: docs/encoders.md says so."""
     U = small.weights(torch.arange(12)).to(torch.float64)
     model = _predictor(small.spec, U)
     order = torch.randperm(10, generator=generator)

@@ -1,4 +1,4 @@
-"""scripts/checks/prose.py: faults of docstrings and names are reported, and the package has none."""
+"""scripts/checks/prose.py: faults of docstrings, names and pages are reported; package and pages have none."""
 
 from pathlib import Path
 
@@ -65,3 +65,32 @@ def test_a_long_sentence_is_told_with_its_words(package):
 )
 def test_code_tables_arguments_and_symbols_make_no_sentence_long(package, text):
     assert faults_of(package, module=f'"""{text}"""\n') == ([], [])
+
+
+def page_faults(folder: Path, text: str, name: str = "page.md") -> list[str]:
+    (folder / name).write_text(text)
+    return [fault.rule for fault in prose.find_page_faults(folder / name)]
+
+
+def test_faults_of_a_page(tmp_path):
+    sixteen = "Here each sentence has sixteen words and that is one more than a median may be. "
+    assert page_faults(tmp_path, sixteen * 3) == ["median"]
+    assert page_faults(tmp_path, "Short it is; short. " + "Short it is. " * 18) == ["semicolons"]
+    assert page_faults(tmp_path, "Short it is; short. " + "Short it is. " * 20) == []
+    assert page_faults(tmp_path, f"Short it is. It is. {LONG}.") == ["sentence"]
+
+
+def test_code_tables_headings_and_commands_are_no_sentences_of_a_page(tmp_path):
+    text = f"# A; {LONG}\n\n```\n; {LONG}\n```\n\n    ; {LONG}\n\n| ; {LONG} |\n\nShort `a; b`, [c](d;e).\n"
+    assert page_faults(tmp_path, text) == []
+    assert page_faults(tmp_path, f"- A; b {LONG}\n    and on.\n") == ["median", "sentence", "semicolons"]
+
+
+def test_a_notebooks_markdown_is_a_page(tmp_path):
+    cells = [{"cell_type": "code", "source": ["a; b"]}, {"cell_type": "markdown", "source": ["A is; ", "so."]}]
+    assert page_faults(tmp_path, prose.json.dumps({"cells": cells}), "page.ipynb") == ["semicolons"]
+
+
+def test_readme_and_all_pages_are_read():
+    names = {path.name for path in prose.pages(prose.ROOT)}
+    assert {"README.md", "results.md", "extending.md", "performance_gpu.md"} <= names
