@@ -15,3 +15,9 @@ class ZooError(UserError):
 
 class RunError(UserError):
     """A run directory that is missing, incomplete, or does not fit the request."""
+
+
+def type_of(value: object) -> str:
+    """Return the type of a value for an error message, and the shape of a tensor: `a Tensor of shape (2, 3)`."""
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")

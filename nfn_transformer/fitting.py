@@ -12,7 +12,7 @@ import torch
 
 from nfn_transformer.cli.command_line import find_device
 from nfn_transformer.configuration import check_values, parse_values
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, UserError, type_of
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES, entries
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig, installed_versions
@@ -68,7 +68,7 @@ def fit(
         RunError: no epoch ended with a finite loss, or `out_dir` holds something.
     """
     if not isinstance(zoo, Zoo | MixedZoo):
-        raise TypeError(f"fit: got {type(zoo).__name__}, expected a zoo as nfn.read_zoo(data_path, dataset) gives it")
+        raise TypeError(f"fit: expected a zoo as nfn.read_zoo(data_path, dataset) gives it, got {type_of(zoo)}")
     place = find_device(device)
     config = _run_config(zoo, encoder, model, seed, place, settings)
     folder = None if out_dir is not None else Path(tempfile.mkdtemp(prefix="nfn-transformer-"))

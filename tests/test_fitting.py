@@ -137,5 +137,7 @@ def test_wrong_settings(small, settings, message):
 
 
 def test_a_path_is_no_zoo():
-    with pytest.raises(TypeError, match=r"fit: got PosixPath, expected a zoo as nfn.read_zoo\(data_path, dataset\)"):
+    with pytest.raises(
+        TypeError, match=r"fit: expected a zoo as nfn.read_zoo\(data_path, dataset\) gives it, got a PosixPath"
+    ):
         nfn.fit(Path("data"))

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from nfn_transformer.errors import type_of
 from nfn_transformer.groups.element import Element
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights, TensorTree, TransformerWeights
@@ -51,7 +52,15 @@ def equivariance_error(
         count: of elements, if they are sampled.
         seed: of the sampled elements.
         dtype: of weights, elements and modules; None leaves them as they are.
+
+    Raises:
+        TypeError: `weights` are no weights, or `elements` no group and no elements.
     """
+    if not isinstance(weights, TensorTree):
+        expected = "BlockWeights, FeedForwardWeights or TransformerWeights"
+        raise TypeError(f"equivariance_error: weights: expected {expected}, got {type_of(weights)}")
+    if not (isinstance(elements, Group | Action | Iterable)):
+        raise TypeError(f"equivariance_error: elements: expected a group or elements, got {type_of(elements)}")
     if isinstance(elements, type):
         group, generator = cast(Group, elements), make_generator(seed, "equivariance error")
         actions = [group.sample(weights.spec, generator) for _ in range(count)]

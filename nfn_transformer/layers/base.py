@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.errors import SpecError
+from nfn_transformer.errors import SpecError, type_of
 from nfn_transformer.layers.init_types import INIT_TYPES
 from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
@@ -91,8 +91,16 @@ class WeightSpaceModule(nn.Module, Generic[Spec]):
             raise SpecError(f"feed-forward sizes {spec.sizes} have no hidden layer, expected at least one")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
 
-    def check(self, weights: BlockWeights | FeedForwardWeights) -> None:
-        """Raise SpecError unless the weights have the sizes and channels of the module."""
+    def check(self, weights: object) -> None:
+        """Check the weights that the module is given.
+
+        Raises:
+            TypeError: the argument is no weights of the part that the module reads, as a plain tensor.
+            SpecError: the weights have other sizes or channels than the module.
+        """
+        kind = BlockWeights if isinstance(self.spec, BlockSpec) else FeedForwardWeights
+        if not isinstance(weights, kind):
+            raise TypeError(f"{type(self).__name__}: expected {kind.__name__}, got {type_of(weights)}")
         weights.check(self.spec)
         if weights.channels != self.in_channels:
             raise SpecError(f"weights have {weights.channels} channels, expected {self.in_channels}")
@@ -162,4 +170,4 @@ def relu(weights: _Weights) -> _Weights:
     if isinstance(weights, BlockWeights):
         W_A, b_A, W_B, b_B = map(torch.relu, (weights.W_A, weights.b_A, weights.W_B, weights.b_B))
         return replace(weights, W_A=W_A, b_A=b_A, W_B=W_B, b_B=b_B)
-    raise TypeError(f"relu: {type(weights).__name__}, expected BlockWeights or FeedForwardWeights")
+    raise TypeError(f"relu: expected BlockWeights or FeedForwardWeights, got {type_of(weights)}")

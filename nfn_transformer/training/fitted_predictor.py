@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfn_transformer.errors import RunError, ZooError
+from nfn_transformer.errors import RunError, ZooError, type_of
 from nfn_transformer.models.predictor import Predictor
 from nfn_transformer.training.data import recorded_split
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
@@ -148,7 +148,7 @@ class FittedPredictor:
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(
-                f"predict: {_describe(checkpoints)}, expected paths, state dicts, TransformerWeights or a zoo"
+                f"predict: expected paths, state dicts, TransformerWeights or a zoo, got {type_of(checkpoints)}"
             )
         names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads)
         predicted = torch.empty(len(names), dtype=torch.float64)
@@ -233,7 +233,3 @@ class FittedPredictor:
         return (
             f"FittedPredictor({self.config.predictor.name}, {size}, trained on {self.config.data.dataset or 'a zoo'})"
         )
-
-
-def _describe(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"got {type(value).__name__}"

@@ -41,3 +41,21 @@ def test_printing_a_layer_tells_its_sizes_and_its_symmetry():
     for module in (HNPSPooling(CLASSIFIER, 2), NPPooling(CLASSIFIER, 2), HNPPooling(CLASSIFIER, 2)):
         assert f"2 -> {module.out_channels}, symmetry: " in repr(module)
     assert "4 -> 4, symmetry: hidden neurons permuted" in repr(NFTBlock(CLASSIFIER, 4))
+
+
+def test_a_plain_tensor_is_a_clear_error(generator):
+    layers = [EquivariantBlockLayer(BLOCK, 1, 2), InvariantBlockLayer(BLOCK, 1, 2)]
+    layers += [kind(CLASSIFIER, 1, 2) for kind in (HNPSLayer, MAGEPLayer, NPLinear, HNPLinear, NFTEmbedding)]
+    layers += [HNPSPooling(CLASSIFIER, 1), NPPooling(CLASSIFIER, 1), HNPPooling(CLASSIFIER, 1), NFTBlock(CLASSIFIER, 1)]
+    for layer in layers:
+        expected = "BlockWeights" if layer.spec is BLOCK else "FeedForwardWeights"
+        with pytest.raises(
+            TypeError, match=rf"{type(layer).__name__}: expected {expected}, got a Tensor of shape \(2, 3\)"
+        ):
+            layer.check(torch.zeros(2, 3))
+        with pytest.raises(TypeError):  # here by jaxtyping's check, which the tests add
+            layer(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match="EquivariantBlockLayer: expected BlockWeights, got a FeedForwardWeights"):
+        layers[0].check(random_feed_forward(CLASSIFIER, 1, 1, generator))
+    with pytest.raises(TypeError, match="relu"):
+        relu(torch.zeros(2, 3))
