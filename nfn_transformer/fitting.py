@@ -15,7 +15,14 @@ from nfn_transformer.configuration import check_values, parse_values
 from nfn_transformer.errors import RunError, UserError, type_of
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES, entries
-from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig, installed_versions
+from nfn_transformer.training.config import (
+    NETWORK,
+    DataConfig,
+    RunConfig,
+    TrainingConfig,
+    checkout_commit,
+    installed_versions,
+)
 from nfn_transformer.training.fitted_predictor import FittedPredictor
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.report import evaluate_best
@@ -170,7 +177,7 @@ def _run_config(
             raise TypeError(f"fit: no setting '{name}'; expected {', '.join(close)}")
     values = {kind: _parsed(kind, names, settings) for kind, names in configs.items()}
     try:
-        check_values(fields(DataConfig), values[DataConfig])
+        check_values(fields(DataConfig), {"augment": False, **values[DataConfig]})
         data = DataConfig(**asdict(origin), **values[DataConfig])
         predictor: ModelConfig | TreeConfig
         training: TrainingConfig | BoostingConfig
@@ -185,7 +192,10 @@ def _run_config(
             training = TREE_MODELS[model].boosting
     except ValueError as error:
         raise UserError(str(error)) from None
-    return RunConfig(seed, model, data, predictor, training, str(device), installed_versions())
+    chosen = {"encoder" if model == NETWORK else "model": encoder if model == NETWORK else model, "seed": seed}
+    command = f"nfn.fit(zoo, {', '.join(f'{name}={value!r}' for name, value in {**chosen, **settings}.items())})"
+    versions, commit = installed_versions(), checkout_commit()
+    return RunConfig(seed, model, data, predictor, training, str(device), versions, command, commit)
 
 
 def _parsed(kind: type, names: set[str], settings: dict[str, Any]) -> dict[str, Any]:

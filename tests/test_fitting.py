@@ -19,22 +19,15 @@ def fitted(small, tmp_path_factory):
 
 
 def test_the_commands_numbers_and_files(fitted, small_zoo, tmp_path, capsys):
-    flags = [
-        "--enc_mode",
-        "inv",
-        "--seed",
-        "1",
-        "--epochs",
-        "2",
-        "--cls_mode",
-        "hnps",
-        "--out_dir",
-        str(tmp_path / "run"),
-    ]
-    assert main.main(["--dataset", "digits", "--data_path", str(small_zoo), *flags]) == 0
+    flags = ["--enc_mode", "inv", "--seed", "1", "--epochs", "2", "--cls_mode", "hnps", "--out_dir"]
+    assert main.main(["--dataset", "digits", "--data_path", str(small_zoo), *flags, str(tmp_path / "run")]) == 0
     ours, theirs = fitted.directory.path, tmp_path / "run"
     assert {file.name for file in ours.iterdir()} == {file.name for file in theirs.iterdir()}
-    for name in ("config.json", "split.json", "results.json", "test_predictions.csv", "best.safetensors"):
+    configs = [json.loads((path / "config.json").read_text()) for path in (ours, theirs)]
+    assert configs[0].pop("command") == "nfn.fit(zoo, encoder='inv', seed=1, epochs=2, cls_mode='hnps')"
+    assert configs[1].pop("command")
+    assert configs[0] == configs[1]
+    for name in ("split.json", "results.json", "test_predictions.csv", "best.safetensors"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     capsys.readouterr()
     assert predict.main(["--run", str(ours), "--dataset", "digits"]) == 0
@@ -126,6 +119,7 @@ def test_an_interrupted_training_goes_on(small, tmp_path, monkeypatch):
         ({"model": "gbtree", "epochs": 3}, "no setting 'epochs'; expected "),
         ({"encoder": "spectral"}, "--enc_mode spectral: expected one of no, complete, "),
         ({"model": "forest"}, "model 'forest': expected one of transformer_nfn, gbtree"),
+        ({"augment_factor": 3}, "--augment_factor 3: requires --augment True"),
         ({"cut_off": 2.0}, "--cut_off 2.0: is out of its range"),
         ({"transformers_nfn_channels": (5,)}, "--transformers_nfn_channels 5: not read by --enc_mode complete"),
     ],

@@ -16,7 +16,7 @@ from nfn_transformer.cli.command_line import (
     number_in,
     seed_number,
 )
-from nfn_transformer.configuration import setting_of
+from nfn_transformer.configuration import check_values, setting_of
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
@@ -82,10 +82,10 @@ def run_config(
         UserError: no zoo or device is there, --where is no condition, or a flag requires another one.
     """
     data = {name: getattr(flags, name) for name in DATA_FIELDS if getattr(flags, name) is not None}
-    for name in data:
-        enabling = setting_of(DATA_FIELDS[name]).key
-        if enabling in DATA_FIELDS and not data[enabling]:
-            raise UserError(f"--{name} {data[name]}: requires --{enabling} True")
+    try:
+        check_values(DATA_FIELDS.values(), data)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
