@@ -27,6 +27,7 @@ _PUBLIC = {
     "nfn_transformer.groups.permutation": ("PermutationElement",),
     "nfn_transformer.groups.published": ("BlockElement", "GroupElement"),
     "nfn_transformer.groups.random_elements": ("transform_each", "transform_one_by_one"),
+    "nfn_transformer.groups.sine": ("SineElement", "canonical_phases"),
     "nfn_transformer.layers.base": ("WeightSpaceLayer", "WeightSpaceModule", "relu"),
     "nfn_transformer.layers.hnps": ("HNPSLayer", "HNPSPooling"),
     "nfn_transformer.layers.magep": ("MAGEPLayer",),
@@ -34,10 +35,18 @@ _PUBLIC = {
     "nfn_transformer.layers.permutation": ("HNPLinear", "HNPPooling", "NPLinear", "NPPooling"),
     "nfn_transformer.layers.polynomial": ("EquivariantBlockLayer", "InvariantBlockLayer"),
     "nfn_transformer.layers.stack": ("stack_invariants",),
-    "nfn_transformer.models.branch": ("Branch", "BranchConfig"),
+    "nfn_transformer.models.branch": ("Branch",),
     "nfn_transformer.models.config": ("ModelConfig",),
     "nfn_transformer.models.predictor": ("Predictor", "build_predictor"),
-    "nfn_transformer.models.registry": ("CLASSIFIER", "EMBEDDING", "ENCODER", "BranchEntry", "load_plugin", "register"),
+    "nfn_transformer.models.registry": (
+        "CLASSIFIER",
+        "EMBEDDING",
+        "ENCODER",
+        "BranchConfig",
+        "BranchEntry",
+        "load_plugin",
+        "register",
+    ),
     "nfn_transformer.seeding": ("make_generator",),
     "nfn_transformer.training.fitted_predictor": ("Evaluation", "FittedPredictor"),
     "nfn_transformer.training.metrics": ("Metrics", "TauInterval", "kendall_tau"),
@@ -48,6 +57,7 @@ _PUBLIC = {
         "TransformerWeights",
     ),
     "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
+    "nfn_transformer.weights.feed_forward_pass": ("feed_forward_outputs", "sine"),
     "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
     "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "TransformerSpec"),
     "nfn_transformer.weights.state_dicts": (
@@ -87,6 +97,8 @@ if TYPE_CHECKING:
     from nfn_transformer.groups.published import GroupElement as GroupElement
     from nfn_transformer.groups.random_elements import transform_each as transform_each
     from nfn_transformer.groups.random_elements import transform_one_by_one as transform_one_by_one
+    from nfn_transformer.groups.sine import SineElement as SineElement
+    from nfn_transformer.groups.sine import canonical_phases as canonical_phases
     from nfn_transformer.layers.base import WeightSpaceLayer as WeightSpaceLayer
     from nfn_transformer.layers.base import WeightSpaceModule as WeightSpaceModule
     from nfn_transformer.layers.base import relu as relu
@@ -103,13 +115,13 @@ if TYPE_CHECKING:
     from nfn_transformer.layers.polynomial import InvariantBlockLayer as InvariantBlockLayer
     from nfn_transformer.layers.stack import stack_invariants as stack_invariants
     from nfn_transformer.models.branch import Branch as Branch
-    from nfn_transformer.models.branch import BranchConfig as BranchConfig
     from nfn_transformer.models.config import ModelConfig as ModelConfig
     from nfn_transformer.models.predictor import Predictor as Predictor
     from nfn_transformer.models.predictor import build_predictor as build_predictor
     from nfn_transformer.models.registry import CLASSIFIER as CLASSIFIER
     from nfn_transformer.models.registry import EMBEDDING as EMBEDDING
     from nfn_transformer.models.registry import ENCODER as ENCODER
+    from nfn_transformer.models.registry import BranchConfig as BranchConfig
     from nfn_transformer.models.registry import BranchEntry as BranchEntry
     from nfn_transformer.models.registry import load_plugin as load_plugin
     from nfn_transformer.models.registry import register as register
@@ -127,6 +139,8 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.feed_forward_networks import layout_of as layout_of
     from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks
     from nfn_transformer.weights.feed_forward_networks import write_networks as write_networks
+    from nfn_transformer.weights.feed_forward_pass import feed_forward_outputs as feed_forward_outputs
+    from nfn_transformer.weights.feed_forward_pass import sine as sine
     from nfn_transformer.weights.forward import image_logits as image_logits
     from nfn_transformer.weights.forward import word_logits as word_logits
     from nfn_transformer.weights.spec import BlockSpec as BlockSpec

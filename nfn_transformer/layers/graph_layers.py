@@ -81,6 +81,7 @@ class GraphLayer(nn.Module):
 
     def __init__(self, dim: int, last: bool):
         super().__init__()
+        self.dim = dim
         self.norm = nn.LayerNorm(dim)
         self.of_edge, self.of_source, self.of_target = (nn.Linear(dim, dim, bias=bias) for bias in (True, False, False))
         self.edge_update = None if last else nn.Linear(dim, dim)
@@ -91,6 +92,10 @@ class GraphLayer(nn.Module):
     ) -> tuple[Float[Tensor, "N b d"], Float[Tensor, "E b d"]]:
         """Return nodes and edges after the layer, with edges from source to target."""
         raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return width and symmetry, as `print(module)` shows them."""
+        return f"{self.dim}, symmetry: nodes and edges permuted"
 
     def _hidden(self, source: Tensor, target: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
         """Return the hidden numbers [E, b, d] of edges, from each edge and its two ends."""

@@ -117,6 +117,11 @@ class TermTable(nn.Module):
         )
         self.Phi = nn.Parameter(torch.empty(sum(rows.values()), channels, sum(columns.values())))
 
+    def extra_repr(self) -> str:
+        """Return inputs, outputs and their shapes, as `print(module)` shows them."""
+        inputs = ", ".join(f"{term.name} {term.shape}" for term in self.terms)
+        return f"{inputs} -> {', '.join(f'{name} {shape}' for name, shape in self.outputs.items())}"
+
     def fans(self) -> Iterator[tuple[Tensor, Fan]]:
         """Yield the part of Phi that is one term of one output, with its fans, output by output."""
         for (output, rows), term in itertools.product(self._rows.items(), self.terms):

@@ -53,6 +53,11 @@ class Standardize(nn.Module):
         standard = (self._logarithmic(numbers) - self._spread(self.mean)) / self._spread(self.deviation)
         return standard.clamp(-_FARTHEST, _FARTHEST)
 
+    def extra_repr(self) -> str:
+        """Return the size and the count of groups, as `print(module)` shows them."""
+        size = len(self.mean) if self.group is None else len(self.group)
+        return f"{size} numbers in {len(self.mean)} groups, log_magnitudes={self.log_magnitudes}"
+
     def _logarithmic(self, numbers: Tensor) -> Tensor:
         if not self.log_magnitudes:
             return numbers
@@ -110,6 +115,10 @@ class RootMeanSquares(nn.Module):
             squares += torch.stack([tensor.double().square().flatten(1).mean(1).sum() for tensor in tensors])
             networks += len(tensors[0])
         self.sizes.copy_((squares / networks).sqrt().clamp(min=_TINY))
+
+    def extra_repr(self) -> str:
+        """Return the count of tensors, as `print(module)` shows it."""
+        return f"{len(self.sizes)} tensors"
 
     def forward(self) -> Float[Tensor, " count"]:
         """Return the root mean squares."""

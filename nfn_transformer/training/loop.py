@@ -56,6 +56,8 @@ def train(
             losses, validations = distributed.broadcast((losses, validations))
             for run, loss, validation in zip(active, losses, validations, strict=True):
                 run.finish_epoch(loss, validation, seconds)
+            if validations:
+                bar.set_postfix_str(f"validation tau {validations[0].tau:.4f}", refresh=False)
 
 
 def unfinished_epochs(runs: Sequence[Run]) -> Iterator[tuple[int, list[Run]]]:

@@ -5,11 +5,13 @@ import torch
 from symmetry import random_block, random_feed_forward, random_transformer
 
 from nfn_transformer.layers.base import relu
+from nfn_transformer.layers.graph_layers import MessageLayer
 from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
 from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
 from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
 from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
+from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
 BLOCK, CLASSIFIER = BlockSpec(2, 6, 3, 2, 5), FeedForwardSpec((6, 4, 3))
@@ -41,6 +43,10 @@ def test_printing_a_layer_tells_its_sizes_and_its_symmetry():
     for module in (HNPSPooling(CLASSIFIER, 2), NPPooling(CLASSIFIER, 2), HNPPooling(CLASSIFIER, 2)):
         assert f"2 -> {module.out_channels}, symmetry: " in repr(module)
     assert "4 -> 4, symmetry: hidden neurons permuted" in repr(NFTBlock(CLASSIFIER, 4))
+    assert "MessageLayer(\n  8, symmetry: nodes and edges permuted" in repr(MessageLayer(8, last=False))
+    assert "TermTable(row_VO (6,), row_A () -> A (5,))" in repr(EquivariantBlockLayer(BLOCK, 2, 5))
+    assert repr(Standardize([2, 3])) == "Standardize(5 numbers in 2 groups, log_magnitudes=False)"
+    assert repr(RootMeanSquares(7)) == "RootMeanSquares(7 tensors)"
 
 
 def test_a_plain_tensor_is_a_clear_error(generator):
