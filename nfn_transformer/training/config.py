@@ -71,6 +71,17 @@ class DataConfig:
         "read networks of all sizes that the metadata's columns embed_dim, n_attention_heads, n_layers and hidden tell "
         "apart, for a model that reads them all, as --enc_mode complete",
     )
+    file_column: str | None = setting(None, "column of the metadata with the checkpoints' files (default: ckpt_file)")
+    epoch_column: str | None = setting(None, "column of the metadata with the epochs (default: ckpt_epoch)")
+    label_column: str | None = setting(
+        None, "column of the metadata with the accuracies (default: test_top1_accuracy, else test_accuracy)"
+    )
+    run_column: str | None = setting(
+        None, "column of the metadata with the run of each checkpoint (default: the files' names tell it)"
+    )
+    weights_key: str | None = setting(
+        None, "key of the weights, as ema, in files that hold several networks (default: state_dict, model, ...)"
+    )
     train_networks: int | None = setting(
         None,
         "train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation and "

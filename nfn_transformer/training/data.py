@@ -10,6 +10,7 @@ from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.zoo.augmentation import enlarge
+from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
 from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
@@ -45,6 +46,8 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
         load_cache=load_cache,
         n_workers=n_workers,
         where=config.where,
+        columns=Columns(config.file_column, config.epoch_column, config.label_column, config.run_column),
+        weights_key=config.weights_key,
     )
 
 

@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nfn_transformer.atomic_files import replacing
+from nfn_transformer.atomic_files import replacing, write_text
 from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.collecting import Collection
 from nfn_transformer.zoo.faults import Fault, Reason, Signature, printable
 from nfn_transformer.zoo.sources import Release
 
 # To be raised whenever the file, or the result of reading a checkpoint, changes.
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 # Far longer than any zoo takes to be written.
 _LEFTOVER_SECONDS = 6 * 3600
@@ -36,7 +36,7 @@ class ZooCache:
         release: the data set; a change in any of its files makes the cache void.
         epoch: the chosen epoch.
         heads: number of heads of checkpoints whose row does not tell it; 0 if all rows do.
-        condition: on the rows that are read; empty for all rows.
+        condition: on the rows that are read, and other ways to read them; empty for all rows, read as usual.
     """
 
     def __init__(self, release: Release, epoch: str, heads: int, condition: str = ""):
@@ -82,15 +82,28 @@ class ZooCache:
                     return path.parent
         return None
 
+    def write_list(self, text: str) -> Path | None:
+        """Write a list of faults beside the cache and return its path; None without a writable folder."""
+        folder = self.folder()
+        if folder is None:
+            return None
+        path = folder / f"{self.paths[0].stem}-faults.csv"
+        try:
+            write_text(path, text)
+        except OSError:
+            return None
+        return path
+
     def save(self, collection: Collection) -> None:
         """Write the cache to the first writable folder; warn on stderr if there is none."""
         signatures = [
             {"shapes": signature.shapes, "heads": signature.heads, "count": count}
             for signature, count in collection.signatures
         ]
-        faults = [[fault.name, fault.reason, fault.detail] for fault in collection.faults]
+        faults = [[fault.name, fault.reason, fault.detail, fault.kind] for fault in collection.faults]
         content = {"names": collection.names, "signatures": signatures, "faults": faults}
-        text = json.dumps({**content, "stray_keys": collection.stray_keys})
+        notes = {"stray_keys": collection.stray_keys, "entries": collection.entries, "forms": collection.forms}
+        text = json.dumps({**content, **notes})
         header = {"key": self._key, "content": text, "checksum": _checksum(self._key, text, collection.rows)}
         problems = []
         for path in self.paths:
@@ -136,9 +149,9 @@ def _collection(content: dict, rows: Tensor) -> Collection:
     expected = (len(names), row_length(dict(signatures[0][0].shapes))) if signatures else (0, 0)
     if rows.dtype != torch.float32 or tuple(rows.shape) != expected:
         raise ValueError(f"rows {tuple(rows.shape)} of {rows.dtype}, expected {expected} of float32")
-    faults = [Fault(name, Reason(reason), detail) for name, reason, detail in content["faults"]]
-    stray = {name: tuple(keys) for name, keys in content["stray_keys"].items()}
-    return Collection(names, rows, signatures, faults, stray)
+    faults = [Fault(name, Reason(reason), detail, kind) for name, reason, detail, kind in content["faults"]]
+    stray, entries = ({name: tuple(keys) for name, keys in content[note].items()} for note in ("stray_keys", "entries"))
+    return Collection(names, rows, signatures, faults, stray, entries, dict(content["forms"]))
 
 
 def _checksum(key: str, content: str, rows: Tensor) -> str:

@@ -1,6 +1,6 @@
 """Bytes of one checkpoint: a flat row of numbers, or a fault. Nothing is ever executed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy
@@ -9,16 +9,20 @@ from torch import Tensor
 
 from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
-    is_known_key,
     required_keys,
     row_length,
     unflatten_rows,
 )
+from nfn_transformer.zoo.containers import INDEX_SUFFIX, find_network, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, Shapes
+from nfn_transformer.zoo.recognition import recognize
+from nfn_transformer.zoo.sources import MAX_FILE_BYTES
 from nfn_transformer.zoo.torch_file import load_torch_file
 
 # Types that PyTorch can convert to float32; of its smaller and packed types some cannot even be copied.
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_LFS_START = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -28,47 +32,78 @@ class Outcome:
     fault: Fault | None
     """reason for leaving it out, or None"""
     unknown: tuple[str, ...] = ()
-    """keys that no zoo of this architecture has"""
+    """keys of tensors that no zoo of this architecture has"""
+    entries: tuple[str, ...] = ()
+    """keys of entries that are no tensors"""
+    form: str = ""
+    """how its keys are written, where not plainly; see `containers.NetworkState`"""
     shapes: Shapes = ()
     """without a fault its known keys and their shapes, in the canonical order"""
     row: numpy.ndarray | None = None
     """without a fault its numbers, float32 [row length]"""
 
 
-def read_checkpoint(name: str, content: bytes) -> Outcome:
+def read_checkpoint(
+    name: str, content: bytes, weights_key: str | None = None, read_beside: Callable[[str], bytes] | None = None
+) -> Outcome:
     """Return the outcome of reading a checkpoint, whatever its bytes are.
 
     Args:
-        name: file name, for the fault.
-        content: the file that `torch.save` wrote.
+        name: file name, for the fault; that of an index tells so.
+        content: the file, as `torch.save` or safetensors write it.
+        weights_key: see `containers.find_network`.
+        read_beside: returns the content of a file in the same folder, for an index of several files.
     """
+    size = len(content)
+    loaded: Mapping
     try:
-        state = load_state_dict(content)
+        if name.endswith(INDEX_SUFFIX) and read_beside is not None:
+            loaded, size = read_shares(content, read_beside)
+        else:
+            loaded = read_safetensors(content) if is_safetensors(content) else load_state_dict(content)
+        network = find_network(loaded, weights_key)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    known = {key: value for key, value in state.items() if isinstance(key, str) and is_known_key(key)}
-    unknown = tuple(_key_name(key) for key in state if key not in known)
+    known = network.known
+    unknown = tuple(_key_name(key) for key, value in network.unknown.items() if isinstance(value, Tensor))
+    entries = tuple(_key_name(key) for key, value in network.unknown.items() if not isinstance(value, Tensor))
+
+    def faulty(reason: Reason, detail: str, kind: str = "") -> Outcome:
+        return Outcome(Fault(name, reason, detail, kind), unknown, entries, network.form)
+
     required = required_keys(known)
     absent = [key for key in required if key not in known]
     if absent:
-        return Outcome(Fault(name, Reason.MISSING_KEY, _first(absent, "is missing")), unknown)
+        inner = [value for value in network.unknown.values() if isinstance(value, Mapping)]
+        kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner])), "")
+        return faulty(Reason.MISSING_KEY, _first(absent, "is missing"), kind)
     for key in required:
         if problem := _tensor_problem(known[key]):
-            return Outcome(Fault(name, Reason.UNREADABLE, f"'{key}' {problem}"), unknown)
-    shapes = {key: tuple(known[key].shape) for key in required}
+            return faulty(Reason.UNREADABLE, f"'{key}' {problem}")
+    tensors: dict[str, Tensor] = {key: known[key] for key in required}  # type: ignore[misc] # checked above
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    count = row_length(shapes)
     # A tensor may be a view that repeats few numbers, so a small file could claim any size.
-    if row_length(shapes) > len(content):
-        detail = f"claims {row_length(shapes)} numbers, more than a file of {len(content)} bytes can hold"
-        return Outcome(Fault(name, Reason.UNREADABLE, detail), unknown)
-    row = torch.empty(row_length(shapes))
+    if count > size and (_own_numbers(tensors) > size or 4 * count > MAX_FILE_BYTES):
+        return faulty(Reason.UNREADABLE, f"claims {count} numbers, more than a file of {size} bytes can hold")
+    row = torch.empty(count)
     with torch.no_grad():
-        flatten_state_dict(known, shapes, row)
+        flatten_state_dict(tensors, shapes, row)
     # Several times faster than torch's own, and this is done for every checkpoint.
     if numpy.isfinite(row.numpy()).all():
-        return Outcome(None, unknown, tuple(shapes.items()), row.numpy())
+        return Outcome(None, unknown, entries, network.form, tuple(shapes.items()), row.numpy())
     bad = {key: part for key, part in unflatten_rows(row[None], shapes).items() if not torch.isfinite(part).all()}
-    kind = "NaN" if torch.isnan(next(iter(bad.values()))).any() else "Inf"
-    return Outcome(Fault(name, Reason.NOT_FINITE, _first(list(bad), f"holds {kind}")), unknown)
+    is_nan = torch.isnan(next(iter(bad.values()))).any()
+    return faulty(Reason.NOT_FINITE, _first(list(bad), f"holds {'NaN' if is_nan else 'Inf'}"))
+
+
+def _own_numbers(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many numbers tensors claim, each counted once where blocks share it."""
+    own = {
+        (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.stride(), tensor.shape): tensor.numel()
+        for tensor in tensors.values()
+    }
+    return sum(own.values())
 
 
 def load_state_dict(content: bytes) -> Mapping:
@@ -77,6 +112,8 @@ def load_state_dict(content: bytes) -> Mapping:
     Raises:
         ValueError: the bytes are damaged, hold anything but tensors and plain containers, or no mapping.
     """
+    if content.startswith(_LFS_START):
+        raise ValueError("a Git LFS pointer, not the checkpoint itself; git lfs pull fetches it")
     state = load_torch_file(content)
     if not isinstance(state, Mapping):
         raise ValueError(f"holds a {type(state).__name__}, expected a state dict")

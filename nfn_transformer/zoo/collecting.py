@@ -18,7 +18,7 @@ from torch import Tensor
 from nfn_transformer.errors import ZooError
 from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
-from nfn_transformer.zoo.faults import Fault, Reason, Signature
+from nfn_transformer.zoo.faults import Fault, Reason, Signature, quoted
 from nfn_transformer.zoo.sources import Source, UnreadableFile
 
 # Large enough to hide the cost of a message, small enough that waiting chunks need little memory.
@@ -31,25 +31,26 @@ Files = Sequence[tuple[str, str]]
 Scratch = Callable[[], Path | None]
 
 
-def read_outcomes(source: Source, files: Files, n_workers: int) -> Iterator[Outcome]:
+def read_outcomes(source: Source, files: Files, n_workers: int, weights_key: str | None = None) -> Iterator[Outcome]:
     """Yield the outcomes of reading checkpoints, in the order of `files`, whatever the number of workers.
 
     Args:
         source: place of the files.
         files: file name and path within the source, of each checkpoint.
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
+        weights_key: see `containers.find_network`.
 
     Raises:
         ZooError: a worker process died.
     """
     if n_workers == 0 or len(files) <= CHUNK:
-        yield from (_read(source, name, path) for name, path in files)
+        yield from (_read(source, name, path, weights_key) for name, path in files)
         return
     n_workers = min(n_workers, os.cpu_count() or 1)
     chunks = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
     waiting: deque[Future[list[Outcome]]] = deque()
     # A forked child can hang in a lock that another thread of torch held; a spawned one starts clean.
-    pool = ProcessPoolExecutor(min(n_workers, len(chunks)), get_context("spawn"), _start_worker, (source,))
+    pool = ProcessPoolExecutor(min(n_workers, len(chunks)), get_context("spawn"), _start_worker, (source, weights_key))
     try:
         while chunks or waiting:
             # Only so many chunks are under way that finished ones do not pile up in memory.
@@ -62,27 +63,34 @@ def read_outcomes(source: Source, files: Files, n_workers: int) -> Iterator[Outc
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source, name: str, path: str) -> Outcome:
+def _read(source: Source, name: str, path: str, weights_key: str | None) -> Outcome:
+    def read_beside(file: str) -> bytes:
+        try:
+            return source.read(path.removesuffix(path.rsplit("/", 1)[-1]) + file)
+        except (UnreadableFile, KeyError) as error:
+            raise ValueError(f"{quoted(file)}, which its index names: {error}") from None
+
     try:
         content = source.read(path)
     except UnreadableFile as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    return read_checkpoint(name, content)
+    return read_checkpoint(name, content, weights_key, read_beside)
 
 
 _worker_source: Source
+_worker_weights_key: str | None
 
 
-def _start_worker(source: Source) -> None:
-    global _worker_source
-    _worker_source = source
+def _start_worker(source: Source, weights_key: str | None) -> None:
+    global _worker_source, _worker_weights_key
+    _worker_source, _worker_weights_key = source, weights_key
     # Ctrl-C reaches all processes; the one that the user started says so, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
 def _read_chunk(files: Files) -> list[Outcome]:
-    return [_read(_worker_source, name, path) for name, path in files]
+    return [_read(_worker_source, name, path, _worker_weights_key) for name, path in files]
 
 
 class RowMatrix:
@@ -143,7 +151,11 @@ class Collection:
     faults: list[Fault] = field(default_factory=list)
     """faults of all other checkpoints"""
     stray_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """file name -> unknown keys, of all checkpoints that carry any"""
+    """file name -> unknown keys of tensors, of all checkpoints that carry any"""
+    entries: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """file name -> keys of entries that are no tensors, of all checkpoints that carry any"""
+    forms: dict[str, str] = field(default_factory=dict)
+    """file name -> how its keys are written, where not plainly"""
 
 
 def collect(
@@ -160,9 +172,15 @@ def collect(
     groups: dict[Signature, tuple[list[str], RowMatrix]] = {}
     faults: list[Fault] = []
     stray: dict[str, tuple[str, ...]] = {}
+    entries: dict[str, tuple[str, ...]] = {}
+    forms: dict[str, str] = {}
     for name, head_count, outcome in zip(names, heads, outcomes, strict=True):
         if outcome.unknown:
             stray[name] = outcome.unknown
+        if outcome.entries:
+            entries[name] = outcome.entries
+        if outcome.form:
+            forms[name] = outcome.form
         if outcome.fault is not None:
             faults.append(outcome.fault)
         elif outcome.row is not None:
@@ -175,10 +193,10 @@ def collect(
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.
     ranked = sorted(groups.items(), key=lambda item: -item[1][1].count)
     if not ranked:
-        return Collection([], torch.empty(0, 0), [], faults, stray)
+        return Collection([], torch.empty(0, 0), [], faults, stray, entries, forms)
     majority, (chosen, rows) = ranked[0]
     for signature, (members, _) in ranked[1:]:
         detail = signature.difference(majority)
         faults += [Fault(name, Reason.SHAPE, detail) for name in members]
     counts = [(signature, matrix.count) for signature, (_, matrix) in ranked]
-    return Collection(chosen, rows.rows(), counts, faults, stray)
+    return Collection(chosen, rows.rows(), counts, faults, stray, entries, forms)

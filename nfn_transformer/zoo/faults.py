@@ -1,18 +1,25 @@
 """Faults of a zoo's checkpoints: each with its reason, counted and listed, and the share at which a zoo is refused."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.recognition import ADVICE, EXPECTED
 
 # In per cent, so that the comparison is exact.
 ALLOWED_SHARE = 5
 
-_MOST_LISTED = 20
+MOST_LISTED = 10
+"""Lines of a kind, or keys, that a message lists."""
+
+MOST_LINES, MOST_CHARACTERS = 30, 4_000
+"""Bounds of a message."""
+
+_MOST_FAULT_LINES, _LONGEST_LINE, _MOST_KEYS = 20, 120, 20
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -53,6 +60,8 @@ class Fault:
     """kind of the fault"""
     detail: str
     """the fault itself, as text"""
+    kind: str = ""
+    """what the file looks like, one of `recognition.ADVICE`; empty: like nothing known"""
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,17 @@ class FaultReport:
     faults: tuple[Fault, ...] = ()
     """checkpoints that are left out, by file name"""
     stray_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """file name -> unknown keys of its checkpoint; counted only"""
+    """file name -> unknown keys of its checkpoint's tensors; counted only"""
     duplicates: tuple[str, ...] = ()
     """file names in more than one row; counted only"""
     unlisted: tuple[str, ...] = ()
     """checkpoint files that no row names; counted only"""
+    entries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """file name -> keys of its checkpoint's entries that are no tensors; counted only"""
+    forms: Mapping[str, str] = field(default_factory=dict)
+    """file name -> how the keys of its checkpoint are written, where not plainly; counted only"""
+    notes: tuple[str, ...] = ()
+    """sentences about how the table was read"""
 
     def stray_key_counts(self) -> dict[str, int]:
         """Return unknown key -> number of checkpoints that carry it, the most frequent first."""
@@ -103,11 +118,15 @@ class FaultReport:
         if self.stray_keys:
             keys = ", ".join(quoted(key) for key in list(self.stray_key_counts())[:5])
             lines.append(f"{len(self.stray_keys)} with unknown keys, which are ignored: {keys}")
+        if self.entries:
+            names = [quoted(key) for key in Counter(key for keys in self.entries.values() for key in keys)]
+            lines.append(f"{len(self.entries)} with entries that are no tensors, ignored: {', '.join(names[:5])}")
+        lines += [f"{count} read {printable(form)}" for form, count in Counter(self.forms.values()).most_common(3)]
         if self.duplicates:
             lines.append(f"{len(self.duplicates)} in more than one metadata row, used once")
         if self.unlisted:
             lines.append(f"{len(self.unlisted)} without a metadata row, left out")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def fault_lines(self) -> list[str]:
         """Return one printable line per fault: file name, reason and detail."""
@@ -123,13 +142,60 @@ class FaultReport:
         rows += [[name, "no", "no metadata row", ""] for name in self.unlisted]
         left_out = {fault.name for fault in self.faults}
         notes = [(name, "unknown keys", " ".join(keys)) for name, keys in self.stray_keys.items()]
+        notes += [(name, "entries that are no tensors", " ".join(keys)) for name, keys in self.entries.items()]
+        notes += [(name, "keys are written otherwise", form) for name, form in self.forms.items()]
         notes += [(name, "more than one metadata row", "") for name in self.duplicates]
         rows += [[name, "no" if name in left_out else "yes", *note] for name, *note in sorted(notes)]
         return csv_text(["file", "used", "reason", "detail"], rows)
 
 
+def listed_lines(report: FaultReport, write_list: Callable[[], Path | None] = lambda: None) -> list[str]:
+    """Return lines on the faults of a report: at most ten of each reason, and twenty of all.
+
+    Args:
+        report: whose faults are listed.
+        write_list: writes the whole list to a file, where some are left out, and returns its path.
+    """
+    by_reason: dict[Reason, list[int]] = {}
+    for index, fault in enumerate(report.faults):
+        by_reason.setdefault(fault.reason, []).append(index)
+    most = MOST_LISTED
+    while sum(min(most, len(indices)) for indices in by_reason.values()) > _MOST_FAULT_LINES:
+        most -= 1
+    shown = sorted(index for indices in by_reason.values() for index in indices[:most])
+    lines = report.fault_lines()
+    listed = [shortened(lines[index]) for index in shown]
+    if len(shown) < len(lines):
+        path = write_list()
+        listed.append(f"and {len(lines) - len(shown)} more" + (f"; all of them: {path}" if path else ""))
+    return listed
+
+
+def shortened(text: str, most: int = _LONGEST_LINE) -> str:
+    """Return printable text of at most `most` characters, its middle left out where it is longer."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}...{text[3 - most // 3 :]}"
+
+
+def listed(items: Sequence[str], most: int = MOST_LISTED) -> str:
+    """Return quoted items with commas between them, the first ones of many."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(f"'{shortened(item)}'" for item in items[:most]) + more
+
+
+def kind_lines(faults: Iterable[Fault]) -> list[str]:
+    """Return a line on what faulty files look like and what can be done with them; none where they are unlike all."""
+    kinds = Counter(fault.kind for fault in faults if fault.kind).most_common(1)
+    return [f"{count} files look like {kind}: {EXPECTED}. {ADVICE[kind]}." for kind, count in kinds]
+
+
 def check_acceptable(
-    report: FaultReport, signatures: Sequence[tuple[Signature, int]], path: Path, dataset: str, allow_faulty: bool
+    report: FaultReport,
+    signatures: Sequence[tuple[Signature, int]],
+    path: Path,
+    dataset: str,
+    allow_faulty: bool,
+    write_list: Callable[[], Path | None] = lambda: None,
 ) -> None:
     """Check that a zoo is sound enough to be used: few faults, one architecture, one shape.
 
@@ -138,10 +204,11 @@ def check_acceptable(
         signatures: the signatures and their counts, the most common first.
         path, dataset: of the zoo, for messages.
         allow_faulty: use the sound checkpoints of the most common shape, however few they are.
+        write_list: see `listed_lines`.
 
     Raises:
         ZooError: more than 5 % carry unknown keys, have another shape or are faulty, or none is sound. The message
-            lists each fault.
+            lists faults of each reason.
     """
     examined, faulty, stray = report.examined, len(report.faults), len(report.stray_keys)
     allowed = ALLOWED_SHARE * examined
@@ -154,9 +221,9 @@ def check_acceptable(
             "--all_sizes True all of them for --enc_mode complete)"
         )
     if 100 * stray > allowed:
-        keys = [f"{quoted(key)} ({count})" for key, count in report.stray_key_counts().items()]
-        more = f" and {len(keys) - _MOST_LISTED} more" if len(keys) > _MOST_LISTED else ""
-        carried = f"{', '.join(keys[:_MOST_LISTED])}{more}"
+        keys = [f"'{shortened(key, 60)}' ({count})" for key, count in report.stray_key_counts().items()]
+        more = f" and {len(keys) - MOST_LISTED} more" if len(keys) > MOST_LISTED else ""
+        carried = f"{', '.join(keys[:MOST_LISTED])}{more}"
         problems.insert(0, f"another architecture: {stray} {share} carry unknown keys: {carried}")
         hint = ""
     if 100 * faulty > allowed and not allow_faulty:
@@ -166,7 +233,18 @@ def check_acceptable(
         hint = ""
     if problems:
         first = f"{path}, data set {quoted(dataset)}: {'; '.join(problems)}{hint}"
-        raise ZooError("\n".join([first, *(f"  {line}" for line in report.fault_lines()), report.summary()]))
+        lines = [f"  {line}" for line in listed_lines(report, write_list)]
+        raise ZooError(bounded("\n".join([first, *lines, *kind_lines(report.faults), report.summary()])))
+
+
+def bounded(message: str) -> str:
+    """Return a message of at most MOST_LINES lines and MOST_CHARACTERS characters, its middle left out."""
+    lines = message.split("\n")
+    half = MOST_LINES // 2 - 1
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:half], f"({len(lines) - 2 * half} lines left out)", *lines[-half:]]
+    text, half = "\n".join(lines), MOST_CHARACTERS // 2 - 20
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}\n(characters left out)\n{text[-half:]}"
 
 
 def _shape_lines(signatures: Sequence[tuple[Signature, int]]) -> list[str]:
@@ -175,8 +253,8 @@ def _shape_lines(signatures: Sequence[tuple[Signature, int]]) -> list[str]:
     keys = list(dict.fromkeys(key for shapes, _, _ in listed for key in shapes))
     varying = [key for key in keys if len({shapes.get(key) for shapes, _, _ in listed}) > 1]
     lines = []
-    for shapes, heads, count in listed[:_MOST_LISTED]:
-        sizes = [f"'{key}' {shapes.get(key, 'absent')}" for key in varying[:_MOST_LISTED]]
+    for shapes, heads, count in listed[:MOST_LISTED]:
+        sizes = [f"'{key}' {shapes.get(key, 'absent')}" for key in varying[:_MOST_KEYS]]
         lines.append(f"{count} checkpoints: {', '.join([f'{heads} heads', *sizes])}")
-    more = len(listed) - _MOST_LISTED
+    more = len(listed) - MOST_LISTED
     return [*lines, f"and {more} more shapes"] if more > 0 else lines

@@ -23,7 +23,7 @@ from nfn_transformer.weights.state_dicts import (
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import read_outcomes
 from nfn_transformer.zoo.faults import printable
-from nfn_transformer.zoo.sources import FolderSource, Source, ZipSource, visible_files
+from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, Source, ZipSource, looked_for, visible_files
 
 MAX_LISTED = 10
 
@@ -138,9 +138,9 @@ def _outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:
         return
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
-        members = sorted(visible_files(source.files(""), ".pt"))
+        members = sorted(visible_files(source.files(""), SUFFIXES))
         if not members:
-            raise ZooError(f"{printable(str(path))}: no checkpoints; looked for .pt files in it")
+            raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
         files = [(f"{path}/{member}", member) for member in members]
         yield from zip([name for name, _ in files], read_outcomes(source, files, 0), strict=True)
     finally:

@@ -6,14 +6,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo.faults import Fault, Reason, printable, quoted
+from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import Release
 
-FILE_COLUMN = "ckpt_file"
-EPOCH_COLUMN = "ckpt_epoch"
 LABEL_COLUMNS = ("test_top1_accuracy", "test_accuracy")
 HEADS_COLUMN = "n_attention_heads"
 SIZE_COLUMNS = ("embed_dim", HEADS_COLUMN, "n_layers", "hidden")
@@ -35,8 +34,27 @@ ABSENT = -1.0
 ALL_EPOCHS = "all"
 _BEST_EPOCHS = ("best", "best1")
 
+EMPTY_CELLS = ("", "nan", "na", "n/a", "none", "null", "-")
+"""Ways to write that a cell is empty, in small letters."""
+
+_SEPARATORS = ",;\t|"
+
 # Of float32; nan is not below it either.
 _LARGEST = 3e38
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the table's columns; capital letters do not count."""
+
+    file: str | None = None
+    """path or name of the checkpoint; None: ckpt_file"""
+    epoch: str | None = None
+    """epoch of the checkpoint; None: ckpt_epoch"""
+    label: str | None = None
+    """test accuracy; None: test_top1_accuracy, else test_accuracy"""
+    run: str | None = None
+    """run of the checkpoint; None: the file's name tells it"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +88,15 @@ class TableRow:
     """A row of the table, as text."""
 
     name: str
-    """file name of the checkpoint, or `(row N)` where the row tells none"""
+    """name of the checkpoint, see `runs.file_of_each_path`, or `(row N)` where the row tells none"""
     is_named: bool
     """the row tells a file name"""
     epoch: str
     """canonical epoch"""
     label: str
     """test accuracy"""
+    run: str | None
+    """run of the checkpoint; None where the row does not tell it"""
     cells: Mapping[str, str]
     """column -> text, of the columns of sizes, hyperparameters and the condition"""
 
@@ -86,9 +106,11 @@ class Entry:
     """A checkpoint that the table describes well."""
 
     name: str
-    """file name"""
+    """name, as of its row"""
     run: str
-    """file name before its last two underscores, or without `.pt` where it has fewer"""
+    """run, see `runs.runs_of_files`"""
+    epoch: str
+    """canonical epoch"""
     label: float
     """test accuracy in [0, 1]"""
     heads: int | None
@@ -109,11 +131,19 @@ class Selection:
     """the other checkpoints, by file name"""
     duplicates: tuple[str, ...]
     """file names that stand in more than one row"""
-    listed: frozenset[str]
-    """file names in all rows of the table"""
+    paths: Mapping[str, str]
+    """name -> path of the file within the zoo, of all rows of the table whose file is there"""
+    unlisted: tuple[str, ...]
+    """names of checkpoint files that no row names"""
+    runs_are_told: bool
+    """every row tells its run, so that checkpoints of other epochs can be told to be of the same one"""
+    notes: tuple[str, ...]
+    """sentences about how the table was read, for the screen"""
 
 
-def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int | None = None) -> Selection:
+def select_rows(
+    release: Release, epoch: str, condition: Condition, n_heads: int | None = None, columns: Columns | None = None
+) -> Selection:
     """Return the rows of an epoch that meet a condition.
 
     Args:
@@ -121,12 +151,13 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
         epoch: a number as text, `best` (the epochs best and best1), or `all`.
         condition: on the cells of a row.
         n_heads: number of heads that every row must tell that tells any.
+        columns: names of columns other than the release's.
 
     Raises:
-        ZooError: the table is no CSV or lacks a column, no row meets the condition or has this epoch, or a row tells
-            other heads.
+        ZooError: the table is no CSV or lacks a column, no row meets the condition or has this epoch, a row tells
+            other heads, or several epochs are read and a row's run cannot be told.
     """
-    table = _read_rows(release, condition)
+    table, paths, notes = _read_rows(release, condition, columns or Columns())
     meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]
     if table and not meeting:
         raise _table_error(release, f"no row where {condition.text}; {_values(table, condition)}")
@@ -144,53 +175,141 @@ def select_rows(release: Release, epoch: str, condition: Condition, n_heads: int
     if others := [entry for entry in entries if n_heads is not None and entry.heads not in (None, n_heads)]:
         first = f"that of {quoted(others[0].name)} has {HEADS_COLUMN} {others[0].heads}"
         raise _table_error(release, f"--n_heads {n_heads} contradicts {len(others)} of {len(entries)} rows; {first}")
+    lacking = [row for row in rows if row.run is None and row.is_named]
+    if lacking and len({row.epoch for row in rows}) > 1:
+        first = f"{quoted(lacking[0].name)} of epoch {quoted(lacking[0].epoch)}"
+        raise _table_error(
+            release,
+            f"--ckpt_epoch {epoch}: expected file names that tell the run, as RUN_EPOCH.pt or RUN/EPOCH.pt, got "
+            f"{first} and {len(lacking) - 1} more; --run_column COLUMN names a column that tells it",
+        )
+    listed, used = {row.name for row in table}, set(paths.values())
+    last_names = Counter(file.rsplit("/", 1)[-1] for file in release.files)
+    unlisted = []
+    for file in release.files:
+        last = file.rsplit("/", 1)[-1]
+        if file not in used and last not in listed:
+            unlisted.append(last if last_names[last] == 1 else file.removeprefix(f"{release.folder}/"))
     return Selection(
         rows=tuple(rows),
         entries=entries,
         faults=tuple(fault for fault in described if isinstance(fault, Fault)),
         duplicates=tuple(name for name, same in groups if len(same) > 1),
-        listed=frozenset(row.name for row in table),
+        paths=paths,
+        unlisted=tuple(sorted(unlisted)),
+        runs_are_told=not lacking,
+        notes=notes,
     )
 
 
-def _read_rows(release: Release, condition: Condition) -> list[TableRow]:
-    """Return all rows of the table, whether or not the condition is met.
+def _read_rows(
+    release: Release, condition: Condition, columns: Columns
+) -> tuple[list[TableRow], dict[str, str], tuple[str, ...]]:
+    """Return all rows of the table, the files of their checkpoints by name, and notes on how the table was read.
 
     Raises:
-        ZooError: the table is no UTF-8 text, no CSV, or lacks a column.
+        ZooError: the table is no UTF-8 text, no CSV, lacks a column, or has a column twice.
     """
     try:
-        lines = csv.reader(io.StringIO(release.metadata.decode("utf-8-sig"), newline=""))
+        text = release.metadata.decode("utf-8-sig")
+        first_line = text.split("\n", 1)[0]
+        separator = max(_SEPARATORS, key=first_line.count)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         header = [name.strip() for name in next(lines, [])]
-        labels = [name for name in LABEL_COLUMNS if name in header]
-        lacking = [quoted(name) for name in (FILE_COLUMN, EPOCH_COLUMN) if name not in header]
-        lacking += [] if labels else [" or ".join(map(quoted, LABEL_COLUMNS))]
-        lacking += [quoted(name) for name, _ in condition.wanted if name not in header]
-        if lacking:
-            names = ", ".join(map(quoted, header)) or "no columns"
-            raise _table_error(release, f"no column {', no column '.join(lacking)}; there are {names}")
-        columns = [FILE_COLUMN, EPOCH_COLUMN, labels[0], *SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS]
-        columns += [name for name, _ in condition.wanted]
-        position = {name: header.index(name) for name in columns if name in header}
-        rows: list[TableRow] = []
-        for line in filter(None, lines):
-            cells = {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
-            name = re.split(r"[/\\]", cells[FILE_COLUMN])[-1]
-            epoch = canonical_epoch(cells[EPOCH_COLUMN])
-            rows.append(TableRow(name or f"(row {len(rows)})", bool(name), epoch, cells[labels[0]], cells))
-        return rows
+        position = _positions(release, header, condition, columns)
+        filled = [
+            {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
+            for line in filter(None, lines)
+        ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
+    if separator == ";":  # which stands where the comma is the decimal point
+        filled = [{name: re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for name, cell in row.items()} for row in filled]
+    notes = _percent_to_fractions(filled)
+    named = file_of_each_path([row[_FILE] for row in filled], release.files, release.folder)
+    rows, described = [], {}
+    for number, cells in enumerate(filled):
+        name, file = named.get(cells[_FILE], (f"(row {number})", None))
+        epoch = canonical_epoch(cells[_EPOCH])
+        if cells[_FILE] in named:
+            path = (file or cells[_FILE]).removeprefix(f"{release.folder}/")
+            described[name] = path, epoch, _number(cells[_LABEL])
+        rows.append(TableRow(name, cells[_FILE] in named, epoch, cells[_LABEL], cells.get(_RUN) or None, cells))
+    if columns.run is None:
+        runs = runs_of_files(described)
+        rows = [replace(row, run=runs.get(row.name)) for row in rows]
+    return rows, {name: file for name, file in named.values() if file is not None}, notes
+
+
+# Under these names, which no header has, the cells hold what the columns of `Columns` tell.
+_FILE, _EPOCH, _LABEL, _RUN = " file", " epoch", " label", " run"
+
+
+def _positions(release: Release, header: list[str], condition: Condition, columns: Columns) -> dict[str, int]:
+    """Return column -> position in the header, capital letters aside.
+
+    Raises:
+        ZooError: a column is not there, or one that is read is there twice.
+    """
+
+    def find(name: str) -> int | None:
+        places = [place for place, each in enumerate(header) if each == name]
+        places = places or [place for place, each in enumerate(header) if each.lower() == name.lower()]
+        if len(places) > 1:
+            raise _table_error(release, f"column {quoted(name)}: expected it once, got it {len(places)} times")
+        return places[0] if places else None
+
+    wanted = {
+        _FILE: (columns.file or "ckpt_file",),
+        _EPOCH: (columns.epoch or "ckpt_epoch",),
+        _LABEL: (columns.label,) if columns.label else LABEL_COLUMNS,
+        **({_RUN: (columns.run,)} if columns.run else {}),
+        **{name: (name,) for name, _ in condition.wanted},
+    }
+    position: dict[str, int] = {}
+    lacking = []
+    for role, choices in wanted.items():
+        places = [place for place in map(find, choices) if place is not None]
+        if places:
+            position[role] = places[0]
+        else:
+            lacking.append(" or ".join(map(quoted, choices)))
+    if lacking:
+        there = ", ".join(map(quoted, header[:30])) or "no columns"
+        flags = "--file_column, --epoch_column, --label_column and --run_column name others"
+        raise _table_error(release, f"no column {', no column '.join(lacking)}; there are {there}; {flags}")
+    for name in (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS):
+        if (place := find(name)) is not None:
+            position[name] = place
+    return position
+
+
+def _percent_to_fractions(rows: list[dict[str, str]]) -> tuple[str, ...]:
+    """Divide labels by 100 where the whole column is in percent; return the note on it.
+
+    A column is in percent where every number lies in [0, 100] and at most one in twenty in (0, 1].
+    """
+    numbers = {}
+    for row in rows:
+        cell = row[_LABEL]
+        if (number := _number(cell.removesuffix("%").strip())) is not None:
+            numbers[cell] = number
+    counts = Counter(row[_LABEL] for row in rows if row[_LABEL] in numbers)
+    total = sum(counts.values())
+    if not total or not all(0 <= number <= 100 for number in numbers.values()):
+        return ()
+    small = sum(count for cell, count in counts.items() if 0 < numbers[cell] <= 1 and not cell.endswith("%"))
+    large = sum(count for cell, count in counts.items() if numbers[cell] > 1 or cell.endswith("%"))
+    if not large or 20 * small > total:
+        return ()
+    for row in rows:
+        if row[_LABEL] in numbers:
+            row[_LABEL] = repr(numbers[row[_LABEL]] / 100)
+    return (f"labels are in percent ({total} numbers from 0 to 100): divided by 100",)
 
 
 def _table_error(release: Release, problem: str) -> ZooError:
     return ZooError(f"{release.source.path}: {printable(release.metadata_name)}: {problem}")
-
-
-def canonical_epoch(text: str) -> str:
-    """Return an epoch as one text for all ways to write it: `75.0` and `7.5e1` become `75`, `Best1` becomes `best1`."""
-    number = _number(text)
-    return text.strip().lower() if number is None or not number.is_integer() else str(int(number))
 
 
 def _number(text: str) -> float | None:
@@ -225,7 +344,7 @@ def _describe(rows: list[TableRow]) -> Entry | Fault:
     """Return the one checkpoint that rows of one file name describe, or their fault."""
     name, cells = rows[0].name, rows[0].cells
     if not rows[0].is_named:
-        return Fault(name, Reason.MISSING, f"the row has no {FILE_COLUMN}")
+        return Fault(name, Reason.MISSING, "the row has no ckpt_file")
     labels = {_number(row.label) for row in rows}
     label = labels.pop()
     if labels:
@@ -233,15 +352,15 @@ def _describe(rows: list[TableRow]) -> Entry | Fault:
     if label is None or not 0 <= label <= 1:
         text = f"label {rows[0].label}" if rows[0].label else "no label"
         return Fault(name, Reason.LABEL, f"{text}, expected a number in [0, 1]")
-    texts = [row.cells[HEADS_COLUMN] for row in rows if row.cells.get(HEADS_COLUMN)]
+    texts = [row.cells.get(HEADS_COLUMN, "") for row in rows]
+    texts = [text for text in texts if text.lower() not in EMPTY_CELLS]
     numbers = {_number(text) for text in texts}
     heads = {int(number) for number in numbers if number and number >= 1 and number.is_integer()}
     if len(numbers) > 1 or len(heads) < len(numbers):
         detail = f"{HEADS_COLUMN} is {_quoted(texts)}, expected one whole number of at least 1"
         return Fault(name, Reason.SHAPE, detail)
-    run, *rest = name.rsplit("_", 2)
-    run = run if len(rest) == 2 else name.removesuffix(".pt")
-    return Entry(name, run, label, heads.pop() if heads else None, tuple(encode(cells)))
+    run = rows[0].run or name.rsplit(".", 1)[0]
+    return Entry(name, run, rows[0].epoch, label, heads.pop() if heads else None, tuple(encode(cells)))
 
 
 def _quoted(texts: Iterable[str]) -> str:
@@ -252,5 +371,5 @@ def encode(cells: Mapping[str, str]) -> list[float]:
     """Return the numbers HYPERPARAMETERS of a row's cells, column -> text."""
     values = [_number(cells.get(name, "")) for name in NUMBERS]
     optimizer = cells.get("optimizer", "").lower()
-    named = [float(optimizer == name) if optimizer else ABSENT for name in ZOO_OPTIMIZERS]
+    named = [ABSENT if optimizer in EMPTY_CELLS else float(optimizer == name) for name in ZOO_OPTIMIZERS]
     return [ABSENT if value is None or abs(value) >= _LARGEST else value for value in values] + named

@@ -214,6 +214,8 @@ class _Scan:
     def _global(self) -> None:
         name = f"{self._line()}.{self._line()}"
         if name not in _CALLS and name not in _STORAGE_BYTES and name not in _DTYPES:
+            if "DTensor" in name:
+                raise ScanError("holds DTensors, which are shares of tensors: save the full_tensor() of each instead")
             raise ScanError(f"refused, as loading it would call '{name}'; expected plain floating point tensors")
         self._stack.append(_Global(name))
 

@@ -1,7 +1,7 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +19,10 @@ from nfn_transformer.weights.state_dicts import (
     weights_from_state_dict,
 )
 from nfn_transformer.zoo.cache import ZooCache
-from nfn_transformer.zoo.collecting import Collection, Scratch, collect, read_outcomes
+from nfn_transformer.zoo.collecting import Collection, collect, read_outcomes
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, printable
-from nfn_transformer.zoo.metadata import Condition, Entry, Selection, canonical_epoch, select_rows
+from nfn_transformer.zoo.metadata import Columns, Condition, Selection, select_rows
+from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import Release, open_release
 
 DEFAULT_HEADS = 2
@@ -40,6 +41,12 @@ class ZooOrigin:
     where: str = ""
     all_sizes: bool = False
     """True for `several_sizes.read_all_sizes`"""
+    file_column: str | None = None
+    """see `metadata.Columns`, as of the other columns"""
+    epoch_column: str | None = None
+    label_column: str | None = None
+    run_column: str | None = None
+    weights_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Zoo:
     """faults of the checkpoints that were left out"""
     hyperparameters: Tensor
     """[n, len(HYPERPARAMETERS)] float32, see `metadata.encode`"""
+    epochs: list[str] = field(default_factory=list)
+    """canonical epochs"""
+    runs_are_told: bool = True
+    """see `metadata.Selection`"""
     origin: ZooOrigin | None = None
     """place where the zoo was read; None for a zoo that was made in memory"""
 
@@ -105,6 +116,8 @@ def read_zoo(
     n_workers: int = 0,
     progress: bool = True,
     where: str = "",
+    columns: Columns | None = None,
+    weights_key: str | None = None,
 ) -> Zoo:
     """Read the checkpoints of one epoch of a zoo.
 
@@ -118,6 +131,8 @@ def read_zoo(
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         progress: show a progress bar on stderr, where that is a terminal.
         where: condition on the metadata, see `metadata.Condition`; other rows are as if the table lacked them.
+        columns: names of the table's columns other than the release's.
+        weights_key: key of the weights in each file; None finds them, see `containers.find_network`.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
@@ -125,42 +140,43 @@ def read_zoo(
     """
     condition = Condition.parse(where)
     with open_release(Path(data_path), dataset) as release:
-        selection = select_rows(release, str(ckpt_epoch), condition, n_heads)
+        selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         all_tell = all(entry.heads is not None for entry in selection.entries)
-        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if all_tell else default, condition.text)
+        way = f"{columns} {weights_key}" if weights_key is not None or (columns or Columns()) != Columns() else ""
+        cache_condition = " ".join(filter(None, (condition.text, way)))
+        cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if all_tell else default, cache_condition)
         cached = cache.load() if load_cache else None
-        collection = cached or _read(release, selection.entries, default, n_workers, progress, cache.folder)
-        zoo = _build_zoo(release, selection, collection, allow_faulty)
+        collection = cached
+        if collection is None:
+            present = [entry for entry in selection.entries if entry.name in selection.paths]
+            files = [(entry.name, selection.paths[entry.name]) for entry in present]
+            outcomes = tqdm(
+                read_outcomes(release.source, files, n_workers, weights_key),
+                desc=f"reading {printable(release.dataset)}",
+                total=len(files),
+                unit=" checkpoints",
+                disable=None if progress else True,  # None: only on a terminal
+            )
+            heads = [entry.heads or default for entry in present]
+            collection = collect([name for name, _ in files], heads, outcomes, cache.folder)
+            collection.faults.extend(
+                Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'")
+                for entry in selection.entries
+                if entry.name not in selection.paths
+            )
+        zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
             cache.save(collection)
     place = str(Path(data_path).resolve())
-    return replace(zoo, origin=ZooOrigin(place, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text))
+    names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
+    origin = ZooOrigin(place, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
+    return replace(zoo, origin=replace(origin, weights_key=weights_key))
 
 
-def _read(
-    release: Release, entries: Sequence[Entry], heads: int, n_workers: int, progress: bool, scratch: Scratch
-) -> Collection:
-    """Read the files of the entries; `heads` is the number where an entry does not tell it."""
-    present = [entry for entry in entries if entry.name in release.checkpoints]
-    files = [(entry.name, release.checkpoints[entry.name]) for entry in present]
-    outcomes = tqdm(
-        read_outcomes(release.source, files, n_workers),
-        desc=f"reading {printable(release.dataset)}",
-        total=len(files),
-        unit=" checkpoints",
-        disable=None if progress else True,  # None: only on a terminal
-    )
-    collection = collect([name for name, _ in files], [entry.heads or heads for entry in present], outcomes, scratch)
-    collection.faults.extend(
-        Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'")
-        for entry in entries
-        if entry.name not in release.checkpoints
-    )
-    return collection
-
-
-def _build_zoo(release: Release, selection: Selection, collection: Collection, allow_faulty: bool) -> Zoo:
+def _build_zoo(
+    release: Release, selection: Selection, collection: Collection, allow_faulty: bool, cache: ZooCache
+) -> Zoo:
     """Return the sound checkpoints with their labels.
 
     Raises:
@@ -171,9 +187,16 @@ def _build_zoo(release: Release, selection: Selection, collection: Collection, a
         faults=tuple(sorted([*selection.faults, *collection.faults], key=lambda fault: fault.name)),
         stray_keys=collection.stray_keys,
         duplicates=selection.duplicates,
-        unlisted=tuple(sorted(release.checkpoints.keys() - selection.listed)),
+        unlisted=selection.unlisted,
+        entries=collection.entries,
+        forms=collection.forms,
+        notes=selection.notes,
     )
-    check_acceptable(report, collection.signatures, release.source.path, release.dataset, allow_faulty)
+
+    def write_list() -> Path | None:
+        return cache.write_list(report.csv())
+
+    check_acceptable(report, collection.signatures, release.source.path, release.dataset, allow_faulty, write_list)
     majority, _ = collection.signatures[0]
     try:
         spec = spec_from_shapes(dict(majority.shapes), majority.heads)
@@ -190,4 +213,6 @@ def _build_zoo(release: Release, selection: Selection, collection: Collection, a
         runs=[entry.run for entry in entries],
         report=report,
         hyperparameters=torch.tensor([entry.hyperparameters for entry in entries], dtype=torch.float32),
+        epochs=[entry.epoch for entry in entries],
+        runs_are_told=selection.runs_are_told,
     )

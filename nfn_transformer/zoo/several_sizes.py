@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
-from nfn_transformer.zoo.metadata import SIZE_COLUMNS, Condition, canonical_epoch, select_rows
+from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, select_rows
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin, read_zoo
+from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import open_release
 
 
@@ -58,6 +59,16 @@ class MixedZoo:
         return [run for part in self.parts for run in part.runs]
 
     @cached_property
+    def epochs(self) -> list[str]:
+        """Epochs."""
+        return [epoch for part in self.parts for epoch in part.epochs]
+
+    @property
+    def runs_are_told(self) -> bool:
+        """See `Zoo`."""
+        return self.parts[0].runs_are_told
+
+    @cached_property
     def report(self) -> FaultReport:
         """Faults of all parts."""
         reports = [part.report for part in self.parts]
@@ -67,6 +78,9 @@ class MixedZoo:
             stray_keys={name: keys for report in reports for name, keys in report.stray_keys.items()},
             duplicates=tuple(name for report in reports for name in report.duplicates),
             unlisted=reports[0].unlisted,  # the table is the same
+            entries={name: keys for report in reports for name, keys in report.entries.items()},
+            forms={name: form for report in reports for name, form in report.forms.items()},
+            notes=reports[0].notes,
         )
 
     def by_size(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor, Zoo]]:
@@ -89,27 +103,32 @@ class MixedZoo:
 
 
 def read_all_sizes(
-    data_path: Path, dataset: str, ckpt_epoch: str = "75", where: str = "", **settings
+    data_path: Path,
+    dataset: str,
+    ckpt_epoch: str = "75",
+    where: str = "",
+    columns: Columns | None = None,
+    **settings,
 ) -> Zoo | MixedZoo:
     """Read the checkpoints of one epoch of a zoo with networks of several sizes.
 
     Args:
-        data_path, dataset, ckpt_epoch, where, settings: see `reading.read_zoo`, which reads each size.
+        data_path, dataset, ckpt_epoch, where, columns, settings: see `reading.read_zoo`, which reads each size.
 
     Raises:
         ZooError: see `reading.read_zoo`; the networks of each size must be as those of a whole zoo.
     """
     condition = Condition.parse(where)
     with open_release(Path(data_path), dataset) as release:
-        rows = select_rows(release, str(ckpt_epoch), condition).rows
-    columns = [name for name in SIZE_COLUMNS if name in rows[0].cells and name not in dict(condition.wanted)]
+        rows = select_rows(release, str(ckpt_epoch), condition, columns=columns).rows
+    tell = [name for name in SIZE_COLUMNS if name in rows[0].cells and name not in dict(condition.wanted)]
     # A column that some rows leave empty tells nothing apart: a condition on the others would meet those rows as well.
-    columns = [name for name in columns if all(row.cells[name] for row in rows)]
-    sizes = {tuple(canonical_epoch(row.cells[name]) for name in columns) for row in rows}
+    tell = [name for name in tell if not any(row.cells[name].lower() in EMPTY_CELLS for row in rows)]
+    sizes = {tuple(canonical_epoch(row.cells[name]) for name in tell) for row in rows}
     parts = []
     for size in sorted(sizes, key=lambda size: [(len(number), number) for number in size]):
-        pairs = [f"{name}={number}" for name, number in zip(columns, size, strict=True)]
+        pairs = [f"{name}={number}" for name, number in zip(tell, size, strict=True)]
         each = ",".join(([condition.text] if condition.text else []) + pairs)
-        parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, **settings))
+        parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, columns=columns, **settings))
     origin = parts[0].origin and replace(parts[0].origin, where=condition.text, all_sizes=True)
     return replace(parts[0], origin=origin) if len(parts) == 1 else MixedZoo(tuple(parts), origin)

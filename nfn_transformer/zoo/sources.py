@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import stat
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from nfn_transformer.zoo.faults import printable, quoted
 MAX_FILE_BYTES = 256 * 2**20
 
 _ENCRYPTED = 0x1 | 0x40
+
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".safetensors.index.json")
+"""Endings of checkpoints' names; an index names the files that share a network's tensors out."""
 
 
 class UnreadableFile(Exception):
@@ -37,7 +43,7 @@ class Source(Protocol):
 
     @property
     def metadata_tables(self) -> list[str]:
-        """Files `metadata/NAME.csv`; in a zip one top folder is allowed, as in `TOP/metadata/NAME.csv`."""
+        """Files `metadata/NAME.csv`; one top folder is allowed, as in `TOP/metadata/NAME.csv`."""
         ...
 
     def entries(self) -> list[str]:
@@ -73,7 +79,10 @@ class FolderSource:
     @property
     def metadata_tables(self) -> list[str]:
         """See `Source`."""
-        return [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata")]
+        if tables := [f"metadata/{entry.name}" for entry in _scan(self.path / "metadata")]:
+            return tables
+        tops = sorted(entry.name for entry in _scan(self.path) if entry.is_dir() and not entry.name.startswith("."))
+        return [f"{top}/metadata/{entry.name}" for top in tops for entry in _scan(self.path / top / "metadata")]
 
     def entries(self) -> list[str]:
         """See `Source`."""
@@ -82,13 +91,21 @@ class FolderSource:
     def files(self, folder: str) -> dict[str, str]:
         """See `Source`."""
         stamps: dict[str, str] = {}
-        pending = [folder]
-        while pending:
-            parent = pending.pop()
+        seen: set[tuple[int, int]] = set()
+        pending = deque([folder])
+        links: deque[str] = deque()
+        # Links come last: of a folder and a link to it, the folder is the one that is listed. None is listed twice.
+        while pending or links:
+            parent = pending.popleft() if pending else links.popleft()
+            if (identity := _identity(self.path / parent)) in seen:
+                continue
+            seen.add(identity)
             for entry in _scan(self.path / parent):
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(name)
+                elif entry.is_symlink() and _is_folder(entry):
+                    links.append(name)
                 elif stamp := _file_stamp(Path(entry)):
                     stamps[name] = stamp
         return stamps
@@ -96,7 +113,8 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         """See `Source`."""
         try:
-            with open(self.path / name, "rb") as file:
+            # A pipe would wait for a writer.
+            with open(self.path / name, "rb", opener=_open_without_waiting) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise UnreadableFile("not a regular file")
@@ -162,6 +180,25 @@ class ZipSource:
         self._archive.close()
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError:
+        return -1, -1
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _file_stamp(path: Path) -> str:
     """Return size and times of a file; empty for anything else, such as a pipe or a link to nowhere."""
     try:
@@ -191,19 +228,25 @@ def _too_large(size: int) -> UnreadableFile:
     return UnreadableFile(f"{size} bytes, more than the {MAX_FILE_BYTES} that a zoo's file may have")
 
 
-def visible_files(names: Iterable[str], suffix: str) -> list[str]:
+def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list[str]:
     """Return the names with a suffix, but neither hidden files nor `embedding.pt`, the word vectors of a text zoo.
 
-    Archives made on a Mac carry `__MACOSX/` and `._NAME` twins of every file.
+    Archives made on a Mac carry `__MACOSX/` and `._NAME` twins of every file. Shares of a network's tensors, as
+    `model-00001-of-00002.safetensors`, are no checkpoints of their own where their index is there.
     """
-    return [
+    visible = [
         name
         for name in names
-        if name.endswith(suffix)
+        if name.endswith(suffixes)
         and not name.startswith("__MACOSX/")
         and not (last := name.rsplit("/", 1)[-1]).startswith(".")
         and last != "embedding.pt"
     ]
+    indices = {name.removesuffix(".safetensors.index.json") for name in visible if name.endswith(".index.json")}
+    return [name for name in visible if not indices or _SHARE.sub("", name) not in indices or name.endswith(".json")]
+
+
+_SHARE = re.compile(r"-\d+-of-\d+\.safetensors$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -220,8 +263,8 @@ class Release:
     """path of the table within the source"""
     folder: str
     """path of the checkpoints' folder within the source"""
-    checkpoints: dict[str, str]
-    """file name -> path within the source"""
+    files: tuple[str, ...]
+    """paths of the checkpoints within the source, those least deep first"""
     fingerprint: str
     """hexadecimal text that changes when any of these files does"""
 
@@ -248,21 +291,24 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
             raise ZooError(f"{path}: {printable(f'{table}: {error}')}") from None
         folder = table.removesuffix(f"metadata/{dataset}.csv") + dataset
         stamps = source.files(folder)
-        names = visible_files(stamps, ".pt")
+        names = visible_files(stamps, SUFFIXES)
         if not names:
             raise ZooError(
-                f"{path}: no checkpoints; looked for .pt files under {quoted(f'{folder}/')}, "
+                f"{path}: no checkpoints; looked for {looked_for()} under {quoted(f'{folder}/')}, "
                 f"and the zoo holds {_listed(source.entries())}"
             )
         fingerprint = repr((source.stamp, metadata, sorted((name, stamps[name]) for name in names)))
         digest = hashlib.sha256(fingerprint.encode()).hexdigest()
-        checkpoints: dict[str, str] = {}
         # Of two files with one name the one least deep is the release's own; the other is a copy.
-        for name in sorted(names, key=lambda name: (name.count("/"), name)):
-            checkpoints.setdefault(name.rsplit("/", 1)[-1], name)
-        yield Release(source, dataset, metadata, table, folder, checkpoints, digest)
+        files = tuple(sorted(names, key=lambda name: (name.count("/"), name)))
+        yield Release(source, dataset, metadata, table, folder, files, digest)
     finally:
         source.close()
+
+
+def looked_for() -> str:
+    """Return the endings of checkpoints' names, for messages."""
+    return f"{', '.join(SUFFIXES[:-2])} or {SUFFIXES[-2]} files"
 
 
 def _not_one_table(source: Source, dataset: str, tables: list[str], matching: list[str]) -> ZooError:

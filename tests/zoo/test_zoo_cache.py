@@ -23,9 +23,9 @@ def reads(monkeypatch) -> list[int]:
     seen: list[int] = []
     original = reading.read_outcomes
 
-    def spy(source, files, n_workers):
+    def spy(source, files, n_workers, weights_key=None):
         seen.append(len(files))
-        return original(source, files, n_workers)
+        return original(source, files, n_workers, weights_key)
 
     monkeypatch.setattr(reading, "read_outcomes", spy)
     return seen

@@ -197,20 +197,23 @@ def test_progress_is_shown_on_a_terminal_and_only_there(zoo, capsys, monkeypatch
 def test_a_missing_path_or_data_set_is_an_error(zoo, tmp_path):
     with pytest.raises(ZooError, match="nowhere: no such file or folder; expected a zoo's folder or zip"):
         read_zoo(tmp_path / "nowhere", "mnist")
+    (tmp_path / "deep/deeper").mkdir(parents=True)
+    zoo.to_zip(tmp_path / "deep/other")
     missing = "no data set 'cifar'; looked for 'metadata/cifar.csv', and there are the data sets 'mnist'"
     for path in (zoo.path, zoo.to_zip(tmp_path / "zoo.zip")):
         for name, message in (("cifar", missing), ("../mnist", "no data set '../mnist'"), ("", "no data set ''")):
             with pytest.raises(ZooError, match=message.replace(".", r"\.")):
                 read_zoo(path, name)
-    with pytest.raises(ZooError, match=r"no metadata tables at all; the zoo holds 'zoo', 'zoo\.zip'"):
-        read_zoo(tmp_path, "mnist")
+    with pytest.raises(ZooError, match=r"no metadata tables at all; the zoo holds 'deeper', 'other'"):
+        read_zoo(tmp_path / "deep", "mnist")
 
 
 def test_a_data_set_without_checkpoints_is_an_error(tmp_path):
     zoo = SmallZoo(tmp_path / "zoo")
     zoo.add("run0", None)
     zoo.write_table()
-    with pytest.raises(ZooError, match=r"looked for .pt files under 'mnist/', and the zoo holds 'metadata', 'mnist'"):
+    looked_for = r"looked for .pt, .pth, .ckpt or .safetensors files under 'mnist/', and the zoo holds 'metadata', "
+    with pytest.raises(ZooError, match=f"{looked_for}'mnist'"):
         read_zoo(zoo.path, "mnist")
 
 

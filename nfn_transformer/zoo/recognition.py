@@ -1,0 +1,59 @@
+"""Networks of other makers, told by their keys: what a file looks like, and what can be done with it."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+EXPECTED = (
+    "expected keys encoder.0.attention.queries.weight, ..., classifier.fc2.bias of blocks without residual "
+    'connections, attention biases or affine LayerNorms (README, "Your own zoo")'
+)
+
+_TRANSFORMER = (
+    "Such networks have residual connections, biases or LayerNorm weights, whose symmetries the predictors do not "
+    "have: make_zoo.py trains networks of the kind that can be read"
+)
+_PLAIN = (
+    "Its weights can be read in Python by layout_of and read_networks of "
+    "nfn_transformer.weights.feed_forward_networks, for the permutation layers "
+    '(README, "The layers as a library"); training commands read transformers alone'
+)
+
+_KINDS = (
+    ("an nn.TransformerEncoder", r"layers\.\d+\.self_attn\.in_proj_(weight|bias)", _TRANSFORMER),
+    ("a Hugging Face ViT", r"encoder\.layer\.\d+\.attention\.attention\.query\.weight", _TRANSFORMER),
+    ("a Hugging Face BERT", r"encoder\.layer\.\d+\.attention\.self\.query\.weight", _TRANSFORMER),
+    ("a GPT-2", r"h\.\d+\.attn\.c_attn\.weight", _TRANSFORMER),
+    ("a Llama", r"layers\.\d+\.self_attn\.q_proj\.weight", _TRANSFORMER),
+    ("a timm ViT", r"blocks\.\d+\.attn\.qkv\.weight", _TRANSFORMER),
+    ("a torchvision ViT", r"encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight", _TRANSFORMER),
+)
+ADVICE = {
+    **{name: advice for name, _, advice in _KINDS},
+    "a CNN": _PLAIN,
+    "an INR (a network from coordinates)": _PLAIN,
+    "an MLP": _PLAIN,
+    "a LoRA or another adapter": "An adapter is a part of a network: merge it into the network first",
+}
+"""Kind of network -> what can be done with it."""
+
+_MOST_KEYS = 20_000
+
+
+def recognize(state: Mapping[object, object]) -> str:
+    """Return what the keys and shapes of a state dict look like, one of ADVICE; empty where nothing fits."""
+    keys = [key for key, _ in zip(state, range(_MOST_KEYS), strict=False) if isinstance(key, str) and len(key) < 300]
+    for name, pattern, _ in _KINDS:
+        found = re.compile(rf"(^|\.){pattern}$")
+        if any(found.search(key) for key in keys):
+            return name
+    if any(".lora_A" in key or ".lora_B" in key for key in keys):
+        return "a LoRA or another adapter"
+    shapes = [tuple(value.shape) for key in keys if isinstance(value := state[key], Tensor) and key.endswith("weight")]
+    matrices = [shape for shape in shapes if len(shape) == 2]
+    if any(len(shape) == 4 for shape in shapes):
+        return "a CNN"
+    if not matrices or len(matrices) < len(shapes):
+        return ""
+    return "an INR (a network from coordinates)" if matrices[0][1] <= 3 else "an MLP"
