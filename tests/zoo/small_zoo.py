@@ -103,7 +103,9 @@ def zoo_of_three_sizes(path: Path) -> SmallZoo:
 
 
 def assert_same(first: Zoo, second: Zoo) -> None:
-    """Fail unless two zoos are equal in every field, numbers bit for bit."""
+    """Fail unless two zoos are equal in every field but the place they were read at, numbers bit for bit."""
     for field in fields(Zoo):
+        if field.name == "origin":
+            continue
         one, other = getattr(first, field.name), getattr(second, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, field.name
