@@ -154,8 +154,8 @@ def select_rows(
         columns: names of columns other than the release's.
 
     Raises:
-        ZooError: the table is no CSV or lacks a column, no row meets the condition or has this epoch, a row tells
-            other heads, or several epochs are read and a row's run cannot be told.
+        ZooError: the table is no CSV or lacks a column, or no row meets the condition or has this epoch. A row tells
+            other heads. Several epochs are read, and a row's run cannot be told.
     """
     table, paths, notes = _read_rows(release, condition, columns or Columns())
     meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]

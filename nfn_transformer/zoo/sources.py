@@ -229,7 +229,7 @@ def _too_large(size: int) -> UnreadableFile:
 
 
 def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list[str]:
-    """Return the names with a suffix, but neither hidden files nor `embedding.pt`, the word vectors of a text zoo.
+    """Return the names with a suffix, but neither hidden ones nor `embedding.pt`, the word vectors of a text zoo.
 
     Archives made on a Mac carry `__MACOSX/` and `._NAME` twins of every file. Shares of a network's tensors, as
     `model-00001-of-00002.safetensors`, are no checkpoints of their own where their index is there.
@@ -239,8 +239,8 @@ def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list
         for name in names
         if name.endswith(suffixes)
         and not name.startswith("__MACOSX/")
-        and not (last := name.rsplit("/", 1)[-1]).startswith(".")
-        and last != "embedding.pt"
+        and not any(part.startswith(".") for part in name.split("/"))
+        and name.rsplit("/", 1)[-1] != "embedding.pt"
     ]
     indices = {name.removesuffix(".safetensors.index.json") for name in visible if name.endswith(".index.json")}
     return [name for name in visible if not indices or _SHARE.sub("", name) not in indices or name.endswith(".json")]
