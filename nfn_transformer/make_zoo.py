@@ -247,6 +247,11 @@ def main(arguments: Sequence[str]) -> int:
             print(runs_table(plan.runs), end="")
             return 0
         if plan.out.exists():
+            work = WorkFolder(plan.out)
+            if work.is_written(plan.configuration(data)):
+                work.remove()
+                print(f"{plan.out}: is finished")
+                return 0
             raise UserError(f"--out {plan.out}: already exists; choose another path or delete it")
         _announce(plan, data, options)
         _make(plan, data, options, arguments)

@@ -76,6 +76,7 @@ class TrainingCommand:
         for directory in map(RunDirectory.open, flags.resume):
             if directory.results_file.is_file():
                 print("this run is finished")
+                directory.state_file.unlink(missing_ok=True)  # a kill may have come just before
                 statuses.append(_report_results(directory))
             else:
                 unfinished.append(directory.path)

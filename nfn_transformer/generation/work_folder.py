@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class WorkFolder:
         self.path = out.resolve().with_name(f"{out.resolve().name}.parts")
         self.scratch = self.path / "scratch"  # an empty folder for drafts, on the file system of `out`
         self._description = self.path / "configuration.json"
+        self._written = self.path / "written"
 
     @contextmanager
     def owned(self, configuration: Mapping[str, object]) -> Iterator[None]:
@@ -163,9 +164,24 @@ class WorkFolder:
         except (TypeError, KeyError) as error:
             raise _damaged(self._file(number), error) from None
 
+    def mark_written(self) -> None:
+        """Note that the zoo is about to appear at its path, and that the folder is of no use from then on."""
+        write_text(self._written, "")
+
+    def is_written(self, configuration: Mapping[str, object]) -> bool:
+        """Return whether a zoo of this configuration is written, and a kill came before the folder was deleted."""
+        with suppress(UserError, OSError):
+            self.check(configuration)
+            return self._written.exists()
+        return False
+
     def remove(self) -> None:
         """Delete the folder, once the zoo is written; warn on stderr if a part of it stays."""
+        last = (self._description, self._written)  # they tell a later command that the rest may be deleted
         for _ in range(_REMOVALS):  # a job that has just ended may still write its log
+            for entry in [entry for entry in self.path.glob("*") if entry not in last]:
+                with suppress(OSError):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             shutil.rmtree(self.path, ignore_errors=True)
             if not self.path.exists():
                 return
