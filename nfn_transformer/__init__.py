@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "nfn_transformer.configuration": ("COUNT", "setting"),
     "nfn_transformer.errors": ("RunError", "SpecError", "UserError", "ZooError"),
-    "nfn_transformer.features.flat": ("flatten_networks",),
     "nfn_transformer.features.graph": ("ComputationGraph",),
     "nfn_transformer.features.invariants": ("Invariants", "invariant_names", "read_invariants"),
     "nfn_transformer.fitting": ("fit", "load_predictor", "resume"),
@@ -55,6 +54,7 @@ _PUBLIC = {
         "EmbeddingWeights",
         "FeedForwardWeights",
         "TransformerWeights",
+        "flatten_networks",
     ),
     "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
     "nfn_transformer.weights.feed_forward_pass": ("feed_forward_outputs", "sine"),
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
     from nfn_transformer.errors import SpecError as SpecError
     from nfn_transformer.errors import UserError as UserError
     from nfn_transformer.errors import ZooError as ZooError
-    from nfn_transformer.features.flat import flatten_networks as flatten_networks
     from nfn_transformer.features.graph import ComputationGraph as ComputationGraph
     from nfn_transformer.features.invariants import Invariants as Invariants
     from nfn_transformer.features.invariants import invariant_names as invariant_names
@@ -135,6 +134,7 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.containers import EmbeddingWeights as EmbeddingWeights
     from nfn_transformer.weights.containers import FeedForwardWeights as FeedForwardWeights
     from nfn_transformer.weights.containers import TransformerWeights as TransformerWeights
+    from nfn_transformer.weights.containers import flatten_networks as flatten_networks
     from nfn_transformer.weights.feed_forward_networks import NetworkLayout as NetworkLayout
     from nfn_transformer.weights.feed_forward_networks import layout_of as layout_of
     from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks

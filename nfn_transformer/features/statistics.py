@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfn_transformer.features.flat import Part, learned_tensors
+from nfn_transformer.weights.containers import Part, trained_tensors
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STATISTICS_PER_TENSOR = 2 + len(QUANTILES)
@@ -15,7 +15,7 @@ def weight_statistics(parts: tuple[Part, ...]) -> Float[Tensor, "b numbers"]:
 
     All heads of a projection are one matrix, as in the checkpoint.
     """
-    return torch.cat([_statistics(tensor.flatten(1)) for part in parts for tensor in learned_tensors(part)], dim=1)
+    return torch.cat([_statistics(tensor.flatten(1)) for part in parts for tensor in trained_tensors(part)], dim=1)
 
 
 def _statistics(numbers: Float[Tensor, "b n"]) -> Float[Tensor, "b 7"]:

@@ -43,8 +43,8 @@ class PopulationDropout:
             return activations
         self._calls += 1
         size = activations[0].numel()
-        # Both halves of a hash are equally good: two numbers from one. `layers.dropout` takes a 64-bit hash for each
-        # number and changes nothing in place, as it runs under vmap and the compiler; both must keep their bits.
+        # Both halves of a hash are equally good: two numbers from one. `models.branch.Dropout` hashes each number to 64
+        # bits and changes nothing in place, as it runs under vmap and the compiler; both must keep their bits.
         bits = random_bits(derive_keys(self._keys, self._calls), -(-size // 2)).view(torch.int16)[:, :size]
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)

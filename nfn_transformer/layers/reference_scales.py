@@ -25,44 +25,39 @@ if TYPE_CHECKING:
 
 
 class _Group(NamedTuple):
-    """Terms of one output that are drawn with one standard deviation."""
+    """Terms of one output that are drawn with one standard deviation; names are separated by spaces."""
 
-    terms: tuple[str, ...]
-    counted: tuple[str, ...]
-    """Terms whose fans are added up."""
+    terms: str
+    counted: str | None = None
+    """Terms whose fans are added up; None: those of the group."""
     squared: bool = False
-
-
-def _group(terms: str, counted: str | None = None, squared: bool = False) -> _Group:
-    """Return a group of terms, separated by spaces, that counts its own terms or others."""
-    return _Group(tuple(terms.split()), tuple((counted or terms).split()), squared)
 
 
 _GROUPS = {
     "A": (
-        _group("column_bA s_bB constant", counted="column_bA s_bB s_bB constant"),
-        _group("s_QK s_VO row_VO", squared=True),
-        _group("s_A s_B s_bA column_A column_B row_A phi_A", squared=True),
+        _Group("column_bA s_bB constant", counted="column_bA s_bB s_bB constant"),
+        _Group("s_QK s_VO row_VO", squared=True),
+        _Group("s_A s_B s_bA column_A column_B row_A phi_A", squared=True),
     ),
     "b_A": (
-        _group("column_bA s_bB constant"),
-        _group("s_QK s_VO", squared=True),
-        _group("s_A s_B s_bA column_A column_B", squared=True),
+        _Group("column_bA s_bB constant"),
+        _Group("s_QK s_VO", squared=True),
+        _Group("s_A s_B s_bA column_A column_B", squared=True),
     ),
     "B": (
-        _group("column_bA s_bB constant"),
-        _group("s_QK s_VO", squared=True),
-        _group("s_A s_B s_bA column_A column_B", squared=True),
+        _Group("column_bA s_bB constant"),
+        _Group("s_QK s_VO", squared=True),
+        _Group("s_A s_B s_bA column_A column_B", squared=True),
     ),
     "b_B": (
-        _group("s_bB constant", counted="column_bA s_bB constant"),
-        _group("s_QK s_VO", squared=True),
-        _group("s_A s_B s_bA", counted="s_A s_A s_B s_bA", squared=True),
+        _Group("s_bB constant", counted="column_bA s_bB constant"),
+        _Group("s_QK s_VO", squared=True),
+        _Group("s_A s_B s_bA", counted="s_A s_A s_B s_bA", squared=True),
     ),
     "I": (
-        _group("s_bA s_bB constant", counted="s_bB s_bB constant"),
-        _group("s_QK s_VO", squared=True),
-        _group("s_A s_B", squared=True),
+        _Group("s_bA s_bB constant", counted="s_bB s_bB constant"),
+        _Group("s_QK s_VO", squared=True),
+        _Group("s_A s_B", squared=True),
     ),
 }
 
@@ -99,8 +94,8 @@ def _group_fans(output: str, terms: dict[str, Tensor], fans: dict[str, Fan]) -> 
     """Yield the terms of one output with the fans of their groups."""
     fans = {**fans, "constant": Fan(1, terms["constant"].numel())}
     for group in _GROUPS[output]:
-        fan = _sum([fans[name] for name in group.counted], group.squared)
-        yield from ((terms[name], fan) for name in group.terms)
+        fan = _sum([fans[name] for name in (group.counted or group.terms).split()], group.squared)
+        yield from ((terms[name], fan) for name in group.terms.split())
 
 
 def _sum(fans: list[Fan], squared: bool = False) -> Fan:

@@ -2,27 +2,90 @@
 
 A branch works in two steps. `featurize` makes features from the weights without parameters, once for a network.
 `from_features` maps features to numbers, in every epoch. Calling a branch does both.
+
+Dropout draws counter-based random numbers: hashes of network, epoch, layer and position. A run drops the same numbers
+if it is resumed, shared among processes, computed in pieces or trained beside others. No random generator has to be
+kept. A network is known by its index in the zoo.
 """
 
 import itertools
 from collections.abc import Callable, Iterable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nfn_transformer.features.flat import Part, flatten, learned_tensors
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
-from nfn_transformer.layers.dropout import Chain, dropouts
+from nfn_transformer.hashing import GOLDEN, derive_keys, signed, splitmix64
 from nfn_transformer.layers.scaling import Standardize
 from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import Part, TransformerWeights, flatten, trained_tensors
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
 
 HEAD_WIDTH = 10
 
+_BITS, _LEAST = 31, -(1 << 63)
+
 FeatureMap = Callable[[tuple[Part, ...]], Tensor]
 """Map from parts to numbers [b, inputs]."""
+
+
+class Dropout(nn.Module):
+    """Dropout of numbers [b, ...] in training (Srivastava et al. 2014): a share is zero, the others are enlarged.
+
+    Args:
+        probability: of being dropped, in [0, 1).
+
+    Attributes:
+        number: of this layer among the dropouts of a model, set by `number_dropouts`.
+    """
+
+    golden: Tensor
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability, self.number = probability, 0
+        # A tensor: PyTorch's compiler would multiply a loop's counter by a plain number, and that must not overflow.
+        self.register_buffer("golden", torch.tensor(signed(GOLDEN)), persistent=False)
+
+    def forward(self, numbers: Float[Tensor, " b *n"], keys: Int64[Tensor, " b"] | None) -> Float[Tensor, " b *n"]:
+        """Drop by random keys of the networks in this epoch; without keys drop nothing."""
+        if keys is None or not self.training or not self.probability:
+            return numbers
+        count = numbers.shape[1:].numel()  # b may be 0: the last part of a batch is empty in some process
+        positions = torch.arange(1, count + 1, device=numbers.device) * self.golden
+        bits = splitmix64(derive_keys(keys, self.number)[:, None] + positions)
+        # The highest bits as an unsigned number, compared as signed ones.
+        kept = (bits ^ _LEAST) >= (round(self.probability * 2**_BITS) << (64 - _BITS)) + _LEAST
+        return numbers * (kept.to(numbers.dtype) / (1 - self.probability)).view_as(numbers)
+
+    def extra_repr(self) -> str:
+        """Return the probability, as `print(module)` shows it."""
+        return f"{self.probability}"
+
+
+class Chain(nn.Sequential):
+    """Sequence of modules that hands the keys to its dropouts."""
+
+    def forward(
+        self, numbers: Float[Tensor, " b *n"], keys: Int64[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b *m"]:
+        """Map numbers through all modules."""
+        for module in self:
+            numbers = module(numbers, keys) if isinstance(module, Dropout) else module(numbers)
+        return numbers
+
+
+def dropouts(probability: float) -> list[Dropout]:
+    """Return one dropout, or none if the probability is 0: keys of state dicts count the modules that exist."""
+    return [Dropout(probability)] if probability else []
+
+
+def number_dropouts(model: nn.Module) -> None:
+    """Set the numbers of the dropouts of a model, so that each drops other numbers."""
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
+        module.number = number
 
 
 def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
@@ -60,7 +123,7 @@ class Branch(nn.Module):
         """Fit the scales of inputs to the training split's features; `seen` is iterated several times."""
 
     def from_features(self, features, keys: Tensor | None = None) -> Tensor:
-        """Map features of b networks to [b, out]; `layers.dropout` explains the keys."""
+        """Map features of b networks to [b, out]; `Dropout` reads the keys."""
         raise NotImplementedError
 
     def forward(self, weights: TransformerWeights) -> Tensor:
@@ -100,7 +163,7 @@ class PartBranch(FlatBranch):
     """`flatten` or `weight_statistics`."""
 
     def __init__(self, spec: TransformerSpec, config: BranchConfig, part: str):
-        tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in learned_tensors(each)]
+        tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in trained_tensors(each)]
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         groups = [tensor[0].numel() for tensor in tensors]
         if self.features is weight_statistics:

@@ -17,9 +17,8 @@ from nfn_transformer.features.invariants import (
     read_invariants,
     rest_invariant_names,
 )
-from nfn_transformer.layers.dropout import Chain, Dropout, dropouts
 from nfn_transformer.layers.scaling import Reiterable, Standardize
-from nfn_transformer.models.branch import Branch
+from nfn_transformer.models.branch import Branch, Chain, Dropout, dropouts
 from nfn_transformer.models.registry import BranchConfig
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec

@@ -13,9 +13,8 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.hashing import derive_keys, splitmix64
-from nfn_transformer.layers.dropout import number_dropouts
 from nfn_transformer.layers.scaling import Reiterable
-from nfn_transformer.models.branch import Branch
+from nfn_transformer.models.branch import Branch, number_dropouts
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed

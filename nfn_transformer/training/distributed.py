@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Timer
 from typing import TypeVar
@@ -32,11 +32,8 @@ class Distributed:
     """of all processes"""
     local_rank: int = 0
     """of this process among those on its machine"""
-    is_main: bool = field(init=False)
-    """whether this process writes and prints"""
-
-    def __post_init__(self):
-        object.__setattr__(self, "is_main", self.rank == 0)
+    is_main: bool = True
+    """true for the process that writes and prints, of rank 0"""
 
     @classmethod
     def from_environment(cls) -> "Distributed":
@@ -59,7 +56,8 @@ class Distributed:
             got = ", ".join(f"{name}={number}" for name, number in numbers.items())
             expected = f"{' and '.join(missing)} besides" if missing else "RANK below WORLD_SIZE"
             raise UserError(f"{got}: expected {expected}, as torchrun sets it; {_ADVICE}")
-        return cls(numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"])
+        rank = numbers["RANK"]
+        return cls(rank, numbers["WORLD_SIZE"], numbers["LOCAL_RANK"], is_main=rank == 0)
 
     @contextmanager
     def joined(self, device: str) -> Iterator[str]:

@@ -9,10 +9,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
-from nfn_transformer.features.flat import flatten_networks, trained_parts
 from nfn_transformer.features.invariants import check_has_invariants, has_like_invariants, read_invariants
 from nfn_transformer.features.statistics import weight_statistics
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import TransformerWeights, flatten_networks
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 from nfn_transformer.zoo.reading import Zoo
@@ -87,7 +86,7 @@ def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bo
 
 
 def _statistics(weights: TransformerWeights) -> Tensor:
-    return weight_statistics(trained_parts(weights))
+    return weight_statistics(weights.trained_parts)
 
 
 def _invariants(weights: TransformerWeights) -> Tensor:

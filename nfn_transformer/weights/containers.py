@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
@@ -224,3 +225,29 @@ class TransformerWeights(TensorTree):
         """Return for each network if all its weights are finite: bool [b]."""
         finite = [torch.isfinite(tensor).flatten(1).all(1) for tensor in self.tensors()]
         return torch.stack(finite).all(0)
+
+    @property
+    def trained_parts(self) -> tuple["Part", ...]:
+        """Return encoder blocks, classifier and, if the networks have one, embedding."""
+        embedding = () if self.embedding is None else (self.embedding,)
+        return (*self.blocks, self.classifier, *embedding)
+
+
+Part = BlockWeights | FeedForwardWeights | EmbeddingWeights
+
+
+def trained_tensors(part: Part) -> list[Tensor]:
+    """Return the trained tensors [b, d, ...] of a part: all but the constant positional encoding."""
+    if isinstance(part, EmbeddingWeights):
+        return [part.conv_weight, part.conv_bias]
+    return part.tensors()
+
+
+def flatten(parts: tuple[Part, ...]) -> Float[Tensor, "b numbers"]:
+    """Return all trained numbers of the parts side by side."""
+    return torch.cat([tensor.flatten(1) for part in parts for tensor in trained_tensors(part)], dim=1)
+
+
+def flatten_networks(weights: TransformerWeights) -> Float[Tensor, "b numbers"]:
+    """Return all trained numbers of whole networks, in the order of `TransformerWeights.trained_parts`."""
+    return flatten(weights.trained_parts)

@@ -56,7 +56,7 @@ def test_without_several_processes_a_rank_means_nothing(environment, variables):
 
 def test_torchruns_variables_are_taken(environment):
     environment(**{**COMPLETE, "RANK": "1", "LOCAL_RANK": "1"})
-    assert Distributed.from_environment() == Distributed(1, 2, 1)
+    assert Distributed.from_environment() == Distributed(1, 2, 1, is_main=False)
 
 
 def test_a_wait_for_processes_is_told(environment, monkeypatch, capsys):

@@ -3,9 +3,8 @@
 import torch
 from symmetry import random_feed_forward, random_transformer
 
-from nfn_transformer.features.flat import flatten
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
-from nfn_transformer.weights.containers import FeedForwardWeights
+from nfn_transformer.weights.containers import FeedForwardWeights, flatten
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import vmap
 
 from nfn_transformer.hashing import splitmix64
-from nfn_transformer.layers.dropout import Chain, Dropout, dropouts, number_dropouts
+from nfn_transformer.models.branch import Chain, Dropout, dropouts, number_dropouts
 
 KEYS = splitmix64(torch.arange(64))
 
