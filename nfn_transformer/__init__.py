@@ -12,7 +12,7 @@ The public names are imported when they are used, so that importing the package 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "nfn_transformer.configuration": ("COUNT", "setting"),

@@ -21,6 +21,7 @@ from nfn_transformer.cli.command_line import (
     check_device_name,
     find_device,
     run_command,
+    started_as,
 )
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Impossible, plan, results_of
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
     # Flags that say how or if cells were run are no part of the command that reproduces the table.
     data_path = [] if flags.data_path is None else ["--data_path", flags.data_path]
-    command = f"python nfn_transformer/reproduce.py {shlex.join([str(flags.grid), *data_path])}"
+    command = f"{started_as('reproduce.py')} {shlex.join([str(flags.grid), *data_path])}"
     text = _write(build_table(grid, results), folder, command, problems)
     print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
     return status or (EXIT_FAILURE if problems else 0)

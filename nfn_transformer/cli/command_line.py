@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
+from nfn_transformer import __version__
 from nfn_transformer.errors import UserError
 
 _Number = TypeVar("_Number", int, float)
@@ -18,6 +19,16 @@ _Number = TypeVar("_Number", int, float)
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+CONSOLE_COMMANDS = {
+    "train": ("main", "train a predictor on a zoo, and test it once"),
+    "predict": ("predict", "predict accuracies of other checkpoints, or score a predictor"),
+    "make-zoo": ("make_zoo", "train a zoo of small transformers"),
+    "reproduce": ("reproduce", "run a grid of trainings, and write its table"),
+    "xgb": ("xgb", "train XGBoost on a zoo's weights"),
+    "gbm": ("gbm", "train LightGBM or extremely randomised trees on a zoo's weights"),
+}
+"""Commands of `nfn-transformer`: name -> module of the package that runs it, and a line of help."""
 
 _WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
@@ -28,6 +39,11 @@ def boolean(text: str) -> bool:
         return _WORDS[text.lower()]
     except KeyError:
         raise argparse.ArgumentTypeError(f"expected True or False, got '{text}'") from None
+
+
+def started_as(program: str) -> str:
+    """Return the words that start a program, such as main.py: those of the console command where that started it."""
+    return sys.argv[0] if sys.argv[0].startswith("nfn-transformer ") else f"python nfn_transformer/{program}"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -41,8 +57,11 @@ class Parser(argparse.ArgumentParser):
     """Parser of a command's flags, whose help ends in examples and whose errors take two lines."""
 
     def __init__(self, program: str, description: str, examples: Sequence[str]):
-        super().__init__(prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
-        self.examples = examples
+        start = started_as(program)
+        name = program if start.startswith("python ") else start
+        super().__init__(prog=name, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.add_argument("--version", action="version", version=f"nfn-transformer {__version__}")
+        self.examples = [example.replace(f"python nfn_transformer/{program}", start) for example in examples]
 
     def format_help(self) -> str:
         """Return the help of all flags and the examples."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device
+from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device, started_as
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig, TrainingConfig, checkout_commit
 from nfn_transformer.training.distributed import Distributed
@@ -59,7 +59,7 @@ class TrainingCommand:
         if flags.resume is None:
             config = replace(
                 self.run_config(flags),
-                command=shlex.join(["python", f"nfn_transformer/{self.program}", *arguments]),
+                command=f"{started_as(self.program)} {shlex.join(arguments)}".rstrip(),
                 commit=checkout_commit(),
             )
             if flags.dataset is None and flags.data_path is None and distributed.is_main:
@@ -133,7 +133,7 @@ class TrainingCommand:
             is_interrupt = isinstance(error, KeyboardInterrupt)
             if distributed.is_main:
                 paths = " ".join(str(run.directory.path) for run in runs)
-                command = f"python nfn_transformer/{self.program} --resume {paths}"
+                command = f"{started_as(self.program)} --resume {paths}"
                 what = "interrupted" if is_interrupt else f"error: {error}"
                 print(f"\n{what}; go on by: {command}", file=sys.stderr)
             status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import UserError
+from nfn_transformer.extras import extra
 from nfn_transformer.launch.job import Job
 from nfn_transformer.launch.launchers import JobProcess, Refused, interrupt_all
 from nfn_transformer.launch.slurm_queue import SlurmQueue
@@ -63,10 +64,8 @@ class SubmititLauncher:
         Raises:
             UserError: submitit or SLURM is missing, or refuses a parameter.
         """
-        try:
+        with extra("slurm", f"--launcher {cluster}"):
             import submitit
-        except ImportError:
-            raise UserError(f"--launcher {cluster} requires the package submitit: pip install submitit") from None
         self.cluster, self.slots, self.environments, self.folder = cluster, slots, environments, folder
         self._queue = SlurmQueue() if cluster == "slurm" else None
         # submitit logs what this program reports itself.

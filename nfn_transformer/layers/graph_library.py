@@ -5,9 +5,12 @@
 
 import warnings
 
+from nfn_transformer.extras import extra
+
 with warnings.catch_warnings():
     # The library uses torch.jit while it is imported, which PyTorch has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from torch_geometric.utils import scatter, softmax
+    with extra("graph", "--enc_mode graph"):
+        from torch_geometric.utils import scatter, softmax
 
 __all__ = ["scatter", "softmax"]

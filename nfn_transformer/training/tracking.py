@@ -7,6 +7,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
+from nfn_transformer.extras import extra
 from nfn_transformer.training.history import Record
 
 
@@ -51,10 +52,8 @@ class WandbTracker:
     """
 
     def __init__(self, project: str, entity: str | None, config: dict, folder: Path, beside_others: bool = False):
-        try:
+        with extra("wandb", "--wandb True"):
             import wandb
-        except ImportError:
-            raise UserError("--wandb True requires the package wandb: pip install wandb") from None
         known = folder / "wandb_run_id.txt"  # so that a resumed run goes on under its own name at Weights & Biases
         run_id = known.read_text().strip() if known.is_file() else None
         try:

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nfn_transformer.extras import extra
 from nfn_transformer.trees.config import TREE_MODELS
 from nfn_transformer.trees.fitting import Observer, Settings, Sides, TreeModel
 
@@ -25,4 +26,5 @@ class TreeLibrary:
 def tree_library(name: str) -> TreeLibrary:
     """Return the library that a TreeConfig names."""
     entry = next(entry for entry in TREE_MODELS.values() if entry.library == name)
-    return importlib.import_module(entry.module).LIBRARY
+    with extra("trees", f"a model of {name}"):
+        return importlib.import_module(entry.module).LIBRARY
