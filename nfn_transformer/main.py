@@ -5,17 +5,15 @@ python nfn_transformer/main.py --dataset digits --data_path data/digits_transfor
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from nfn_transformer.cli import flags as shared_flags
-from nfn_transformer.cli.command_line import add_boolean, find_device, run_command, seed_list
-from nfn_transformer.cli.training_command import TrainingCommand
+from nfn_transformer.cli.command_line import add_boolean, run_command, seed_list
 from nfn_transformer.configuration import setting_of
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig, defaults_of, readers_of
 from nfn_transformer.models.registry import ROLES, Role, entries, load_plugin
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
-from nfn_transformer.training.distributed import Distributed
 
 _SMALL_ZOOS = ("ensemble", "dropout", "standardize", "log_magnitudes")
 _SPEED = ("compile", "cuda_graphs", "amp")
@@ -97,14 +95,19 @@ def model_config(flags: argparse.Namespace) -> ModelConfig:
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    settings, model = {field.name: getattr(flags, field.name) for field in fields(TrainingConfig)}, model_config(flags)
-    if flags.cuda_graphs is None:
-        is_alone_on_gpu = find_device(flags.device).type == "cuda" and Distributed.from_environment().count == 1
-        settings["cuda_graphs"] = is_alone_on_gpu and all(entry.cuda_graphs for entry in model.chosen.values())
-    return shared_flags.run_config(flags, model, TrainingConfig(**settings))
+    settings = {entry.name: getattr(flags, entry.name) for entry in fields(TrainingConfig)}
+    training = TrainingConfig(**{**settings, "cuda_graphs": bool(flags.cuda_graphs)})
+    config = shared_flags.run_config(flags, model_config(flags), training)
+    if flags.cuda_graphs is None and config.device != "cpu":
+        from nfn_transformer.training.distributed import Distributed  # imports PyTorch
+
+        is_alone, model = Distributed.from_environment().count == 1, config.predictor
+        graphs = is_alone and all(entry.cuda_graphs for entry in model.chosen.values())
+        config = replace(config, training=replace(training, cuda_graphs=graphs))
+    return config
 
 
-COMMAND = TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)
+COMMAND = shared_flags.TrainingCommand("main.py", build_parser, run_config, shares_a_run=True)
 
 
 def main(arguments: Sequence[str]) -> int:

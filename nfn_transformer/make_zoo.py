@@ -7,37 +7,21 @@ The same command goes on where an interrupted one has stopped.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from nfn_transformer.atomic_files import write_text
-from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import (
-    EXIT_INTERRUPTED,
     Parser,
     add_boolean,
     check_device_name,
-    find_device,
+    number_in,
     positive_int,
     run_command,
     seed_number,
 )
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.estimate import estimate, population_size
-from nfn_transformer.generation.histogram import save_histogram
-from nfn_transformer.generation.recipe import Recipe, read_recipe
-from nfn_transformer.generation.samples import TaskData
-from nfn_transformer.generation.task_flags import add_task_flags, task_data
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
-from nfn_transformer.generation.work_folder import WorkFolder
-from nfn_transformer.generation.workers import run_workers, wait_for_others
-from nfn_transformer.generation.zoo_maker import ZooSummary, open_work_folder, train_share, write_zoo
-from nfn_transformer.generation.zoo_plan import ZooPlan, runs_table
-from nfn_transformer.launch.flags import add_launcher_flags, build_launcher, launcher_parameters
+from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 
 AUTO = "auto"
 
@@ -54,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     _add_zoo_flags(parser.add_argument_group("the zoo"))
-    add_task_flags(parser.add_argument_group("images or texts"))
+    _add_task_flags(parser.add_argument_group("images or texts"))
     _add_network_flags(parser.add_argument_group("the networks"))
     group = parser.add_argument_group("where it runs")
     group.add_argument(
@@ -95,6 +79,29 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     add_boolean(group, "--dry_run", False, "list the runs and estimate time and size, but train nothing")
 
 
+def _add_task_flags(group: argparse._ArgumentGroup) -> None:
+    """Declare the flags of images and texts."""
+    group.add_argument(
+        "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
+    )
+    group.add_argument("--train_images", type=positive_int, help="train on the first so many images, or texts, only")
+    group.add_argument("--test_images", type=positive_int, help="measure accuracy on the first so many only")
+    group.add_argument(
+        "--crop_padding", type=number_in(int, 0), default=0, help="pad train images by this, crop at random"
+    )
+    group.add_argument(
+        "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
+    )
+    group.add_argument("--tokens", type=positive_int, default=32, help="words of a text that networks see")
+    group.add_argument("--vocabulary", type=positive_int, default=10_000, help="most frequent words, with a vector")
+    group.add_argument(
+        "--word_vectors",
+        type=Path,
+        help="a word2vec file (text, or binary if it ends in .bin), reduced to --embed_dim by PCA; without it vectors "
+        "of the train texts themselves, by SVD of their words' contexts",
+    )
+
+
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--embed_dim", type=positive_int, default=16, help="width D of the tokens")
     group.add_argument("--n_attention_heads", type=positive_int, default=2, help="heads of each block; they divide D")
@@ -109,13 +116,6 @@ def _population(text: str) -> int | str:
     return text if text == AUTO else positive_int(text)
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    defaults = {"runs": options.runs, "hidden": options.hidden, "epochs": (options.epochs,)}
-    defaults |= {name: (getattr(options, name),) for name in ("embed_dim", "n_attention_heads", "n_layers")}
-    path = options.recipe
-    return Recipe(**defaults) if path is None else read_recipe(find_bundled(path, RECIPES), defaults)
-
-
 def _snapshots(text: str, unit: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     top = 100 if unit == PERCENT else None
@@ -127,138 +127,21 @@ def _snapshots(text: str, unit: str) -> tuple[str, ...]:
     return names
 
 
-def _plan(options: argparse.Namespace, data: TaskData) -> ZooPlan:
-    name = options.dataset
-    if name in ("", ".", "..", "metadata") or any(character in name for character in "/\\"):
-        raise UserError(f"--dataset '{name}': expected the name of a folder beside metadata/")
-    if not options.out.parent.is_dir():
-        raise UserError(f"--out {options.out}: no folder {options.out.parent}")
-    plan = ZooPlan(
-        out=options.out,
-        dataset=name,
-        runs=_recipe(options).draw(options.seed),
-        population=1 if options.population == AUTO else options.population,
-        patch=options.patch,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        crop_padding=options.crop_padding,
-        snapshots=_snapshots(options.snapshots, options.snapshot_unit),
-        snapshot_unit=options.snapshot_unit,
-        half=options.half,
-    )
-    for run in plan.runs:
-        plan.training(run, data)
-    return plan if options.population != AUTO else replace(plan, population=_population_size(plan, data, options))
-
-
-def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> int:
-    if size := WorkFolder(plan.out).population_size():
-        return size
-    if options.launcher == "slurm":
-        raise UserError("--launcher slurm requires --population: this machine cannot see the cluster's memory")
-    device = find_device(options.device)
-    all_gpus = device.type == "cuda" and options.device in ("auto", "cuda")
-    processes = -(-(options.jobs or 1) // (torch.cuda.device_count() if all_gpus else 1))
-    return population_size(plan, data, device, processes)
-
-
-def _announce(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> None:
-    total = len(plan.populations())
-    finished = set(range(total)) - set(WorkFolder(plan.out).unfinished(total))
-    expected = estimate(plan, data, None if options.launcher == "slurm" else find_device(options.device), finished)
-    done = f", {len(finished)} of them finished" if finished else ""
-    time = ""
-    if (seconds := expected.seconds) is not None:
-        time = " and " + (f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s") + " of training"
-        time += " by one process" if _jobs(plan, options) > 1 else ""
-    print(
-        f"{len(plan.runs)} runs in {total} populations of at most {plan.population}{done}, "
-        f"{len(data.train.labels)} train and {len(data.test.labels)} test samples, {data.classes} classes: "
-        f"{expected.checkpoints} checkpoints, about {expected.size / 2**20:.0f} MiB{time}",
-        flush=True,
-    )
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(out.name.removesuffix(".zip") + ending)
-
-
-def _report(summary: ZooSummary, plan: ZooPlan) -> None:
-    if summary.diverged:
-        path = _beside(plan.out, "_diverged.csv")
-        runs, epochs = [one.run for one in summary.diverged], [one.epoch for one in summary.diverged]
-        write_text(path, runs_table(runs, epochs))
-        print(f"{len(summary.diverged)} runs have diverged, and are left out from then on: {path}")
-    if summary.overflows:
-        print(f"{summary.overflows} checkpoints are not finite in half precision, and are left out")
-    if not len(summary.accuracies):
-        print(f"{plan.out}: no network is left")
-        return
-    picture = _beside(plan.out, "_accuracies.png")
-    save_histogram(summary.accuracies, f"{len(summary.accuracies)} networks of {plan.out.name}", picture)
-    low, median, high = (summary.accuracies.quantile(q).item() for q in (0, 0.5, 1))
-    print(
-        f"{plan.out}: {len(summary.accuracies)} checkpoints of {len(plan.runs)} runs, "
-        f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}; histogram in {picture}"
-    )
-
-
-def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
-    """Return the number of processes that train at once."""
-    return options.jobs or (len(plan.populations()) if options.launcher == "slurm" else 1)
-
-
-def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """Train what is left, in this process or in workers, and write the zoo."""
-    jobs, total = _jobs(plan, options), len(plan.populations())
-    with open_work_folder(plan, data) as work:
-        if jobs == 1 and options.launcher == "processes":
-            train_share(plan, data, find_device(options.device), work)
-        elif left := work.unfinished(total):
-            launcher = build_launcher(options, work.path / "submitit")
-            argv = [str(Path(__file__).resolve()), *arguments, "--population", str(plan.population)]
-            run_workers(argv, min(jobs, len(left)), launcher, work, total)
-        wait_for_others(work, total)
-        if left := work.unfinished(total):
-            raise UserError(
-                f"{work.path}: {len(left)} populations are not finished; the same command goes on from there"
-            )
-        write_zoo(plan, data, work, lambda summary: _report(summary, plan))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return 0 once the zoo is written, 130 if interrupted."""
     options = build_parser().parse_args(arguments)
     launcher_parameters(options)
     check_device_name(options.device)
-    if options.launcher != "slurm" or options.worker is not None:
-        find_device(options.device)
-    data = task_data(options)
-    plan = _plan(options, data)
-    try:
-        if options.worker is not None:
-            work = WorkFolder(plan.out)
-            work.check(plan.configuration(data))
-            train_share(plan, data, find_device(options.device), work)
-            write_text(options.worker, "")
-            return 0
-        if options.dry_run:
-            _announce(plan, data, options)
-            print(runs_table(plan.runs), end="")
-            return 0
-        if plan.out.exists():
-            work = WorkFolder(plan.out)
-            if work.is_written(plan.configuration(data)):
-                work.remove()
-                print(f"{plan.out}: is finished")
-                return 0
-            raise UserError(f"--out {plan.out}: already exists; choose another path or delete it")
-        _announce(plan, data, options)
-        _make(plan, data, options, arguments)
-    except KeyboardInterrupt:
-        print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    name = options.dataset
+    if name in ("", ".", "..", "metadata") or any(character in name for character in "/\\"):
+        raise UserError(f"--dataset '{name}': expected the name of a folder beside metadata/")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out {options.out}: no folder {options.out.parent}")
+    snapshots = _snapshots(options.snapshots, options.snapshot_unit)
+    # PyTorch and all that training needs take seconds to import: flags are checked before.
+    from nfn_transformer.cli.make_zoo_command import make_zoo_by_flags
+
+    return make_zoo_by_flags(options, snapshots, [str(Path(__file__).resolve()), *arguments])
 
 
 if __name__ == "__main__":

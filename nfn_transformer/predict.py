@@ -5,26 +5,11 @@ python nfn_transformer/predict.py --run RUN --dataset mnist --data_path data/mni
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
-from nfn_transformer.cli.command_line import Parser, add_boolean, find_device, positive_int, run_command
-from nfn_transformer.errors import RunError, UserError, ZooError
-from nfn_transformer.models.registry import load_plugin
-from nfn_transformer.training.config import DataConfig, absolute
-from nfn_transformer.training.data import load_zoo
-from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
-from nfn_transformer.training.report import metrics_line, write_predictions
-from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.zoo.faults import printable
-from nfn_transformer.zoo.metadata import Condition
-from nfn_transformer.zoo.reading import Zoo
-from nfn_transformer.zoo.several_sizes import MixedZoo
-from nfn_transformer.zoo.sources import find_zoo
+from nfn_transformer.cli.command_line import Parser, add_boolean, positive_int, run_command
+from nfn_transformer.errors import UserError
 
 _ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where")
 
@@ -75,63 +60,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataConfig:
-    """Return the data to score on, before the flags' condition on its rows: the run's own where no flag differs."""
-    dataset = flags.dataset or trained_on.dataset
-    data_path = flags.data_path or (trained_on.data_path if dataset == trained_on.dataset else None)
-    return replace(
-        trained_on,
-        dataset=dataset,
-        data_path=absolute(find_zoo(dataset, data_path)),
-        ckpt_epoch=flags.ckpt_epoch or trained_on.ckpt_epoch,
-        n_heads=flags.n_heads or trained_on.n_heads,
-        allow_faulty=bool(flags.allow_faulty) or trained_on.allow_faulty,
-    )
-
-
-def _load_test_split(
-    predictor: FittedPredictor, data: DataConfig, condition: str, required: bool
-) -> tuple[Zoo | MixedZoo, Tensor] | None:
-    """Return the run's zoo and the members of its test split that meet a condition; None for another zoo.
-
-    Raises:
-        RunError: `data` is another zoo although the run's is required, or no member meets the condition.
-    """
-    trained_on = predictor.config.data
-    try:
-        zoo = load_zoo(data)
-        index = predictor.test_split(zoo)
-    except (RunError, ZooError):
-        # The run was trained on no side of a zoo that it does not know.
-        if required or data == trained_on:
-            raise
-        return None
-    if condition != trained_on.where:
-        chosen = set(load_zoo(replace(data, where=condition)).names)
-        index = index[[zoo.names[i] in chosen for i in index.tolist()]]
-        if not len(index):
-            raise RunError(f"{data.data_path}: none of the run's test split is there where {condition}")
-    return zoo, index
-
-
-def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
-    """Print the scores on a labelled zoo, and return them with the predictions."""
-    trained_on = predictor.config.data
-    data = _labelled_data(trained_on, flags)
-    condition = trained_on.where if flags.where is None else Condition.parse(flags.where).text
-    test_split = None if flags.split == "all" else _load_test_split(predictor, data, condition, flags.split == "test")
-    if test_split is None:
-        zoo = load_zoo(replace(data, where=condition))
-        scores, scope = predictor.evaluate(zoo, "all"), "all of its checkpoints"
-    else:
-        scores, scope = predictor.evaluate_on(*test_split, "test"), "the run's own test split"
-        scope += ", without its transformed copies" if trained_on.augment else ""
-    scope += f", where {condition}" if condition else ""
-    print(f"{data.dataset} ({data.data_path}), {scope}: {len(scores.names)} networks")
-    print(metrics_line(scores.metrics, scores.interval))
-    return scores
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     flags = build_parser().parse_args(arguments)
@@ -139,24 +67,10 @@ def main(arguments: Sequence[str]) -> int:
     if bool(zoo_flags) == bool(flags.checkpoints):
         both = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in zoo_flags[:1])
         raise UserError(f"expected either checkpoints, or a labelled zoo by --dataset and --data_path{both}")
-    for path in flags.plugin:
-        load_plugin(path)
-    run, device = RunDirectory.open(flags.run), find_device(flags.device)
-    predictor, labels = FittedPredictor(run, device), None
-    if zoo_flags:
-        scores = _score(predictor, flags)
-        names, predicted, labels = scores.names, scores.predicted, scores.labels
-    else:
-        names, predicted = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads)
-        for name, accuracy in zip(names, predicted.tolist(), strict=True):
-            print(f"{accuracy:.4f}  {printable(name)}")
-    if flags.out is not None:
-        try:
-            write_predictions(flags.out, names, predicted, labels)
-        except OSError as error:
-            raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
-        print(f"written to {flags.out}", file=sys.stderr)
-    return 0
+    # PyTorch and all that predicting needs take seconds to import: flags are checked before.
+    from nfn_transformer.cli.predict_command import predict_by_flags
+
+    return predict_by_flags(flags)
 
 
 if __name__ == "__main__":

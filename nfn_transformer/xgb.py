@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.command_line import run_command
-from nfn_transformer.cli.training_command import TrainingCommand
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.trees.config import TREE_MODELS
 
@@ -33,7 +32,7 @@ def run_config(flags: argparse.Namespace) -> RunConfig:
     return shared_flags.run_config(flags, entry.config(flags.features), entry.boosting)
 
 
-COMMAND = TrainingCommand("xgb.py", build_parser, run_config)
+COMMAND = shared_flags.TrainingCommand("xgb.py", build_parser, run_config)
 
 
 def main(arguments: Sequence[str]) -> int:

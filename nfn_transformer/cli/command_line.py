@@ -7,12 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from nfn_transformer import __version__
 from nfn_transformer.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _Number = TypeVar("_Number", int, float)
 
@@ -146,13 +147,15 @@ def check_device_name(text: str) -> None:
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
-def find_device(text: str) -> torch.device:
+def find_device(text: str) -> "torch.device":
     """Return the device named `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UserError: the name is another, or the device is not on this machine.
     """
     check_device_name(text)
+    import torch  # which takes a second: flags are parsed and checked before
+
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if text != "cpu" and int(text.partition(":")[2] or 0) >= torch.cuda.device_count():

@@ -1,9 +1,10 @@
-"""Flags that several commands share, declared once, and the configuration that they describe."""
+"""Commands that train: the flags that they share, declared once, and the configuration that these describe."""
 
 import argparse
 import math
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
@@ -15,11 +16,12 @@ from nfn_transformer.cli.command_line import (
     find_device,
     number_in,
     seed_number,
+    started_as,
 )
 from nfn_transformer.configuration import check_values, setting_of
-from nfn_transformer.errors import UserError
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
+from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, checkout_commit, installed_versions
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
@@ -140,3 +142,53 @@ def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     absent = object()
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), absent))
     return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not absent}
+
+
+# What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
+_FREE_ON_RESUME = {
+    *("resume", "plugin", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
+    *("wandb", "project", "entity"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """Command that trains a predictor."""
+
+    program: str
+    """File of the command."""
+    build_parser: Callable[[], argparse.ArgumentParser]
+    """Build the parser of its flags, those of `cli.flags` among them."""
+    run_config: Callable[[argparse.Namespace], RunConfig]
+    """Return the configuration of the run that flags describe."""
+    shares_a_run: bool = False
+    """True if processes that torchrun started can share a run."""
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the command's file."""
+        return Path(__file__).parents[1] / self.program
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Train, or go on; test once; report. Return the exit status.
+
+        Raises:
+            UserError: flags cannot be combined, or what they name cannot be used.
+        """
+        flags = self.build_parser().parse_args(arguments)
+        given = explicit_flags(self.build_parser(), arguments)
+        if flags.resume is not None:
+            fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
+            if fixed:
+                paths = " ".join(map(str, flags.resume))
+                raise RunError(f"--resume {paths} goes on by the run's own configuration; leave out {fixed}")
+        if flags.seeds is not None and "seed" in given:
+            raise UserError("--seed and --seeds contradict each other; give one of them")
+        config = None
+        if flags.resume is None:
+            words = f"{started_as(self.program)} {shlex.join(arguments)}".rstrip()
+            config = replace(self.run_config(flags), command=words, commit=checkout_commit())
+        # Flags are checked before PyTorch and all that a training needs are imported, which takes seconds.
+        from nfn_transformer.cli.training_command import train_by_flags
+
+        return train_by_flags(self, flags, given, config)

@@ -1,21 +1,20 @@
-"""Commands that train: from flags to a trained and tested predictor in its run directory."""
+"""From a training command's flags, once they are checked, to a trained and tested predictor in its run directory."""
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device, started_as
-from nfn_transformer.errors import RunError, UserError
-from nfn_transformer.training.config import RunConfig, TrainingConfig, checkout_commit
+from nfn_transformer.cli.flags import TrainingCommand
+from nfn_transformer.errors import UserError
+from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.report import FINISHED, evaluate_best, read_summary
@@ -25,123 +24,93 @@ from nfn_transformer.training.tracking import ScreenTracker, WandbTracker
 from nfn_transformer.training.trained_predictor import load_trained
 from nfn_transformer.training.trees import TreeRun
 
-# What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
-_FREE_ON_RESUME = {
-    *("resume", "plugin", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
-    *("wandb", "project", "entity"),
-}
 
+def train_by_flags(
+    command: TrainingCommand, flags: argparse.Namespace, given: dict[str, Any], config: RunConfig | None
+) -> int:
+    """Train what flags describe, or go on; test once; report. Return the exit status.
 
-@dataclass(frozen=True)
-class TrainingCommand:
-    """Command that trains a predictor."""
+    Args:
+        command: that has the flags.
+        flags: all of them.
+        given: those on the command line alone, name -> value.
+        config: of a new run; None where runs are resumed.
 
-    program: str
-    """File of the command."""
-    build_parser: Callable[[], argparse.ArgumentParser]
-    """Build the parser of its flags, those of `cli.flags` among them."""
-    run_config: Callable[[argparse.Namespace], RunConfig]
-    """Return the configuration of the run that flags describe."""
-    shares_a_run: bool = False
-    """True if processes that torchrun started can share a run."""
-
-    @property
-    def path(self) -> Path:
-        """Return the path of the command's file."""
-        return Path(__file__).parents[1] / self.program
-
-    def run(self, arguments: Sequence[str]) -> int:
-        """Train, or go on; test once; report. Return the exit status."""
-        flags = self.build_parser().parse_args(arguments)
-        given = shared_flags.explicit_flags(self.build_parser(), arguments)
-        distributed = Distributed.from_environment()
-        self._check(flags, given, distributed)
-        if flags.resume is None:
-            config = replace(
-                self.run_config(flags),
-                command=f"{started_as(self.program)} {shlex.join(arguments)}".rstrip(),
-                commit=checkout_commit(),
+    Raises:
+        UserError: the processes that torchrun started cannot share the training.
+    """
+    distributed = Distributed.from_environment()
+    if distributed.count > 1 and given.get("cuda_graphs"):
+        raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
+    if distributed.count > 1 and (len(flags.resume or flags.seeds or [flags.seed]) > 1 or not command.shares_a_run):
+        trained = "several runs at once" if command.shares_a_run else f"what {command.program} trains"
+        raise UserError(
+            f"torchrun shares one network's training among processes, not {trained}; start it by python "
+            f"(WORLD_SIZE is {distributed.count})"
+        )
+    if config is not None:
+        if flags.dataset is None and flags.data_path is None and distributed.is_main:
+            print(f"the zoo that comes with the package, data set {config.data.dataset}: {config.data.data_path}")
+        with distributed.joined(config.device) as device:
+            configs = [replace(config, seed=seed, device=device) for seed in flags.seeds or [flags.seed]]
+            out_dirs = [flags.out_dir]
+            if flags.seeds is not None:
+                out_dirs = [flags.out_dir and flags.out_dir / f"seed{seed}" for seed in flags.seeds]
+            runs = begin_runs(configs, out_dirs, flags.load_cache, flags.n_workers, distributed)
+            return _train_and_test(command, runs, flags, distributed)
+    statuses: list[int] = []
+    unfinished: list[Path] = []
+    for directory in map(RunDirectory.open, flags.resume):
+        if directory.results_file.is_file():
+            print("this run is finished")
+            directory.state_file.unlink(missing_ok=True)  # a kill may have come just before
+            statuses.append(_report_results(directory))
+        else:
+            unfinished.append(directory.path)
+    if unfinished:
+        recorded, _ = RunDirectory.open(unfinished[0]).read_config()
+        own_device = "device" not in given and distributed.count == 1
+        with distributed.joined(str(find_device(flags.device)) if "device" in given else recorded.device) as device:
+            overrides = ResumeOverrides(
+                device=None if own_device else device,
+                data_path=flags.data_path,
+                compile=given.get("compile"),
+                cuda_graphs=given.get("cuda_graphs"),
             )
-            if flags.dataset is None and flags.data_path is None and distributed.is_main:
-                print(f"the zoo that comes with the package, data set {config.data.dataset}: {config.data.data_path}")
-            with distributed.joined(config.device) as device:
-                configs = [replace(config, seed=seed, device=device) for seed in flags.seeds or [flags.seed]]
-                out_dirs = [flags.out_dir]
-                if flags.seeds is not None:
-                    out_dirs = [flags.out_dir and flags.out_dir / f"seed{seed}" for seed in flags.seeds]
-                runs = begin_runs(configs, out_dirs, flags.load_cache, flags.n_workers, distributed)
-                return self._train_and_test(runs, flags, distributed)
-        statuses: list[int] = []
-        unfinished: list[Path] = []
-        for directory in map(RunDirectory.open, flags.resume):
-            if directory.results_file.is_file():
-                print("this run is finished")
-                directory.state_file.unlink(missing_ok=True)  # a kill may have come just before
-                statuses.append(_report_results(directory))
-            else:
-                unfinished.append(directory.path)
-        if unfinished:
-            recorded, _ = RunDirectory.open(unfinished[0]).read_config()
-            own_device = "device" not in given and distributed.count == 1
-            with distributed.joined(str(find_device(flags.device)) if "device" in given else recorded.device) as device:
-                overrides = ResumeOverrides(
-                    device=None if own_device else device,
-                    data_path=flags.data_path,
-                    compile=given.get("compile"),
-                    cuda_graphs=given.get("cuda_graphs"),
-                )
-                runs = resume_runs(unfinished, overrides, flags.load_cache, flags.n_workers, distributed)
-                statuses.append(self._train_and_test(runs, flags, distributed))
-        return max(statuses)
+            runs = resume_runs(unfinished, overrides, flags.load_cache, flags.n_workers, distributed)
+            statuses.append(_train_and_test(command, runs, flags, distributed))
+    return max(statuses)
 
-    def _check(self, flags: argparse.Namespace, given: dict[str, Any], distributed: Distributed) -> None:
-        """Raise UserError if flags cannot be combined."""
-        if flags.resume is not None:
-            fixed = ", ".join(f"--{name}" for name in sorted(set(given) - _FREE_ON_RESUME))
-            if fixed:
-                paths = " ".join(map(str, flags.resume))
-                raise RunError(f"--resume {paths} goes on by the run's own configuration; leave out {fixed}")
-        if flags.seeds is not None and "seed" in given:
-            raise UserError("--seed and --seeds contradict each other; give one of them")
-        if distributed.count > 1 and given.get("cuda_graphs"):
-            raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
-        runs = len(flags.resume or flags.seeds or [flags.seed])
-        if distributed.count > 1 and (runs > 1 or not self.shares_a_run):
-            trained = "several runs at once" if self.shares_a_run else f"what {self.program} trains"
-            raise UserError(
-                f"torchrun shares one network's training among processes, not {trained}; start it by python "
-                f"(WORLD_SIZE is {distributed.count})"
-            )
 
-    def _train_and_test(
-        self, runs: Sequence[Run | TreeRun], flags: argparse.Namespace, distributed: Distributed
-    ) -> int:
-        """Return the exit status; that of an interrupted training is EXIT_INTERRUPTED."""
-        status = EXIT_FAILURE
-        try:
-            if distributed.is_main:
-                _describe(runs)
-                open_trackers(runs, flags)
-            networks = [run for run in runs if isinstance(run, Run)]
-            if networks:
-                train(networks, distributed, flags.stream, flags.n_workers)
-            for run in runs:
-                if isinstance(run, TreeRun):
-                    run.train()
-            status = max(_test(run) for run in runs) if distributed.is_main else 0
-        except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, a closed pipe
-            is_interrupt = isinstance(error, KeyboardInterrupt)
-            if distributed.is_main:
-                paths = " ".join(str(run.directory.path) for run in runs)
-                command = f"{started_as(self.program)} --resume {paths}"
-                what = "interrupted" if is_interrupt else f"error: {error}"
-                print(f"\n{what}; go on by: {command}", file=sys.stderr)
-            status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE
-        finally:
-            for run in runs:
-                for tracker in run.trackers:
-                    tracker.finish(status)
-        return status
+def _train_and_test(
+    command: TrainingCommand, runs: Sequence[Run | TreeRun], flags: argparse.Namespace, distributed: Distributed
+) -> int:
+    """Return the exit status; that of an interrupted training is EXIT_INTERRUPTED."""
+    status = EXIT_FAILURE
+    try:
+        if distributed.is_main:
+            _describe(runs)
+            open_trackers(runs, flags)
+        networks = [run for run in runs if isinstance(run, Run)]
+        if networks:
+            train(networks, distributed, flags.stream, flags.n_workers)
+        for run in runs:
+            if isinstance(run, TreeRun):
+                run.train()
+        status = max(_test(run) for run in runs) if distributed.is_main else 0
+    except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, a closed pipe
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        if distributed.is_main:
+            paths = " ".join(str(run.directory.path) for run in runs)
+            resume = f"{started_as(command.program)} --resume {paths}"
+            what = "interrupted" if is_interrupt else f"error: {error}"
+            print(f"\n{what}; go on by: {resume}", file=sys.stderr)
+        status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE
+    finally:
+        for run in runs:
+            for tracker in run.trackers:
+                tracker.finish(status)
+    return status
 
 
 def _describe(runs: Sequence[Run | TreeRun]) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from nfn_transformer.errors import UserError, ZooError
@@ -51,6 +50,8 @@ def digits() -> ImageData:
     Pixels 0..16 become (x / 16 - 0.5) / 0.5. The images are sorted by the hashes of their indices, so that the split
     is the same in every version of every library.
     """
+    from sklearn.datasets import load_digits  # as long to import as PyTorch, and other images need it not
+
     bunch = load_digits()
     order = sorted(range(len(bunch.target)), key=lambda i: hashlib.sha256(f"digits/{i}".encode()).digest())
     images = torch.as_tensor(bunch.images[order], dtype=torch.float32)[:, None]  # [1797, 1, 8, 8]

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nfn_transformer.weights.spec import TransformerSpec
+
+if TYPE_CHECKING:  # names of snapshots are checked without PyTorch
+    from torch import Tensor
 
 WARMUP_SHARE = 0.1
 """Share of the training in which the learning rate rises; afterwards it falls along a cosine to zero."""
@@ -63,9 +64,9 @@ class TrainingPlan:
         return epochs if BEST in self.snapshots else max(self.snapshot_epochs(epochs).values(), default=0)
 
 
-def lr_factor(step: int, steps: Tensor) -> Tensor:
+def lr_factor(step: int, steps: "Tensor") -> "Tensor":
     """Return the share of the full learning rate at a step, from 0, of trainings with lengths `steps` [n]."""
     steps = steps.double()
     warmup = (WARMUP_SHARE * steps).round().clamp(min=1)
-    falling = 0.5 * (1 + torch.cos(math.pi * (step - warmup) / (steps - warmup).clamp(min=1)))
-    return torch.where(step < warmup, (step + 1) / warmup, falling)
+    falling = 0.5 * (1 + (math.pi * (step - warmup) / (steps - warmup).clamp(min=1)).cos())
+    return ((step + 1) / warmup).where(step < warmup, falling)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t as student
 
 from nfn_transformer.grids.cells import CellResult
 from nfn_transformer.grids.grid_file import Grid, Published
@@ -153,5 +152,7 @@ def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[floa
     error = math.sqrt((1 / n + test_share) * float(differences.var(ddof=1)))
     if error == 0:
         return math.nan, math.nan, math.nan
+    from scipy.stats import t as student  # as long to import as PyTorch
+
     margin = float(student.ppf(0.975, n - 1)) * error
     return mean - margin, mean + margin, float(2 * student.sf(abs(mean) / error, n - 1))

@@ -4,8 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
-
 from nfn_transformer.cli.command_line import positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.launch.launchers import Launcher, ProcessLauncher
@@ -80,6 +78,8 @@ def build_launcher(flags: argparse.Namespace, folder: Path) -> Launcher:
 
 def environments(jobs: int, device: str) -> list[dict[str, str]]:
     """Return additions to the environment of each of `jobs` processes on this machine: its GPU and its threads."""
+    import torch  # which takes a second: flags are parsed and checked before
+
     threads = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         # Threads of several processes on one core wait for each other, which can take many times longer.

@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import torch
-
 from nfn_transformer.configuration import (
     COUNT,
     NOT_IN_KEYS,
@@ -230,6 +228,8 @@ def spec_from_json(values: dict) -> TransformerSpec:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide a run's numbers, and the number of CPU threads."""
+    import torch  # which takes a second, and flags need only the configurations
+
     versions = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
     for name in ("nfn-transformer", "torch", "numpy", "scipy", "safetensors", "xgboost", "lightgbm", "scikit-learn"):
         try:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import kendalltau
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -36,6 +35,8 @@ def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
         return math.nan
     if not bool(torch.isfinite(predictions).all()):
         return math.nan
+    from scipy.stats import kendalltau  # as long to import as PyTorch, and only validation needs it
+
     return float(kendalltau(predictions.cpu().numpy(), labels.cpu().numpy(), variant="b").statistic)
 
 

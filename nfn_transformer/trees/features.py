@@ -1,21 +1,22 @@
 """Features of networks for tree models: all weights, their statistics, invariants, or hyperparameters."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
-from nfn_transformer.features.invariants import check_has_invariants, has_like_invariants, read_invariants
-from nfn_transformer.features.statistics import weight_statistics
-from nfn_transformer.weights.containers import TransformerWeights, flatten_networks
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
-from nfn_transformer.zoo.reading import Zoo
-from nfn_transformer.zoo.several_sizes import MixedZoo
+
+if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
+    from torch import Tensor
+
+    from nfn_transformer.weights.containers import TransformerWeights
+    from nfn_transformer.weights.spec import TransformerSpec
+    from nfn_transformer.zoo.reading import Zoo
+    from nfn_transformer.zoo.several_sizes import MixedZoo
 
 _BATCH = 256
 
@@ -42,6 +43,8 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
         ValueError: `index` is empty.
         ZooError: a network's features are beyond float32, or the zoo's metadata has no hyperparameter.
     """
+    from tqdm import tqdm
+
     if TREE_FEATURES[features].of_weights is None:
         check_readable(features, zoo, "")
         return zoo.hyperparameters[index]
@@ -55,7 +58,7 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
             result[start + places] = part
     if result is None:
         raise ValueError("no checkpoints are selected")
-    infinite = (~torch.isfinite(result).all(1)).nonzero().flatten()
+    infinite = (~result.isfinite().all(1)).nonzero().flatten()
     if len(infinite):
         raise ZooError(f"{zoo.names[index[infinite[0]]]}: its {features} features are beyond float32")
     return result
@@ -85,20 +88,40 @@ def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bo
     return TREE_FEATURES[features].supports(spec, other)
 
 
+def _raw(weights: TransformerWeights) -> Tensor:
+    from nfn_transformer.weights.containers import flatten_networks
+
+    return flatten_networks(weights)
+
+
 def _statistics(weights: TransformerWeights) -> Tensor:
+    from nfn_transformer.features.statistics import weight_statistics
+
     return weight_statistics(weights.trained_parts)
 
 
 def _invariants(weights: TransformerWeights) -> Tensor:
+    import torch
+
+    from nfn_transformer.features.invariants import read_invariants
+
     invariants = read_invariants(weights)
     return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
 
 
 def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
+    from nfn_transformer.features.invariants import check_has_invariants
+
     try:
         check_has_invariants(zoo.spec)
     except SpecError as error:
         raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
+
+
+def _have_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
+    from nfn_transformer.features.invariants import has_like_invariants
+
+    return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
 
 
 def _check_hyperparameters(zoo: Zoo | MixedZoo, dataset: str) -> None:
@@ -108,13 +131,13 @@ def _check_hyperparameters(zoo: Zoo | MixedZoo, dataset: str) -> None:
 
 
 TREE_FEATURES: Mapping[str, TreeFeatures] = {
-    "raw": TreeFeatures("flattened weights", flatten_networks),
+    "raw": TreeFeatures("flattened weights", _raw),
     "statistics": TreeFeatures("seven statistics of each weight matrix and bias", _statistics),
     "invariants": TreeFeatures(
         "invariants of whole networks, which the complete encoder reads",
         _invariants,
         check=_check_invariants,
-        supports=lambda spec, other: len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other),
+        supports=_have_like_invariants,
     ),
     "hyperparameters": TreeFeatures(
         "the metadata's hyperparameters, and no weights",

@@ -125,7 +125,6 @@ def test_tracking_is_on_by_itself_only_under_a_sweep_agent(monkeypatch, tmp_path
 
 def test_cuda_graphs_are_the_default_where_one_process_trains_on_a_gpu(monkeypatch):
     def resolved(*argv, device, processes):
-        monkeypatch.setattr(main, "find_device", lambda text: torch.device(device))
         monkeypatch.setattr(shared_flags, "find_device", lambda text: torch.device(device))
         for name, value in (("RANK", "0"), ("WORLD_SIZE", processes), ("MASTER_ADDR", "here"), ("MASTER_PORT", "1")):
             monkeypatch.setenv(name, value)

@@ -12,6 +12,7 @@ from running import fail, run
 
 from nfn_transformer import main as network
 from nfn_transformer import reproduce
+from nfn_transformer.cli import reproduce_command
 from nfn_transformer.launch.flags import environments
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
@@ -132,7 +133,7 @@ def test_cells_that_fail_stop_no_other_and_are_tried_again(grid, capsys):
 def test_the_problem_of_a_cell_hides_that_of_no_other():
     failures = [reproduce.Failure("a | x | seed 1", "a.log", "words")]
     unusable = ["a | x | seed 12: holds another run", "a | x | seed 1: holds another run"]
-    assert reproduce._problems([], failures, unusable, 5) == [
+    assert reproduce_command._problems([], failures, unusable, 5) == [
         "a | x | seed 1: failed, see a.log: words",
         "a | x | seed 12: holds another run",
         "3 cells are not finished",

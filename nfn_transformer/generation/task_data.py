@@ -1,9 +1,8 @@
-"""Flags of a zoo's classification task, images or texts, and the data that they ask for."""
+"""Data of a zoo's classification task, images or texts, that flags ask for."""
 
 import argparse
 from pathlib import Path
 
-from nfn_transformer.cli.command_line import number_in, positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.images import digits, read_idx_folder
 from nfn_transformer.generation.npz_files import read_npz
@@ -11,29 +10,6 @@ from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts, vectors_key
 from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
 from nfn_transformer.generation.work_folder import WorkFolder
-
-
-def add_task_flags(group: argparse._ArgumentGroup) -> None:
-    """Declare the flags of images and texts."""
-    group.add_argument(
-        "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
-    )
-    group.add_argument("--train_images", type=positive_int, help="train on the first so many images, or texts, only")
-    group.add_argument("--test_images", type=positive_int, help="measure accuracy on the first so many only")
-    group.add_argument(
-        "--crop_padding", type=number_in(int, 0), default=0, help="pad train images by this, crop at random"
-    )
-    group.add_argument(
-        "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
-    )
-    group.add_argument("--tokens", type=positive_int, default=32, help="words of a text that networks see")
-    group.add_argument("--vocabulary", type=positive_int, default=10_000, help="most frequent words, with a vector")
-    group.add_argument(
-        "--word_vectors",
-        type=Path,
-        help="a word2vec file (text, or binary if it ends in .bin), reduced to --embed_dim by PCA; without it vectors "
-        "of the train texts themselves, by SVD of their words' contexts",
-    )
 
 
 def task_data(options: argparse.Namespace) -> TaskData:
