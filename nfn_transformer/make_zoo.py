@@ -23,8 +23,6 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
 from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 
-AUTO = "auto"
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
@@ -44,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--population",
         type=_population,
-        default=AUTO,
+        default="auto",
         help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -112,8 +110,8 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch_size", type=positive_int, default=32, help="images or texts in a batch of each network")
 
 
-def _population(text: str) -> int | str:
-    return text if text == AUTO else positive_int(text)
+def _population(text: str) -> int | None:
+    return None if text == "auto" else positive_int(text)
 
 
 def _snapshots(text: str, unit: str) -> tuple[str, ...]:

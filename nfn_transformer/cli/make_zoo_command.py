@@ -1,4 +1,4 @@
-"""What make_zoo.py does once its flags are checked: populations trained, here or by workers, and the zoo written."""
+"""Making of a zoo by checked flags of make_zoo.py: populations trained here or by workers, and the zoo written."""
 
 import argparse
 import sys
@@ -25,9 +25,6 @@ from nfn_transformer.generation.workers import run_workers, wait_for_others
 from nfn_transformer.generation.zoo_maker import ZooSummary, open_work_folder, train_share, write_zoo
 from nfn_transformer.generation.zoo_plan import ZooPlan, runs_table
 from nfn_transformer.launch.flags import build_launcher
-
-AUTO = "auto"
-"""Value of --population: as many networks as fit."""
 
 
 def make_zoo_by_flags(options: argparse.Namespace, snapshots: tuple[str, ...], program: Sequence[str]) -> int:
@@ -80,7 +77,7 @@ def _plan(options: argparse.Namespace, snapshots: tuple[str, ...], data: TaskDat
         out=options.out,
         dataset=options.dataset,
         runs=_recipe(options).draw(options.seed),
-        population=1 if options.population == AUTO else options.population,
+        population=options.population or 1,
         patch=options.patch,
         seed=options.seed,
         batch_size=options.batch_size,
@@ -91,7 +88,7 @@ def _plan(options: argparse.Namespace, snapshots: tuple[str, ...], data: TaskDat
     )
     for run in plan.runs:
         plan.training(run, data)
-    return plan if options.population != AUTO else replace(plan, population=_population_size(plan, data, options))
+    return plan if options.population else replace(plan, population=_population_size(plan, data, options))
 
 
 def _population_size(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What predict.py does once its flags are checked: predictions of checkpoints, or scores on a labelled zoo."""
+"""Predicting by checked flags of predict.py: predictions of checkpoints, or scores on a labelled zoo."""
 
 import argparse
 import sys

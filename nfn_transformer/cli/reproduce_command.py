@@ -1,4 +1,4 @@
-"""What reproduce.py does once its flags are checked: the cells of a grid, and its table."""
+"""Running of a grid by checked flags of reproduce.py: its cells, and its table."""
 
 import argparse
 import shlex

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
-
 EXPECTED = (
     "expected keys encoder.0.attention.queries.weight, ..., classifier.fc2.bias of blocks without residual "
     'connections, attention biases or affine LayerNorms (README, "Your own zoo")'
@@ -50,6 +48,8 @@ def recognize(state: Mapping[object, object]) -> str:
             return name
     if any(".lora_A" in key or ".lora_B" in key for key in keys):
         return "a LoRA or another adapter"
+    from torch import Tensor  # flags are checked before PyTorch is imported
+
     shapes = [tuple(value.shape) for key in keys if isinstance(value := state[key], Tensor) and key.endswith("weight")]
     matrices = [shape for shape in shapes if len(shape) == 2]
     if any(len(shape) == 4 for shape in shapes):

@@ -9,9 +9,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy
+if TYPE_CHECKING:  # flags are checked before NumPy is imported
+    import numpy
 
 _SEPARATORS = re.compile(r"[-_=\s/]+")
 _NUMBER = re.compile(r"\d+(\.\d+)?%?", re.ASCII)
@@ -174,7 +175,7 @@ def _with_folder(run: str, path: str, epoch: str) -> str:
     return "/".join([*folders, *([run] if run else [])])
 
 
-def fingerprint(row: numpy.ndarray) -> str:
+def fingerprint(row: "numpy.ndarray") -> str:
     """Return 16 hexadecimal digits that two networks share only where their weights [row length] are equal."""
     return hashlib.blake2b(row.data.cast("B"), digest_size=8).hexdigest()
 
