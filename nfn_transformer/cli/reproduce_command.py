@@ -11,7 +11,8 @@ from nfn_transformer import atomic_files
 from nfn_transformer.cli.command_line import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
-    find_device, started_as,
+    find_device,
+    started_as,
 )
 from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Command, Impossible, plan, results_of
