@@ -139,7 +139,8 @@ def _report(summary: ZooSummary, plan: ZooPlan) -> None:
     low, median, high = (summary.accuracies.quantile(q).item() for q in (0, 0.5, 1))
     print(
         f"{plan.out}: {len(summary.accuracies)} checkpoints of {len(plan.runs)} runs, "
-        f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}; histogram in {picture}"
+        f"accuracy {low:.4f} to {high:.4f}, median {median:.4f}"
+        + (f"; histogram in {picture}" if picture.is_file() else "")
     )
 
 

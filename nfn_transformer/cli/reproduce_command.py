@@ -41,7 +41,8 @@ def run_grid(grid: Grid, commands: Mapping[str, Command], flags: argparse.Namesp
     data_path = [] if flags.data_path is None else ["--data_path", flags.data_path]
     command = f"{started_as('reproduce.py')} {shlex.join([str(flags.grid), *data_path])}"
     text = _write(build_table(grid, results), folder, command, problems)
-    print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv, figure.png")
+    figure = ", figure.png" if (folder / "figure.png").is_file() else ""
+    print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv{figure}")
     return status or (EXIT_FAILURE if problems else 0)
 
 

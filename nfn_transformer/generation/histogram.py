@@ -4,9 +4,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nfn_transformer.figures import save_png
+from nfn_transformer.figures import optional_picture, save_png
 
 
+@optional_picture()
 def save_histogram(accuracies: Tensor, title: str, path: Path) -> None:
     """Write a PNG with the histogram of accuracies [n] in [0, 1]."""
     from matplotlib.figure import Figure  # half a second that commands without a plot need not pay

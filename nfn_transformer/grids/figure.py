@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.figures import save_png
+from nfn_transformer.figures import optional_picture, save_png
 from nfn_transformer.grids.results_table import Summary, Table
 
 
+@optional_picture()
 def save_figure(table: Table, path: Path) -> None:
     """Write the figure (PNG) that the table's grid asks for."""
     from matplotlib.figure import Figure  # half a second that commands without a plot need not pay

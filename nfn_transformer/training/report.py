@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
-from nfn_transformer.figures import save_png
+from nfn_transformer.figures import optional_picture, save_png
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
@@ -63,6 +63,7 @@ def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, label
     write_csv(path, header, [list(row) for row in zip(*columns, strict=True)])
 
 
+@optional_picture()
 def _plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str) -> None:
     """Write a scatter plot (PNG) of predicted against true accuracy, both [n] in [0, 1]."""
     from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
