@@ -52,6 +52,8 @@ def test_networks_are_predicted_in_any_form(fitted, small, small_zoo):
     for networks in (files, [str(file) for file in files], states, [files[0], states[1]], small.weights(index)):
         torch.testing.assert_close(fitted.predict(networks), expected[index], atol=1e-6, rtol=0)
     torch.testing.assert_close(fitted.predict(states[1]), expected[index[1:]], atol=1e-6, rtol=0)
+    exact = small.weights(index).to(torch.float64)
+    torch.testing.assert_close(fitted.predict(exact), expected[index], atol=1e-6, rtol=0)
     assert len(fitted.predict(small_zoo)) == 60
     for wrong in (torch.zeros(3), [torch.zeros(3)], 5):
         with pytest.raises(TypeError, match="expected paths, state dicts, TransformerWeights or a zoo"):

@@ -63,7 +63,9 @@ FLAGS_OF_OTHERS = {
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("example", "shown"), [*zip(EXAMPLES, (2, 4), strict=True)], ids=["blocks", "plain"])
+@pytest.mark.parametrize(
+    ("example", "shown"), [*zip(EXAMPLES[1:], (2, 0, 4), strict=True)], ids=["blocks", "own", "plain"]
+)
 def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     exec(compile(example, "docs/library.md", "exec"), {})
@@ -72,8 +74,18 @@ def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     assert all(float(error) < 1e-9 for error in errors)
 
 
+def test_the_example_of_a_training(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    names, fewer = {}, EXAMPLES[0].replace('"digits")', '"digits", where="optimizer=adam,train_fraction=1.0")')
+    exec(compile(fewer, "docs/library.md", "exec"), names)
+    assert re.match(r"tau 0\.\d+ \[.*\(\d+ networks\)\ntensor\(\[0\.\d+, 0\.\d+\]", capsys.readouterr().out)
+    assert names["trees"].evaluate(names["zoo"]).tau > 0.3
+    assert (tmp_path / "my_predictor/config.json").is_file()
+
+
 def test_the_example_on_plain_networks_is_short():
-    assert len(EXAMPLES[1].splitlines()) < 25
+    assert len(EXAMPLES[3].splitlines()) < 25
 
 
 def test_it_shows_the_published_commands():

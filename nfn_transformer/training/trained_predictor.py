@@ -85,7 +85,8 @@ class TrainedNetwork:
     def outputs_of(self, weights: TransformerWeights) -> Tensor:
         """Return the logits [n] of n networks on the CPU."""
         starts = range(0, weights.batch, EVALUATION_BATCH)
-        parts = (weights[start : start + EVALUATION_BATCH].to(self.device) for start in starts)
+        dtype = next(self.model.parameters()).dtype
+        parts = (weights[start : start + EVALUATION_BATCH].to(self.device, dtype) for start in starts)
         return logits_of_features(self.model, map(self.model.featurize, parts))
 
     def accuracies(self, outputs: Tensor) -> Tensor:
