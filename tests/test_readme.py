@@ -80,7 +80,6 @@ def test_the_example_of_a_training(tmp_path, monkeypatch, capsys):
     names, fewer = {}, EXAMPLES[0].replace('"digits")', '"digits", where="optimizer=adam,train_fraction=1.0")')
     exec(compile(fewer, "docs/library.md", "exec"), names)
     assert re.match(r"tau 0\.\d+ \[.*\(\d+ networks\)\ntensor\(\[0\.\d+, 0\.\d+\]", capsys.readouterr().out)
-    assert names["trees"].evaluate(names["zoo"]).tau > 0.3
     assert (tmp_path / "my_predictor/config.json").is_file()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 EXPECTED = (
     "expected keys encoder.0.attention.queries.weight, ..., classifier.fc2.bias of blocks without residual "
-    'connections, attention biases or affine LayerNorms (README, "Your own zoo")'
+    "connections, attention biases or affine LayerNorms (docs/zoo_format.md)"
 )
 
 _TRANSFORMER = (
@@ -15,7 +15,7 @@ _TRANSFORMER = (
 _PLAIN = (
     "Its weights can be read in Python by layout_of and read_networks of "
     "nfn_transformer.weights.feed_forward_networks, for the permutation layers "
-    '(README, "The layers as a library"); training commands read transformers alone'
+    "(docs/library.md); training commands read transformers alone"
 )
 
 _KINDS = (
