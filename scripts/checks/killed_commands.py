@@ -105,7 +105,8 @@ class ZooMaking(Scenario):
     """make_zoo.py, gone on by the same command."""
 
     def command(self, folder: Path) -> Command | None:
-        if (folder / "zoo.zip").exists() and not (folder / "zoo.zip.parts").exists():
+        leftovers = (folder / "zoo.zip.parts", folder / ".zoo.zip.parts.written")
+        if (folder / "zoo.zip").exists() and not any(path.exists() for path in leftovers):
             return None
         flags = "--embed_dim 6 --hidden 5 --patch 4 --epochs 6 --runs 12 --population 3 --train_images 96 "
         flags += "--test_images 60 --device cpu"
