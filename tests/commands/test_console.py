@@ -43,8 +43,6 @@ def test_without_a_command_all_are_listed(capsys):
 
 def test_the_version_needs_neither_pytorch_nor_a_command():
     program = "import sys\nfrom nfn_transformer import __main__ as console\ntry: console.main(sys.argv[1:])\n"
-    program += (
-        "finally: print([name for name in ('torch', 'nfn_transformer.main') if name in sys.modules])"
-    )
+    program += "finally: print([name for name in ('torch', 'nfn_transformer.main') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True)
     assert result.stdout == f"nfn-transformer {__version__}\n[]\n"
