@@ -68,6 +68,7 @@ def test_evaluation_is_on_the_test_split_of_the_own_zoo(fitted, small, bundled_z
     assert scores.names == json.loads(fitted.directory.split_file.read_text())["test"]
     assert scores.tau == pytest.approx(fitted.results["test"]["tau"])
     assert f"tau {scores.tau:.4f} [{scores.interval.low:.4f}, " in str(scores)
+    assert fitted.read_zoo().names == small.names
     assert fitted.evaluate(small, split="all").labels.shape == (60,)
     with pytest.raises(ValueError, match="split 'train', expected auto, test or all"):
         fitted.evaluate(small, split="train")

@@ -33,3 +33,34 @@ def test_type_checkers_see_the_same_names():
     (block,) = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
     assert seen == {name: module for module, names in nfn._PUBLIC.items() for name in names}
+
+
+# What scripts use besides: the command line's pieces, and the parts of training and generation that they take time of.
+_INNER = {
+    "cli.command_line": "types of arguments, and how a command ends",
+    "figures": "the way to write a picture",
+    "generation": "populations are timed part by part",
+    "grids.grid_file": "rows of a grid file",
+    "layers.polynomial.TermTable": "the published layers are built term by term",
+    "models.equivariant_encoder": "the published way replaces the encoder of a predictor",
+    "models.predictor.AccuracyPredictor": "the same",
+    "training": "a step, an epoch and their memory are measured alone",
+    "trees": "memory of a fit without its imports",
+    "zoo.faults": "a zoo of random networks is made in memory",
+    "zoo.metadata": "the same",
+    "zoo.split": "the same",
+}
+
+
+def test_scripts_use_public_names_where_there_are_some():
+    inner = set()
+    for path in sorted((SOURCE.parents[1] / "scripts").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nfn_transformer."):
+                for alias in node.names:
+                    assert alias.name not in nfn.__all__, f"{path.name}: from nfn_transformer import {alias.name}"
+                    inner.add(f"{node.module}.{alias.name}".removeprefix("nfn_transformer."))
+    for name in inner:
+        assert any(f"{name}.".startswith(f"{allowed}.") for allowed in _INNER), name
+    for allowed in _INNER:
+        assert any(f"{name}.".startswith(f"{allowed}.") for name in inner), f"{allowed} is used no more"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import RunError, ZooError, type_of
 from nfn_transformer.models.predictor import Predictor
-from nfn_transformer.training.data import recorded_split
+from nfn_transformer.training.data import load_zoo, recorded_split
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
 from nfn_transformer.training.report import metrics_line
 from nfn_transformer.training.run_directory import RunDirectory, read_json
@@ -177,6 +177,14 @@ class FittedPredictor:
                 if split == "test":
                     raise
         return self.evaluate_on(zoo, torch.arange(len(zoo)), "all")
+
+    def read_zoo(self) -> Zoo | MixedZoo:
+        """Return the zoo that the predictor was trained on, read where it lay then.
+
+        Raises:
+            ZooError: the zoo is not there, or cannot be read.
+        """
+        return load_zoo(self.config.data)
 
     def test_split(self, zoo: Zoo | MixedZoo) -> Tensor:
         """Return the indices of the run's own test split in the zoo that it was trained on.

@@ -22,10 +22,10 @@ from measuring import Case, begin, markdown, parser, progress, ratios, released_
 from peak_memory import check_peak_memory, peak_memory
 from two_ways import TRAINING_STEP, OurWay
 
+from nfn_transformer import ModelConfig
 from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import number_in, positive_int, run_command
 from nfn_transformer.grids.grid_file import GridRow, flags_to_argv, read_grid
-from nfn_transformer.models.config import ModelConfig
 
 GRID = Path(__file__).parents[1] / "tables/encoders_and_heads.yaml"
 

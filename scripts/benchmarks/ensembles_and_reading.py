@@ -13,9 +13,8 @@ import torch
 from measuring import Case, begin, markdown, parser, progress, random_zoo, released_sizes, spread, write_measurements
 from two_ways import TRAINING_STEP, OurWay
 
+from nfn_transformer import ModelConfig, read_invariants
 from nfn_transformer.cli.command_line import number_in, positive_int, run_command
-from nfn_transformer.features.invariants import read_invariants
-from nfn_transformer.models.config import ModelConfig
 
 BATCH_SIZES = (16, 128)
 

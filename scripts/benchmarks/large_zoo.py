@@ -32,8 +32,7 @@ def build(path: Path, checkpoints: int, deflate: bool = False, source: Path | No
 def _random_checkpoints() -> Iterator[bytes]:
     import torch
 
-    from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-    from nfn_transformer.weights.state_dicts import state_dict_shapes
+    from nfn_transformer import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec, state_dict_shapes
 
     block = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64)
     spec = TransformerSpec((block, block), FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (4, 4), 49))

@@ -13,20 +13,25 @@ from pathlib import Path
 
 import torch
 
+from nfn_transformer import (
+    BlockSpec,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    ModelConfig,
+    TransformerSpec,
+    Zoo,
+    build_predictor,
+    make_generator,
+    state_dict_shapes,
+)
 from nfn_transformer.cli.command_line import HelpFormatter, find_device, positive_int
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import RunData, prepare
 from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory, write_json
 from nfn_transformer.training.step import build_optimizer
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-from nfn_transformer.weights.state_dicts import state_dict_shapes
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
-from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.split import Split, split_runs
 
 NETWORKS = 2926

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import torch
 from measuring import begin, markdown, parser, progress, ratios, seconds_of_one, spread, write_measurements
 
+from nfn_transformer import make_generator
 from nfn_transformer.cli.command_line import number_in, positive_int, run_command
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.training_plan import TrainingPlan
-from nfn_transformer.seeding import make_generator
 
 ARCHITECTURE = Architecture(embed_dim=32, n_attention_heads=2, n_layers=2, hidden=64)
 SETTINGS = Hyperparameters("adam", 0.2, 1e-6, 1.0, 0.1, 0.001)

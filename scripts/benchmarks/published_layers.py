@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, einsum, nn
 
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer, TermTable
-from nfn_transformer.weights.containers import BlockWeights
+from nfn_transformer import BlockWeights, EquivariantBlockLayer, InvariantBlockLayer
+from nfn_transformer.layers.polynomial import TermTable
 
 Layer = EquivariantBlockLayer | InvariantBlockLayer
 

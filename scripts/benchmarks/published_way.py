@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
-from nfn_transformer.layers.base import relu
+from nfn_transformer import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights, Zoo, relu
 from nfn_transformer.models.equivariant_encoder import EquivariantEncoder
 from nfn_transformer.models.predictor import AccuracyPredictor
-from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
-from nfn_transformer.zoo.reading import Zoo
 
 Sample = dict[str, list[dict[str, Tensor]] | dict[str, Tensor | tuple[Tensor, ...]]]
 

@@ -100,7 +100,7 @@ def load(options: argparse.Namespace) -> dict[str, float]:
 
 def read(options: argparse.Namespace, load_cache: bool = False) -> dict[str, float]:
     """Return seconds, bytes of the tensors, and peak bytes above the imports, of one call of read_zoo."""
-    from nfn_transformer.zoo.reading import read_zoo
+    from nfn_transformer import read_zoo
 
     imports = memory("VmRSS")
     start = time.perf_counter()

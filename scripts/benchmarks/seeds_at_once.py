@@ -29,10 +29,10 @@ from measuring import (
     write_measurements,
 )
 
+from nfn_transformer import Zoo
 from nfn_transformer.cli.command_line import add_boolean, number_in, positive_int, run_command
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.loop import train
-from nfn_transformer.zoo.reading import Zoo
 
 NETWORKS = 1463
 """A zoo whose training side has 1024 networks: whole batches of 16 and 128."""

@@ -31,8 +31,8 @@ from measuring import (
 from taking_turns import OURS, PUBLISHED, WayProcess, epochs_in_turns, operation_in_turns, processes, ways
 from two_ways import TRAINING_STEP
 
+from nfn_transformer import ModelConfig
 from nfn_transformer.cli.command_line import channel_counts, number_in, positive_int, run_command
-from nfn_transformer.models.config import ModelConfig
 
 WIDTH, HEADS, BLOCKS, CHANNELS, ZOO = "D", "heads", "blocks", "channels", "networks in the zoo"
 

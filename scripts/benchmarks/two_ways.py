@@ -26,8 +26,7 @@ from published_way import (
 )
 from torch.utils.data import DataLoader, default_collate
 
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.seeding import make_generator
+from nfn_transformer import build_predictor, make_generator
 from nfn_transformer.training.batches import StoredFeatures, read_features
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.history import Record

@@ -17,16 +17,15 @@ from pathlib import Path
 
 import torch
 
+from nfn_transformer import Zoo, build_predictor
 from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import find_device, positive_int
-from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import draw_split, load_zoo, prepare
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory, write_json
 from nfn_transformer.training.step import build_optimizer
-from nfn_transformer.zoo.reading import Zoo
 
 DATA = DataConfig("digits", str(Path(__file__).parents[2] / "data/digits_transformers.zip"), train_networks=200)
 

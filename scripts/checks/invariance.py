@@ -14,16 +14,9 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer.groups.complete import CompleteElement
-from nfn_transformer.groups.random_elements import transform_each, transform_one_by_one
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.seeding import make_generator
-from nfn_transformer.training.data import load_zoo, recorded_split
-from nfn_transformer.training.metrics import kendall_tau
-from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedNetwork, load_trained
+import nfn_transformer as nfn
 
-ONE_BY_ONE = {"permutations": CompleteElement.sample_permutations, "complete": CompleteElement.sample}
+ONE_BY_ONE = {"permutations": nfn.CompleteElement.sample_permutations, "complete": nfn.CompleteElement.sample}
 IN_FLOAT64 = ("with_classifier", *ONE_BY_ONE)
 
 
@@ -50,18 +43,17 @@ def main() -> int:
     options = parser.parse_args()
     found = defaultdict(list)
     for path in options.runs:
-        run = RunDirectory(path)
-        if not run.results_file.is_file():
+        if not (path / "results.json").is_file():
             continue
-        config, _ = run.read_config()
-        data = config.data
+        predictor = nfn.load_predictor(path, "cpu")
+        config, data = predictor.config, predictor.config.data
         if data.augment or data.train_networks is not None or data.cut_off != options.cut_off:
             continue
         if getattr(config.predictor, "features", "") == "hyperparameters":
             continue  # of copies as of originals it reads the same
         name = f"{config.data.dataset}, {config.predictor.name}{_settings(config.predictor)}"
         kind = (name, repr((config.predictor, config.training)))  # other settings have a mean of their own
-        found[kind].append(_measure(run, options))
+        found[kind].append(_measure(predictor, options))
         print(f"{name}, seed {config.seed}: {_line(found[kind][-1])}", flush=True)
     for (name, _), of_kind in found.items():
         print(f"{name}, mean of {len(of_kind)}: {_line(torch.tensor(of_kind).mean(0).tolist())}")
@@ -70,9 +62,9 @@ def main() -> int:
 
 def _settings(predictor: object) -> str:
     """Return a network's settings that differ from those of its modes; the names of trees tell all of theirs."""
-    if not isinstance(predictor, ModelConfig):
+    if not isinstance(predictor, nfn.ModelConfig):
         return ""
-    plain = ModelConfig(predictor.enc_mode, predictor.cls_mode, predictor.emb_mode).to_json()
+    plain = nfn.ModelConfig(predictor.enc_mode, predictor.cls_mode, predictor.emb_mode).to_json()
     changed = [f"{name} {value}" for name, value in predictor.to_json().items() if value != plain.get(name)]
     return f" ({', '.join(changed)})" if changed else ""
 
@@ -83,27 +75,26 @@ def _line(numbers: list[float]) -> str:
     return f"{taus}; predictions move by {mean:.1e}, at most {most:.1e}"
 
 
-def _measure(run: RunDirectory, options: argparse.Namespace) -> list[float]:
-    config, _ = run.read_config()
-    zoo = load_zoo(config.data)
-    test = recorded_split(zoo, read_json(run.split_file), run.split_file).test
-    originals, generator = zoo.weights(test), make_generator(options.seed, "invariance", config.seed)
-    fitted = load_trained(run, torch.device("cpu"))
+def _measure(predictor: nfn.FittedPredictor, options: argparse.Namespace) -> list[float]:
+    zoo = predictor.read_zoo()
+    test = predictor.test_split(zoo)
+    originals = zoo.weights(test)
+    generator = nfn.make_generator(options.seed, "invariance", predictor.config.seed)
     if options.group in IN_FLOAT64:
         originals = originals.to(torch.float64)
-        if isinstance(fitted, TrainedNetwork):
-            fitted.model.double()
+        if isinstance(predictor.model, torch.nn.Module):
+            predictor.model.double()
     if options.group in ONE_BY_ONE:
         samples = (ONE_BY_ONE[options.group](zoo.spec, generator) for _ in test)
-        copies = transform_one_by_one(samples, originals)
+        copies = nfn.transform_one_by_one(samples, originals)
     else:
         with_classifier = options.group == "with_classifier"
-        copies = transform_each(originals, zoo.spec, options.scale, generator, with_classifier)
-    before, after = (fitted.accuracies(fitted.outputs_of(weights)) for weights in (originals, copies))
+        copies = nfn.transform_each(originals, zoo.spec, options.scale, generator, with_classifier)
+    before, after = (predictor.predict(weights) for weights in (originals, copies))
     moved = (after - before).abs()
     labels = zoo.labels[test]
     sides = ((before, labels), (after, labels), (torch.cat([before, after]), labels.repeat(2)))
-    return [*(kendall_tau(*side) for side in sides), moved.mean().item(), moved.max().item()]
+    return [*(nfn.kendall_tau(*side) for side in sides), moved.mean().item(), moved.max().item()]
 
 
 if __name__ == "__main__":

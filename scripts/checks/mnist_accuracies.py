@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
+from nfn_transformer import image_logits, read_zoo
 from nfn_transformer.cli.command_line import number_in, run_command
 from nfn_transformer.generation.images import read_idx_folder
-from nfn_transformer.weights.forward import image_logits
-from nfn_transformer.zoo.reading import read_zoo
 
 TOLERANCE = 1e-4
 

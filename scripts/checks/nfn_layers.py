@@ -14,9 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nfn_transformer.layers.permutation import HNPLinear, NPLinear
-from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.spec import FeedForwardSpec
+from nfn_transformer import FeedForwardSpec, FeedForwardWeights, HNPLinear, NPLinear
 
 SIZES = ((2, 3, 2), (2, 2, 3), (2, 2, 2, 3), (2, 2, 2, 2, 3))
 

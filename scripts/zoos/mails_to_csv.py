@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nfn_transformer import UserError
 from nfn_transformer.cli.command_line import HelpFormatter, number_in, run_command
-from nfn_transformer.errors import UserError
 
 _FEWEST_WORDS, _MOST_WORDS = 5, 400
 HAM, SPAM = 1, 2
