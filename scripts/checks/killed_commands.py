@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from nfn_transformer import main, make_zoo, predict, reproduce
-from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer import main, make_zoo, predict, read_zoo, reproduce
 
 Command = tuple[Callable[[Sequence[str]], int], list[str]]
 Files = dict[str, bytes]

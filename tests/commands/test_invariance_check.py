@@ -28,7 +28,7 @@ def test_only_the_invariant_predictor_stays(small_zoo, tmp_path):
     moved = dict(re.findall(r"digits, (\w+)-mlp-mlp.*, mean of 1: .+ move by (\S+),", done.stdout))
     assert float(moved["inv"]) < 1e-5
     assert float(moved["statnn"]) > 1e-3
-    assert "digits, graph-no-no (graph_layers 1, graph_dim 4), mean of 1: " in done.stdout
+    assert "digits, graph-no-no (graph_layers 1, graph_dim 4, standardize True), mean of 1: " in done.stdout
     of_one = re.search(r"complete-no-no \(.+\), mean of 1: tau (\S+), on copies (\S+), on both (\S+);", done.stdout)
     original, copies, both = map(float, of_one.groups())
     assert original == copies == pytest.approx(both, abs=0.05)  # a copy differs from its original by rounding
