@@ -56,12 +56,12 @@ def train(model: str, archive: Path, rounds: int) -> dict[str, int]:
     import torch
     from tqdm import tqdm  # noqa: F401 - counts as an import
 
+    from nfn_transformer import flatten_networks
     from nfn_transformer.training.report import evaluate_best
     from nfn_transformer.training.run import begin_runs
     from nfn_transformer.training.trained_predictor import load_trained
     from nfn_transformer.trees.config import TREE_MODELS
     from nfn_transformer.trees.libraries import tree_library
-    from nfn_transformer.weights.containers import flatten_networks
 
     if TREE_MODELS[model].command == "gbm":
         from nfn_transformer import gbm as command
