@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from nfn_transformer import __version__
 from nfn_transformer.errors import UserError
+from nfn_transformer.printable import printable_message
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +182,7 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
         message, status = "interrupted", EXIT_INTERRUPTED
     try:
         if message:
-            print(message, file=sys.stderr)
+            print(printable_message(message), file=sys.stderr)
         sys.stdout.flush()
     except OSError:  # Python would write once more at its end, and report the failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

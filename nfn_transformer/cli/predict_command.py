@@ -9,12 +9,12 @@ from torch import Tensor
 from nfn_transformer.cli.command_line import find_device
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
+from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
 from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
 from nfn_transformer.training.report import metrics_line, write_predictions
 from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -33,7 +33,7 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     else:
         names, predicted = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads)
         for name, accuracy in zip(names, predicted.tolist(), strict=True):
-            print(f"{accuracy:.4f}  {printable(name)}")
+            print(f"{accuracy:.4f}  {printable(name, 4096)}")
     if flags.out is not None:
         try:
             write_predictions(flags.out, names, predicted, labels)
@@ -95,6 +95,7 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         scores, scope = predictor.evaluate_on(*test_split, "test"), "the run's own test split"
         scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
-    print(f"{data.dataset} ({data.data_path}), {scope}: {len(scores.names)} networks")
+    place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
+    print(f"{place}: {len(scores.names)} networks")
     print(metrics_line(scores.metrics, scores.interval))
     return scores

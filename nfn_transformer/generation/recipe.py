@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from nfn_transformer.bounded_text import parse_yaml
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.optimizers import RULES
+from nfn_transformer.printable import printable, shown
 from nfn_transformer.seeding import make_generator
 
 LEARNING_RATES: dict[str, tuple[float, ...]] = {
@@ -78,6 +79,8 @@ class Recipe:
         """
         if not self.is_grid:
             return [self._random(seed, number) for number in range(self.runs)]
+        if (count := self._count()) > _MOST_RUNS:
+            raise UserError(f"draw: grid: expected at most {_MOST_RUNS:,} runs, got {count:,}")
         combined = itertools.product(self._combinations(), range(self.runs))
         return [_run(number, values) for number, (values, _) in enumerate(combined)]
 
@@ -100,6 +103,13 @@ class Recipe:
         sizes = [choose(values) for values in (self._heads(width), self.n_layers, self._hidden(width), self.epochs)]
         return _run(number, (optimizer, lr, *trained, width, *sizes))
 
+    def _count(self) -> int:
+        """Return the number of runs of a grid."""
+        rates = sum(map(len, self.lr.values()))
+        training = (self.w_init_std, self.l2_regularize, self.train_fraction, self.dropout)
+        sizes = sum(len(self._heads(width)) * len(self._hidden(width)) for width in self.embed_dim)
+        return self.runs * rates * math.prod(map(len, (*training, self.n_layers, self.epochs))) * sizes
+
     def _combinations(self) -> Iterator[tuple]:
         training = (self.w_init_std, self.l2_regularize, self.train_fraction, self.dropout)
         for optimizer, width in itertools.product(self.lr, self.embed_dim):
@@ -115,7 +125,7 @@ def _run(number: int, values: tuple) -> ZooRun:
 
 
 _WHOLE = ("epochs", "embed_dim", "n_attention_heads", "n_layers")
-_TOP = {"train_fraction": 1.0, "dropout": 0.95}
+_TOP = {"train_fraction": 1.0, "dropout": 0.95, "mlp_factor": 10_000}
 _ABOVE_ZERO = ("train_fraction", "mlp_factor", "w_init_std")
 
 
@@ -130,9 +140,9 @@ def read_recipe(path: Path, defaults: Mapping[str, Any]) -> Recipe:
         UserError: the file does not exist or is no recipe; the message names the key and the expected values.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--recipe {path}: cannot be read ({' '.join(str(error).split())})") from None
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--recipe {path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"--recipe {path}: expected keys with lists of values, as in scripts/zoos/")
     known = {"draw", *(field.name for field in fields(Recipe))} - {"is_grid", "hidden"}
@@ -141,7 +151,7 @@ def read_recipe(path: Path, defaults: Mapping[str, Any]) -> Recipe:
     lists = {key: value for key, value in content.items() if key not in ("draw", "runs", "lr")}
     values: dict[str, Any] = {key: _values(path, key, value) for key, value in lists.items()}
     if content.get("draw", "random") not in ("random", "grid"):
-        raise UserError(f"--recipe {path}: draw is '{content['draw']}', expected random or grid")
+        raise UserError(f"--recipe {path}: draw is {shown(content['draw'])}, expected random or grid")
     is_grid = content.get("draw") == "grid"
     if "lr" in content:
         values["lr"] = _rates(path, content["lr"])
@@ -154,7 +164,7 @@ def _rates(path: Path, value: object) -> dict[str, tuple[float, ...]]:
     rates = value if isinstance(value, dict) else {}
     unknown = [name for name in rates if name not in RULES]
     if unknown or not rates:
-        wrong = f"'{unknown[0]}'" if unknown else str(value)
+        wrong = f"'{unknown[0]}'" if unknown else shown(value)
         raise UserError(f"--recipe {path}: lr has {wrong}, expected optimizers of {', '.join(RULES)}, each with a list")
     return {name: _values(path, f"lr of {name}", value) for name, value in rates.items()}
 
@@ -182,5 +192,6 @@ def _number(path: Path, key: str, value: Any, whole: bool) -> float:
             else f"a number {'above' if is_open else 'of at least'} 0"
         )
         expected += f" and at most {_TOP[key]:g}" if key in _TOP else ""
-        raise UserError(f"--recipe {path}: {key} has {value!r}, expected {expected}")
+        got = printable(value, 200) if isinstance(value, str) else shown(value)
+        raise UserError(f"--recipe {path}: {key} has {got}, expected {expected}")
     return int(number) if whole else number

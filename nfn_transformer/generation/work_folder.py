@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing, write_text
+from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.generation.population import TrainedPopulation
 from nfn_transformer.generation.snapshots import Snapshot
@@ -40,7 +41,7 @@ class WorkFolder:
         self.path = out.resolve().with_name(f"{out.resolve().name}.parts")
         self.scratch = self.path / "scratch"  # an empty folder for drafts, on the file system of `out`
         self._description = self.path / "configuration.json"
-        self._written = self.path.with_name(f".{self.path.name}.written")  # the last file that is deleted
+        self._written = self.path / "written"
 
     @contextmanager
     def owned(self, configuration: Mapping[str, object]) -> Iterator[None]:
@@ -70,7 +71,7 @@ class WorkFolder:
         """Raise UserError unless the folder is of this configuration."""
         expected = json.loads(json.dumps(configuration))
         try:
-            values = json.loads(self._description.read_text(encoding="utf-8"))
+            values = parse_json(self._description.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ZooError(f"{self._description}: not JSON ({error}); delete {self.path} to begin anew") from None
         different = [key for key in {**values, **expected} if values.get(key) != expected.get(key)]
@@ -84,7 +85,7 @@ class WorkFolder:
     def population_size(self) -> int | None:
         """Return the largest number of networks that train together here; None if nothing is begun."""
         try:
-            return json.loads(self._description.read_text(encoding="utf-8"))["population"]
+            return parse_json(self._description.read_text(encoding="utf-8"))["population"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -164,22 +165,26 @@ class WorkFolder:
         except (TypeError, KeyError) as error:
             raise _damaged(self._file(number), error) from None
 
-    def mark_written(self, configuration: Mapping[str, object]) -> None:
+    def mark_written(self) -> None:
         """Note that the zoo is about to appear at its path, and that the folder is of no use from then on."""
-        write_text(self._written, json.dumps(configuration))
+        write_text(self._written, "")
 
     def is_written(self, configuration: Mapping[str, object]) -> bool:
         """Return whether a zoo of this configuration is written, and a kill came before the folder was deleted."""
-        with suppress(OSError, ValueError):
-            return json.loads(self._written.read_text(encoding="utf-8")) == json.loads(json.dumps(configuration))
+        with suppress(UserError, OSError):
+            self.check(configuration)
+            return self._written.exists()
         return False
 
     def remove(self) -> None:
         """Delete the folder, once the zoo is written; warn on stderr if a part of it stays."""
+        last = (self._description, self._written)  # they tell a later command that the rest may be deleted
         for _ in range(_REMOVALS):  # a job that has just ended may still write its log
+            for entry in [entry for entry in self.path.glob("*") if entry not in last]:
+                with suppress(OSError):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             shutil.rmtree(self.path, ignore_errors=True)
             if not self.path.exists():
-                self._written.unlink(missing_ok=True)
                 return
             time.sleep(_REMOVAL_SECONDS)
         print(f"warning: {self.path}: cannot be deleted whole, and is no longer needed", file=sys.stderr)

@@ -126,5 +126,5 @@ def write_zoo(plan: ZooPlan, data: TaskData, work: WorkFolder, report: Callable[
             add_file(f"{plan.dataset}/{name}", content)
         add_file(f"metadata/{plan.dataset}.csv", metadata_bytes(ordered, plan.seed, plan.dataset, data.label_column))
         report(ZooSummary(torch.tensor([row.accuracy for row in ordered], dtype=torch.float64), diverged, overflows))
-        work.mark_written(plan.configuration(data))
+        work.mark_written()
     work.remove()

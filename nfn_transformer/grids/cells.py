@@ -13,6 +13,7 @@ from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.grid_file import Grid, GridError, GridRow, flags_to_argv
 from nfn_transformer.launch.job import Job
 from nfn_transformer.models.registry import load_plugin
+from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
 from nfn_transformer.training.run import check_predictor
@@ -287,5 +288,5 @@ def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], CellRe
             if (result := cell.result()) is not None:
                 results[cell.row, cell.column, cell.seed] = result
         except UserError as error:
-            problems.append(f"{cell.name}: {error}")
+            problems.append(f"{cell.name}: {printable(str(error))}")
     return results, problems

@@ -23,16 +23,18 @@ cells, of its command, its model, its row and its column; the last one counts.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
+from nfn_transformer.bounded_text import MOST_DIGITS, parse_yaml
 from nfn_transformer.bundled import TABLES, bundled_names
 from nfn_transformer.errors import UserError
+from nfn_transformer.printable import shown
 
 _KEYS = {"title", "about", "models", "rows", "columns", "seeds", "flags", "flags_of", "compare", "figure", "published"}
+_MOST_CELLS = 100_000
 _FIGURES = ("dots", "curves")
 
 
@@ -131,6 +133,9 @@ def read_grid(path: Path) -> Grid:
     _check_keys(command_flags, commands, f"{path}: flags_of")
     _check_distinct([row.name for row in rows], f"{path}: rows")
     _check_distinct([column.name for column in columns], f"{path}: columns")
+    seeds = _seeds(values["seeds"], f"{path}: seeds")
+    if (cells := len(rows) * len(columns) * len(seeds)) > _MOST_CELLS:
+        raise GridError(f"{path}: expected at most {_MOST_CELLS:,} cells, got {cells:,}")
     reference_row, reference_column = _references(values, rows, columns, path)
     published, source = _published(values.get("published", {}), rows, columns, f"{path}: published")
     return Grid(
@@ -139,7 +144,7 @@ def read_grid(path: Path) -> Grid:
         about=_text(values.get("about", ""), f"{path}: about"),
         rows=rows,
         columns=columns,
-        seeds=_seeds(values["seeds"], f"{path}: seeds"),
+        seeds=seeds,
         reference_row=reference_row,
         reference_column=reference_column,
         published=published,
@@ -155,31 +160,20 @@ def _figure(values: Mapping, path: Path) -> str:
     return figure
 
 
-class _Loader(yaml.BaseLoader):
-    """Loader that builds text, lists and mappings alone, and refuses repeated keys."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"repeated key '{repeated[0]}'", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = bundled_names(TABLES)
         raise GridError(f"{path}: no such file; these come with the package, for examples: {names}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GridError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError) as error:
+        raise GridError(f"{path}: cannot be read as YAML: {error}") from None
     return _mapping(values, str(path))
 
 
 def _mapping(value, context: str) -> dict:
     if not isinstance(value, dict):
-        raise GridError(f"{context}: expected keys with values, got {value!r}")
+        raise GridError(f"{context}: expected keys with values, got {shown(value)}")
     return value
 
 
@@ -191,13 +185,13 @@ def _check_keys(values: Mapping, known: set[str], context: str) -> None:
 
 def _text(value, context: str) -> str:
     if not isinstance(value, str):
-        raise GridError(f"{context}: expected text, got {value!r}")
+        raise GridError(f"{context}: expected text, got {shown(value)}")
     return value.strip()
 
 
 def _list(values: Mapping, key: str, path: Path) -> Sequence:
     if not isinstance(values[key], list) or not values[key]:
-        raise GridError(f"{path}: {key}: expected a list, got {values[key]!r}")
+        raise GridError(f"{path}: {key}: expected a list, got {shown(values[key])}")
     return values[key]
 
 
@@ -205,7 +199,9 @@ def _flags(values: Mapping, context: str) -> dict[str, str]:
     flags = _mapping(values.get("flags", {}), f"{context}: flags")
     for name, value in flags.items():
         if not isinstance(value, str):
-            raise GridError(f"{context}: flags: {name}: expected one value, got {value!r}; quote it if it holds commas")
+            raise GridError(
+                f"{context}: flags: {name}: expected one value, got {shown(value)}; quote it if it holds commas"
+            )
     return flags
 
 
@@ -251,14 +247,18 @@ def _column(entry, context: str) -> GridColumn:
 
 
 def _check_distinct(names: Sequence[str], context: str) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise GridError(f"{context}: '{repeated[0]}' is repeated")
 
 
+def _is_seed(value) -> bool:
+    return isinstance(value, str) and value.isdecimal() and len(value) < MOST_DIGITS and int(value) < 2**63
+
+
 def _seeds(values, context: str) -> tuple[int, ...]:
-    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.isdecimal() for v in values):
-        raise GridError(f"{context}: expected a list of whole numbers, got {values!r}")
+    if not isinstance(values, list) or not values or not all(map(_is_seed, values)):
+        raise GridError(f"{context}: expected a list of whole numbers, got {shown(values)}")
     seeds = tuple(map(int, values))
     _check_distinct([str(seed) for seed in seeds], context)  # 2 and 02 are one seed
     return seeds
@@ -280,11 +280,12 @@ def _published(
 ) -> tuple[dict[tuple[str, str], Published], str]:
     _check_keys(_mapping(values, context), {"source", "rows"}, context)
     published = {}
+    row_names, column_names = {known.name for known in rows}, {known.name for known in columns}
     for row, numbers in _mapping(values.get("rows", {}), f"{context}: rows").items():
-        if row not in [known.name for known in rows]:
+        if row not in row_names:
             raise GridError(f"{context}: no row '{row}'")
         for column, text in _mapping(numbers, f"{context}: {row}").items():
-            if column not in [known.name for known in columns]:
+            if column not in column_names:
                 raise GridError(f"{context}: {row}: no column '{column}'")
             published[row, column] = _number(text, f"{context}: {row}: {column}")
     return published, _text(values.get("source", ""), f"{context}: source")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from nfn_transformer import models
 from nfn_transformer.configuration import COUNT, setting, setting_of
 from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.printable import printable
 from nfn_transformer.weights.spec import TransformerSpec
 
 if TYPE_CHECKING:  # the flags' help needs no PyTorch
@@ -234,5 +235,5 @@ def load_recorded_plugin(path: str, digest: str | None) -> None:
     if found != digest:
         raise RunError(f"{path}: has changed since the run began, checksum {found}, expected {digest}{advice}")
     if path not in _plugins:
-        print(f"running the plugin that the run recorded: {path}", file=sys.stderr)
+        print(f"running the plugin that the run recorded: {printable(path)}", file=sys.stderr)
     load_plugin(path)

@@ -10,6 +10,7 @@ from torch import Tensor
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.figures import optional_picture, save_png
+from nfn_transformer.printable import printable, printable_message
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
@@ -94,8 +95,8 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
             f"test {metrics_line(test, interval and TauInterval(**_with_nan(interval)))}  "
             f"({results['networks']['test']} networks)"
         )
-        return text, results["status"]
-    except (KeyError, TypeError, ValueError) as error:
+        return printable_message(text), printable(str(results["status"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{directory.results_file}: is not what a finished run writes: {error!r}") from None
 
 

@@ -14,6 +14,7 @@ from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
+from nfn_transformer.printable import printable
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig, absolute, installed_versions
@@ -282,8 +283,9 @@ def _restore_threads(config: RunConfig, distributed: Distributed) -> None:
     now = {**installed_versions(), "processes": str(distributed.count)}
     for name, version in {"processes": "1", **config.versions}.items():
         if now.get(name) != version and distributed.is_main:
+            began = printable(f"{name} {version}")
             print(
-                f"warning: the run began with {name} {version}, this is {now.get(name)}; its numbers may differ",
+                f"warning: the run began with {began}, this is {now.get(name)}; its numbers may differ",
                 file=sys.stderr,
             )
 

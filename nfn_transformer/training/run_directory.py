@@ -27,6 +27,7 @@ from typing import Self
 import torch
 
 from nfn_transformer import atomic_files
+from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, spec_from_json
 from nfn_transformer.weights.spec import TransformerSpec
@@ -161,7 +162,7 @@ def read_json(path: Path) -> dict:
         RunError: the file is missing or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     if not isinstance(values, dict):

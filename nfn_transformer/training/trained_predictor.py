@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nfn_transformer import atomic_files
+from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
@@ -177,7 +178,7 @@ def load_network(path: Path) -> tuple[Predictor, int]:
         raise RunError(f"{path}: no such file; a run writes it after its first epoch")
     try:
         with safe_open(path, framework="pt") as stored:
-            header = json.loads(stored.metadata()[_HEADER])
+            header = parse_json(stored.metadata()[_HEADER])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
         model = build_predictor(spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"]), seed=0)
         model.load_state_dict(tensors)

@@ -18,6 +18,8 @@ from nfn_transformer.trees.libraries import TreeLibrary
 # Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole.
 _KINDS = {"roots": "i8", "feature": "i4", "left": "i4", "right": "i4", "threshold": "f8", "value": "f8"}
 _ROWS_AT_ONCE = 1024
+# A random tree on a million networks has about a hundred levels, and a prediction takes a step for each.
+_MOST_LEVELS = 1000
 # Between two of these the bar moves, and Ctrl-C is heard.
 _TREES_AT_ONCE = 10
 
@@ -84,6 +86,15 @@ def _check(arrays: dict[str, ndarray]) -> None:
         child = arrays[name]
         if (inner & ((child <= own) | (child >= end))).any():
             raise ValueError(f"'{name}' names nodes outside of their tree")
+    level = roots
+    for _ in range(_MOST_LEVELS):
+        level = np.concatenate([arrays[name][level[inner[level]]] for name in ("left", "right")])
+        if len(level) > nodes:
+            raise ValueError("a node has two parents")
+        if not len(level):
+            break
+    else:
+        raise ValueError(f"a tree has more than {_MOST_LEVELS} levels")
     if not ((arrays["value"] >= 0) & (arrays["value"] <= 1)).all():
         raise ValueError("a leaf's value is no accuracy")
     if not np.isfinite(arrays["threshold"]).all():

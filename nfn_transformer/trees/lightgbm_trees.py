@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,10 @@ from numpy import ndarray
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 from nfn_transformer.trees.libraries import TreeLibrary
+from nfn_transformer.trees.lightgbm_text import checked_text
 
 # LightGBM copies all values in double precision to choose the bins of a column, so it is given some columns at a time.
 _COLUMNS = 2048
-
-_SIZES, _END = re.compile(rb"^tree_sizes=(.*)\n", re.MULTILINE), b"\npandas_categorical:null\n"
 
 
 class _Log:
@@ -45,19 +43,16 @@ class LightGBMTrees:
         """Parse trees.
 
         Raises:
-            ValueError: `content` is not LightGBM's text.
+            ValueError: `content` is not LightGBM's text, or a node of it is not sound.
         """
         self.content = content
-        sizes = _SIZES.search(content)
-        if sizes is None or not content.endswith(_END):
-            raise ValueError("its beginning or its end is missing")
+        text, trees, self._width = checked_text(content)
         try:
-            # By the sizes LightGBM reads trees side by side, where one that is damaged ends the whole process.
-            self._booster = lightgbm.Booster(model_str=_SIZES.sub(b"", content).decode())
+            self._booster = lightgbm.Booster(model_str=text)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error).splitlines()[0]) from None
-        if self.trees != len(sizes[1].split()):
-            raise ValueError(f"it has {self.trees} trees, expected {len(sizes[1].split())}")
+        if self.trees != trees:
+            raise ValueError(f"it has {self.trees} trees, expected {trees}")
 
     @property
     def trees(self) -> int:
@@ -65,7 +60,13 @@ class LightGBMTrees:
         return self._booster.num_trees()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n] of n networks from their features [n, numbers]."""
+        """Predict the accuracies [n] of n networks from their features [n, numbers].
+
+        Raises:
+            ValueError: the trees read other numbers.
+        """
+        if inputs.shape[1] != self._width:
+            raise ValueError(f"networks of {inputs.shape[1]} numbers, the trees read {self._width}")
         return np.asarray(self._booster.predict(inputs))
 
 

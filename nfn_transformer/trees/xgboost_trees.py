@@ -11,6 +11,7 @@ from numpy import ndarray
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 from nfn_transformer.trees.libraries import TreeLibrary
+from nfn_transformer.trees.xgboost_json import checked_model
 
 # XGBoost's sketch of the columns takes eleven times the data's own memory. Of more rows than these, some order
 # statistics of each column, evenly spaced, are sketched instead: twice as many as there are bins.
@@ -26,14 +27,13 @@ class XGBoostTrees:
         """Parse trees.
 
         Raises:
-            ValueError: `content` is not XGBoost's JSON.
+            ValueError: `content` is not XGBoost's JSON, or a node of it is not sound.
         """
         self.content = content
-        if not content:
-            raise ValueError("it is empty")  # XGBoost would end the whole process
+        checked, self._width = checked_model(content)
         self._booster = xgboost.Booster()
         try:
-            self._booster.load_model(bytearray(content))
+            self._booster.load_model(bytearray(checked))
         except xgboost.core.XGBoostError as error:
             raise ValueError(str(error).splitlines()[0]) from None
 
@@ -43,7 +43,13 @@ class XGBoostTrees:
         return self._booster.num_boosted_rounds()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n] of n networks from their features [n, numbers]."""
+        """Predict the accuracies [n] of n networks from their features [n, numbers].
+
+        Raises:
+            ValueError: the trees read other numbers.
+        """
+        if inputs.shape[1] != self._width:
+            raise ValueError(f"networks of {inputs.shape[1]} numbers, the trees read {self._width}")
         return self._booster.inplace_predict(inputs)
 
 

@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing, write_text
+from nfn_transformer.bounded_text import parse_json
+from nfn_transformer.printable import printable
 from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.collecting import Collection
-from nfn_transformer.zoo.faults import Fault, Reason, Signature, printable
+from nfn_transformer.zoo.faults import Fault, Reason, Signature
 from nfn_transformer.zoo.sources import Release
 
 # To be raised whenever the file, or the result of reading a checkpoint, changes.
@@ -70,7 +72,7 @@ class ZooCache:
                     header = file.metadata() or {}
                     rows = file.get_tensor("rows") if header.get("key") == self._key else None
                 if rows is not None and header["checksum"] == _checksum(self._key, header["content"], rows):
-                    return _collection(json.loads(header["content"]), rows)
+                    return _collection(parse_json(header["content"]), rows)
         return None
 
     def folder(self) -> Path | None:

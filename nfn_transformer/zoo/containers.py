@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from nfn_transformer.printable import quoted
 from nfn_transformer.weights.state_dicts import is_known_key
-from nfn_transformer.zoo.faults import quoted
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -46,7 +46,7 @@ def find_network(content: Mapping, weights_key: str | None = None) -> NetworkSta
     Raises:
         ValueError: there is no such key, or there are several networks and none has a usual name.
     """
-    found = dict(_networks(content, (), _DEPTH))
+    found = dict(_networks(content, (), _DEPTH, set()))
     if weights_key is not None:
         chosen = {path: state for path, state in found.items() if weights_key in _names(path)}
         inside = {path: state for path, state in chosen.items() if path[-1].rstrip(".") in (*_USUAL, weights_key)}
@@ -82,8 +82,11 @@ def _path_text(path: tuple[str, ...]) -> str:
     return ", ".join(places) or "at the top"
 
 
-def _networks(content: Mapping, path: tuple[str, ...], depth: int):
-    """Yield path and network of each state dict in a mapping; parts of a path that end in a point are prefixes."""
+def _networks(content: Mapping, path: tuple[str, ...], depth: int, seen: set[int]):
+    """Yield path and network of each state dict in a mapping; parts of a path that end in a point are prefixes.
+
+    A mapping that is held twice, which `seen` knows, is looked into once: a small file could hold it a million times.
+    """
     known = {key: value for key, value in content.items() if isinstance(key, str) and is_known_key(key)}
     if len(known) == len(content):
         if known:
@@ -108,8 +111,9 @@ def _networks(content: Mapping, path: tuple[str, ...], depth: int):
         yield (*path, prefix), NetworkState(entries, rest if alone else beside)
     if depth:
         for key, value in rest.items():
-            if isinstance(key, str) and isinstance(value, Mapping):
-                yield from _networks(value, (*path, key), depth - 1)
+            if isinstance(key, str) and isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                yield from _networks(value, (*path, key), depth - 1, seen)
 
 
 def is_safetensors(content: bytes) -> bool:

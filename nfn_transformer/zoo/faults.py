@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import ZooError
+from nfn_transformer.printable import bounded, printable, quoted
 from nfn_transformer.zoo.recognition import ADVICE, EXPECTED
 
 # In per cent, so that the comparison is exact.
@@ -16,27 +17,9 @@ ALLOWED_SHARE = 5
 MOST_LISTED = 10
 """Lines of a kind, or keys, that a message lists."""
 
-MOST_LINES, MOST_CHARACTERS = 30, 4_000
-"""Bounds of a message."""
-
 _MOST_FAULT_LINES, _LONGEST_LINE, _MOST_KEYS = 20, 120, 20
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def printable(text: str) -> str:
-    """Return the text with Python's escapes for all that is not printable: control characters, line ends, surrogates.
-
-    Names and keys in strangers' files must neither steer a terminal nor end a line.
-    """
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def quoted(text: str) -> str:
-    """Return the printable text in quotes."""
-    return f"'{printable(text)}'"
 
 
 class Reason(StrEnum):
@@ -235,16 +218,6 @@ def check_acceptable(
         first = f"{path}, data set {quoted(dataset)}: {'; '.join(problems)}{hint}"
         lines = [f"  {line}" for line in listed_lines(report, write_list)]
         raise ZooError(bounded("\n".join([first, *lines, *kind_lines(report.faults), report.summary()])))
-
-
-def bounded(message: str) -> str:
-    """Return a message of at most MOST_LINES lines and MOST_CHARACTERS characters, its middle left out."""
-    lines = message.split("\n")
-    half = MOST_LINES // 2 - 1
-    if len(lines) > MOST_LINES:
-        lines = [*lines[:half], f"({len(lines) - 2 * half} lines left out)", *lines[-half:]]
-    text, half = "\n".join(lines), MOST_CHARACTERS // 2 - 20
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}\n(characters left out)\n{text[-half:]}"
 
 
 def _shape_lines(signatures: Sequence[tuple[Signature, int]]) -> list[str]:

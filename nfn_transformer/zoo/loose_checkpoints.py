@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.printable import printable
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import (
@@ -22,7 +23,6 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import read_outcomes
-from nfn_transformer.zoo.faults import printable
 from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, Source, ZipSource, looked_for, visible_files
 
 MAX_LISTED = 10

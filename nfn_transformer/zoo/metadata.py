@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.faults import Fault, Reason, printable, quoted
+from nfn_transformer.printable import printable, quoted
+from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import Release
 

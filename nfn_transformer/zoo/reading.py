@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.printable import printable
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import (
@@ -20,7 +21,7 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import Collection, collect, read_outcomes
-from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, printable
+from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable
 from nfn_transformer.zoo.metadata import Columns, Condition, Selection, select_rows
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import Release, open_release

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.zoo.faults import printable, quoted
+from nfn_transformer.printable import printable, quoted
 
 # Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
 MAX_FILE_BYTES = 256 * 2**20

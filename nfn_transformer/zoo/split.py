@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.zoo.faults import printable, quoted
 
 TRAIN_SHARE = 0.7
 VALIDATION_SHARE = 0.15

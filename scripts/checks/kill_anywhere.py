@@ -12,8 +12,6 @@ Each command runs in a fork of this process, which saves it Python's start. A gr
 
 import argparse
 import csv
-import importlib
-import json
 import os
 import random
 import shutil
@@ -24,9 +22,9 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401 - forks need not import it then
 import torch
 from killed_commands import SCENARIOS, Command, Files, Grid, Inputs, Lost, Scenario, Training, check_whole
 
@@ -41,14 +39,14 @@ NETWORKS = 60
 LONGEST_SECONDS = 300.0
 
 
-def start(command: Command, log: Path, kill_at: tuple[int, signal.Signals] | None, report: Path | None = None) -> int:
+def start(command: Command, log: Path, kill_at: tuple[int, signal.Signals] | None, count_to: int | None = None) -> int:
     """Run a command in a fork; return its process id.
 
     Args:
         command: function and arguments.
         log: file for its output.
         kill_at: number of a file operation, and the signal that the process sends itself at it.
-        report: file that gets the number of file operations and the imported modules in the end.
+        count_to: descriptor to which the number of file operations is written at the end.
     """
     child = os.fork()
     if child:
@@ -76,9 +74,8 @@ def start(command: Command, log: Path, kill_at: tuple[int, signal.Signals] | Non
             run_command(*command)
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
-        if report is not None:
-            counted = operations
-            report.write_text(json.dumps({"operations": counted, "modules": sorted(sys.modules)}), encoding="utf-8")
+        if count_to is not None:
+            os.write(count_to, str(operations).encode())
     except BaseException:
         traceback.print_exc()
     finally:
@@ -123,23 +120,20 @@ def go_on(scenario: Scenario, folder: Path) -> int:
 
 def unbroken(scenario: Scenario, folder: Path) -> tuple[Files, float, int]:
     """Return the files of an unbroken run, the seconds of its first command and the number of its file operations."""
-    for attempt in range(2):  # the second one, and all later forks, need import nothing
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        scenario.prepare(folder)
-        begin, command = time.monotonic(), scenario.command(folder)
-        assert command is not None
-        status = end_of(start(command, folder / ".log", None, folder / ".report"), folder / ".log")
-        seconds = time.monotonic() - begin
-        if status != 0:
-            raise Lost(f"the unbroken command ended with status {status}: {(folder / '.log').read_text()[-2000:]}")
-        report = json.loads((folder / ".report").read_text(encoding="utf-8"))
-        for name in report["modules"]:
-            if attempt == 0 and name not in sys.modules:
-                with suppress(Exception):  # some modules name themselves otherwise
-                    importlib.import_module(name)
+    folder.mkdir()
+    scenario.prepare(folder)
+    reading, writing = os.pipe()
+    begin, command = time.monotonic(), scenario.command(folder)
+    assert command is not None
+    status = end_of(start(command, folder / ".log", None, writing), folder / ".log")
+    seconds = time.monotonic() - begin
+    if status != 0:
+        raise Lost(f"the unbroken command ended with status {status}: {(folder / '.log').read_text()[-2000:]}")
+    operations = int(os.read(reading, 20))
+    os.close(reading)
+    os.close(writing)
     go_on(scenario, folder)
-    return scenario.outcome(folder), seconds, report["operations"]
+    return scenario.outcome(folder), seconds, operations
 
 
 def try_moment(

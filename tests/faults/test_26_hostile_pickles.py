@@ -59,3 +59,13 @@ def test_a_pickle_that_was_scanned_is_not_scanned_again():
     for _ in range(3):
         assert read_checkpoint("a.pt", archive(entry(whole(5)))).fault.reason == "missing key"
     assert pickle_scan.scan_archived_pickle.cache_info().misses == 1
+
+
+def test_a_dictionary_that_is_held_a_million_times_is_looked_into_once():
+    def holding(inner: int) -> bytes:
+        return b"(" + b"".join(text(str(key)) + b"h" + bytes([inner]) for key in range(200)) + b"u"
+
+    levels = [b"}q" + bytes([level]) + (holding(level - 1) if level else b"") for level in range(5)]
+    start = time.process_time()
+    assert read_checkpoint("a.pt", archive(b"".join(levels))).fault.reason == "missing key"
+    assert time.process_time() - start < 1

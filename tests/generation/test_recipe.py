@@ -53,7 +53,7 @@ def test_a_grid_has_every_combination(tmp_path):
         ("w_init_std: [0]", "w_init_std has 0, expected a number above 0"),
         (f"epochs: [1{'0' * 400}]", "expected a whole number from 1 to 1,000,000"),
         ("epochs: [2.5]", "epochs has 2.5, expected a whole number from 1 to 1,000,000"),
-        ("w_init_std: [.nan]", "w_init_std has nan"),
+        ("w_init_std: [.nan]", "w_init_std has .nan"),
         ("epochs: []", "epochs has no values"),
         ("epoch: [3]", "unknown key 'epoch', expected draw, dropout"),
         ("draw: all", "draw is 'all', expected random or grid"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from small_zoo import SmallZoo, assert_same, saved, state_dict
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, printable, quoted
+from nfn_transformer.printable import printable, quoted
+from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.split import Split
 
