@@ -10,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def permissions(mode: int) -> int:
+    """Return the permissions that a new file or folder of this mode has under the process' umask."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mode & ~mask
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
@@ -23,9 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes the file private; results are as readable as the user's other files.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(permissions(0o666))
         os.replace(temporary, path)
     except Exception as error:
         failure = _failure_to_write(temporary, error)

@@ -1,5 +1,7 @@
 """Figures as files."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,27 @@ from pathlib import Path
 
 from nfn_transformer import atomic_files
 from nfn_transformer.extras import MissingLibraryError, extra
+
+
+def new_figure(width: float, height: float, **layout):
+    """Return an empty matplotlib figure of so many inches, which is drawn for a file and never shown.
+
+    Matplotlib takes half a second, and is imported here for the commands that draw.
+    """
+    chosen, is_first = os.environ.pop("MPLBACKEND", None), "matplotlib" not in sys.modules
+    try:  # the import fails where a notebook names a backend of another environment
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
+    if chosen is not None and is_first:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = chosen  # for figures that the user may show
+    figure = Figure(figsize=(width, height), **layout)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_png(figure, path: Path, dpi: int = 150) -> None:

@@ -20,7 +20,6 @@ from nfn_transformer.training.config import (
     DataConfig,
     RunConfig,
     TrainingConfig,
-    checkout_commit,
     installed_versions,
 )
 from nfn_transformer.training.fitted_predictor import FittedPredictor
@@ -151,6 +150,7 @@ def _train_and_test(run: Run | TreeRun, progress: bool, stream: bool | None, n_w
         raise RunError(f"stopped: {run.history.diverged}; no epoch was finished")
     predictor = FittedPredictor(run.directory, torch.device(run.config.device))
     evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed)
+    run.directory.release()
     return predictor
 
 
@@ -194,8 +194,8 @@ def _run_config(
         raise UserError(str(error)) from None
     chosen = {"encoder" if model == NETWORK else "model": encoder if model == NETWORK else model, "seed": seed}
     command = f"nfn.fit(zoo, {', '.join(f'{name}={value!r}' for name, value in {**chosen, **settings}.items())})"
-    versions, commit = installed_versions(), checkout_commit()
-    return RunConfig(seed, model, data, predictor, training, str(device), versions, command, commit)
+    versions = installed_versions()
+    return RunConfig(seed, model, data, predictor, training, str(device), versions, command)
 
 
 def _parsed(kind: type, names: set[str], settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nfn_transformer.cli.command_line import (
 from nfn_transformer.configuration import check_values, setting_of
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, checkout_commit, installed_versions
+from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
@@ -187,7 +187,7 @@ class TrainingCommand:
         config = None
         if flags.resume is None:
             words = f"{started_as(self.program)} {shlex.join(arguments)}".rstrip()
-            config = replace(self.run_config(flags), command=words, commit=checkout_commit())
+            config = replace(self.run_config(flags), command=words)
         # Flags are checked before PyTorch and all that a training needs are imported, which takes seconds.
         from nfn_transformer.cli.training_command import train_by_flags
 

@@ -14,6 +14,7 @@ from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
 from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
 from nfn_transformer.training.report import metrics_line, write_predictions
+from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.reading import Zoo
@@ -27,6 +28,8 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         load_plugin(path)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
     predictor, labels = FittedPredictor(run, device), None
+    if not run.results_file.is_file():
+        print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
         scores = _score(predictor, flags)
         names, predicted, labels = scores.names, scores.predicted, scores.labels
@@ -96,6 +99,6 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
-    print(f"{place}: {len(scores.names)} networks")
+    print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
     print(metrics_line(scores.metrics, scores.interval))
     return scores

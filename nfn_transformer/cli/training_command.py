@@ -17,7 +17,8 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import train
-from nfn_transformer.training.report import FINISHED, evaluate_best, read_summary
+from nfn_transformer.training.report import evaluate_best, read_summary
+from nfn_transformer.training.results import FINISHED
 from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.tracking import ScreenTracker, WandbTracker
@@ -108,6 +109,7 @@ def _train_and_test(
         status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE
     finally:
         for run in runs:
+            run.directory.release()
             for tracker in run.trackers:
                 tracker.finish(status)
     return status

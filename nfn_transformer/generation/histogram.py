@@ -4,15 +4,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nfn_transformer.figures import optional_picture, save_png
+from nfn_transformer.figures import new_figure, optional_picture, save_png
 
 
 @optional_picture()
 def save_histogram(accuracies: Tensor, title: str, path: Path) -> None:
     """Write a PNG with the histogram of accuracies [n] in [0, 1]."""
-    from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
-
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    figure = new_figure(6, 3.2, layout="constrained")
     axes = figure.subplots()
     axes.hist(accuracies.tolist(), bins=40, range=(0, 1), color="#4878a8", edgecolor="white", linewidth=0.4)
     axes.set(xlabel="test accuracy", ylabel="networks", title=title, xlim=(0, 1))

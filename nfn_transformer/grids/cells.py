@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
+from nfn_transformer.training.results import RunResult, parse_result
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
@@ -46,32 +46,6 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """Results of a finished cell's run."""
-
-    tau: float
-    """Kendall's tau on the test side; nan if undefined."""
-    low: float
-    """Lower end of tau's interval; nan if it was not computed."""
-    high: float
-    """Upper end of tau's interval; nan if it was not computed."""
-    r2: float
-    """Coefficient of determination on the test side."""
-    mae: float
-    """Mean absolute error on the test side."""
-    validation_tau: float
-    """Kendall's tau on the validation side."""
-    train: int
-    """Number of training networks."""
-    test: int
-    """Number of test networks."""
-    status: str
-    """`complete`, or the reason why the training ended early."""
-    machine: str = ""
-    """Device and number of CPU threads, which may change the last digits."""
-
-
-@dataclass(frozen=True)
 class Cell:
     """One run of a grid."""
 
@@ -95,7 +69,7 @@ class Cell:
         """Name for the screen."""
         return f"{self.row} | {self.column} | seed {self.seed}"
 
-    def result(self) -> CellResult | None:
+    def result(self) -> RunResult | None:
         """Return the result; None if the cell is not finished.
 
         Raises:
@@ -108,7 +82,7 @@ class Cell:
         if _identity(config, data_digest(read_json(run.split_file), config)) != _identity(self.config, self.digest):
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
         machine = f"{config.device} with {config.versions.get('threads', '?')} threads"
-        return replace(_result(read_json(run.results_file), run.results_file), machine=machine)
+        return replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
 
     def seconds(self) -> float | None:
         """Return the seconds that the training took by its own count; None if it has not begun."""
@@ -258,29 +232,7 @@ def _job(command: Command, flags: Mapping[str, str], config: RunConfig, device: 
     )
 
 
-def _result(values: Mapping, path: Path) -> CellResult:
-    try:
-        test, interval = values["test"], values.get("test_tau_interval") or {}
-        return CellResult(
-            tau=_number(test["tau"]),
-            low=_number(interval.get("low")),
-            high=_number(interval.get("high")),
-            r2=_number(test["r2"]),
-            mae=_number(test["mae"]),
-            validation_tau=_number(values["validation"]["tau"]),
-            train=int(values["networks"]["train"]),
-            test=int(values["networks"]["test"]),
-            status=str(values["status"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], CellResult], list[str]]:
+def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], RunResult], list[str]]:
     """Return the results of the finished cells, (row, column, seed) -> result, and the problems of others."""
     results, problems = {}, []
     for cell in cells:

@@ -4,17 +4,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfn_transformer.figures import optional_picture, save_png
+from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.grids.results_table import Summary, Table
 
 
 @optional_picture()
 def save_figure(table: Table, path: Path) -> None:
     """Write the figure (PNG) that the table's grid asks for."""
-    from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
-
     rows, curves = len(table.grid.rows), table.grid.figure == "curves"
-    figure = Figure(figsize=(8.5, 5.5) if curves else (7, 1.2 + 0.45 * rows), layout="constrained")
+    figure = new_figure(*((8.5, 5.5) if curves else (7, 1.2 + 0.45 * rows)), layout="constrained")
     axes = figure.add_subplot()
     (_draw_curves if curves else _draw_dots)(axes, table)
     axes.set_title(_plain(table.grid.title), fontsize="medium")

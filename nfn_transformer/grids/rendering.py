@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from nfn_transformer.grids.cells import CellResult
 from nfn_transformer.grids.grid_file import Published
 from nfn_transformer.grids.results_table import Comparison, Summary, Table
+from nfn_transformer.training.results import FEW, RunResult
 
 DASH = "\N{EN DASH}"
 
@@ -74,14 +74,17 @@ def _legend(table: Table) -> list[str]:
     grid = table.grid
     seeds = ", ".join(map(str, grid.seeds))
     machines = ", ".join(sorted({result.machine for result in table.results.values() if result.machine}))
-    networks = []
+    networks, few = [], False
     for column in grid.columns:
         tests = sorted({result.test for (_, name, _), result in table.results.items() if name == column.name})
         networks.append(f"{column.name} {'/'.join(map(str, tests)) or DASH}")
+        few |= any(count < FEW for count in tests)
     text = (
         f"Kendall's tau on the test side, mean ± standard error over seeds {seeds}; best of a column in bold. "
         f"Test networks: {', '.join(networks)}. "
     )
+    if few:
+        text += f"Warning: fewer than {FEW} test networks, which tell little. "
     if grid.published:
         text += f"In parentheses: published ({grid.source}); {DASH}: no published number is at hand."
     else:
@@ -169,7 +172,7 @@ def cell_rows(table: Table) -> list[list]:
     return [[*cell, *(_blank(value) for value in _values(result))] for cell, result in table.results.items()]
 
 
-def _values(result: CellResult) -> list:
+def _values(result: RunResult) -> list:
     return [
         result.tau, result.low, result.high, result.r2, result.mae, result.validation_tau, result.train, result.test,
         result.status,

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import stdtr, stdtrit  # scipy.stats takes as long to import as PyTorch
 
-from nfn_transformer.grids.cells import CellResult
 from nfn_transformer.grids.grid_file import Grid, Published
+from nfn_transformer.training.results import RunResult
 
-Results = Mapping[tuple[str, str, int], CellResult]
+Results = Mapping[tuple[str, str, int], RunResult]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _comparisons(grid: Grid, results: Results) -> Iterator[Comparison]:
 
 
 def _compare(
-    within: str, name: str, reference: str, pairs: Sequence[tuple[CellResult | None, CellResult | None]]
+    within: str, name: str, reference: str, pairs: Sequence[tuple[RunResult | None, RunResult | None]]
 ) -> Comparison | None:
     """Compare two rows or columns; None if no seed has both."""
     both = [(a, b) for a, b in pairs if a and b and not math.isnan(a.tau) and not math.isnan(b.tau)]
@@ -152,7 +153,5 @@ def corrected_interval(differences: np.ndarray, test_share: float) -> tuple[floa
     error = math.sqrt((1 / n + test_share) * float(differences.var(ddof=1)))
     if error == 0:
         return math.nan, math.nan, math.nan
-    from scipy.stats import t as student  # as long to import as PyTorch
-
-    margin = float(student.ppf(0.975, n - 1)) * error
-    return mean - margin, mean + margin, float(2 * student.sf(abs(mean) / error, n - 1))
+    margin = float(stdtrit(n - 1, 0.975)) * error
+    return mean - margin, mean + margin, float(2 * stdtr(n - 1, -abs(mean) / error))

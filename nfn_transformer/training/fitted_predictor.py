@@ -16,6 +16,7 @@ from nfn_transformer.models.predictor import Predictor
 from nfn_transformer.training.data import load_zoo, recorded_split
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
 from nfn_transformer.training.report import metrics_line
+from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import load_trained
 from nfn_transformer.trees.fitting import TreeModel
@@ -66,7 +67,9 @@ class Evaluation:
         return self.metrics.loss
 
     def __str__(self) -> str:
-        return f"{metrics_line(self.metrics, self.interval)}  ({len(self.names)} networks)"
+        return (
+            f"{metrics_line(self.metrics, self.interval)}  ({len(self.names)} networks{few_networks(len(self.names))})"
+        )
 
 
 class FittedPredictor:

@@ -9,16 +9,14 @@ from torch import Tensor
 
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
-from nfn_transformer.figures import optional_picture, save_png
+from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.printable import printable, printable_message
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
+from nfn_transformer.training.results import FINISHED, few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 from nfn_transformer.training.trained_predictor import TrainedPredictor
-
-FINISHED = "complete"
-"""Status in results.json of a run that was not stopped by its loss."""
 
 
 def evaluate_best(
@@ -41,7 +39,6 @@ def evaluate_best(
     test = predictor.measure(outputs, labels)
     interval = tau_interval(predicted, labels, [data.zoo.runs[i] for i in index.tolist()], seed)
     write_predictions(directory.predictions_file, [data.zoo.names[i] for i in index.tolist()], predicted, labels)
-    _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
     results = {
         "status": history.diverged or FINISHED,
         f"best_{history.unit}": best.number,
@@ -54,6 +51,8 @@ def evaluate_best(
     }
     write_json(directory.results_file, results)
     directory.state_file.unlink(missing_ok=True)
+    _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
+    _plot_history(directory.curves_file, history)
     return test
 
 
@@ -67,9 +66,7 @@ def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, label
 @optional_picture()
 def _plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str) -> None:
     """Write a scatter plot (PNG) of predicted against true accuracy, both [n] in [0, 1]."""
-    from matplotlib.figure import Figure  # half a second that commands without a plot need not pay
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = new_figure(5, 5, layout="constrained")
     axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1))
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=1)
     axes.scatter(labels.tolist(), predictions.tolist(), s=12, alpha=0.6, linewidths=0, zorder=2)
@@ -77,6 +74,27 @@ def _plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: st
     axes.set_ylabel("predicted accuracy")
     axes.set_title(title)
     save_png(figure, path)
+
+
+@optional_picture()
+def _plot_history(path: Path, history: History) -> None:
+    """Write learning curves (PNG): losses and the validation tau of each epoch or round, and which one is the best."""
+    figure, records, best = new_figure(6, 5), history.records, history.best
+    losses, taus = figure.subplots(2, sharex=True)
+    numbers = [record.number for record in records]
+    marker = "." if len(records) == 1 else ""  # one point is no line
+    losses.plot(numbers, [record.train_loss for record in records], marker=marker, label="training")
+    losses.plot(numbers, [record.validation.loss for record in records], marker=marker, label="validation")
+    losses.set_ylabel("loss" if history.unit == "epoch" else "root mean squared error")
+    taus.plot(numbers, [record.validation.tau for record in records], marker=marker, color="tab:orange")
+    taus.set_ylabel("validation tau")
+    taus.set_xlabel(history.unit)
+    for axes in (losses, taus):
+        axes.grid(color="0.9")
+        if best is not None:
+            axes.axvline(best.number, color="0.5", linestyle=":", label=f"best {history.unit}: {best.number}")
+    losses.legend(frameon=False)
+    save_png(figure, path, dpi=100)
 
 
 def read_summary(directory: RunDirectory) -> tuple[str, str]:
@@ -93,7 +111,7 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
         text = (
             f"best {unit} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation tau {validation.tau:.4f}\n"
             f"test {metrics_line(test, interval and TauInterval(**_with_nan(interval)))}  "
-            f"({results['networks']['test']} networks)"
+            f"({results['networks']['test']} networks{few_networks(results['networks']['test'])})"
         )
         return printable_message(text), printable(str(results["status"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

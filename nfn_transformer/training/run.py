@@ -17,7 +17,14 @@ from nfn_transformer.models.registry import ENCODER, entries
 from nfn_transformer.printable import printable
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
-from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig, absolute, installed_versions
+from nfn_transformer.training.config import (
+    NETWORK,
+    RunConfig,
+    TrainingConfig,
+    absolute,
+    checkout_commit,
+    installed_versions,
+)
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.history import EpochRecord, History
@@ -130,6 +137,8 @@ class Run:
         """
         state = self.directory.read_state()
         if state is None:
+            if self.writes and self.directory.metrics_file.is_file():
+                print(f"warning: {self.directory.state_file} is gone; the run begins anew", file=sys.stderr)
             return
         try:
             self.model.load_state_dict(state["best"])
@@ -184,11 +193,14 @@ def begin_runs(
         if distributed.count > 1:  # which may change the last digits, as the number of threads does
             config = replace(config, versions={**config.versions, "processes": str(distributed.count)})
         runs.append(_build_run(config, prepare(zoo, split, config.data, config.seed), distributed))
+    commit = checkout_commit() if distributed.is_main else ""
     for run, out_dir in zip(runs, out_dirs, strict=True):
-        path = Path()
+        directory = RunDirectory(Path())
         if distributed.is_main:
-            path = RunDirectory.create(out_dir, run.config, zoo.spec, run.data.record, run.data.zoo.report.csv()).path
-        run.directory = RunDirectory(distributed.broadcast(path))
+            config = replace(run.config, commit=commit)
+            directory = RunDirectory.create(out_dir, config, zoo.spec, run.data.record, run.data.zoo.report.csv())
+        path = distributed.broadcast(directory.path)
+        run.directory = directory if distributed.is_main else RunDirectory(path)
     return runs
 
 
@@ -251,6 +263,9 @@ def resume_runs(
         raise RunError(f"the run began on {config.device}, which is not on this machine; name another by --device")
     if distributed.is_main:
         for directory in directories:
+            directory.lock()
+            if directory.results_file.is_file():
+                raise RunError(f"{directory.path}: another process has finished this run meanwhile")
             directory.remove_leftovers()
     _restore_threads(config, distributed)
     with distributed.main_process_first():

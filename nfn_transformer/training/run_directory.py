@@ -11,11 +11,14 @@ state.pt                what resuming a network needs; removed when the run is c
 results.json            validation and test metrics of the best epoch or round; there once the run is complete
 test_predictions.csv    file name, true and predicted accuracy of each test checkpoint
 test_predictions.png    the same as a scatter plot
+learning_curves.png     metrics.csv as a picture
 """
 
 import errno
+import fcntl
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -38,6 +41,7 @@ class RunDirectory:
     """The files of one run."""
 
     def __init__(self, path: Path):
+        self._lock: int | None = None
         self.path = path
         self.config_file = path / "config.json"
         self.split_file = path / "split.json"
@@ -48,6 +52,7 @@ class RunDirectory:
         self.results_file = path / "results.json"
         self.predictions_file = path / "test_predictions.csv"
         self.scatter_file = path / "test_predictions.png"
+        self.curves_file = path / "learning_curves.png"
 
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, spec: TransformerSpec, split: dict, report: str) -> Self:
@@ -70,14 +75,15 @@ class RunDirectory:
             write_json(made.config_file, {**config.to_json(), "networks": asdict(spec)})
             write_json(made.split_file, split)
             atomic_files.write_text(made.excluded_file, report)
-            made.path.chmod(0o755)
+            made.path.chmod(atomic_files.permissions(0o777))
+            made.lock()
             if path is not None:
                 check_free(path)
-                return cls(made.path.rename(path))
+                return made._moved(path)
             name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
             for number in itertools.count(1):
                 try:
-                    return cls(made.path.rename(parent / (name if number == 1 else f"{name}-{number}")))
+                    return made._moved(parent / (name if number == 1 else f"{name}-{number}"))
                 except OSError as error:  # another command may have taken the name a moment ago
                     if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                         raise
@@ -95,8 +101,39 @@ class RunDirectory:
         """
         run = cls(path)
         if not run.config_file.is_file():
-            raise RunError(f"{path}: not a run directory; expected a file config.json in it")
+            seeds = [str(file.parent) for file in sorted(path.glob("seed*/config.json"))]
+            advice = f"; it holds runs of several seeds: {' '.join(seeds)}" if seeds else ""
+            raise RunError(f"{path}: not a run directory; expected a file config.json in it{advice}")
         return run
+
+    def _moved(self, path: Path) -> Self:
+        """Return the directory after its move to another path; the lock goes with it."""
+        directory = type(self)(self.path.rename(path))
+        directory._lock, self._lock = self._lock, None
+        return directory
+
+    def lock(self) -> None:
+        """Keep other processes from writing the run until `release`, or until this process ends in any way.
+
+        Raises:
+            RunError: another process writes the run.
+        """
+        self._lock = os.open(self.config_file, os.O_RDWR)  # over NFS, only what is open for writing can be locked
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise RunError(f"{self.path}: another process is writing this run; wait for it, or stop it") from None
+        except OSError:
+            pass  # this file system has no locks
+
+    def release(self) -> None:
+        """Let other processes write the run."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    __del__ = release
 
     def read_config(self) -> tuple[RunConfig, TransformerSpec]:
         """Return the configuration and the sizes of the networks.

@@ -44,7 +44,7 @@ def unbroken(small_zoo, tmp_path_factory) -> Path:
 def test_a_run_directory_describes_the_run(unbroken, small):
     assert {file.name for file in unbroken.iterdir()} == {
         "best.safetensors", "config.json", "excluded.csv", "metrics.csv", "results.json", "split.json",
-        "test_predictions.csv", "test_predictions.png",
+        "test_predictions.csv", "test_predictions.png", "learning_curves.png",
     }  # fmt: skip
     config = json.loads((unbroken / "config.json").read_text())
     assert config["seed"] == 1

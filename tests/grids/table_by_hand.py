@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from nfn_transformer.grids.cells import CellResult
 from nfn_transformer.grids.grid_file import Grid, GridColumn, GridRow, Published
+from nfn_transformer.training.results import RunResult
 
 
 def grid(
@@ -33,12 +33,12 @@ def grid(
     )
 
 
-def result(tau: float, train: int = 70, test: int = 15, status: str = "complete") -> CellResult:
+def result(tau: float, train: int = 70, test: int = 15, status: str = "complete") -> RunResult:
     """A result with this tau."""
-    return CellResult(tau, tau - 0.1, tau + 0.1, 0.5, 0.125, tau + 0.01, train, test, status)
+    return RunResult(tau, tau - 0.1, tau + 0.1, 0.5, 0.125, tau + 0.01, train, test, status)
 
 
-def results(taus: Mapping[tuple[str, str], list[float | None]], **sizes) -> dict[tuple[str, str, int], CellResult]:
+def results(taus: Mapping[tuple[str, str], list[float | None]], **sizes) -> dict[tuple[str, str, int], RunResult]:
     """(row, column) -> taus of the seeds 1, 2, 3, ...; None where a cell is not finished."""
     return {
         (row, column, seed): result(tau, **sizes)

@@ -1,0 +1,72 @@
+"""Results of a finished run as its directory holds them; read without PyTorch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfn_transformer.errors import RunError
+
+FINISHED = "complete"
+"""Status in results.json of a run that was not stopped by its loss."""
+
+FEW = 20
+"""Number of tested networks below which no score is shown without a warning."""
+
+
+def few_networks(count: int) -> str:
+    """Return a warning, after a number of networks, where so few were tested; else nothing."""
+    return f"; warning: fewer than {FEW} tell little" if count < FEW else ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Results of a finished run."""
+
+    tau: float
+    """Kendall's tau on the test side; nan if undefined."""
+    low: float
+    """Lower end of tau's interval; nan if it was not computed."""
+    high: float
+    """Upper end of tau's interval; nan if it was not computed."""
+    r2: float
+    """Coefficient of determination on the test side."""
+    mae: float
+    """Mean absolute error on the test side."""
+    validation_tau: float
+    """Kendall's tau on the validation side."""
+    train: int
+    """Number of training networks."""
+    test: int
+    """Number of test networks."""
+    status: str
+    """`complete`, or the reason why the training ended early."""
+    machine: str = ""
+    """Device and number of CPU threads, which may change the last digits."""
+
+
+def parse_result(values: Mapping, path: Path) -> RunResult:
+    """Return the results in the values of a file results.json.
+
+    Raises:
+        RunError: a value is missing, or is no number.
+    """
+    try:
+        test, interval = values["test"], values.get("test_tau_interval") or {}
+        return RunResult(
+            tau=_number(test["tau"]),
+            low=_number(interval.get("low")),
+            high=_number(interval.get("high")),
+            r2=_number(test["r2"]),
+            mae=_number(test["mae"]),
+            validation_tau=_number(values["validation"]["tau"]),
+            train=int(values["networks"]["train"]),
+            test=int(values["networks"]["test"]),
+            status=str(values["status"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
