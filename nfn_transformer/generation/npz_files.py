@@ -1,5 +1,6 @@
 """Labelled images in a NumPy archive."""
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 import torch
 
 from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples
 
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
+# Images take a third or more of their bytes when they are packed, black ones a hundredth.
+_MOST_PACKED, _UNSUSPICIOUS = 100, 64 * 2**20
 _CHANNELS_LAST = (1, 3, 4)
 
 
@@ -28,6 +32,7 @@ def read_npz(path: Path) -> ImageData:
     if not path.is_file():
         raise UserError(f"--images {path}: no such file")
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             names = next((names for names in _NAMES if set(names) <= set(archive.files)), None)
             if names is None:
@@ -41,6 +46,37 @@ def read_npz(path: Path) -> ImageData:
     if shapes[0] != shapes[1]:
         raise ZooError(f"{path}: train images are {shapes[0]} (channels, height, width), test images {shapes[1]}")
     return ImageData(train, test, classes=int(torch.cat([train.labels, test.labels]).max()) + 1)
+
+
+def _check_sizes(path: Path) -> None:
+    """Check what the arrays would take before any memory is taken.
+
+    Raises:
+        ZooError: they take more than half of the free memory, or are packed as no images are.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        declared, packed = (
+            sum(sizes) for sizes in zip(*((m.file_size, m.compress_size) for m in members), strict=True)
+        )
+        if declared > _UNSUSPICIOUS and declared > _MOST_PACKED * packed:
+            raise ZooError(f"{path}: {packed} bytes that would be {declared}, expected at most {_MOST_PACKED} times")
+        free = free_bytes(torch.device("cpu"))
+        needed = 0
+        for member in members:
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if dtype.hasobject:
+                    raise ValueError("it holds objects")
+                size = math.prod(shape) * dtype.itemsize
+                if size != member.file_size - file.tell():
+                    raise ZooError(f"{path}: {member.filename[:40]!r} has another size than its header says")
+                # The array itself, then its copies in single precision.
+                needed += size + 3 * 4 * math.prod(shape)
+        if needed > free / 2:
+            raise ZooError(f"{path}: needs {needed / 2**30:.1f} GiB of memory, expected at most half of the free ones")
 
 
 def _samples(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> LabelledSamples:

@@ -20,6 +20,9 @@ from nfn_transformer.printable import printable, quoted
 # Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
 MAX_FILE_BYTES = 256 * 2**20
 
+# Rows of several hundred thousand checkpoints, each of which takes about ten times as much memory as in the file.
+MAX_TABLE_BYTES = 64 * 2**20
+
 _ENCRYPTED = 0x1 | 0x40
 
 
@@ -287,6 +290,8 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
         table = matching[0]
         try:
             metadata = source.read(table)
+            if len(metadata) > MAX_TABLE_BYTES:
+                raise UnreadableFile(f"a table of {len(metadata)} bytes, expected at most {MAX_TABLE_BYTES}")
         except UnreadableFile as error:
             raise ZooError(f"{path}: {printable(f'{table}: {error}')}") from None
         folder = table.removesuffix(f"metadata/{dataset}.csv") + dataset
