@@ -41,6 +41,6 @@ def test_seconds_and_places_do_not_count(tmp_path):
 
 
 def test_predictions_survive_kills():
-    flags = ("--moments", "1", "--file_moments", "1", "--only", "prediction")
+    flags = ("--moments", "1", "--file_moments", "0", "--only", "prediction")
     done = subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 faults", done.stdout + done.stderr
