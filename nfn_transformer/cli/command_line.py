@@ -27,6 +27,7 @@ CONSOLE_COMMANDS = {
     "predict": ("predict", "predict accuracies of other checkpoints, or score a predictor"),
     "make-zoo": ("make_zoo", "train a zoo of small transformers"),
     "reproduce": ("reproduce", "run a grid of trainings, and write its table"),
+    "runs": ("runs", "list runs, or compare some of them in a table"),
     "xgb": ("xgb", "train XGBoost on a zoo's weights"),
     "gbm": ("gbm", "train LightGBM or extremely randomised trees on a zoo's weights"),
 }

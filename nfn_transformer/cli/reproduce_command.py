@@ -7,19 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nfn_transformer import atomic_files
 from nfn_transformer.cli.command_line import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     find_device,
     started_as,
 )
-from nfn_transformer.grids import rendering
 from nfn_transformer.grids.cells import Cell, Command, Impossible, plan, results_of
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
-from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import Grid
-from nfn_transformer.grids.results_table import Table, build_table
+from nfn_transformer.grids.rendering import write_table
+from nfn_transformer.grids.results_table import build_table
 from nfn_transformer.launch.flags import build_launcher
 
 
@@ -40,21 +38,8 @@ def run_grid(grid: Grid, commands: Mapping[str, Command], flags: argparse.Namesp
     # Flags that say how or if cells were run are no part of the command that reproduces the table.
     data_path = [] if flags.data_path is None else ["--data_path", flags.data_path]
     command = f"{started_as('reproduce.py')} {shlex.join([str(flags.grid), *data_path])}"
-    text = _write(build_table(grid, results), folder, command, problems)
-    figure = ", figure.png" if (folder / "figure.png").is_file() else ""
-    print(f"\n{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv{figure}")
+    print(f"\n{write_table(build_table(grid, results), folder, command, problems)}")
     return status or (EXIT_FAILURE if problems else 0)
-
-
-def _write(table: Table, folder: Path, command: str, problems: Sequence[str]) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = rendering.markdown(table, command, problems)
-    atomic_files.write_text(folder / "table.md", text)
-    atomic_files.write_text(folder / "table.tex", rendering.latex(table))
-    atomic_files.write_csv(folder / "table.csv", rendering.SUMMARY_HEADER, rendering.summary_rows(table))
-    atomic_files.write_csv(folder / "cells.csv", rendering.CELL_HEADER, rendering.cell_rows(table))
-    save_figure(table, folder / "figure.png")
-    return text
 
 
 def _problems(

@@ -15,7 +15,7 @@ from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
-from nfn_transformer.training.results import RunResult, parse_result
+from nfn_transformer.training.results import RunResult, parse_result, read_progress
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
@@ -87,10 +87,8 @@ class Cell:
     def seconds(self) -> float | None:
         """Return the seconds that the training took by its own count; None if it has not begun."""
         try:
-            lines = (self.directory / "metrics.csv").read_text().splitlines()
-            column = lines[0].split(",").index("seconds")
-            return sum(float(line.split(",")[column]) for line in lines[1:])
-        except (OSError, ValueError, IndexError):
+            return read_progress(self.directory / "metrics.csv")[1]
+        except ValueError:
             return None
 
 

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.grids.cells import Cell
-from nfn_transformer.grids.time_left import TimeLeft, duration
+from nfn_transformer.grids.time_left import TimeLeft
 from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
+from nfn_transformer.training.results import duration
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0

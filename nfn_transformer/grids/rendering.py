@@ -2,12 +2,35 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+from nfn_transformer import atomic_files
+from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import Published
 from nfn_transformer.grids.results_table import Comparison, Summary, Table
 from nfn_transformer.training.results import FEW, RunResult
 
 DASH = "\N{EN DASH}"
+
+
+def write_table(table: Table, folder: Path, command: str, problems: Sequence[str]) -> str:
+    """Write a table in all its forms; return its Markdown, and where the files are, for the screen.
+
+    Args:
+        table: to write.
+        folder: of the files; made if needed.
+        command: command line that makes the table.
+        problems: what is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(table, command, problems)
+    atomic_files.write_text(folder / "table.md", text)
+    atomic_files.write_text(folder / "table.tex", latex(table))
+    atomic_files.write_csv(folder / "table.csv", SUMMARY_HEADER, summary_rows(table))
+    atomic_files.write_csv(folder / "cells.csv", CELL_HEADER, cell_rows(table))
+    save_figure(table, folder / "figure.png")
+    figure = ", figure.png" if (folder / "figure.png").is_file() else ""
+    return f"{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv{figure}"
 
 
 def markdown(table: Table, command: str, problems: Sequence[str]) -> str:

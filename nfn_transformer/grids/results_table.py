@@ -121,8 +121,9 @@ def _comparisons(grid: Grid, results: Results) -> Iterator[Comparison]:
 def _compare(
     within: str, name: str, reference: str, pairs: Sequence[tuple[RunResult | None, RunResult | None]]
 ) -> Comparison | None:
-    """Compare two rows or columns; None if no seed has both."""
+    """Compare two rows or columns; None if no seed has both on the same networks."""
     both = [(a, b) for a, b in pairs if a and b and not math.isnan(a.tau) and not math.isnan(b.tau)]
+    both = [(a, b) for a, b in both if a.tested == b.tested]
     if not both:
         return None
     differences = np.array([a.tau - b.tau for a, b in both])

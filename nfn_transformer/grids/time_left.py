@@ -4,13 +4,7 @@ import time
 from collections.abc import Sequence
 
 from nfn_transformer.grids.cells import Cell
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text in seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+from nfn_transformer.training.results import duration
 
 
 class TimeLeft:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 
 FINISHED = "complete"
@@ -43,6 +44,8 @@ class RunResult:
     """`complete`, or the reason why the training ended early."""
     machine: str = ""
     """Device and number of CPU threads, which may change the last digits."""
+    tested: str = ""
+    """Digest of the tested networks' files and accuracies; empty if they are those of the split alone."""
 
 
 def parse_result(values: Mapping, path: Path) -> RunResult:
@@ -70,3 +73,39 @@ def parse_result(values: Mapping, path: Path) -> RunResult:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def read_progress(metrics_file: Path) -> tuple[int, float]:
+    """Return the finished epochs or rounds in a file metrics.csv, and the seconds that they took by their own count.
+
+    Raises:
+        ValueError: the file is not there, or is damaged.
+    """
+    try:
+        header, *lines = metrics_file.read_text().splitlines()
+        column = header.split(",").index("seconds")
+        return len(lines), sum(float(line.split(",")[column]) for line in lines)
+    except (OSError, IndexError) as error:
+        raise ValueError(f"{metrics_file}: {error}") from None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def read_json(path: Path) -> dict:
+    """Return a JSON object.
+
+    Raises:
+        RunError: the file is missing or holds something else.
+    """
+    try:
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values

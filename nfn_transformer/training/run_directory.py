@@ -30,9 +30,9 @@ from typing import Self
 import torch
 
 from nfn_transformer import atomic_files
-from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 from nfn_transformer.training.config import RunConfig, spec_from_json
+from nfn_transformer.training.results import read_json
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.torch_file import load_torch_file
 
@@ -190,18 +190,3 @@ def write_json(path: Path, values: Mapping) -> None:
     """Write indented JSON in one step; numbers that are not finite, which JSON lacks, become null."""
     strict = json.loads(json.dumps(values), parse_constant=lambda name: None)
     atomic_files.write_text(path, json.dumps(strict, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Return a JSON object.
-
-    Raises:
-        RunError: the file is missing or holds something else.
-    """
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise RunError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
-    return values

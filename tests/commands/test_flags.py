@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
+from nfn_transformer import gbm, main, make_zoo, predict, reproduce, runs, xgb
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli import training_command
 from nfn_transformer.errors import UserError
@@ -202,7 +202,7 @@ def test_an_error_in_a_flag_takes_two_lines(capsys):
     assert error == "error: argument --epochs: expected a whole number, got 'many'"
 
 
-@pytest.mark.parametrize("module", [main, xgb, gbm, predict, make_zoo, reproduce])
+@pytest.mark.parametrize("module", [main, xgb, gbm, predict, make_zoo, reproduce, runs])
 def test_examples_in_the_help_are_sound_commands(module):
     parser = module.build_parser()
     program = f"nfn_transformer/{parser.prog}"

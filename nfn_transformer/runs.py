@@ -1,0 +1,102 @@
+"""List runs with what they differ in, or compare some of them in a table.
+
+python nfn_transformer/runs.py
+python nfn_transformer/runs.py --compare RUN RUN
+"""
+
+import argparse
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from nfn_transformer.cli.command_line import Parser, run_command, started_as
+from nfn_transformer.errors import UserError
+from nfn_transformer.grids.recorded_runs import RecordedRun, differing, read_runs, setting_text
+from nfn_transformer.printable import printable
+from nfn_transformer.training.results import FEW, FINISHED, duration
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's flags."""
+    parser = Parser(
+        "runs.py",
+        "List runs: Kendall's tau on the test side with its interval, time, and the settings in which they differ. "
+        "Or compare runs in a table as reproduce.py makes it: seeds of one configuration are one row, and "
+        "differences are paired where runs have tested the same networks.",
+        (
+            "python nfn_transformer/runs.py    # all runs in runs/",
+            "python nfn_transformer/runs.py runs/cells",
+            "python nfn_transformer/runs.py --compare runs/ONE runs/OTHER",
+        ),
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of runs, at any depth (default: runs)")
+    parser.add_argument(
+        "--compare", nargs="+", type=Path, metavar="RUN", help="run directories, or folders of runs, to compare"
+    )
+    parser.add_argument(
+        "--out_dir", type=Path, help="with --compare: folder of the table and its picture (default: runs/compared)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    flags = build_parser().parse_args(arguments)
+    if flags.compare is None:
+        if flags.out_dir is not None:
+            raise UserError(f"--out_dir {flags.out_dir}: requires --compare")
+        _list(flags.folder or Path("runs"))
+        return 0
+    if flags.folder is not None:
+        raise UserError(f"--compare cannot be combined with a folder to list, got {flags.folder}")
+    runs, problems = read_runs(flags.compare)
+    problems += [f"{run.path} is not finished" for run in runs if run.result is None]
+    finished = [run for run in runs if run.result is not None]
+    if not finished:
+        raise UserError(f"--compare {shlex.join(map(str, flags.compare))}: expected finished runs, got none")
+    # NumPy and SciPy take a moment to import, and listing runs needs neither.
+    from nfn_transformer.grids.comparison import compare_runs
+    from nfn_transformer.grids.rendering import write_table
+
+    command = f"{started_as('runs.py')} --compare {shlex.join(map(str, flags.compare))}"
+    print(write_table(compare_runs(finished), flags.out_dir or Path("runs/compared"), command, problems))
+    return 0
+
+
+def _list(folder: Path) -> None:
+    """Print a line for each run in a folder."""
+    runs, problems = read_runs([folder])
+    settings = [{**run.values, **run.settings("data", "predictor", "training")} for run in runs]
+    for each in settings:
+        for part in ("data", "predictor", "training"):
+            del each[part]
+    names = differing(settings)
+    rows = [("run", "test tau", "time", "differs in")]
+    for run, own in zip(runs, settings, strict=True):
+        where = str(run.path.relative_to(folder)) if run.path != folder else run.path.name
+        time = duration(run.seconds) if run.seconds else "-"
+        rows.append((printable(where), _outcome(run), time, printable(setting_text(own, names))))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    for problem in problems:
+        print(f"damaged: {printable(problem)}")
+    unfinished = sum(run.result is None for run in runs)
+    print(f"{len(runs)} runs in {folder}, {unfinished} of them unfinished")
+
+
+def _outcome(run: RecordedRun) -> str:
+    """Return a run's tau with its interval, or how far it is."""
+    result = run.result
+    if result is None:
+        unit = "epoch" if "epochs" in run.values["training"] else "round"
+        return f"unfinished, {unit} {run.progress}"
+    text = "undefined" if math.isnan(result.tau) else f"{result.tau:.4f}"
+    text += "" if math.isnan(result.low) else f" [{result.low:.4f}, {result.high:.4f}]"
+    text += f" of {result.test} networks" if result.test < FEW else ""
+    return text if result.status == FINISHED else f"{text}, stopped early"
+
+
+if __name__ == "__main__":
+    run_command(main)
