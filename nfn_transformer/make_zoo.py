@@ -102,8 +102,10 @@ def _add_task_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--embed_dim", type=positive_int, default=16, help="width D of the tokens")
-    group.add_argument("--n_attention_heads", type=positive_int, default=2, help="heads of each block; they divide D")
-    group.add_argument("--n_layers", type=positive_int, default=2, help="encoder blocks")
+    group.add_argument(
+        "--n_attention_heads", type=positive_int, default=2, help="attention heads of each block; they divide D"
+    )
+    group.add_argument("--n_layers", type=positive_int, default=2, help="blocks")
     group.add_argument("--hidden", type=positive_int, default=32, help="hidden width D_A of each block's MLP")
     group.add_argument("--patch", type=positive_int, default=2, help="patch size; it divides the image's sides")
     group.add_argument("--epochs", type=positive_int, default=48, help="length of a training, up to the last snapshot")

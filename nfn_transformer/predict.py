@@ -42,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n_heads",
         type=positive_int,
-        help="heads of the networks, which no checkpoint tells (default: the run's; of a labelled zoo what its "
-        "metadata tells, else that of the run's --n_heads, else 2)",
+        help="attention heads of the networks, which no checkpoint tells (default: the run's; of a labelled zoo what "
+        "its metadata tells, else that of the run's --n_heads, else 2)",
     )
     parser.add_argument(
         "--where", metavar="COLUMN=VALUE,...", help="only rows of its metadata with these values (default: the run's)"

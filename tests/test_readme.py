@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import nfn_transformer as nfn
 from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.zoo import metadata
@@ -64,7 +65,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], flags=re
 
 
 @pytest.mark.parametrize(
-    ("example", "shown"), [*zip(EXAMPLES[1:], (2, 0, 4), strict=True)], ids=["blocks", "own", "plain"]
+    ("example", "shown"), [*zip(EXAMPLES[1:], (2, 0, 4, 1), strict=True)], ids=["blocks", "own", "plain", "sines"]
 )
 def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
@@ -77,9 +78,9 @@ def test_the_librarys_examples(example, shown, monkeypatch, capsys):
 def test_the_example_of_a_training(tmp_path, monkeypatch, capsys):
     (tmp_path / "data").symlink_to(ROOT / "data")
     monkeypatch.chdir(tmp_path)
-    names, fewer = {}, EXAMPLES[0].replace('"digits")', '"digits", where="optimizer=adam,train_fraction=1.0")')
+    names, fewer = {}, EXAMPLES[0].replace('"digits")', '"digits", where="train_fraction=1.0,dropout=0.1")')
     exec(compile(fewer, "docs/library.md", "exec"), names)
-    assert re.match(r"tau 0\.\d+ \[.*\(\d+ networks\)\ntensor\(\[0\.\d+, 0\.\d+\]", capsys.readouterr().out)
+    assert re.match(r"tau 0\.\d+ \[.*\(\d+ networks.*\)\ntensor\(\[0\.\d+, 0\.\d+\]", capsys.readouterr().out)
     assert (tmp_path / "my_predictor/config.json").is_file()
 
 
@@ -175,6 +176,12 @@ def test_the_zoo_format_example_is_a_zoo_that_main_reads(tmp_path, monkeypatch, 
     zoo = read_zoo("my_zoo", "mine")
     assert (len(zoo), zoo.report.faults) == (12, ())
     assert len(zoo.spec.blocks) == 2
+
+
+def test_the_api_reference_lists_every_public_name():
+    listed = re.findall(r"^::: (\S+)\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE)
+    assert sorted(name for _, name in listed) == sorted(set(nfn.__all__) - {"__version__"})
+    assert all(nfn._MODULE_OF[name] == module for module, name in listed)
 
 
 def test_the_recipe_of_several_sizes_is_the_file():

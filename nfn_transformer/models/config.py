@@ -40,8 +40,8 @@ class ModelConfig:
     enc_mode: str = "inv"
     cls_mode: str = "mlp"
     emb_mode: str = "mlp"
-    num_out_encoder: int = setting(10, "numbers from the encoder branch", key="always", **COUNT)
-    num_out_classify: int = setting(10, "numbers from the classifier branch", key="always", **COUNT)
+    num_out_encoder: int = setting(10, "numbers from the encoder", key="always", **COUNT)
+    num_out_classify: int = setting(10, "numbers from the classifier head", key="always", **COUNT)
     num_out_embedding: int = setting(10, "numbers from the embedding branch", key="always", **COUNT)
     init_type: str = setting("xavier_normal", "initialisation of weight-space layers", key="always", choices=INIT_TYPES)
     dropout: float = setting(0.0, "share of hidden numbers that is dropped in training", low=0, high=0.99)

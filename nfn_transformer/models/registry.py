@@ -59,7 +59,7 @@ class EncoderChannels(BranchConfig):
     """Configuration of an encoder with hidden layers."""
 
     transformers_nfn_channels: tuple[int, ...] = setting(
-        (10,), "channels of each encoder layer, as in 10,10", original=True, **COUNT
+        (10,), "channels of each layer of the encoder, as in 10,10", original=True, **COUNT
     )
 
 
@@ -68,7 +68,7 @@ class ClassifierChannels(BranchConfig):
     """Configuration of a classifier head with hidden layers."""
 
     classifier_nfn_channels: tuple[int, ...] = setting(
-        (10, 10), "channels of each classifier layer, as in 10,10", original=True, **COUNT
+        (10, 10), "channels of each layer of the classifier head, as in 10,10", original=True, **COUNT
     )
 
 

@@ -52,8 +52,8 @@ class DataConfig:
     )
     n_heads: int | None = setting(
         None,
-        "heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of the "
-        "metadata tells, else 2)",
+        "attention heads of the zoo's networks; a contradiction to the metadata is an error (default: what each row of "
+        "the metadata tells, else 2)",
         original=True,
         low=1,
     )

@@ -124,7 +124,7 @@ def test_wrong_modes_and_weights_are_refused(generator):
         ModelConfig("no", "no", "no").check(SPEC, "mnist")
     with pytest.raises(UserError, match="--emb_mode mlp: the checkpoints of zoo 'ag_news' have no embedding"):
         ModelConfig().check(replace(SPEC, embedding=None), "ag_news")
-    with pytest.raises(UserError, match="--graph_conv attention --graph_dim 10: not a multiple of its 4 heads"):
+    with pytest.raises(UserError, match="attention --graph_dim 10: not a multiple of its 4 attention heads"):
         ModelConfig("graph", options={"graph_conv": "attention", "graph_dim": 10}).check(SPEC, "mnist")
     model = build_predictor(SPEC, ModelConfig(), seed=0).double()
     with pytest.raises(SpecError, match="weights have 2 blocks, expected 3"):

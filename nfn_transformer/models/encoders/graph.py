@@ -8,7 +8,7 @@ from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, 
 from nfn_transformer.weights.spec import TransformerSpec
 
 HEADS = 4
-"""Heads of relational attention."""
+"""Attention heads of relational attention."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class GraphConfig(BranchConfig):
     graph_dim: int = setting(16, "numbers that each node and each edge carries", **COUNT)
     graph_conv: str = setting(
         "gnn",
-        f"gnn, means of messages; attention, relational attention with {HEADS} heads",
+        f"gnn, means of messages; attention, relational attention with {HEADS} attention heads",
         choices=("gnn", "attention"),
     )
 
@@ -27,7 +27,9 @@ class GraphConfig(BranchConfig):
 def check_graph(config: GraphConfig, spec: TransformerSpec, zoo: str) -> None:
     """Raise UserError if the heads of attention do not divide the width."""
     if config.graph_conv == "attention" and config.graph_dim % HEADS:
-        raise UserError(f"--graph_conv attention --graph_dim {config.graph_dim}: not a multiple of its {HEADS} heads")
+        raise UserError(
+            f"--graph_conv attention --graph_dim {config.graph_dim}: not a multiple of its {HEADS} attention heads"
+        )
 
 
 register(
