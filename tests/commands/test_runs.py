@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from running import fail
 
-from nfn_transformer import main, runs
+from nfn_transformer import gbm, main, runs
 from nfn_transformer.grids.results_table import corrected_interval
 
 QUICK = ("--enc_mode", "no", "--cls_mode", "no", "--epochs", "1")
