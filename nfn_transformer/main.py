@@ -12,7 +12,7 @@ from nfn_transformer.cli.command_line import add_boolean, run_command, seed_list
 from nfn_transformer.configuration import setting_of
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.config import ModelConfig, defaults_of, readers_of
-from nfn_transformer.models.registry import ROLES, Role, entries, load_plugin
+from nfn_transformer.models.registry import ROLES, entries, load_plugin
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
 
 _SMALL_ZOOS = ("ensemble", "dropout", "standardize", "log_magnitudes")
@@ -35,7 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--model", choices=[NETWORK], default=NETWORK, help="family of the model")
     for role in ROLES:
         choices = entries(role)
-        model.add_argument(f"--{role.mode}", choices=["no", *choices], help=_mode_help(role))
+        explained = [
+            f"{entry.name} ({entry.part}), {entry.help}"
+            + ("" if entry.symmetry == "none" else f"; invariant to {entry.symmetry}")
+            for entry in choices.values()
+        ]
+        published = defaults_of(role.mode, getattr(ModelConfig, role.mode))
+        text = f"{role.name}: {' | '.join([*explained, 'no, not read'])} ({published})"
+        model.add_argument(f"--{role.mode}", choices=["no", *choices], help=text)
     model.add_argument(
         "--plugin",
         nargs="+",
@@ -68,17 +75,6 @@ def build_parser() -> argparse.ArgumentParser:
         "device's free memory); features that take long to make are always kept",
     )
     return parser
-
-
-def _mode_help(role: Role) -> str:
-    """Return the help of a mode: all choices, and the groups that leave their outputs unchanged."""
-    choices = [
-        f"{entry.name} ({entry.part}), {entry.help}"
-        + ("" if entry.symmetry == "none" else f"; invariant to {entry.symmetry}")
-        for entry in entries(role).values()
-    ]
-    default = defaults_of(role.mode, getattr(ModelConfig, role.mode))
-    return f"{role.name}: {' | '.join([*choices, 'no, not read'])} ({default})"
 
 
 def model_config(flags: argparse.Namespace) -> ModelConfig:

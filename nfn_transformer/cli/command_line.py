@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from nfn_transformer import __version__
 from nfn_transformer.errors import UserError
 from nfn_transformer.printable import printable_message
+from nfn_transformer.resources import SHORT_WAITING
 
 if TYPE_CHECKING:
     import torch
@@ -173,6 +174,8 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
     message = ""
     try:
         _mend_streams()
+        if not os.environ.keys() & {"OMP_WAIT_POLICY", *SHORT_WAITING}:  # which are the user's choice
+            os.environ.update(SHORT_WAITING)
         status = command(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except UserError as error:

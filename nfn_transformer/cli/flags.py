@@ -21,6 +21,7 @@ from nfn_transformer.cli.command_line import (
 from nfn_transformer.configuration import check_values, setting_of
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.resources import limit_threads
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES
@@ -91,6 +92,7 @@ def run_config(
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
+    limit_threads()  # before their number is recorded
     return RunConfig(
         seed=flags.seed,
         model=flags.model,

@@ -25,6 +25,7 @@ from nfn_transformer.generation.workers import run_workers, wait_for_others
 from nfn_transformer.generation.zoo_maker import ZooSummary, open_work_folder, train_share, write_zoo
 from nfn_transformer.generation.zoo_plan import ZooPlan, runs_table
 from nfn_transformer.launch.flags import build_launcher
+from nfn_transformer.resources import limit_threads
 
 
 def make_zoo_by_flags(options: argparse.Namespace, snapshots: tuple[str, ...], program: Sequence[str]) -> int:
@@ -35,6 +36,7 @@ def make_zoo_by_flags(options: argparse.Namespace, snapshots: tuple[str, ...], p
         snapshots: names of a run's checkpoints.
         program: Python's arguments, with which a worker is started.
     """
+    limit_threads()
     if options.launcher != "slurm" or options.worker is not None:
         find_device(options.device)
     data = task_data(options)

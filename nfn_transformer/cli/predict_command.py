@@ -10,6 +10,7 @@ from nfn_transformer.cli.command_line import find_device
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
+from nfn_transformer.resources import limit_threads
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
 from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
@@ -24,6 +25,7 @@ from nfn_transformer.zoo.sources import find_zoo
 
 def predict_by_flags(flags: argparse.Namespace) -> int:
     """Print predictions of the checkpoints, or scores where there are none; return the exit status."""
+    limit_threads()
     for path in flags.plugin:
         load_plugin(path)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.generation.batches import train_samples
 from nfn_transformer.generation.hyperparameters import Architecture, ZooRun
 from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.zoo_plan import ZooPlan
+from nfn_transformer.resources import free_bytes
 from nfn_transformer.weights.state_dicts import row_length, state_dict_shapes
 
 _MOST_ON_CPU, _MOST_ON_GPU = 64, 4096

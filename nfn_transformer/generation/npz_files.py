@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from nfn_transformer.errors import UserError, ZooError
-from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.samples import MOST_CLASSES, LabelledSamples
+from nfn_transformer.resources import free_bytes
 
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 # Images take a third or more of their bytes when they are packed, black ones a hundredth.

@@ -8,6 +8,7 @@ from nfn_transformer.cli.command_line import positive_int
 from nfn_transformer.errors import UserError
 from nfn_transformer.launch.launchers import Launcher, ProcessLauncher
 from nfn_transformer.launch.submitit_launcher import SubmititLauncher
+from nfn_transformer.resources import limit_threads
 
 _MOST_SLURM_JOBS = 10_000
 
@@ -83,7 +84,7 @@ def environments(jobs: int, device: str) -> list[dict[str, str]]:
     threads = {}
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         # Threads of several processes on one core wait for each other, which can take many times longer.
-        threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))}
+        threads = {"OMP_NUM_THREADS": str(max(1, limit_threads() // jobs))}
     if device == "cpu" or not torch.cuda.is_available():
         return [threads] * jobs
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.models.predictor import Features
+from nfn_transformer.resources import free_bytes
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.reading import Zoo

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.free_memory import free_bytes
 from nfn_transformer.printable import quoted
+from nfn_transformer.resources import free_bytes
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
 from nfn_transformer.zoo.sources import Source, UnreadableFile

@@ -1,0 +1,102 @@
+"""The part of the machine that this process may use: its share of the CPUs, and free memory."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+SHORT_WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+"""Variables by which threads of OpenMP (GNU's and LLVM's) soon sleep while they wait for each other.
+
+By default they spin for milliseconds. Beside another program, a thread then waits by using up the time of the thread
+that it waits for. A library reads the variables when it is loaded.
+"""
+
+_GROUP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use, at least 1.
+
+    Bounds are the affinity, the quotas of control groups (versions 1 and 2), and SLURM's CPUs of a task. Processes that
+    torchrun started on one machine share them equally.
+    """
+    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        lines = _GROUP.read_text().splitlines()
+    except OSError:  # other systems than Linux
+        lines = []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        root = _GROUPS if not controllers else _GROUPS / controllers
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = root / name.lstrip("/")
+        for folder in (group, *group.parents):
+            cpus = min(cpus, _quota(folder))
+            if folder == _GROUPS:
+                break
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if task.isdecimal() and int(task):
+        cpus = min(cpus, int(task))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if processes.isdecimal() and int(processes):
+        cpus /= int(processes)
+    return max(1, int(cpus))
+
+
+def _quota(folder: Path) -> float:
+    """Return the CPUs that a control group may use; infinity without a bound."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = map(float, (folder / "cpu.max").read_text().split())
+        else:
+            quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):  # no such group, or no bound ("max")
+        return math.inf
+    return quota / period if quota > 0 < period else math.inf
+
+
+def limit_threads() -> int:
+    """Let PyTorch use no more threads than there are CPUs for this process; return their number.
+
+    `OMP_NUM_THREADS` is the user's.
+    """
+    import torch  # which takes a second: flags are parsed and checked before
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+    return torch.get_num_threads()
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Return the bytes that can still be taken on a device.
+
+    On the CPU these are the bytes that need no swapping, within the limits of control groups (version 2).
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            free = float(next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:")))
+    except (OSError, StopIteration):
+        # Other systems than Linux do not tell what is free.
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return int(free)
+    root = Path("/sys/fs/cgroup")
+    group = next((root / line[3:].lstrip("/") for line in lines if line.startswith("0::")), root)
+    for folder in (group, *group.parents):
+        try:
+            free = min(free, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+        except (OSError, ValueError):  # no such group, or no limit ("max")
+            continue
+    return int(max(0.0, free))

@@ -1,0 +1,84 @@
+"""The share of the CPUs: affinity, quotas of control groups, SLURM, torchrun; the user's own choices stay."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nfn_transformer import resources
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups of a machine with 16 CPUs, whose files a test writes."""
+    (tmp_path / "self").write_text("4:cpu,cpuacct:/job\n0::/box/job\n")
+    monkeypatch.setattr(resources, "_GROUP", tmp_path / "self")
+    monkeypatch.setattr(resources, "_GROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    for name in ("SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "expected"),
+    [
+        ({}, {}, 16),
+        ({"box/job/cpu.max": "max 100000"}, {}, 16),
+        ({"box/job/cpu.max": "max 100000", "box/cpu.max": "350000 100000"}, {}, 3),
+        ({"box/job/cpu.max": "50000 100000"}, {}, 1),
+        ({"cpu,cpuacct/job/cpu.cfs_quota_us": "400000", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, {}, 4),
+        ({"cpu,cpuacct/job/cpu.cfs_quota_us": "-1", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, {}, 16),
+        ({}, {"SLURM_CPUS_PER_TASK": "6"}, 6),
+        ({}, {"LOCAL_WORLD_SIZE": "5"}, 3),
+        ({"box/cpu.max": "800000 100000"}, {"SLURM_CPUS_PER_TASK": "10", "LOCAL_WORLD_SIZE": "4"}, 2),
+        ({"box/cpu.max": "nonsense"}, {"SLURM_CPUS_PER_TASK": "many", "LOCAL_WORLD_SIZE": ""}, 16),
+    ],
+)
+def test_the_smallest_bound_counts(groups, monkeypatch, files, environment, expected):
+    for name, text in files.items():
+        groups(name, text)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert resources.usable_cpus() == expected
+
+
+def test_threads_are_limited_unless_the_user_has_chosen(groups, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")
+        assert resources.limit_threads() == 4
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert resources.limit_threads() == torch.get_num_threads() == 3
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+        assert resources.limit_threads() == 3  # never more than PyTorch takes by itself
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_threads_sleep_while_they_wait_unless_the_user_has_chosen(chosen):
+    program = """
+import os, sys
+from nfn_transformer.cli.command_line import run_command
+def command(arguments):
+    assert "torch" not in sys.modules
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    print({name: os.environ[name] for name in names if name in os.environ})
+    return 0
+run_command(command)
+"""
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert run.stdout.strip() == str(chosen or resources.SHORT_WAITING)
