@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import nfn_transformer as nfn
-from nfn_transformer import gbm, main, make_zoo, predict, reproduce, xgb
+from nfn_transformer import gbm, main, make_zoo, predict, reproduce, runs, xgb
+from nfn_transformer.cli.command_line import CONSOLE_COMMANDS
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.zoo import metadata
 from nfn_transformer.zoo.reading import read_zoo
@@ -40,13 +41,15 @@ PROGRAMS = {
     "predict.py": predict,
     "make_zoo.py": make_zoo,
     "reproduce.py": reproduce,
+    "runs.py": runs,
 }
 PAGES = {"README.md": README} | {
     str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))
 }
 ALL_PAGES = "\n".join(PAGES.values())
 SHOWN = ALL_PAGES.replace("\\\n", " ").replace(" [CHECKPOINT ...]", "")
-EVERY_COMMAND = sorted(set(re.findall(r"^ +python nfn_transformer/(\S+\.py .+)$", SHOWN, re.MULTILINE)))
+EVERY_COMMAND = sorted(set(re.findall(r"^ +python nfn_transformer/(\S+\.py.*)$", SHOWN, re.MULTILINE)))
+EVERY_CONSOLE_COMMAND = sorted(set(re.findall(r"^ +nfn-transformer (\S.*)$", SHOWN, re.MULTILINE)))
 FLAGS = {
     flag
     for program in PROGRAMS.values()
@@ -136,6 +139,12 @@ def test_every_command_parses(line):
     flags = PROGRAMS[program].build_parser().parse_args(words)
     if PROGRAMS[program] is main and not flags.resume:  # else the chosen branches would not read a flag
         main.model_config(flags)
+
+
+@pytest.mark.parametrize("line", EVERY_CONSOLE_COMMAND)
+def test_every_console_command_parses(line):
+    name, *words = shlex.split(line, comments=True)
+    PROGRAMS[f"{CONSOLE_COMMANDS[name][0]}.py"].build_parser().parse_args(words)
 
 
 def test_the_pages_show_every_program():
