@@ -26,27 +26,18 @@ class BlockFeatures(TensorTree):
     """The weights W^A."""
 
     @property
-    def QK(self) -> Float[Tensor, "b d D D"]:
-        """Return sum_s W^Q_s (W^K_s)^T of each channel: [b, d, D, D]."""
+    def attention(self) -> tuple[Float[Tensor, "b d D D"], Float[Tensor, "b d D D"], Float[Tensor, "b d D"]]:
+        """Return QK = sum_s W^Q_s (W^K_s)^T, VO = sum_s W^V_s W^O_s, and VO times the vector of ones, of each channel."""
         D = self.rows.shape[2]
-        return self.scalars[..., : D**2].view(*self.scalars.shape[:2], D, D)
-
-    @property
-    def VO(self) -> Float[Tensor, "b d D D"]:
-        """Return sum_s W^V_s W^O_s of each channel: [b, d, D, D]."""
-        return self.rows[..., :-1].transpose(-1, -2)
-
-    @property
-    def VO_1(self) -> Float[Tensor, "b d D"]:
-        """Return VO times the vector of ones: [b, d, D]."""
-        D = self.rows.shape[2]
-        return self.scalars[..., D**2 : D**2 + D]
+        QK = self.scalars[..., : D**2].view(*self.scalars.shape[:2], D, D)
+        return QK, self.rows[..., :-1].transpose(-1, -2), self.scalars[..., D**2 : D**2 + D]
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """Return QK, VO, W^A, b^A, W^B and b^B, [b, d, ...] each, of which all features are sums."""
         W_B, b_A, b_B = self.columns[..., 1:-1], self.columns[..., -1], self.scalars[..., -self.rows.shape[2] :]
-        return self.QK, self.VO, self.W_A, b_A, W_B, b_B
+        QK, VO, _ = self.attention
+        return QK, VO, self.W_A, b_A, W_B, b_B
 
     def divided(self, sizes: Float[Tensor, "6"]) -> "BlockFeatures":
         """Return the features of the block with these `parts`, each divided by one of `sizes` [6]."""

@@ -52,7 +52,8 @@ def stack_invariants(
         first.check(block)
         features, sums = read_block(block), AttentionSums.of_weights(block)
     else:
-        features, sums = block, AttentionSums(block.QK.squeeze(1), block.VO, block.VO_1)
+        QK, VO, VO_1 = block.attention
+        features, sums = block, AttentionSums(QK.squeeze(1), VO, VO_1)
     Psi_Q, Psi_K, Psi_V = (Phi.flatten(2) for Phi in (first.Phi_Q, first.Phi_K, first.Phi_V))
     path = AttentionPath(sums, Psi_Q, Psi_K, Psi_V, first.phi_O1, first.phi_O2)
     part = first.feed_forward(features, rectified=True)

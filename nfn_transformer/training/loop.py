@@ -35,12 +35,17 @@ def train(
     features = read_features(runs, stream, n_workers)
     for run in runs:
         run.fit_normalization(features[run])
-    step = None
-    with _progress_bar(runs, distributed, progress) as bar:
+    step, config = None, runs[0].config.training
+    batches = [math.ceil(len(run.data.split.train) / config.batch_size) for run in runs]
+    finished = sum(count * len(run.history.records) for run, count in zip(runs, batches, strict=True))
+    hidden = (None if progress is None else not progress) if distributed.is_main else True
+    with tqdm(
+        total=sum(batches) * config.epochs, initial=finished, unit=" batches", leave=False, disable=hidden
+    ) as bar:
         for epoch, active in unfinished_epochs(runs):
             if step is None or step.runs != active:
                 step = Step(active, distributed)
-            bar.set_description(f"epoch {epoch}/{active[0].config.training.epochs}")
+            bar.set_description(f"epoch {epoch}/{config.epochs}")
             start = time.perf_counter()
             for run in active:
                 run.begin_epoch(epoch)
@@ -69,13 +74,3 @@ def unfinished_epochs(runs: Sequence[Run]) -> Iterator[tuple[int, list[Run]]]:
         while left := [run for run in runs if len(run.data.split.train) == size and not run.is_over]:
             finished = min(len(run.history.records) for run in left)
             yield finished + 1, [run for run in left if len(run.history.records) == finished]
-
-
-def _progress_bar(runs: Sequence[Run], distributed: Distributed, progress: bool | None) -> tqdm:
-    """Return a bar over the batches of all epochs, shown by the main process alone."""
-    config = runs[0].config.training
-    batches = [math.ceil(len(run.data.split.train) / config.batch_size) for run in runs]
-    initial = sum(count * len(run.history.records) for run, count in zip(runs, batches, strict=True))
-    hidden = None if progress is None else not progress
-    hidden = hidden if distributed.is_main else True
-    return tqdm(total=sum(batches) * config.epochs, initial=initial, unit=" batches", leave=False, disable=hidden)

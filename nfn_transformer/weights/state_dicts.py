@@ -50,7 +50,7 @@ def required_keys(present: Mapping[str, object] | set[str]) -> list[str]:
     These are the keys of every block up to the last one, of the classifier and, if any of it is present, of the
     embedding.
     """
-    blocks = {int(match[1]) for key in present if is_known_key(key) and (match := _BLOCK_KEY.fullmatch(key))}
+    blocks = {int(match[1]) for key in present if (match := _BLOCK_KEY.fullmatch(key)) and match[2] in _BLOCK_KEYS}
     embedding = _EMBEDDING_KEYS if any(key in present for key in _EMBEDDING_KEYS) else ()
     # A stray huge block number must not make a huge list: blocks beyond the count of blocks seen are gaps anyway.
     count = min(max(blocks, default=0), len(blocks)) + 1
@@ -72,7 +72,16 @@ def spec_from_shapes(shapes: Mapping[str, Shape], heads: int) -> TransformerSpec
         if key not in shapes:
             raise SpecError(f"missing key '{key}'")
     count = sum(1 for key in shapes if (match := _BLOCK_KEY.fullmatch(key)) and match[2] == _BLOCK_KEYS[0])
-    blocks = tuple(_block_spec(shapes, index, heads) for index in range(count))
+    blocks = []
+    for prefix in (f"encoder.{index}." for index in range(count)):
+        rows = {}
+        for name in ("queries", "values"):
+            key = f"{prefix}attention.{name}.weight"
+            rows[name], width = _sizes(shapes, key, 2)
+            if rows[name] % heads:
+                raise SpecError(f"'{key}' has {rows[name]} rows, which {heads} heads do not divide")
+        hidden, _ = _sizes(shapes, f"{prefix}fc1.weight", 2)
+        blocks.append(BlockSpec(heads, width, rows["queries"] // heads, rows["values"] // heads, hidden))
     hidden, width = _sizes(shapes, "classifier.fc1.weight", 2)
     classes, _ = _sizes(shapes, "classifier.fc2.weight", 2)
     embedding = None
@@ -80,7 +89,7 @@ def spec_from_shapes(shapes: Mapping[str, Shape], heads: int) -> TransformerSpec
         embedding_width, channels, *patch = _sizes(shapes, "embedding.conv1.weight", 4)
         tokens, _ = _sizes(shapes, "embedding.pos_embedding", 2)
         embedding = EmbeddingSpec(channels, embedding_width, (patch[0], patch[1]), tokens)
-    spec = TransformerSpec(blocks, FeedForwardSpec((width, hidden, classes)), embedding)
+    spec = TransformerSpec(tuple(blocks), FeedForwardSpec((width, hidden, classes)), embedding)
     for key, expected in state_dict_shapes(spec).items():
         if tuple(shapes[key]) != expected:
             raise SpecError(f"'{key}' has shape {tuple(shapes[key])}, expected {expected}")
@@ -92,17 +101,6 @@ def _sizes(shapes: Mapping[str, Shape], key: str, dimensions: int) -> Shape:
     if len(shape) != dimensions or min(shape) < 1:
         raise SpecError(f"'{key}' has shape {shape}, expected {dimensions} dimensions of at least 1")
     return shape
-
-
-def _block_spec(shapes: Mapping[str, Shape], index: int, heads: int) -> BlockSpec:
-    rows = {}
-    for name in ("queries", "values"):
-        key = f"encoder.{index}.attention.{name}.weight"
-        rows[name], width = _sizes(shapes, key, 2)
-        if rows[name] % heads:
-            raise SpecError(f"'{key}' has {rows[name]} rows, which {heads} heads do not divide")
-    hidden, _ = _sizes(shapes, f"encoder.{index}.fc1.weight", 2)
-    return BlockSpec(heads, width, rows["queries"] // heads, rows["values"] // heads, hidden)
 
 
 def state_dict_shapes(spec: TransformerSpec) -> dict[str, Shape]:
