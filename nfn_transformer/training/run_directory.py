@@ -7,6 +7,7 @@ metrics.csv             a row per finished epoch, or per round of a tree model
 best.safetensors        weights of the best epoch by validation tau, with what rebuilds the model; or
 best.xgboost.json       the trees of the best round by validation RMSE, as XGBoost writes them; or
 best.lightgbm.txt       the same as LightGBM writes them
+best.*.sha256           digest of the trees' file, which `sha256sum --check` reads; other files hold their own
 state.pt                what resuming a network needs; removed when the run is complete
 results.json            validation and test metrics of the best epoch or round; there once the run is complete
 test_predictions.csv    file name, true and predicted accuracy of each test checkpoint
@@ -16,6 +17,7 @@ learning_curves.png     metrics.csv as a picture
 
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -174,6 +176,16 @@ class RunDirectory:
             return state
         except (OSError, ValueError) as error:
             raise RunError(f"{self.state_file}: cannot be read ({error}); the run cannot go on") from None
+
+
+def digest_file(path: Path) -> Path:
+    """Return the path of the digest of a file of trees."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def digest_line(path: Path, content: bytes) -> str:
+    """Return the digest of a file's content, as `sha256sum` writes it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
 
 def check_free(path: Path) -> None:

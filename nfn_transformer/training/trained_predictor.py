@@ -1,7 +1,8 @@
 """Trained predictors: how they are written and read, what they predict, and how that is measured."""
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
 from nfn_transformer.training.config import NETWORK, spec_from_json
 from nfn_transformer.training.metrics import Metrics, measure_logits, measure_regression
-from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
 from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
@@ -31,7 +32,7 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 EVALUATION_BATCH = 256
 
 # One entry, as safetensors does not keep the order of several, and one model shall be one sequence of bytes.
-_HEADER = "predictor"
+_HEADER, _CHECKSUM = "predictor", "checksum"
 
 
 class TrainedPredictor(Protocol):
@@ -165,7 +166,17 @@ def save_predictor(path: Path, model: Predictor, epoch: int) -> None:
     header = {"epoch": epoch, "networks": asdict(model.spec), "predictor": model.config.to_json()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_files.replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header)})
+        text = json.dumps({**header, _CHECKSUM: _checksum(header, tensors)})
+        save_file(tensors, temporary, metadata={_HEADER: text})
+
+
+def _checksum(header: dict, tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of a network's header and weights."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_network(path: Path) -> tuple[Predictor, int]:
@@ -180,6 +191,9 @@ def load_network(path: Path) -> tuple[Predictor, int]:
         with safe_open(path, framework="pt") as stored:
             header = parse_json(stored.metadata()[_HEADER])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
+        expected = header.pop(_CHECKSUM, None)  # runs of earlier versions have none
+        if expected is not None and expected != _checksum(header, tensors):
+            raise ValueError("damaged: its weights have another checksum than they were written with")
         model = build_predictor(spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"]), seed=0)
         model.load_state_dict(tensors)
         return model, int(header["epoch"])
@@ -202,6 +216,10 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
     if not path.is_file():
         raise RunError(f"{path}: no such file; a run writes it after its last round")
     try:
-        return TrainedTrees(library.parse(path.read_bytes()), spec, config.predictor.features)
+        content = path.read_bytes()
+        digest = digest_file(path)
+        if digest.is_file() and digest.read_text(encoding="utf-8", errors="replace") != digest_line(path, content):
+            raise ValueError("damaged: it has another checksum than it was written with")
+        return TrainedTrees(library.parse(content), spec, config.predictor.features)
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None

@@ -14,7 +14,7 @@ from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History, RoundRecord
 from nfn_transformer.training.metrics import is_lower, measure_regression
-from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
 from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES, features_of_checkpoints
@@ -74,7 +74,11 @@ class TreeRun:
                 model = library.fit(settings, sides, observer)
         finally:
             self._write_metrics()
-        with atomic_files.replacing(self.directory.path / library.file_name) as temporary:
+        path = self.directory.path / library.file_name
+        # The digest goes first: a kill between the two leaves no trees, and the run begins again.
+        path.unlink(missing_ok=True)
+        atomic_files.write_text(digest_file(path), digest_line(path, model.content))
+        with atomic_files.replacing(path) as temporary:
             temporary.write_bytes(model.content)
 
     def finish_round(self, record: RoundRecord) -> None:
