@@ -45,7 +45,7 @@ def test_a_run_directory_describes_the_run(model, runs):
     path, trees = runs(model), TREES[PROGRAMS[model]]
     assert {file.name for file in path.iterdir()} == {
         "config.json", "excluded.csv", "metrics.csv", "results.json", "split.json", "test_predictions.csv",
-        "test_predictions.png", trees,
+        "test_predictions.png", "learning_curves.png", trees, f"{trees}.sha256",
     }  # fmt: skip
     config = read(path / "config.json")
     assert (config["model"], config["seed"], config["device"]) == (model, 1, "cpu")
