@@ -66,6 +66,7 @@ _PUBLIC = {
         "state_dict_shapes",
         "weights_from_state_dict",
     ),
+    "nfn_transformer.zoo.metadata": ("Columns",),
     "nfn_transformer.zoo.reading": ("Zoo", "read_zoo"),
     "nfn_transformer.zoo.several_sizes": ("MixedZoo", "read_all_sizes"),
 }
@@ -151,19 +152,21 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.state_dicts import state_dict_from_weights as state_dict_from_weights
     from nfn_transformer.weights.state_dicts import state_dict_shapes as state_dict_shapes
     from nfn_transformer.weights.state_dicts import weights_from_state_dict as weights_from_state_dict
+    from nfn_transformer.zoo.metadata import Columns as Columns
     from nfn_transformer.zoo.reading import Zoo as Zoo
     from nfn_transformer.zoo.reading import read_zoo as read_zoo
     from nfn_transformer.zoo.several_sizes import MixedZoo as MixedZoo
     from nfn_transformer.zoo.several_sizes import read_all_sizes as read_all_sizes
 
+if not TYPE_CHECKING:  # type checkers would take any name for one that is there
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used (PEP 562)."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -48,10 +48,12 @@ def fit(
 ) -> FittedPredictor:
     """Train a predictor of accuracy on a zoo, test it once, and return the best epoch or round by validation.
 
-        zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
-        predictor = nfn.fit(zoo, encoder="complete", epochs=20, seed=1)
-        predictor = nfn.fit(zoo, encoder="inv", transformers_nfn_channels=(20,), lr=3e-4, out_dir="runs/mine")
-        predictor = nfn.fit(zoo, model="gbtree", features="statistics")
+    ```python
+    zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
+    predictor = nfn.fit(zoo, encoder="complete", epochs=20, seed=1)
+    predictor = nfn.fit(zoo, encoder="inv", transformers_nfn_channels=(20,), lr=3e-4, out_dir="runs/mine")
+    predictor = nfn.fit(zoo, model="gbtree", features="statistics")
+    ```
 
     The same settings give the same numbers as the commands do, on one machine with one number of threads. Ctrl-C ends
     the training by KeyboardInterrupt; with `out_dir`, `resume` goes on with it.
@@ -102,7 +104,9 @@ def resume(
 ) -> FittedPredictor:
     """Continue an interrupted run, of `fit` with an `out_dir` or of a command, and return its predictor.
 
-        predictor = nfn.resume("runs/mine")
+    ```python
+    predictor = nfn.resume("runs/mine")
+    ```
 
     The run goes on by its own configuration, device and number of threads; a tree model begins anew. A finished run is
     only loaded.
@@ -128,8 +132,10 @@ def resume(
 def load_predictor(path: str | Path, device: str = "auto") -> FittedPredictor:
     """Return the predictor in a run directory, of `FittedPredictor.save`, of `fit` or of any command that trains.
 
-        predictor = nfn.load_predictor("runs/mine")
-        predictor.predict("checkpoint.pt")
+    ```python
+    predictor = nfn.load_predictor("runs/mine")
+    predictor.predict("checkpoint.pt")
+    ```
 
     Args:
         path: the directory; an unfinished run gives its best epoch so far.

@@ -12,5 +12,10 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator for one purpose, as in `make_generator(seed, "batches", epoch)`."""
+    """Return a CPU generator for one purpose, as in `make_generator(seed, "batches", epoch)`.
+
+    ```python
+    numbers = torch.rand(3, generator=nfn.make_generator(0, "my experiment"))
+    ```
+    """
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))

@@ -1,11 +1,14 @@
 """The public names: lazy, complete, known to type checkers, and the same list in the module and for checkers."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import nfn_transformer as nfn
 
@@ -30,7 +33,8 @@ def test_every_name_is_there_and_documented():
 
 
 def test_type_checkers_see_the_same_names():
-    (block,) = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
+    block = next(node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
     assert seen == {name: module for module, names in nfn._PUBLIC.items() for name in names}
 
@@ -64,3 +68,24 @@ def test_scripts_use_public_names_where_there_are_some():
         assert any(f"{name}.".startswith(f"{allowed}.") for allowed in _INNER), name
     for allowed in _INNER:
         assert any(f"{name}.".startswith(f"{allowed}.") for name in inner), f"{allowed} is used no more"
+
+
+def _example(documented: object) -> str:
+    """Return the code in a docstring; empty without any."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", inspect.getdoc(documented) or "", re.DOTALL))
+
+
+EXAMPLES = {name: _example(getattr(nfn, name)) for name in nfn.__all__ if callable(getattr(nfn, name))}
+
+
+@pytest.mark.parametrize("name", [name for name, code in EXAMPLES.items() if code and "zoo = " not in code])
+def test_examples_of_docstrings_run(name, small):
+    state = {key: tensor[0] for key, tensor in nfn.state_dict_from_weights(small.weights(torch.arange(1))).items()}
+    if name not in ("FittedPredictor", "load_predictor", "resume"):  # they need a run; see test_fitting.py
+        exec(EXAMPLES[name], {"nfn": nfn, "torch": torch, "zoo": small, "state": state})
+
+
+def test_the_names_that_users_begin_with_have_examples():
+    first = "read_zoo fit resume load_predictor FittedPredictor equivariance_error BlockElement EquivariantBlockLayer"
+    for name in first.split():
+        assert EXAMPLES[name], name

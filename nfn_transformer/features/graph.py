@@ -73,6 +73,11 @@ class EdgeSet:
 class ComputationGraph:
     """Graphs of b networks of one spec, which differ by weights and biases alone.
 
+    ```python
+    graph = nfn.ComputationGraph(zoo.weights(torch.arange(8)))
+    graph.edge_index, graph.numbers()  # [2, E], [8, N + E]
+    ```
+
     Args:
         weights: of one channel.
 

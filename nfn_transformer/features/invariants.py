@@ -100,6 +100,11 @@ def has_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
 def read_invariants(weights: TransformerWeights) -> Invariants:
     """Return the invariants of b networks from their weights of one channel.
 
+    ```python
+    invariants = nfn.read_invariants(zoo.weights(torch.arange(8)))
+    names = nfn.invariant_names(zoo.spec)
+    ```
+
     Raises:
         SpecError: see `check_has_invariants`.
     """

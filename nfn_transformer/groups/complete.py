@@ -99,7 +99,14 @@ class EmbeddingShifts(Element):
 
 @dataclass(frozen=True)
 class CompleteElement(ProductElement):
-    """Element of the complete group of a whole network."""
+    """Element of the complete group of a whole network.
+
+    ```python
+    weights = zoo.weights(torch.arange(8)).to(torch.float64)
+    g = nfn.CompleteElement.sample(weights.spec, torch.Generator().manual_seed(0))
+    moved = g.act(weights)  # other networks, the same functions up to the LayerNorms' epsilon
+    ```
+    """
 
     blocks: tuple[CompleteBlockElement, ...]
     classifier: CompleteClassifierElement

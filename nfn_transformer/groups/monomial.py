@@ -19,7 +19,14 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 
 @dataclass(frozen=True)
 class MonomialElement(Element):
-    """Element of the group: a monomial matrix for each hidden layer s."""
+    """Element of the group: a monomial matrix for each hidden layer s.
+
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier.to(torch.float64)
+    g = nfn.MonomialElement.sample(classifier.spec, torch.Generator().manual_seed(0))
+    moved = g.act(classifier)
+    ```
+    """
 
     permutations: tuple[Int64[Tensor, " _"], ...]
     """[n_s] for each hidden layer."""

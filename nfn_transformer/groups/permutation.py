@@ -19,7 +19,14 @@ from nfn_transformer.weights.spec import FeedForwardSpec
 
 @dataclass(frozen=True)
 class PermutationElement(Element):
-    """Element of the group: a permutation for each layer s = 0, ..., L, the identity where neurons stay."""
+    """Element of the group: a permutation for each layer s = 0, ..., L, the identity where neurons stay.
+
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    g = nfn.PermutationElement.sample(classifier.spec, torch.Generator().manual_seed(0))
+    moved = g.act(classifier)
+    ```
+    """
 
     permutations: tuple[Int64[Tensor, " _"], ...]
     """[n_s] for each layer."""

@@ -26,7 +26,15 @@ from nfn_transformer.weights.spec import BlockSpec, TransformerSpec
 
 @dataclass(frozen=True)
 class BlockElement(Element):
-    """Element of G_U, or n elements at once: all tensors with n in front."""
+    """Element of G_U, or n elements at once: all tensors with n in front.
+
+    ```python
+    block = zoo.weights(torch.arange(8)).blocks[0].to(torch.float64)
+    g = nfn.BlockElement.sample(block.spec, torch.Generator().manual_seed(0))
+    moved = g.act(block)  # another block, the same function
+    back = (~g).act(moved)
+    ```
+    """
 
     tau: Int64[Tensor, " *n h"]
     """Permutation of the heads."""
@@ -124,7 +132,14 @@ def _random_invertible(count: int, size: int, condition: float, generator: torch
 
 @dataclass(frozen=True)
 class GroupElement(ProductElement):
-    """Element of the whole network's group."""
+    """Element of the whole network's group.
+
+    ```python
+    weights = zoo.weights(torch.arange(8)).to(torch.float64)
+    g = nfn.GroupElement.sample(weights.spec, torch.Generator().manual_seed(0))
+    moved = g.act(weights)  # other networks, the same functions
+    ```
+    """
 
     blocks: tuple[BlockElement, ...]
     """One for each block."""

@@ -34,6 +34,10 @@ def transform_each(
 ) -> TransformerWeights:
     """Return the n networks [n, 1, ...], each transformed by an element of its own; their functions stay.
 
+    ```python
+    copies = nfn.transform_each(zoo.weights(torch.arange(8)), zoo.spec, 1.0, torch.Generator().manual_seed(0))
+    ```
+
     Every block has its own uniform permutations of heads and neurons, and M and N with entries uniform in
     [-scale, scale]. Matrices are drawn again if their condition number exceeds 1e4. The embedding stays. The result
     is computed in float64 and has the dtype of the weights.

@@ -26,6 +26,12 @@ _SYMMETRY = "hidden neurons permuted and scaled"
 class HNPSLayer(WeightSpaceLayer[FeedForwardSpec]):
     """Layer from feed-forward weights of d channels to feed-forward weights of e channels.
 
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    features = nfn.relu(nfn.HNPSLayer(classifier.spec, 1, 4)(classifier))
+    numbers = nfn.HNPSPooling(classifier.spec, 4)(features)  # [8, numbers]
+    ```
+
     Arguments: see `WeightSpaceLayer`; no scale is squared.
     """
 

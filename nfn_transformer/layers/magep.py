@@ -96,6 +96,11 @@ def count_invariants(spec: FeedForwardSpec) -> int:
 class MAGEPLayer(WeightSpaceLayer[FeedForwardSpec]):
     """Layer from feed-forward weights of d channels to feed-forward weights of e channels.
 
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    features = nfn.MAGEPLayer(classifier.spec, 1, 4)(classifier)
+    ```
+
     Args:
         spec, in_channels, out_channels: see `WeightSpaceLayer`.
         init_type: one of `layers.base.INIT_TYPES` but `reference`; no scale is squared.

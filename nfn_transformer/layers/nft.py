@@ -34,6 +34,11 @@ def _channels_last(weights: FeedForwardWeights) -> list[Tensor]:
 class NFTEmbedding(WeightSpaceModule[FeedForwardSpec]):
     """Embedding of feed-forward weights of d channels into e channels, inputs and outputs told apart.
 
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    features = nfn.NFTBlock(classifier.spec, 4)(nfn.NFTEmbedding(classifier.spec, 1, 4)(classifier))
+    ```
+
     Args:
         spec: sizes n_0, ..., n_L with L of at least 2.
         in_channels, out_channels: d and e.

@@ -141,13 +141,27 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
 
 
 class NPLinear(PermutationLinear):
-    """NP layer from d to e channels: commutes with permuting inputs, outputs and hidden neurons."""
+    """NP layer from d to e channels: commutes with permuting inputs, outputs and hidden neurons.
+
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    features = nfn.relu(nfn.NPLinear(classifier.spec, 1, 4)(classifier))
+    numbers = nfn.NPPooling(classifier.spec, 4)(features)  # [8, numbers]
+    ```
+    """
 
     symmetry, permutes_outer = ALL, True
 
 
 class HNPLinear(PermutationLinear):
-    """HNP layer from d to e channels: commutes with permuting hidden neurons."""
+    """HNP layer from d to e channels: commutes with permuting hidden neurons.
+
+    ```python
+    classifier = zoo.weights(torch.arange(8)).classifier
+    features = nfn.relu(nfn.HNPLinear(classifier.spec, 1, 4)(classifier))
+    numbers = nfn.HNPPooling(classifier.spec, 4)(features)  # [8, numbers]
+    ```
+    """
 
     symmetry, permutes_outer = HIDDEN, False
 

@@ -169,6 +169,12 @@ class FeedForwardPart:
 class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     """E from d to e channels: block weights to block weights, with E(gU) = g E(U) (`groups.published`).
 
+    ```python
+    block = zoo.weights(torch.arange(8)).blocks[0]  # W_Q [8, 1, h, D, D_k], ...
+    layer = nfn.EquivariantBlockLayer(block.spec, in_channels=1, out_channels=5)
+    features = nfn.relu(layer(block))  # W_Q [8, 5, h, D, D_k], ...
+    ```
+
     Arguments: see `WeightSpaceLayer`.
     """
 
@@ -284,6 +290,11 @@ def _mix_channels(phi: Float[Tensor, "e d"], tensor: Float[Tensor, "b d *n"]) ->
 
 class InvariantBlockLayer(WeightSpaceLayer[BlockSpec]):
     """I from d channels to e numbers, with I(gU) = I(U) for every element g of the block's group (`groups.published`).
+
+    ```python
+    block = zoo.weights(torch.arange(8)).blocks[0]
+    numbers = nfn.InvariantBlockLayer(block.spec, in_channels=1, out_channels=3)(block)  # [8, 3]
+    ```
 
     Arguments: see `WeightSpaceLayer`.
     """

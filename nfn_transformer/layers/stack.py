@@ -39,6 +39,12 @@ def stack_invariants(
 ) -> Float[Tensor, "b e"]:
     """Return invariants [b, e]: those of the layers one after another, each followed by `relu`, then `invariant`.
 
+    ```python
+    block = zoo.weights(torch.arange(8)).blocks[0]
+    layers = [nfn.EquivariantBlockLayer(block.spec, d, e) for d, e in ((1, 5), (5, 5))]
+    numbers = nfn.stack_invariants(layers, nfn.InvariantBlockLayer(block.spec, 5, 3), block)  # [8, 3]
+    ```
+
     Args:
         layers: at least one, each of as many input channels as the one before has output channels.
         invariant: of as many channels as the last layer has output channels.

@@ -204,6 +204,12 @@ class Ensemble(Predictor):
 def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
     """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
+    ```python
+    config = nfn.ModelConfig.from_flags({"enc_mode": "inv"})
+    model = nfn.build_predictor(zoo.spec, config, seed=0)  # an nn.Module that is not trained
+    predicted = model.predict(zoo.weights(torch.arange(8)))  # [8]
+    ```
+
     The first member of an ensemble is the predictor that `ensemble` 1 gives.
     """
     members = []

@@ -75,9 +75,11 @@ class Evaluation:
 class FittedPredictor:
     """Predictor of the accuracy of transformers from their weights, as `fit` and `load_predictor` return it.
 
-        predictor = nfn.load_predictor("runs/digits-complete")
-        predictor.predict("checkpoint.pt")  # tensor([0.9312], dtype=torch.float64)
-        print(predictor.evaluate(zoo))  # tau 0.9037 [0.8864, 0.9188]  R2 0.9832  MAE 0.0249 ...
+    ```python
+    predictor = nfn.load_predictor("runs/digits-complete")
+    predictor.predict("checkpoint.pt")  # tensor([0.9312], dtype=torch.float64)
+    print(predictor.evaluate(zoo))  # tau 0.9037 [0.8864, 0.9188]  R2 0.9832  MAE 0.0249 ...
+    ```
 
     Args:
         directory: run directory with a finished epoch, or a tree model's last round.
@@ -126,9 +128,11 @@ class FittedPredictor:
     ) -> Tensor:
         """Return the predicted accuracies of n networks, float64 [n].
 
-            predictor.predict(["a.pt", "b.pt"])  # files, folders (every .pt below them, sorted) and zips
-            predictor.predict(network.state_dict())
-            predictor.predict(zoo.weights(torch.arange(8)))
+        ```python
+        predictor.predict(["a.pt", "b.pt"])  # files, folders (every .pt below them, sorted) and zips
+        predictor.predict(network.state_dict())
+        predictor.predict(zoo.weights(torch.arange(8)))
+        ```
 
         Args:
             networks: paths, state dicts, weights, or a zoo.

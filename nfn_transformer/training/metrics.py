@@ -30,7 +30,12 @@ class Metrics:
 
 
 def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
-    """Return Kendall's tau-b of two vectors [n]; nan where one is constant or shorter than two."""
+    """Return Kendall's tau-b of two vectors [n]; nan where one is constant or shorter than two.
+
+    ```python
+    nfn.kendall_tau(torch.tensor([0.1, 0.5, 0.4]), torch.tensor([0.2, 0.9, 0.6]))  # 1.0
+    ```
+    """
     if len(labels) < 2 or bool((predictions == predictions[0]).all()) or bool((labels == labels[0]).all()):
         return math.nan
     if not bool(torch.isfinite(predictions).all()):

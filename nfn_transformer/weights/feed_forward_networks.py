@@ -98,6 +98,13 @@ def _check(state_dict: Mapping[str, Tensor], layout: NetworkLayout) -> None:
 def read_networks(state_dicts: Sequence[Mapping[str, Tensor]], layout: NetworkLayout) -> FeedForwardWeights:
     """Return the weights [b, channels, ...] of b networks of one layout.
 
+    ```python
+    networks = [torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)) for _ in range(3)]
+    states = [network.state_dict() for network in networks]
+    layout = nfn.layout_of(states[0])
+    weights = nfn.read_networks(states, layout)  # weights.weights[0] [3, 1, 8, 4], ...
+    ```
+
     Raises:
         SpecError: a state dict has another layout; the message names the key and both shapes.
     """

@@ -115,6 +115,11 @@ def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: Activati
 def image_logits(images: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
     """Return logits [b, n, classes] of b networks on images.
 
+    ```python
+    images = torch.rand(1, 5, 1, 8, 8) * 2 - 1
+    logits = nfn.image_logits(images, zoo.weights(torch.arange(8)))  # [8, 5, classes]
+    ```
+
     Args:
         images: [b or 1, n, channels, height, width], values in [-1, 1]; with 1 in front all
             networks see the same images.

@@ -130,6 +130,11 @@ def state_dict_shapes(spec: TransformerSpec) -> dict[str, Shape]:
 def weights_from_state_dict(state: Mapping[str, Tensor], spec: TransformerSpec) -> TransformerWeights:
     """Return the weights in a state dict as views of its tensors: [b, 1, ...]; unknown keys are ignored.
 
+    ```python
+    spec = nfn.spec_from_shapes({key: tuple(tensor.shape) for key, tensor in state.items()}, heads=2)
+    weights = nfn.weights_from_state_dict(state, spec)  # weights.blocks[0].W_Q [1, 1, h, D, D_k], ...
+    ```
+
     Args:
         state: key -> tensor of the shape that `state_dict_shapes(spec)` gives, or [b, *shape]
             for the stacked state dicts of b networks.
@@ -175,6 +180,10 @@ def _block_weights(parts: Mapping[str, Tensor], index: int, spec: BlockSpec) -> 
 
 def state_dict_from_weights(weights: TransformerWeights) -> dict[str, Tensor]:
     """Return the stacked state dicts of b networks: key -> contiguous tensor [b, *shape].
+
+    ```python
+    states = nfn.state_dict_from_weights(zoo.weights(torch.arange(8)))  # key -> [8, ...]
+    ```
 
     Raises:
         SpecError: the weights have more than one channel: they are features, not networks.

@@ -108,9 +108,9 @@ class Zoo:
 
 
 def read_zoo(
-    data_path: Path,
+    data_path: str | Path,
     dataset: str,
-    ckpt_epoch: str = "75",
+    ckpt_epoch: str | int = "75",
     n_heads: int | None = None,
     allow_faulty: bool = False,
     load_cache: bool = True,
@@ -121,6 +121,12 @@ def read_zoo(
     weights_key: str | None = None,
 ) -> Zoo:
     """Read the checkpoints of one epoch of a zoo.
+
+    ```python
+    zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
+    len(zoo), zoo.labels.mean(), zoo.spec
+    weights = zoo.weights(torch.arange(8))  # of the first 8 networks
+    ```
 
     Args:
         data_path: the zoo's folder, or its zip.

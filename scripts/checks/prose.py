@@ -46,6 +46,7 @@ _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|
 _TABLE = re.compile(r"\S {3,}\S")
 _LIST_ITEM = re.compile(r"(?:[-*]|\d+\.)\s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\[(\d])")
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def split_sentences(docstring: str) -> list[str]:
     """Return the sentences of a docstring's prose, without its code, tables and headings of sections."""
     paragraphs: list[list[str]] = [[]]
     in_section, after_blank = False, False
-    for line in docstring.splitlines():
+    for line in _FENCED.sub("", docstring).splitlines():
         indent, words = len(line) - len(line.lstrip()), line.strip()
         is_code = not in_section and indent >= 4 and (after_blank or not paragraphs[-1])
         starts = not words or words.startswith(("- ", "* ")) or (in_section and indent <= 4)
