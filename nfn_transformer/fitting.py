@@ -176,7 +176,8 @@ def _run_config(
         configs |= {TreeConfig: {"features"}}
     else:
         raise UserError(f"model '{model}': expected one of {', '.join([NETWORK, *TREE_MODELS])}")
-    known = {name for names in configs.values() for name in names}
+    tree_settings = TREE_MODELS[model].defaults if model in TREE_MODELS else {}
+    known = {name for names in configs.values() for name in names} | tree_settings.keys()
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, [*known, "encoder", "model", "seed", "device"]) or sorted(known)
@@ -194,8 +195,9 @@ def _run_config(
             graphs = device.type == "cuda" and all(entry.cuda_graphs for entry in predictor.chosen.values())
             training = TrainingConfig(**{"cuda_graphs": graphs, **values[TrainingConfig]})
         else:
-            predictor = TREE_MODELS[model].config(**values[TreeConfig])
-            training = TREE_MODELS[model].boosting
+            given = {name: settings[name] for name in settings if name in tree_settings}
+            predictor = TREE_MODELS[model].config(settings=given, **values[TreeConfig])
+            training = TREE_MODELS[model].boosting_by(given)
     except ValueError as error:
         raise UserError(str(error)) from None
     chosen = {"encoder" if model == NETWORK else "model": encoder if model == NETWORK else model, "seed": seed}

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from nfn_transformer.cli import flags as shared_flags
 from nfn_transformer.cli.command_line import run_command
-from nfn_transformer.training.config import RunConfig
-from nfn_transformer.trees.config import TREE_MODELS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,13 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_config(flags: argparse.Namespace) -> RunConfig:
-    """Return the configuration of the run that flags describe."""
-    entry = TREE_MODELS[flags.model]
-    return shared_flags.run_config(flags, entry.config(flags.features), entry.boosting)
-
-
-COMMAND = shared_flags.TrainingCommand("gbm.py", build_parser, run_config)
+COMMAND = shared_flags.TrainingCommand("gbm.py", build_parser, shared_flags.tree_run_config)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,8 +5,10 @@ python nfn_transformer/runs.py --compare RUN RUN
 """
 
 import argparse
+import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,14 +74,22 @@ def _list(folder: Path) -> None:
         for part in ("data", "predictor", "training"):
             del each[part]
     names = differing(settings)
+    usual = {}  # values of more than half of the runs that have the setting
+    for name in names:
+        value, count = Counter(json.dumps(each[name]) for each in settings if name in each).most_common(1)[0]
+        if 2 * count > sum(name in each for each in settings):
+            usual[name] = json.loads(value)
     rows = [("run", "test tau", "time", "differs in")]
     for run, own in zip(runs, settings, strict=True):
         where = str(run.path.relative_to(folder)) if run.path != folder else run.path.name
         time = duration(run.seconds) if run.seconds else "-"
-        rows.append((printable(where), _outcome(run), time, printable(setting_text(own, names))))
+        unusual = [name for name in names if name not in usual or own.get(name) != usual[name]]
+        rows.append((printable(where), _outcome(run), time, printable(setting_text(own, unusual))))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    if usual:
+        print(f"where nothing else is said: {printable(setting_text(usual, names), 2000)}")
     for problem in problems:
         print(f"damaged: {printable(problem)}")
     unfinished = sum(run.result is None for run in runs)

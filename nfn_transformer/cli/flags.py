@@ -23,7 +23,7 @@ from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.resources import limit_threads
 from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfig, installed_versions
-from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
+from nfn_transformer.trees.config import TREE_MODELS, TREE_SETTING_KINDS, TREE_SETTINGS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.sources import find_zoo
@@ -137,6 +137,30 @@ def add_tree_flags(parser: argparse.ArgumentParser, command: str, default: str) 
     for name, choices, value in (("--model", models, default), ("--features", features, "raw")):
         text = "; ".join(f"{choice}, {help}" for choice, help in choices.items()).replace("%", "%%")
         group.add_argument(name, choices=choices, default=value, help=text)
+    trees = parser.add_argument_group("trees")
+    for name, rules in TREE_SETTINGS.items():
+        defaults = {model: TREE_MODELS[model].defaults[name] for model in models if name in TREE_MODELS[model].defaults}
+        if defaults:
+            several = len(set(defaults.values())) > 1 or len(defaults) < len(models)
+            each = ", ".join(f"{value} with --model {model}" for model, value in defaults.items())
+            text = f"{rules.help} (default: {each if several else next(iter(defaults.values()))})"
+            high = math.inf if rules.high is None else rules.high
+            parse = number_in(TREE_SETTING_KINDS[name], rules.low or 0, high, rules.above)
+            trees.add_argument(f"--{name}", type=parse, help=text)
+
+
+def tree_run_config(flags: argparse.Namespace) -> RunConfig:
+    """Return the configuration of the run of a tree model that flags describe.
+
+    Raises:
+        UserError: see `run_config`; or the model does not read a flag.
+    """
+    entry = TREE_MODELS[flags.model]
+    given = {name: getattr(flags, name) for name in TREE_SETTINGS if getattr(flags, name, None) is not None}
+    try:
+        return run_config(flags, entry.config(flags.features, given), entry.boosting_by(given))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Registry of tree models with their libraries' parameters, the published ones, and the configuration of a model."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from nfn_transformer.configuration import setting
+from nfn_transformer.configuration import COUNT, Setting, setting
 from nfn_transformer.trees.features import TREE_FEATURES
 
 Parameters = dict[str, str | int | float | bool]
@@ -73,21 +75,91 @@ class TreeEntry:
     module: str
     """Module with `LIBRARY`, a `trees.libraries.TreeLibrary`; imported only by a run that needs it."""
     parameters: Parameters
-    """Parameters of the library."""
+    """Parameters of the library; those in TREE_SETTINGS are defaults of flags."""
     rounds: int
     """Trees, at most."""
     early_stopping: int | None = None
     """Rounds after the best one by validation RMSE, at most."""
 
-    def config(self, features: str = "raw") -> TreeConfig:
-        """Return the model's configuration."""
-        return TreeConfig(self.library, dict(self.parameters), features)
+    @property
+    def defaults(self) -> Parameters:
+        """Defaults of the settings in TREE_SETTINGS that the model reads, by name."""
+        settings = {name: value for name, value in self.parameters.items() if name in TREE_SETTINGS}
+        is_forest = self.library == "scikit-learn"
+        return settings | ({} if is_forest else {"rounds": self.rounds, "early_stopping": self.early_stopping or 0})
+
+    def config(self, features: str = "raw", settings: Mapping[str, Any] | None = None) -> TreeConfig:
+        """Return the model's configuration, with settings in place of its own parameters.
+
+        Raises:
+            ValueError: the model does not read a setting, or a value is of another type or out of its range.
+        """
+        given, defaults = dict(settings or {}), self.defaults
+        for name, value in given.items():
+            if name not in defaults:
+                readers = ", ".join(model for model, entry in TREE_MODELS.items() if name in entry.defaults)
+                raise ValueError(f"--{name} {value}: not read by this model; requires --model {readers}")
+            rules, kind = TREE_SETTINGS[name], TREE_SETTING_KINDS[name]
+            if not isinstance(value, int if kind is int else int | float) or isinstance(value, bool):
+                raise ValueError(f"--{name} {value!r}: expected a {'whole ' if kind is int else ''}number")
+            low, high = rules.low or 0, math.inf if rules.high is None else rules.high
+            if not (low < value if rules.above else low <= value) or value > high:
+                raise ValueError(f"--{name} {value}: is out of its range")
+        if self.parameters.get("boosting") == "rf" and not (
+            given.get("bagging_freq", 1) and given.get("bagging_fraction", 0.8) < 1
+        ):
+            raise ValueError("--model rf requires --bagging_freq above 0 and --bagging_fraction below 1")
+        # A number that equals the default stays as it is written there: 50.0 would be another cell's key than 50.
+        kept = {
+            name: value if given.get(name, value) == value else given[name] for name, value in self.parameters.items()
+        }
+        return TreeConfig(self.library, kept, features)
 
     @property
     def boosting(self) -> BoostingConfig:
         """Length of the model's training."""
         return BoostingConfig(self.rounds, self.early_stopping)
 
+    def boosting_by(self, settings: Mapping[str, Any]) -> BoostingConfig:
+        """Return the length of the model's training, with settings in place of its own."""
+        patience = settings.get("early_stopping", self.early_stopping)
+        return BoostingConfig(settings.get("rounds", self.rounds), patience or None)
+
+
+TREE_SETTINGS: Mapping[str, Setting] = {
+    "rounds": Setting("trees at most, one a round", **COUNT),
+    "early_stopping": Setting("rounds after the best one by validation error, at most; 0: no limit", low=0),
+    "learning_rate": Setting("share of each new tree that is added", low=0, high=1, above=True),
+    "max_depth": Setting("depth of a tree, at most; 0: no limit", low=0, high=1000),
+    "num_leaves": Setting("leaves of a tree, at most", low=2, high=131072),
+    "min_child_weight": Setting("networks in a leaf, at least", low=0, high=1e9),
+    "min_data_in_leaf": Setting("networks in a leaf, at least", low=0, high=2**31 - 1),
+    "subsample": Setting("share of the networks that a tree is fitted to", low=0, high=1, above=True),
+    "colsample_bytree": Setting("share of the numbers that a tree reads", low=0, high=1, above=True),
+    "bagging_fraction": Setting(
+        "share of the networks that a tree is fitted to, unless --bagging_freq is 0", low=0, high=1, above=True
+    ),
+    "bagging_freq": Setting("rounds between two draws of these networks; 0: all networks", low=0, high=2**31 - 1),
+    "feature_fraction": Setting("share of the numbers that a tree reads", low=0, high=1, above=True),
+    "lambda": Setting("L2 penalty of leaves", low=0, high=1e9),
+    "alpha": Setting("L1 penalty of leaves", low=0, high=1e9),
+    "lambda_l1": Setting("L1 penalty of leaves", low=0, high=1e9),
+    "lambda_l2": Setting("L2 penalty of leaves", low=0, high=1e9),
+    "min_gain_to_split": Setting("gain of a split, at least", low=0, high=1e9),
+    "max_bin": Setting("bins of a number, at most", low=2, high=65535),
+    "rate_drop": Setting("share of the trees that dart drops in each round", low=0, high=1),
+    "n_estimators": Setting("trees", low=1, high=100_000),
+    "min_samples_leaf": Setting("networks in a leaf, at least", **COUNT),
+}
+"""Settings of tree models that are flags, with their bounds; a model reads those among its parameters."""
+
+_WHOLE = {
+    *("rounds", "early_stopping", "max_depth", "num_leaves", "min_data_in_leaf", "bagging_freq", "max_bin"),
+    *("n_estimators", "min_samples_leaf"),
+}
+
+TREE_SETTING_KINDS: Mapping[str, type] = {name: int if name in _WHOLE else float for name in TREE_SETTINGS}
+"""Types of these settings."""
 
 _XGBOOST: Parameters = {
     "objective": "reg:squarederror",

@@ -55,7 +55,9 @@ def test_the_list_tells_tau_time_and_what_differs(folder, capsys):
     for name in ("slow/seed1", "slow/seed2", "fast/1", "fast/2", "trees"):
         assert f"{tau(folder / name):.4f} [" in lines[name]
         assert "of 9 networks" in lines[name]
-    assert "seed 1" in lines["slow/seed1"]
+    assert "seed 2" in lines["slow/seed2"]
+    assert "seed" not in lines["slow/seed1"].partition("]")[2]
+    assert "seed 1" in lines["where"]
     assert "lr 0.001" in lines["slow/seed1"]
     assert "lr 0.01" in lines["fast/1"]
     assert "epochs" not in lines["fast/1"]
