@@ -6,12 +6,16 @@ python nfn_transformer/predict.py --run RUN --dataset mnist --data_path data/mni
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from nfn_transformer.cli.command_line import Parser, add_boolean, positive_int, run_command
+from nfn_transformer.configuration import setting_of
 from nfn_transformer.errors import UserError
+from nfn_transformer.training.config import DataConfig
 
-_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where")
+_COLUMN_FLAGS = ("file_column", "epoch_column", "label_column", "run_column")
+_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where", *_COLUMN_FLAGS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,8 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--split",
         choices=("auto", "test", "all"),
         help="checkpoints to score: the run's own test split, all of a zoo, or (auto, the default) the test split of "
-        "the zoo that the run was trained on, wherever it lies now, and all of any other zoo",
+        "the zoo that the run was trained on, wherever it lies now, and of any other zoo all that the run was neither "
+        "trained on nor selected by",
     )
+    for entry in fields(DataConfig):
+        if entry.name in (*_COLUMN_FLAGS, "weights_key"):
+            parser.add_argument(
+                f"--{entry.name}", help=setting_of(entry).help.replace("(default:", "(default: the run's; else")
+            )
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true accuracy to this CSV")

@@ -70,7 +70,7 @@ def test_evaluation_is_on_the_test_split_of_the_own_zoo(fitted, small, bundled_z
     assert f"tau {scores.tau:.4f} [{scores.interval.low:.4f}, " in str(scores)
     assert fitted.read_zoo().names == small.names
     assert fitted.evaluate(small, split="all").labels.shape == (60,)
-    with pytest.raises(ValueError, match="split 'train', expected auto, test or all"):
+    with pytest.raises(ValueError, match="split 'train', expected auto, test, all or unseen"):
         fitted.evaluate(small, split="train")
 
 

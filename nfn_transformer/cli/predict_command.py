@@ -22,6 +22,9 @@ from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
 
+READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key")
+"""Flags of how a zoo is read; the run's own are the default."""
+
 
 def predict_by_flags(flags: argparse.Namespace) -> int:
     """Print predictions of the checkpoints, or scores where there are none; return the exit status."""
@@ -34,14 +37,14 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
         scores = _score(predictor, flags)
-        names, predicted, labels = scores.names, scores.predicted, scores.labels
+        names, predicted, labels, sides = scores.names, scores.predicted, scores.labels, scores.sides
     else:
-        names, predicted = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads)
-        for name, accuracy in zip(names, predicted.tolist(), strict=True):
-            print(f"{accuracy:.4f}  {printable(name, 4096)}")
+        names, predicted, sides = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
+        for name, accuracy, side in zip(names, predicted.tolist(), sides, strict=True):
+            print(f"{accuracy:.4f}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
         try:
-            write_predictions(flags.out, names, predicted, labels)
+            write_predictions(flags.out, names, predicted, labels, sides)
         except OSError as error:
             raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
         print(f"written to {flags.out}", file=sys.stderr)
@@ -59,6 +62,7 @@ def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataCon
         ckpt_epoch=flags.ckpt_epoch or trained_on.ckpt_epoch,
         n_heads=flags.n_heads or trained_on.n_heads,
         allow_faulty=bool(flags.allow_faulty) or trained_on.allow_faulty,
+        **{name: getattr(flags, name) or getattr(trained_on, name) for name in READING_FLAGS},
     )
 
 
@@ -95,12 +99,13 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     test_split = None if flags.split == "all" else _load_test_split(predictor, data, condition, flags.split == "test")
     if test_split is None:
         zoo = load_zoo(replace(data, where=condition))
-        scores, scope = predictor.evaluate(zoo, "all"), "all of its checkpoints"
+        scores = predictor.evaluate(zoo, "all" if flags.split == "all" else "unseen")
+        scope = f"all of its checkpoints but {scores.left_out}" if scores.left_out else "all of its checkpoints"
     else:
         scores, scope = predictor.evaluate_on(*test_split, "test"), "the run's own test split"
         scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
-    print(metrics_line(scores.metrics, scores.interval))
+    print("\n".join([metrics_line(scores.metrics, scores.interval), *scores.warnings]))
     return scores

@@ -113,18 +113,33 @@ def _read(path: Path) -> Texts:
     csv.field_size_limit(_LONGEST_FIELD)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
+            lines, first = csv.reader(file, strict=True), 0
             for line in lines:
-                is_header = lines.line_num == 1 and line and not line[0].strip().isdigit()
-                if not line or is_header:
-                    continue
-                texts.labels.append(_label(line, f"{path}, line {lines.line_num}"))
-                texts.words.append(" ".join(line[1:]).split())
+                if lines.line_num == 1 and line and not line[0].strip().isdigit():
+                    first = _class_column(line, path)
+                elif line:
+                    texts.labels.append(_label(line[first:], f"{path}, line {lines.line_num}"))
+                    texts.words.append(" ".join(line[first + 1 :]).split())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ZooError(f"{path}: cannot be read as a CSV table in UTF-8 ({error})") from None
     if not texts.labels:
         raise ZooError(f"{path}: no texts")
     return texts
+
+
+def _class_column(header: list[str], path: Path) -> int:
+    """Return the position of the column with the classes: row numbers may stand before it.
+
+    Raises:
+        ZooError: the header names no class in its first two columns.
+    """
+    names = [name.strip().lower().replace("_", " ") for name in header]
+    for column, name in enumerate(names[:2]):
+        if name in ("class index", "class", "label", "category", "target"):
+            return column
+    if not names[0] or names[0] in ("index", "id", "unnamed: 0"):
+        raise ZooError(f"{path}: expected the header Class Index,Title,Description, got {','.join(header)[:100]}")
+    return 0
 
 
 def _label(line: list[str], position: str) -> int:

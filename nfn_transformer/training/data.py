@@ -1,7 +1,7 @@
 """A run's data: the kept checkpoints of a zoo, and the side of the split that each is on."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.zoo.augmentation import enlarge
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import Zoo, read_zoo
+from nfn_transformer.zoo.runs import describe_networks
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
 from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
 
@@ -88,7 +89,7 @@ def recorded_split(zoo: Zoo | MixedZoo, record: dict, source: Path) -> Split:
 def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     """Return the content of split.json: names, a digest of weights and labels side after side, one of hyperparameters.
 
-    `zoo` is on the CPU.
+    Run, epoch and fingerprint of each network stand beside them, see `runs.SeenNetworks`. `zoo` is on the CPU.
     """
     sides, digest = (split.train, split.validation, split.test), 0
     for side in sides:
@@ -96,7 +97,9 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
             for tensor in (*(rows for _, rows, _ in zoo.by_size(chunk)), zoo.labels[chunk]):
                 digest = zlib.crc32(tensor.numpy().data.cast("B"), digest)
     hyperparameters = zlib.crc32(zoo.hyperparameters[torch.cat(sides)].numpy().tobytes())
-    return {**split.to_names(zoo.names), "digest": f"{digest:08x}", "hyperparameters": f"{hyperparameters:08x}"}
+    digests = {"digest": f"{digest:08x}", "hyperparameters": f"{hyperparameters:08x}"}
+    networks = {side.name: describe_networks(zoo, getattr(split, side.name)) for side in fields(split)}
+    return {**split.to_names(zoo.names), **digests, "networks": networks}
 
 
 def data_digest(record: dict, config: RunConfig) -> str | None:

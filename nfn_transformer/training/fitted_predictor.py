@@ -4,6 +4,7 @@ import csv
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from nfn_transformer.errors import RunError, ZooError, type_of
 from nfn_transformer.models.predictor import Predictor
-from nfn_transformer.training.data import load_zoo, recorded_split
+from nfn_transformer.training.data import load_zoo, recorded_split, split_record
 from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
 from nfn_transformer.training.report import metrics_line
 from nfn_transformer.training.results import few_networks
@@ -23,6 +24,7 @@ from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
 Checkpoints = Checkpoint | Sequence[Checkpoint]
@@ -34,7 +36,7 @@ class Evaluation:
     """Predictions for labelled networks, and how good they are; `print` shows the measures in one line."""
 
     split: str
-    """Scored networks: `test`, the test split of the predictor's own zoo, or `all`, a whole zoo."""
+    """Scored networks: `test`, the test split of the predictor's own zoo; `all`, a whole zoo; `unseen`, a part."""
     names: list[str]
     """File names of the n networks."""
     predicted: Tensor
@@ -45,6 +47,12 @@ class Evaluation:
     """All measures."""
     interval: TauInterval
     """95 % bootstrap interval of tau, with the bounds `low` and `high`."""
+    sides: Sequence[str] = ()
+    """Side of each network that the predictor was trained on (`train`) or selected by (`validation`), else ""."""
+    left_out: int = 0
+    """Networks that are not scored, as the predictor was trained on them or selected by them."""
+    note: str = ""
+    """Sentence on what cannot be told."""
 
     @property
     def tau(self) -> float:
@@ -66,10 +74,26 @@ class Evaluation:
         """Return the mean binary cross entropy, or the root mean squared error of a tree model."""
         return self.metrics.loss
 
+    @property
+    def warnings(self) -> list[str]:
+        """Return sentences on networks that the predictor has seen in training."""
+        counts = {side: self.sides.count(side) for side in (TRAIN, VALIDATION)}
+        lines = []
+        if self.left_out:
+            lines.append(
+                f"{self.left_out} networks are left out, as the predictor was trained on them or selected by them"
+            )
+        if any(counts.values()):
+            seen = (
+                f"trained on {counts[TRAIN]} and selected by {counts[VALIDATION]} of these {len(self.names)} networks"
+            )
+            lines.append(f"warning: the predictor was {seen}; its scores are too good")
+        return [*lines, *([self.note] if self.note else [])]
+
     def __str__(self) -> str:
-        return (
-            f"{metrics_line(self.metrics, self.interval)}  ({len(self.names)} networks{few_networks(len(self.names))})"
-        )
+        scores = metrics_line(self.metrics, self.interval)
+        counted = f"({len(self.names)} networks{few_networks(len(self.names))})"
+        return "\n".join([f"{scores}  {counted}", *self.warnings])
 
 
 class FittedPredictor:
@@ -150,40 +174,82 @@ class FittedPredictor:
             return self.trained.accuracies(self.trained.outputs_of(networks))
         return self.predict_checkpoints(networks, n_heads)[1]
 
-    def predict_checkpoints(self, checkpoints: Checkpoints, n_heads: int | None = None) -> tuple[list[str], Tensor]:
-        """Return the names of n checkpoints, and their predicted accuracies [n]; see `predict`."""
+    def predict_checkpoints(
+        self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
+    ) -> tuple[list[str], Tensor, list[str]]:
+        """Return the names of n checkpoints, their predicted accuracies [n] and their sides; see `predict`.
+
+        The side is train or validation for weights that the predictor has seen, else "".
+        """
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(
                 f"predict: expected paths, state dicts, TransformerWeights or a zoo, got {type_of(checkpoints)}"
             )
-        names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads)
+        names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
         predicted = torch.empty(len(names), dtype=torch.float64)
         for group in groups:
             predicted[group.positions] = self.trained.accuracies(self.trained.outputs_of(group.weights))
-        return names, predicted
+        sides, seen = [""] * len(names), self.seen_networks()
+        for group in groups:
+            for position, weights in zip(group.positions, group.fingerprints, strict=True):
+                sides[position] = seen.side(weights).replace(TEST, "")
+        return names, predicted, sides
 
     def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.
 
         Args:
             zoo: networks of sizes that the predictor reads.
-            split: `test`, the run's own test split; `all`, the whole zoo. `auto` is `test` for the zoo that the
-                predictor was trained on, wherever that lies, and `all` for any other.
+            split: `test`, the run's own test split; `all`, the whole zoo; `unseen`, what the predictor was neither
+                trained on nor selected by. `auto` is `test` for the zoo of the training, wherever that lies, and
+                `unseen` for any other.
 
         Raises:
-            RunError: `split` is test and the zoo another, or the networks have sizes that the predictor does not read.
+            RunError: `split` is test and the zoo another, or nothing of the zoo is unseen. The networks have sizes
+                that the predictor does not read.
             ValueError: `split` is another word.
         """
-        if split not in ("auto", "test", "all"):
-            raise ValueError(f"split '{split}', expected auto, test or all")
-        if split != "all":
+        if split not in ("auto", "test", "all", "unseen"):
+            raise ValueError(f"split '{split}', expected auto, test, all or unseen")
+        if split in ("auto", "test"):
             try:
                 return self.evaluate_on(zoo, self.test_split(zoo), "test")
             except (RunError, ZooError):
                 if split == "test":
                     raise
-        return self.evaluate_on(zoo, torch.arange(len(zoo)), "all")
+        index = torch.arange(len(zoo))
+        kept = index if split == "all" else self.unseen(zoo, index)
+        left_out = len(index) - len(kept)
+        return self.evaluate_on(zoo, kept, "unseen" if left_out else "all", left_out)
+
+    def seen_networks(self) -> SeenNetworks:
+        """Return the networks that the predictor was trained on, selected by and tested on.
+
+        Records of earlier versions tell names alone; where the zoo is still there, the weights are taken from it.
+        """
+        data, source = self.config.data, self.directory.split_file
+        record = read_json(source)
+        if "networks" not in record:
+            with suppress(RunError, ZooError):
+                zoo = load_zoo(data)
+                record = split_record(zoo, recorded_split(zoo, record, source))
+        return SeenNetworks.from_record(record, data.dataset, canonical_epoch(data.ckpt_epoch))
+
+    def unseen(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+        """Return those of the networks `index` [n] that the predictor was neither trained on nor selected by.
+
+        Raises:
+            RunError: there are none.
+        """
+        sides = self.seen_networks().sides(zoo, index)
+        kept = index[[side not in (TRAIN, VALIDATION) for side in sides]]
+        if not len(kept):
+            raise RunError(
+                f"{self.directory.path}: its predictor was trained on, or selected by, all of these {len(index)} "
+                "networks; --split all scores them all the same"
+            )
+        return kept
 
     def read_zoo(self) -> Zoo | MixedZoo:
         """Return the zoo that the predictor was trained on, read where it lay then.
@@ -202,8 +268,10 @@ class FittedPredictor:
         source = self.directory.split_file
         return recorded_split(zoo, read_json(source), source).test
 
-    def evaluate_on(self, zoo: Zoo | MixedZoo, index: Tensor, split: str) -> Evaluation:
+    def evaluate_on(self, zoo: Zoo | MixedZoo, index: Tensor, split: str, left_out: int = 0) -> Evaluation:
         """Return the predictions for the networks `index` [n] of a zoo, and their measures.
+
+        `left_out` counts the others, see `Evaluation`.
 
         Raises:
             RunError: the zoo has networks of sizes that the predictor does not read.
@@ -213,7 +281,9 @@ class FittedPredictor:
         predicted = self.trained.accuracies(outputs)
         interval = tau_interval(predicted, labels, [zoo.runs[i] for i in index.tolist()], self.config.seed)
         names = [zoo.names[i] for i in index.tolist()]
-        return Evaluation(split, names, predicted, labels, self.trained.measure(outputs, labels), interval)
+        seen, measures = self.seen_networks(), self.trained.measure(outputs, labels)
+        sides = [side.replace(TEST, "") for side in seen.sides(zoo, index)]
+        return Evaluation(split, names, predicted, labels, measures, interval, sides, left_out, seen.doubt(zoo))
 
     def save(self, path: str | Path) -> None:
         """Write the predictor as a run directory, which `load_predictor` and `predict.py --run` read.

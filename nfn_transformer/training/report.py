@@ -17,6 +17,10 @@ from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
 from nfn_transformer.training.results import FINISHED, few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 from nfn_transformer.training.trained_predictor import TrainedPredictor
+from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
+
+SEEN = "test_networks_seen_in_training"
+"""Entry of results.json where some test networks have the weights of networks on other sides."""
 
 
 def evaluate_best(
@@ -38,7 +42,10 @@ def evaluate_best(
     labels, predicted = data.zoo.labels[index].cpu(), predictor.accuracies(outputs)
     test = predictor.measure(outputs, labels)
     interval = tau_interval(predicted, labels, [data.zoo.runs[i] for i in index.tolist()], seed)
-    write_predictions(directory.predictions_file, [data.zoo.names[i] for i in index.tolist()], predicted, labels)
+    names = [data.zoo.names[i] for i in index.tolist()]
+    seen = _seen_in_training(data.record)
+    sides = [seen.get(name, "") for name in names]
+    write_predictions(directory.predictions_file, names, predicted, labels, sides)
     results = {
         "status": history.diverged or FINISHED,
         f"best_{history.unit}": best.number,
@@ -48,6 +55,7 @@ def evaluate_best(
         "validation": asdict(best.validation),
         "test": asdict(test),
         "test_tau_interval": asdict(interval),
+        **({SEEN: sum(map(bool, sides))} if any(sides) else {}),
     }
     write_json(directory.results_file, results)
     directory.state_file.unlink(missing_ok=True)
@@ -56,10 +64,25 @@ def evaluate_best(
     return test
 
 
-def write_predictions(path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None) -> None:
-    """Write a CSV with the columns file, predicted and, where `labels` are known, accuracy."""
-    columns = [names, predicted.tolist(), *([] if labels is None else [labels.tolist()])]
-    header = ["file", "predicted", "accuracy"][: len(columns)]
+def _seen_in_training(record: dict) -> dict[str, str]:
+    """Return name -> side of the test networks whose weights another side holds as well."""
+    others = {known[2]: side for side in (VALIDATION, TRAIN) for known in record["networks"][side]}
+    tested = zip(record[TEST], record["networks"][TEST], strict=True)
+    return {name: others[known[2]] for name, known in tested if known[2] in others}
+
+
+def write_predictions(
+    path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None, sides: Sequence[str] = ()
+) -> None:
+    """Write a CSV with the columns file and predicted, where `labels` are known accuracy, and where one is, side.
+
+    `sides` tells which networks the predictor was trained on, or selected by.
+    """
+    header, columns = ["file", "predicted"], [names, predicted.tolist()]
+    if labels is not None:
+        header, columns = [*header, "accuracy"], [*columns, labels.tolist()]
+    if any(sides):
+        header, columns = [*header, "side"], [*columns, sides]
     write_csv(path, header, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -113,6 +136,10 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
             f"test {metrics_line(test, interval and TauInterval(**_with_nan(interval)))}  "
             f"({results['networks']['test']} networks{few_networks(results['networks']['test'])})"
         )
+        if count := results.get(SEEN):
+            text += (
+                f"\nwarning: {count} of the test networks have weights that the predictor was trained on or selected by"
+            )
         return printable_message(text), printable(str(results["status"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{directory.results_file}: is not what a finished run writes: {error!r}") from None

@@ -7,7 +7,9 @@ row by row. Permuting neurons or feature maps acts on all these channels alike. 
 largest have zeros in the other channels.
 """
 
+import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
+
+_MOST_ORDERED = 6
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,16 @@ def _numbers(kernel: tuple[int, int] | None) -> int:
 
 
 def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
-    """Return the layout of a network with this state dict, whose keys are in the order of the layers.
+    """Return the layout of a network with this state dict.
+
+    Keys are in the order of the layers, as PyTorch writes them. Of sorted keys, as of safetensors, numbers in the names
+    tell the order of the layers. Without numbers it is the only order in which the sizes form a chain.
 
     Raises:
-        SpecError: a key is no weight or bias of a linear layer or 2-D convolution, or the layers form no chain.
+        SpecError: a key is no weight or bias of a linear layer or 2-D convolution. The layers form no chain, or their
+            order cannot be told.
     """
-    keys = list(state_dict)
+    keys = _in_order_of_layers(state_dict)
     if not keys:
         raise SpecError("the state dict is empty")
     names: list[str] = []
@@ -85,6 +93,40 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
     layout = NetworkLayout(tuple(names), tuple(sizes), tuple(kernels))
     _check(state_dict, layout)
     return layout
+
+
+def _in_order_of_layers(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys layer by layer, each weight before its bias.
+
+    Raises:
+        SpecError: the order of the layers cannot be told.
+    """
+    keys = list(state_dict)
+    layers: dict[str, list[str]] = {}
+    for key in keys:
+        layers.setdefault(key.rpartition(".")[0], []).append(key)
+    in_turn = [f"{name}.{kind}" for name in layers for kind in ("weight", "bias")]
+    if keys == in_turn:
+        return keys
+    names = list(layers)
+    if len({re.sub(r"\d+", "0", name) for name in names}) == 1:
+        names.sort(key=lambda name: [int(number) for number in re.findall(r"\d{1,9}", name)])
+    elif len(names) > 1:
+        shapes = [tuple(state_dict.get(f"{name}.weight", torch.empty(0, 0)).shape[:2]) for name in names]
+        chains = (
+            [
+                order
+                for order in itertools.permutations(range(len(names)))
+                if all(shapes[after][1:] == shapes[before][:1] for before, after in itertools.pairwise(order))
+            ]
+            if len(names) <= _MOST_ORDERED
+            else []
+        )
+        if len(chains) != 1:
+            raise SpecError(f"'{names[0]}' and '{names[1]}': the order of the layers cannot be told from sorted keys")
+        names = [names[index] for index in chains[0]]
+    kinds = {"weight": 0, "bias": 1}
+    return [key for name in names for key in sorted(layers[name], key=lambda key: kinds.get(key.rpartition(".")[2], 2))]
 
 
 def _check(state_dict: Mapping[str, Tensor], layout: NetworkLayout) -> None:

@@ -47,8 +47,10 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
         sides[side.name] = torch.cat([index, *copies])
     origin = torch.cat(origins)
     runs = [zoo.runs[i] for i in origin.tolist()]
+    epochs = [zoo.epochs[i] for i in origin.tolist()] if zoo.epochs else []
     labels, hyperparameters = zoo.labels[origin], zoo.hyperparameters[origin]
-    larger = replace(zoo, rows=rows, labels=labels, names=names, runs=runs, hyperparameters=hyperparameters)
+    larger = replace(zoo, rows=rows, labels=labels, names=names, runs=runs, epochs=epochs)
+    larger = replace(larger, hyperparameters=hyperparameters)
     return larger, Split(**sides)
 
 

@@ -2,9 +2,10 @@
 
 import io
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,9 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import read_outcomes
+from nfn_transformer.zoo.faults import Fault, Reason, bounded, kind_lines, shortened
+from nfn_transformer.zoo.faults import listed as listed_items
+from nfn_transformer.zoo.runs import fingerprint
 from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, Source, ZipSource, looked_for, visible_files
 
 MAX_LISTED = 10
@@ -36,6 +40,8 @@ class LooseCheckpoints:
     """[n] among all networks that were read"""
     weights: TransformerWeights
     """[n, 1, ...]"""
+    fingerprints: list[str]
+    """[n], see `runs.fingerprint`"""
 
 
 Checkpoint = str | Path | Mapping[str, Tensor]
@@ -46,29 +52,44 @@ Supports = Callable[[TransformerSpec], bool]
 
 
 def read_loose_checkpoints(
-    paths: Sequence[Checkpoint], spec: TransformerSpec, supports: Supports | None = None, n_heads: int | None = None
+    paths: Sequence[Checkpoint],
+    spec: TransformerSpec,
+    supports: Supports | None = None,
+    n_heads: int | None = None,
+    weights_key: str | None = None,
 ) -> tuple[list[str], list[LooseCheckpoints]]:
     """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
+    Tensors beside the network's are named in a warning on stderr.
+
     Args:
-        paths: checkpoint files, folders (every .pt below them but embedding.pt) and zips of such folders; in place of
-            a path, a state dict.
+        paths: checkpoint files, folders (every checkpoint below them but embedding.pt) and zips of such folders. A
+            state dict may stand for a path.
         spec: sizes that networks are expected to have.
         supports: predicate of other sizes that networks may have; none where it is None.
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
+        weights_key: see `containers.find_network`.
 
     Raises:
         ZooError: a path does not exist or holds no checkpoint, or checkpoints are unreadable or have
             other sizes; all of these are named.
     """
     names: list[str] = []
-    problems: list[str] = []
+    faults: list[Fault] = []
+    unread: dict[str, tuple[str, ...]] = {}
     by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
     for number, path in enumerate(paths):
-        for name, outcome in _state_outcome(number, path) if isinstance(path, Mapping) else _outcomes(Path(path)):
+        outcomes = (
+            _state_outcome(number, path, weights_key)
+            if isinstance(path, Mapping)
+            else _outcomes(Path(path), weights_key)
+        )
+        for name, outcome in outcomes:
             if outcome.fault:
-                problems.append(f"{name}: {outcome.fault.detail}")
+                faults.append(replace(outcome.fault, name=name))
                 continue
+            if outcome.unknown:
+                unread[name] = outcome.unknown
             try:
                 size = _spec(dict(outcome.shapes), spec, supports, n_heads)
                 positions, rows = by_spec.setdefault(size, ([], []))
@@ -76,17 +97,25 @@ def read_loose_checkpoints(
                 rows.append(torch.from_numpy(outcome.row))
                 names.append(name)
             except SpecError as error:
-                problems.append(f"{name}: {error}")
-    if problems:
-        more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
-        listed = "\n  ".join([*(printable(problem) for problem in problems[:MAX_LISTED]), *more])
-        raise ZooError(f"{len(problems)} checkpoint{'s' * (len(problems) > 1)} cannot be used:\n  {listed}")
-    return names, [
-        LooseCheckpoints(
-            positions, weights_from_state_dict(unflatten_rows(torch.stack(rows), state_dict_shapes(size)), size)
+                faults.append(Fault(name, Reason.SHAPE, str(error)))
+    if faults:
+        lines = [f"  {shortened(f'{fault.name}: {fault.detail}', 250)}" for fault in faults[:MAX_LISTED]]
+        more = [f"  and {len(faults) - MAX_LISTED} more"] if len(faults) > MAX_LISTED else []
+        first = f"{len(faults)} checkpoint{'s' * (len(faults) > 1)} cannot be used:"
+        raise ZooError(bounded("\n".join([first, *lines, *more, *kind_lines(faults)])))
+    if unread:
+        keys = listed_items(list(dict.fromkeys(key for keys in unread.values() for key in keys)))
+        print(
+            f"warning: {len(unread)} of {len(names)} checkpoints hold tensors that no predictor reads, so that the "
+            f"predictions are of other networks: {keys}; first {shortened(next(iter(unread)))}",
+            file=sys.stderr,
         )
-        for size, (positions, rows) in by_spec.items()
-    ]
+    groups = []
+    for size, (positions, rows) in by_spec.items():
+        matrix = torch.stack(rows)
+        weights = weights_from_state_dict(unflatten_rows(matrix, state_dict_shapes(size)), size)
+        groups.append(LooseCheckpoints(positions, weights, [fingerprint(row) for row in matrix.numpy()]))
+    return names, groups
 
 
 def _spec(
@@ -120,21 +149,22 @@ def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
     return f"'{extra[0]}' is not expected: these networks have {len(spec.blocks)} blocks" if extra else None
 
 
-def _state_outcome(number: int, state: Mapping[str, Tensor]) -> list[tuple[str, Outcome]]:
+def _state_outcome(number: int, state: Mapping[str, Tensor], weights_key: str | None) -> list[tuple[str, Outcome]]:
     """Return name and outcome of a state dict, which is read as its file would be."""
     file, name = io.BytesIO(), f"state dict {number}"
     # Copies, as torch.save writes the whole storage of a view.
     copies = {key: value.detach().clone() if isinstance(value, Tensor) else value for key, value in state.items()}
     torch.save(copies, file)
-    return [(name, read_checkpoint(name, file.getvalue()))]
+    return [(name, read_checkpoint(name, file.getvalue(), weights_key))]
 
 
-def _outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:
+def _outcomes(path: Path, weights_key: str | None) -> Iterator[tuple[str, Outcome]]:
     """Yield path and outcome of each checkpoint in a file, a folder or a zip."""
     if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
     if path.is_file() and not _is_zip_of_checkpoints(path):
-        yield from zip([str(path)], read_outcomes(FolderSource(path.parent), [(str(path), path.name)], 0), strict=True)
+        files = [(str(path), path.name)]
+        yield from zip([str(path)], read_outcomes(FolderSource(path.parent), files, 0, weights_key), strict=True)
         return
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
@@ -142,7 +172,7 @@ def _outcomes(path: Path) -> Iterator[tuple[str, Outcome]]:
         if not members:
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
         files = [(f"{path}/{member}", member) for member in members]
-        yield from zip([name for name, _ in files], read_outcomes(source, files, 0), strict=True)
+        yield from zip([name for name, _ in files], read_outcomes(source, files, 0, weights_key), strict=True)
     finally:
         source.close()
 

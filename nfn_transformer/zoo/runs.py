@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-if TYPE_CHECKING:  # flags are checked before NumPy is imported
+if TYPE_CHECKING:  # flags are checked before NumPy and PyTorch are imported
     import numpy
+    from torch import Tensor
 
 _SEPARATORS = re.compile(r"[-_=\s/]+")
 _NUMBER = re.compile(r"\d+(\.\d+)?%?", re.ASCII)
@@ -180,6 +181,16 @@ def fingerprint(row: "numpy.ndarray") -> str:
     return hashlib.blake2b(row.data.cast("B"), digest_size=8).hexdigest()
 
 
+def describe_networks(zoo, index: "Tensor") -> list[list[str]]:
+    """Return run, epoch and fingerprint of each of the checkpoints `index` [n] of a `Zoo` or a `MixedZoo`."""
+    prints = [""] * len(index)
+    for positions, rows, _ in zoo.by_size(index):
+        for position, row in zip(positions.tolist(), rows.numpy(), strict=True):
+            prints[position] = fingerprint(row)
+    epochs = zoo.epochs or [""] * len(zoo)
+    return [[zoo.runs[i], epochs[i], prints[place]] for place, i in enumerate(index.tolist())]
+
+
 @dataclass(frozen=True)
 class SeenNetworks:
     """Networks that a predictor has seen: trained on, or its epoch selected by."""
@@ -229,6 +240,22 @@ class SeenNetworks:
             return ""
         same_name_other_weights = self.by_weights and epoch in self.epochs[run]
         return "" if same_name_other_weights else self.by_run[run]
+
+    def sides(self, zoo, index: "Tensor") -> list[str]:
+        """Return the sides [n] of the checkpoints `index` [n] of a `Zoo` or a `MixedZoo`, see `side`."""
+        dataset = zoo.origin.dataset if zoo.origin else ""
+        networks = describe_networks(zoo, index)
+        return [self.side(weights, dataset, run, epoch) for run, epoch, weights in networks]
+
+    def doubt(self, zoo) -> str:
+        """Return a sentence where runs of another epoch of the same data set cannot be told; else nothing."""
+        epochs = set().union(*self.epochs.values())
+        if zoo.runs_are_told or not zoo.origin or zoo.origin.dataset != self.dataset or set(zoo.epochs) <= epochs:
+            return ""
+        return (
+            "warning: the file names do not tell runs, so that networks of runs that were trained on may be among "
+            "these; --run_column COLUMN names a column that does"
+        )
 
 
 def _epoch_in(name: str, epoch: str) -> str:
