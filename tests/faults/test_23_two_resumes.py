@@ -12,7 +12,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from nfn_transformer.training.run_directory import RunDirectory
-RunDirectory(Path(sys.argv[1])).lock()
+run = RunDirectory(Path(sys.argv[1]))
+run.lock()
 print("locked", flush=True)
 sys.stdin.read()
 """
