@@ -27,7 +27,7 @@ class BlockFeatures(TensorTree):
 
     @property
     def attention(self) -> tuple[Float[Tensor, "b d D D"], Float[Tensor, "b d D D"], Float[Tensor, "b d D"]]:
-        """Return QK = sum_s W^Q_s (W^K_s)^T, VO = sum_s W^V_s W^O_s, and VO times the vector of ones, of each channel."""
+        """Return QK = sum_s W^Q_s (W^K_s)^T, VO = sum_s W^V_s W^O_s and VO times a vector of ones, by channel."""
         D = self.rows.shape[2]
         QK = self.scalars[..., : D**2].view(*self.scalars.shape[:2], D, D)
         return QK, self.rows[..., :-1].transpose(-1, -2), self.scalars[..., D**2 : D**2 + D]

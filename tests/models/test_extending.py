@@ -197,6 +197,6 @@ def test_settings_without_a_flag_and_with_two_meanings_are_refused(tmp_path, for
         registry.load_plugin(str(path))
     head = ENCODER[ENCODER.index("register(") :].replace("ENCODER", "CLASSIFIER").replace("SpectralConfig", "Other")
     other = '\n\n@dataclass(frozen=True)\nclass Other(BranchConfig):\n    spectral_width: str = setting("a", "b")\n\n\n'
-    path.write_text(ENCODER.replace("import ENCODER", "import CLASSIFIER, ENCODER") + other + head)
+    path.write_text(ENCODER.replace("import COUNT", "import CLASSIFIER, COUNT") + other + head)
     with pytest.raises(UserError, match="--spectral_width is a flag of SpectralConfig already"):
         registry.load_plugin(str(path))
