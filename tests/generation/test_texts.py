@@ -13,7 +13,7 @@ import torch
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation import task_flags
+from nfn_transformer.generation import task_data
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.population import train_population
 from nfn_transformer.generation.snapshots import count_correct
@@ -84,8 +84,8 @@ def test_processes_and_later_commands_share_the_word_vectors(texts, tmp_path, mo
     assert make_zoo.main(["--out", str(one), *flags]) == 0
     with pytest.MonkeyPatch.context() as patch:
         # What another machine would compute differs in the last bits.
-        original = task_flags.corpus_vectors
-        patch.setattr(task_flags, "corpus_vectors", lambda *given: original(*given) * (1 + 1e-6))
+        original = task_data.corpus_vectors
+        patch.setattr(task_data, "corpus_vectors", lambda *given: original(*given) * (1 + 1e-6))
         assert make_zoo.main(["--out", str(two), *flags, "--jobs", "2"]) == 0  # its workers compute as we do
     first, second = (torch.load(out / "news/embedding.pt", weights_only=True) for out in (one, two))
     vectors, others = (found["embedding.embedding.weight"] for found in (first, second))
