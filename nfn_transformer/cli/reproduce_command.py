@@ -13,7 +13,8 @@ from nfn_transformer.cli.command_line import (
     find_device,
     started_as,
 )
-from nfn_transformer.grids.cells import Cell, Command, Impossible, plan, results_of
+from nfn_transformer.grids.cells import Cell, Command, Impossible, plan, results_of, take_runs
+from nfn_transformer.grids.changes import table_name
 from nfn_transformer.grids.execution import Failure, Interrupted, run_cells
 from nfn_transformer.grids.grid_file import Grid
 from nfn_transformer.grids.rendering import write_table
@@ -30,14 +31,23 @@ def run_grid(grid: Grid, commands: Mapping[str, Command], flags: argparse.Namesp
     if flags.launcher != "slurm":
         find_device(flags.device)
     cells, impossible = plan(grid, commands, flags.cells, flags.device, flags.data_path)
-    print(grid.title)
+    folder = flags.out_dir or Path("runs/tables") / table_name(grid, flags.seeds, flags.set)
+    # Flags that say how or if cells were run are no part of the command that reproduces the table.
+    words = [str(flags.grid), *([] if flags.data_path is None else ["--data_path", flags.data_path])]
+    words += [] if flags.seeds is None else ["--seeds", ",".join(map(str, flags.seeds))]
+    words += [word for text in flags.set for word in ("--set", text)]
+    words += ["--runs", *map(str, flags.runs)] if flags.runs else []
+    command = f"{started_as('reproduce.py')} {shlex.join(words)}"
+    print(f"{grid.title}\ntable in {folder}")
+    earlier = folder / "table.md"
+    if earlier.is_file() and f"\n    {command}\n" not in earlier.read_text(encoding="utf-8", errors="replace"):
+        print(f"it replaces the table of another command, see {earlier}")
+    if flags.runs:
+        cells, taken = take_runs(cells, flags.runs)
+        print(f"{taken} cells are runs in {', '.join(map(str, flags.runs))}")
     failures, status = ([], 0) if flags.report else _run(cells, flags)
     results, unusable = results_of(cells)
     problems = _problems(impossible, failures, unusable, len(cells) - len(results))
-    folder = flags.out_dir or Path("runs/tables") / flags.grid.stem
-    # Flags that say how or if cells were run are no part of the command that reproduces the table.
-    data_path = [] if flags.data_path is None else ["--data_path", flags.data_path]
-    command = f"{started_as('reproduce.py')} {shlex.join([str(flags.grid), *data_path])}"
     print(f"\n{write_table(build_table(grid, results), folder, command, problems)}")
     return status or (EXIT_FAILURE if problems else 0)
 

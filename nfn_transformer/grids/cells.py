@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 
 from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.grid_file import Grid, GridError, GridRow, flags_to_argv
+from nfn_transformer.grids.recorded_runs import find_runs
 from nfn_transformer.launch.job import Job
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
@@ -228,6 +229,46 @@ def _job(command: Command, flags: Mapping[str, str], config: RunConfig, device: 
         begun_file=str(directory / "config.json"),
         resume=resume,
     )
+
+
+def take_runs(cells: Sequence[Cell], folders: Sequence[Path]) -> tuple[list[Cell], int]:
+    """Take finished runs in folders in the place of unfinished cells of the same configuration, seed and data.
+
+    Returns:
+        cells: with the runs' directories.
+        count: number of cells that runs were taken for.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    wanted = {cell.digest for cell in cells}
+    plugins = {each for cell in cells for each in getattr(cell.config.predictor, "plugins", {}).values()}
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--runs {folder}: expected a folder of runs, got none")
+        for path in find_runs(folder):
+            run = RunDirectory(path.resolve())
+            try:
+                record, values = read_json(run.split_file), read_json(run.config_file)
+                own_plugins = dict(values.get("predictor", {}).get("plugins", {}))
+                # Reading a configuration would run a plugin that the grid does not name.
+                if not run.results_file.is_file() or not plugins.issuperset(own_plugins.values()):
+                    continue
+                config, _ = run.read_config()
+                digest = data_digest(record, config)
+                if digest in wanted:
+                    found.setdefault(_identity(config, digest), run.path)
+            except (UserError, AttributeError, TypeError, ValueError):
+                continue  # what is damaged is no cell
+    taken = []
+    for cell in cells:
+        run_path = None if cell.job.is_finished() else found.get(_identity(cell.config, cell.digest))
+        if run_path is not None:
+            job = replace(cell.job, path=str(run_path), finished_file=str(run_path / "results.json"))
+            cell = replace(cell, directory=run_path, job=job)
+        taken.append(cell)
+    return taken, sum(one is not other for one, other in zip(cells, taken, strict=True))
 
 
 def results_of(cells: Sequence[Cell]) -> tuple[dict[tuple[str, str, int], RunResult], list[str]]:
