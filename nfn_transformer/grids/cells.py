@@ -82,7 +82,8 @@ class Cell:
         config, _ = run.read_config()
         if _identity(config, data_digest(read_json(run.split_file), config)) != _identity(self.config, self.digest):
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
-        machine = f"{config.device} with {config.versions.get('threads', '?')} threads"
+        threads = config.versions.get("threads", "?")
+        machine = f"{config.device} with {threads} thread{'' if threads == '1' else 's'}"
         return replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
 
     def seconds(self) -> float | None:

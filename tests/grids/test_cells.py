@@ -164,7 +164,7 @@ def test_a_finished_cell(finished, planned):
     assert results_of([finished]) == ({("net", "all", 1): result}, [])
     assert finished.seconds() > 0
     threads = json.loads((run / "config.json").read_text())["versions"]["threads"]
-    assert result.machine == f"cpu with {threads} threads"
+    assert result.machine == ("cpu with 1 thread" if str(threads) == "1" else f"cpu with {threads} threads")
     # It is found from another place and device, too.
     edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/overrides")
     assert only(planned()).result() == replace(result, machine="cuda:1 with ? threads")
