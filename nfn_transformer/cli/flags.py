@@ -65,8 +65,8 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         nargs="+",
         metavar="RUN",
         help="continue the run in this directory by its own configuration, device and number of threads; --device and "
-        "--data_path may name another device and another place of the same zoo; several runs that differ by their "
-        "seeds go on at once",
+        "--data_path may name another device and another place of the same zoo; runs of several seeds go on at once "
+        "where all their directories are listed, OUT_DIR/seed1 OUT_DIR/seed2 ...",
     )
     parser.set_defaults(seeds=None, stream=None)  # where a command has no such flags
     tracking = parser.add_argument_group("tracking")

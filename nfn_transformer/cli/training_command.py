@@ -124,7 +124,7 @@ def _describe(runs: Sequence[Run | TreeRun]) -> None:
         print(f"split by seed {run.config.seed}: {sides}")
     if first.config.data.augment:
         factor = first.config.data.augment_factor
-        print(f"each side is {factor} times its size, by transformed copies of its own members")
+        print(f"each side is {factor} times its size, by transformed copies of its own networks")
     print(f"model: {first.describe()}; device {first.config.device}")
     for run in runs:
         print(f"run directory: {run.directory.path}", flush=True)

@@ -88,7 +88,7 @@ class DataConfig:
     )
     augment: bool = setting(
         False,
-        "enlarge each side of the split by transformed copies of its own members, which are the same functions",
+        "enlarge each side of the split by transformed copies of its own networks, which are the same functions",
         key="always",
     )
     augment_factor: int = setting(

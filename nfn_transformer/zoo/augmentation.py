@@ -16,7 +16,7 @@ _BATCH = 256
 
 
 def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tuple[Zoo, Split]:
-    """Enlarge each side of a split to `factor` times its size by transformed copies of its own members.
+    """Enlarge each side of a split to `factor` times its size by transformed copies of its own networks.
 
     A copy has the label, the run and the hyperparameters of its original, and a name that marks it as a copy. The
     copies follow the originals, both in the zoo and on each side.
