@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nfn_transformer.weights.containers import (
+from nfn_transformer import (
+    BlockSpec,
     BlockWeights,
     EmbeddingWeights,
+    FeedForwardSpec,
     FeedForwardWeights,
+    TransformerSpec,
     TransformerWeights,
-    weight_shapes,
 )
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.containers import weight_shapes
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from symmetry import random_transformer
 from torch.nn.functional import layer_norm
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.features.graph import ComputationGraph
+from nfn_transformer import (
+    BlockSpec,
+    ComputationGraph,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    SpecError,
+    TransformerSpec,
+    image_logits,
+)
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, image_logits, patches
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.forward import LAYER_NORM_EPSILON, patches
 
 sizes = st.integers(1, 4)
 

@@ -6,12 +6,8 @@ import pytest
 import torch
 from symmetry import random_transformer
 
-from nfn_transformer.features.invariants import (
-    block_invariant_names,
-    invariant_names,
-    read_invariants,
-    rest_invariant_names,
-)
+from nfn_transformer import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec, invariant_names, read_invariants
+from nfn_transformer.features.invariants import block_invariant_names, rest_invariant_names
 from nfn_transformer.features.probes import probe_tokens
 from nfn_transformer.features.propagation import (
     block_invariants,
@@ -20,7 +16,6 @@ from nfn_transformer.features.propagation import (
     signal_invariants,
 )
 from nfn_transformer.trees.features import features_of_networks
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 IMAGES = TransformerSpec(
     (BlockSpec(2, 6, 3, 2, 5), BlockSpec(3, 6, 2, 2, 4)), FeedForwardSpec((6, 5, 3)), EmbeddingSpec(2, 6, (2, 3), 6)

@@ -3,9 +3,9 @@
 import torch
 from symmetry import random_feed_forward, random_transformer
 
+from nfn_transformer import BlockSpec, EmbeddingSpec, FeedForwardSpec, FeedForwardWeights, TransformerSpec
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
-from nfn_transformer.weights.containers import FeedForwardWeights, flatten
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.containers import flatten
 
 
 def test_flattening_holds_every_trained_number_once(generator):

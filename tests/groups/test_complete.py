@@ -8,12 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_transformer
 
+from nfn_transformer import (
+    BlockSpec,
+    CompleteElement,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    TransformerSpec,
+    image_logits,
+    word_logits,
+)
 from nfn_transformer.generation.images import digits
-from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.weights import forward
-from nfn_transformer.weights.forward import image_logits, word_logits
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9
 

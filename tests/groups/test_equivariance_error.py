@@ -6,14 +6,20 @@ import pytest
 import torch
 from symmetry import random_block, random_feed_forward
 
-from nfn_transformer.groups.equivariance_error import assert_equivariant, equivariance_error, relative_error
-from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
+from nfn_transformer import (
+    BlockElement,
+    BlockSpec,
+    EquivariantBlockLayer,
+    FeedForwardSpec,
+    HNPSLayer,
+    HNPSPooling,
+    MonomialElement,
+    PermutationElement,
+    assert_equivariant,
+    equivariance_error,
+    relu,
+)
+from nfn_transformer.groups.equivariance_error import relative_error
 
 BLOCK = BlockSpec(heads=2, width=5, key=3, value=2, hidden=4)
 CLASSIFIER = FeedForwardSpec((4, 5, 6, 3))

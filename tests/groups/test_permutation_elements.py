@@ -5,10 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_feed_forward
 
+from nfn_transformer import FeedForwardSpec, FeedForwardWeights, PermutationElement
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.spec import FeedForwardSpec
 
 specs = st.lists(st.integers(1, 5), min_size=2, max_size=5).map(lambda sizes: FeedForwardSpec(tuple(sizes)))
 

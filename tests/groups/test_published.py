@@ -6,11 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block, random_feed_forward, random_transformer
 
+from nfn_transformer import (
+    BlockElement,
+    BlockSpec,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    GroupElement,
+    MonomialElement,
+    TransformerSpec,
+    image_logits,
+)
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.groups.published import BlockElement, GroupElement
-from nfn_transformer.weights.forward import image_logits
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
 TOLERANCE = 1e-9
 

@@ -5,10 +5,14 @@ import math
 import pytest
 import torch
 
-from nfn_transformer.groups.sine import SineElement, canonical_phases
-from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.feed_forward_pass import feed_forward_outputs, sine
-from nfn_transformer.weights.spec import FeedForwardSpec
+from nfn_transformer import (
+    FeedForwardSpec,
+    FeedForwardWeights,
+    SineElement,
+    canonical_phases,
+    feed_forward_outputs,
+    sine,
+)
 
 SPEC, OMEGA = FeedForwardSpec((2, 32, 32, 1)), 30.0
 

@@ -2,9 +2,8 @@
 
 import torch
 
+from nfn_transformer import GroupElement, image_logits
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.groups.published import GroupElement
-from nfn_transformer.weights.forward import image_logits
 
 
 def test_logits_of_trained_networks_stay(small, generator):

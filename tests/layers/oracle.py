@@ -6,8 +6,7 @@ They read the layers' own parameters, so that gradients can be held against them
 from published_layers import EQUIVARIANT, INVARIANT, term_by_term, terms_of
 from torch import Tensor
 
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.weights.containers import BlockWeights
+from nfn_transformer import BlockWeights, EquivariantBlockLayer, InvariantBlockLayer
 
 
 def invariant(layer: InvariantBlockLayer, U: BlockWeights) -> Tensor:

@@ -4,15 +4,25 @@ import pytest
 import torch
 from symmetry import random_block, random_feed_forward, random_transformer
 
-from nfn_transformer.layers.base import relu
+from nfn_transformer import (
+    BlockSpec,
+    EquivariantBlockLayer,
+    FeedForwardSpec,
+    HNPLinear,
+    HNPPooling,
+    HNPSLayer,
+    HNPSPooling,
+    InvariantBlockLayer,
+    MAGEPLayer,
+    NFTBlock,
+    NFTEmbedding,
+    NPLinear,
+    NPPooling,
+    TransformerSpec,
+    relu,
+)
 from nfn_transformer.layers.graph_layers import MessageLayer
-from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
-from nfn_transformer.layers.magep import MAGEPLayer
-from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
-from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
 from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
 BLOCK, CLASSIFIER = BlockSpec(2, 6, 3, 2, 5), FeedForwardSpec((6, 4, 3))
 

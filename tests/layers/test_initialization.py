@@ -3,10 +3,8 @@
 import pytest
 import torch
 
+from nfn_transformer import BlockSpec, EquivariantBlockLayer, FeedForwardSpec, HNPSLayer, InvariantBlockLayer
 from nfn_transformer.layers.base import INIT_TYPES, Fan, initialize_term
-from nfn_transformer.layers.hnps import HNPSLayer
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
 
 h, D, D_K, D_V, D_A, d, e = 2, 16, 4, 8, 24, 5, 6
 n_0, n_L = 16, 7

@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import Acting, random_feed_forward, with_one_tensor_changed
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
-from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.hnps import HNPSPooling
-from nfn_transformer.layers.magep import MAGEPLayer, Products, count_invariants
-from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.spec import FeedForwardSpec
+from nfn_transformer import (
+    FeedForwardSpec,
+    FeedForwardWeights,
+    HNPSPooling,
+    MAGEPLayer,
+    MonomialElement,
+    SpecError,
+    equivariance_error,
+    relu,
+)
+from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.layers.magep import Products, count_invariants
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))
 TOLERANCE = 1e-9

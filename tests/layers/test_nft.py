@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import Acting, random_feed_forward, with_one_tensor_changed
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
-from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
-from nfn_transformer.layers.permutation import HNPPooling
-from nfn_transformer.weights.spec import FeedForwardSpec
+from nfn_transformer import (
+    FeedForwardSpec,
+    HNPPooling,
+    NFTBlock,
+    NFTEmbedding,
+    PermutationElement,
+    SpecError,
+    equivariance_error,
+)
+from nfn_transformer.groups.equivariance_error import relative_error
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))
 TOLERANCE = 1e-9

@@ -10,13 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_feed_forward, with_one_tensor_changed
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
-from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling, PermutationLinear
-from nfn_transformer.weights.containers import FeedForwardWeights
-from nfn_transformer.weights.spec import FeedForwardSpec
+from nfn_transformer import (
+    FeedForwardSpec,
+    FeedForwardWeights,
+    HNPLinear,
+    HNPPooling,
+    NPLinear,
+    NPPooling,
+    PermutationElement,
+    SpecError,
+    equivariance_error,
+    relu,
+)
+from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.layers.permutation import PermutationLinear
 
 SPEC = FeedForwardSpec((4, 5, 6, 3))
 TOLERANCE = 1e-9

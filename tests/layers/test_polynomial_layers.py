@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import Acting, random_block
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
-from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.weights.spec import BlockSpec
+from nfn_transformer import (
+    BlockElement,
+    BlockSpec,
+    EquivariantBlockLayer,
+    InvariantBlockLayer,
+    SpecError,
+    equivariance_error,
+    relu,
+)
+from nfn_transformer.groups.equivariance_error import relative_error
 
 SPEC = BlockSpec(heads=3, width=6, key=4, value=2, hidden=7)
 TOLERANCE = 1e-9

@@ -18,13 +18,21 @@ from published_way import (
 from symmetry import random_block, random_transformer
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from nfn_transformer import (
+    CLASSIFIER,
+    EMBEDDING,
+    BlockSpec,
+    EmbeddingSpec,
+    EquivariantBlockLayer,
+    FeedForwardSpec,
+    InvariantBlockLayer,
+    ModelConfig,
+    TransformerSpec,
+    build_predictor,
+    state_dict_from_weights,
+)
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.models.registry import CLASSIFIER, EMBEDDING, entries
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-from nfn_transformer.weights.state_dicts import state_dict_from_weights
+from nfn_transformer.models.registry import entries
 
 TOLERANCE = 1e-9
 PAIRS = [(EquivariantBlockLayer, TermByTermEquivariant), (InvariantBlockLayer, TermByTermInvariant)]

@@ -5,14 +5,19 @@ import math
 import pytest
 import torch
 
-from nfn_transformer.errors import UserError
-from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
-from nfn_transformer.layers.magep import MAGEPLayer
-from nfn_transformer.layers.permutation import HNPLinear
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec
+from nfn_transformer import (
+    BlockSpec,
+    EquivariantBlockLayer,
+    FeedForwardSpec,
+    HNPLinear,
+    HNPSLayer,
+    HNPSPooling,
+    InvariantBlockLayer,
+    MAGEPLayer,
+    ModelConfig,
+    UserError,
+    build_predictor,
+)
 
 BLOCK, CLASSIFIER = BlockSpec(heads=2, width=32, key=16, value=16, hidden=64), FeedForwardSpec((32, 64, 10))
 

@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block
 
+from nfn_transformer import BlockSpec, BlockWeights
 from nfn_transformer.features.blocks import read_block
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.layers.scaling import Reiterable, RootMeanSquares, Standardize
-from nfn_transformer.weights.containers import BlockWeights
-from nfn_transformer.weights.spec import BlockSpec
 
 SEEN = torch.tensor([[1.0, 10.0, 20.0, 5.0], [3.0, 30.0, 40.0, 5.0]])
 

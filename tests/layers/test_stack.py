@@ -8,14 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetry import random_block
 
-from nfn_transformer.errors import SpecError
+from nfn_transformer import (
+    BlockElement,
+    BlockSpec,
+    EquivariantBlockLayer,
+    InvariantBlockLayer,
+    SpecError,
+    equivariance_error,
+    relu,
+    stack_invariants,
+)
 from nfn_transformer.features.blocks import read_block
-from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
-from nfn_transformer.groups.published import BlockElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
-from nfn_transformer.layers.stack import stack_invariants
-from nfn_transformer.weights.spec import BlockSpec
+from nfn_transformer.groups.equivariance_error import relative_error
 
 TOLERANCE = 1e-9
 

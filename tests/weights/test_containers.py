@@ -6,10 +6,16 @@ import pytest
 import torch
 from symmetry import random_feed_forward, random_transformer
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.published import GroupElement
-from nfn_transformer.weights.containers import BlockWeights, weight_shapes
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer import (
+    BlockSpec,
+    BlockWeights,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    GroupElement,
+    SpecError,
+    TransformerSpec,
+)
+from nfn_transformer.weights.containers import weight_shapes
 
 BLOCK = BlockSpec(2, 6, 3, 2, 5)
 SPEC = TransformerSpec((BLOCK, BLOCK), FeedForwardSpec((6, 4, 3)), EmbeddingSpec(1, 6, (2, 2), 4))

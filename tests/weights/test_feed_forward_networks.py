@@ -8,14 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.groups.equivariance_error import equivariance_error
-from nfn_transformer.groups.monomial import MonomialElement
-from nfn_transformer.groups.permutation import PermutationElement
-from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.hnps import HNPSLayer
-from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
-from nfn_transformer.weights.feed_forward_networks import NetworkLayout, layout_of, read_networks, write_networks
+from nfn_transformer import (
+    HNPLinear,
+    HNPPooling,
+    HNPSLayer,
+    MonomialElement,
+    NetworkLayout,
+    NPLinear,
+    NPPooling,
+    PermutationElement,
+    SpecError,
+    equivariance_error,
+    layout_of,
+    read_networks,
+    relu,
+    write_networks,
+)
 
 
 def mlp(*sizes: int) -> nn.Sequential:

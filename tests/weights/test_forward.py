@@ -4,10 +4,16 @@ import torch
 import torch.nn.functional as F
 from symmetry import random_transformer
 
+from nfn_transformer import (
+    BlockSpec,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    TransformerSpec,
+    image_logits,
+    state_dict_from_weights,
+)
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.weights.forward import embed_words, image_logits, logits_from_tokens, patches, positional_encoding
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
-from nfn_transformer.weights.state_dicts import state_dict_from_weights
+from nfn_transformer.weights.forward import embed_words, logits_from_tokens, patches, positional_encoding
 
 BLOCKS = (BlockSpec(2, 8, 3, 2, 5), BlockSpec(2, 8, 4, 4, 6))
 SPEC = TransformerSpec(BLOCKS, FeedForwardSpec((8, 7, 4)), EmbeddingSpec(2, 8, (2, 3), 6))

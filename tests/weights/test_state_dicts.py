@@ -5,18 +5,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer import (
+    BlockSpec,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    SpecError,
+    TransformerSpec,
+    spec_from_shapes,
+    state_dict_from_weights,
+    state_dict_shapes,
+    weights_from_state_dict,
+)
 from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     is_known_key,
     required_keys,
     row_length,
-    spec_from_shapes,
-    state_dict_from_weights,
-    state_dict_shapes,
     unflatten_rows,
-    weights_from_state_dict,
 )
 
 size = st.integers(1, 4)
