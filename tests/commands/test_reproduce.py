@@ -100,7 +100,7 @@ def test_an_interrupted_command_stops_its_cells_and_goes_on(grid, direct, capsys
 def test_cells_that_fail_stop_no_other_and_are_tried_again(grid, capsys):
     diverging = {**QUICK, "name": "diverging", "flags": {**QUICK["flags"], "lr": "1e30"}}
     words = grid(diverging, TREES, {**QUICK, "name": "good"}, compare={"rows": "good"})
-    cells, _ = reproduce.plan(reproduce.read_grid(words[0]), reproduce.COMMANDS, Path("cells"), "auto", None)
+    cells, _ = reproduce_command.plan(reproduce.read_grid(words[0]), reproduce.COMMANDS, Path("cells"), "auto", None)
     place = {cell.row: cell.directory for cell in cells}
     place["trees"].parent.mkdir()
     place["trees"].write_text("something else")
@@ -131,7 +131,7 @@ def test_cells_that_fail_stop_no_other_and_are_tried_again(grid, capsys):
 
 
 def test_the_problem_of_a_cell_hides_that_of_no_other():
-    failures = [reproduce.Failure("a | x | seed 1", "a.log", "words")]
+    failures = [reproduce_command.Failure("a | x | seed 1", "a.log", "words")]
     unusable = ["a | x | seed 12: holds another run", "a | x | seed 1: holds another run"]
     assert reproduce_command._problems([], failures, unusable, 5) == [
         "a | x | seed 1: failed, see a.log: words",

@@ -11,6 +11,7 @@ from running import fail
 from slurm_stand_in import stand_in
 
 from nfn_transformer import reproduce
+from nfn_transformer.cli import reproduce_command
 from nfn_transformer.grids import execution
 from nfn_transformer.launch import slurm_queue, submitit_launcher
 
@@ -67,7 +68,9 @@ def test_more_cells_than_slurm_takes_at_once(cluster, grid, monkeypatch):
 
 
 def test_a_slurm_that_is_silent_is_not_taken_for_an_empty_queue(cluster, grid, monkeypatch, capsys):
-    cells, _ = reproduce.plan(reproduce.read_grid(grid(QUICK)[0]), reproduce.COMMANDS, Path("cells"), "cpu", None)
+    cells, _ = reproduce_command.plan(
+        reproduce.read_grid(grid(QUICK)[0]), reproduce.COMMANDS, Path("cells"), "cpu", None
+    )
     Path("cells").mkdir()
     Path(f"{cells[0].directory}.job").write_text("1\n")
     (cluster / "silent").touch()
