@@ -46,13 +46,13 @@ _INNER = {
     "generation": "populations are timed part by part",
     "grids.grid_file": "rows of a grid file",
     "layers.polynomial.TermTable": "the published layers are built term by term",
-    "models.equivariant_encoder": "the published way replaces the encoder of a predictor",
+    "models.branch.EquivariantEncoder": "the published way replaces the encoder of a predictor",
     "models.predictor.AccuracyPredictor": "the same",
     "training": "a step, an epoch and their memory are measured alone",
     "trees": "memory of a fit without its imports",
     "zoo.faults": "a zoo of random networks is made in memory",
     "zoo.metadata": "the same",
-    "zoo.split": "the same",
+    "training.data": "the same",
 }
 
 

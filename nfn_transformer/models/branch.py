@@ -1,4 +1,4 @@
-"""Bases of the predictor's branches: each maps one part of a network's weights to numbers [b, out].
+"""Branches of the predictor, their bases and the published ones: each maps a part of the weights to numbers [b, out].
 
 A branch works in two steps. `featurize` makes features from the weights without parameters, once for a network.
 `from_features` maps features to numbers, in every epoch. Calling a branch does both.
@@ -9,15 +9,19 @@ kept. A network is known by its index in the zoo.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from nfn_transformer.features.blocks import BlockFeatures, read_block
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.hashing import GOLDEN, derive_keys, signed, splitmix64
-from nfn_transformer.layers.scaling import Standardize
+from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
+from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
+from nfn_transformer.layers.stack import stack_invariants
 from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels
 from nfn_transformer.weights.containers import Part, TransformerWeights, flatten, trained_tensors
 from nfn_transformer.weights.spec import TransformerSpec
@@ -223,6 +227,50 @@ class LinearBranch(PartBranch):
     def from_features(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
         """Map flattened embeddings [b, inputs] to [b, out]."""
         return self.linear(self.scale(features))
+
+
+class EquivariantEncoder(Branch):
+    """Map from encoder blocks to numbers [b, out] that the group of every block leaves unchanged.
+
+    Per block: for each channel count an equivariant layer and ReLU, then the invariant layer and a LayerNorm. The
+    blocks' numbers are concatenated, normalised and read out (arXiv 2410.04209, section 6).
+    """
+
+    def __init__(self, spec: TransformerSpec, config: EncoderChannels):
+        super().__init__()
+        blocks, channels, init_type = spec.blocks, config.transformers_nfn_channels, config.init_type
+        sizes = list(zip((1, *channels[:-1]), channels, strict=True))
+        self.equivariant = nn.ModuleList(
+            nn.ModuleList(EquivariantBlockLayer(block, d, e, init_type) for d, e in sizes) for block in blocks
+        )
+        last = channels[-1]
+        self.invariant = nn.ModuleList(InvariantBlockLayer(block, last, last, init_type) for block in blocks)
+        self.block_norms = nn.ModuleList(nn.LayerNorm(last) for _ in blocks)
+        self.norm = nn.LayerNorm(last * len(blocks))
+        self.head = readout_head(last * len(blocks), config.outputs, config.dropout)
+        self.needs_normalization = config.standardize
+        self.sizes = nn.ModuleList(RootMeanSquares(6) for _ in blocks) if config.standardize else None
+
+    def featurize(self, weights: TransformerWeights) -> tuple[BlockFeatures, ...]:
+        """Return the features of the encoder blocks."""
+        return tuple(read_block(block) for block in weights.blocks)
+
+    def fit_normalization(self, seen: Iterable[tuple[BlockFeatures, ...]]) -> None:
+        """Fit the size of each tensor of each block."""
+        for index, sizes in enumerate(self.sizes or ()):
+            cast(RootMeanSquares, sizes).fit(blocks[index].parts for blocks in seen)
+
+    def from_features(self, features: tuple[BlockFeatures, ...], keys: Tensor | None = None) -> Tensor:
+        """Map features of blocks to [b, out]."""
+        if self.sizes is not None:
+            features = tuple(block.divided(sizes()) for block, sizes in zip(features, self.sizes, strict=True))
+        parts = []
+        for block, layers, invariant, norm in zip(
+            features, self.equivariant, self.invariant, self.block_norms, strict=True
+        ):
+            stack, last = cast(Sequence[EquivariantBlockLayer], layers), cast(InvariantBlockLayer, invariant)
+            parts.append(norm(stack_invariants(stack, last, block)))
+        return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
 def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:

@@ -150,32 +150,32 @@ def weights_from_state_dict(state: Mapping[str, Tensor], spec: TransformerSpec) 
         if tuple(tensor.shape[max(tensor.ndim - len(expected), 0) :]) != expected or tensor.ndim > len(expected) + 1:
             raise SpecError(f"'{key}' has shape {tuple(tensor.shape)}, expected {expected}")
         parts[key] = (tensor if tensor.ndim > len(expected) else tensor.unsqueeze(0)).unsqueeze(1)
-    blocks = tuple(_block_weights(parts, index, block) for index, block in enumerate(spec.blocks))
+    blocks = []
+    for index, block in enumerate(spec.blocks):
+        prefix = f"encoder.{index}."
+        projections = (parts[f"{prefix}attention.{name}.weight"] for name in ("queries", "keys", "values"))
+        # [b, 1, h D_k, D] to [b, 1, h, D, D_k]
+        W_Q, W_K, W_V = (rows.unflatten(2, (block.heads, -1)).transpose(-1, -2) for rows in projections)
+        output = parts[prefix + "attention.out_projection.weight"]  # [b, 1, D, h D_v]
+        blocks.append(
+            BlockWeights(
+                W_Q=W_Q,
+                W_K=W_K,
+                W_V=W_V,
+                W_O=output.transpose(-1, -2).unflatten(2, (block.heads, -1)),  # [b, 1, h, D_v, D]
+                W_A=parts[prefix + "fc1.weight"].transpose(-1, -2),
+                b_A=parts[prefix + "fc1.bias"],
+                W_B=parts[prefix + "fc2.weight"].transpose(-1, -2),
+                b_B=parts[prefix + "fc2.bias"],
+            )
+        )
     layers = range(1, len(spec.classifier.sizes))
     classifier = FeedForwardWeights(
         tuple(parts[f"classifier.fc{layer}.weight"] for layer in layers),
         tuple(parts[f"classifier.fc{layer}.bias"] for layer in layers),
     )
     embedding = EmbeddingWeights(*(parts[key] for key in _EMBEDDING_KEYS)) if spec.embedding else None
-    return TransformerWeights(blocks, classifier, embedding)
-
-
-def _block_weights(parts: Mapping[str, Tensor], index: int, spec: BlockSpec) -> BlockWeights:
-    prefix = f"encoder.{index}."
-    projections = (parts[f"{prefix}attention.{name}.weight"] for name in ("queries", "keys", "values"))
-    # [b, 1, h D_k, D] to [b, 1, h, D, D_k]
-    W_Q, W_K, W_V = (rows.unflatten(2, (spec.heads, -1)).transpose(-1, -2) for rows in projections)
-    output = parts[prefix + "attention.out_projection.weight"]  # [b, 1, D, h D_v]
-    return BlockWeights(
-        W_Q=W_Q,
-        W_K=W_K,
-        W_V=W_V,
-        W_O=output.transpose(-1, -2).unflatten(2, (spec.heads, -1)),  # [b, 1, h, D_v, D]
-        W_A=parts[prefix + "fc1.weight"].transpose(-1, -2),
-        b_A=parts[prefix + "fc1.bias"],
-        W_B=parts[prefix + "fc2.weight"].transpose(-1, -2),
-        b_B=parts[prefix + "fc2.bias"],
-    )
+    return TransformerWeights(tuple(blocks), classifier, embedding)
 
 
 def state_dict_from_weights(weights: TransformerWeights) -> dict[str, Tensor]:

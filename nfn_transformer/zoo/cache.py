@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nfn_transformer.atomic_files import replacing, write_text
-from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.printable import printable
 from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.collecting import Collection
@@ -67,12 +66,12 @@ class ZooCache:
         """
         for path in self.paths:
             # A damaged file fails in each of these ways, and means the same in all of them.
-            with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+            with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 with safe_open(path, "pt") as file:
                     header = file.metadata() or {}
                     rows = file.get_tensor("rows") if header.get("key") == self._key else None
                 if rows is not None and header["checksum"] == _checksum(self._key, header["content"], rows):
-                    return _collection(parse_json(header["content"]), rows)
+                    return _collection(json.loads(header["content"]), rows)
         return None
 
     def folder(self) -> Path | None:

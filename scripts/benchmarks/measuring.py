@@ -26,13 +26,12 @@ from nfn_transformer import (
 )
 from nfn_transformer.cli.command_line import HelpFormatter, find_device, positive_int
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
-from nfn_transformer.training.data import RunData, prepare
+from nfn_transformer.training.data import RunData, Split, prepare, split_runs
 from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory, write_json
 from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
-from nfn_transformer.zoo.split import Split, split_runs
 
 NETWORKS = 2926
 """A zoo whose training side has 2048 networks: whole batches of 16, 128 and 1024."""

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
 from nfn_transformer import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights, Zoo, relu
-from nfn_transformer.models.equivariant_encoder import EquivariantEncoder
+from nfn_transformer.models.branch import EquivariantEncoder
 from nfn_transformer.models.predictor import AccuracyPredictor
 
 Sample = dict[str, list[dict[str, Tensor]] | dict[str, Tensor | tuple[Tensor, ...]]]

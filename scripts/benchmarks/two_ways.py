@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader, default_collate
 from nfn_transformer import build_predictor, make_generator
 from nfn_transformer.training.batches import StoredFeatures, read_features
 from nfn_transformer.training.config import TrainingConfig
+from nfn_transformer.training.data import split_runs
 from nfn_transformer.training.history import Record
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.step import Step, keep_freed_memory
-from nfn_transformer.zoo.split import split_runs
 
 SEED = 1
 

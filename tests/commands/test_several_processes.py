@@ -17,13 +17,12 @@ from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
-from nfn_transformer.training.data import prepare
+from nfn_transformer.training.data import prepare, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.run import Run
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.zoo.reading import read_zoo
-from nfn_transformer.zoo.split import split_runs
 
 SETTINGS = ("--dataset", "digits", "--epochs", 3, "--seed", 1, "--device", "cpu")
 

@@ -4,10 +4,10 @@ import pytest
 from small_zoo import SmallZoo, state_dict
 
 from nfn_transformer.errors import ZooError
+from nfn_transformer.training.data import split_runs
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.runs import runs_of_files
-from nfn_transformer.zoo.split import split_runs
 
 EPOCHS = ("25", "50", "75")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from measuring import NETWORKS, random_zoo, ratios, released_sizes, spread
 
-from nfn_transformer.zoo.split import split_runs
+from nfn_transformer.training.data import split_runs
 
 REPOSITORY = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -7,9 +7,8 @@ from trainings import build_run
 
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.data import prepare
+from nfn_transformer.training.data import prepare, split_runs
 from nfn_transformer.training.run_directory import RunDirectory
-from nfn_transformer.zoo.split import split_runs
 
 PUBLISHED = ModelConfig()
 

@@ -21,13 +21,12 @@ from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.config import OPTIMIZERS
-from nfn_transformer.training.data import prepare
+from nfn_transformer.training.data import prepare, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trained_predictor import TrainedNetwork
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.several_sizes import MixedZoo
-from nfn_transformer.zoo.split import split_runs
 
 SPEC = TransformerSpec((BlockSpec(2, 4, 2, 2, 5),), FeedForwardSpec((4, 5, 3)), EmbeddingSpec(1, 4, (2, 2), 4))
 CHANNELS, HEAD = {"transformers_nfn_channels": (3, 2)}, {"classifier_nfn_channels": (3, 3)}

@@ -13,13 +13,12 @@ from nfn_transformer.groups.equivariance_error import equivariance_error
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.data import prepare, recorded_split
+from nfn_transformer.training.data import prepare, recorded_split, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.report import evaluate_best
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_logits
-from nfn_transformer.zoo.split import split_runs
 
 CPU = torch.device("cpu")
 RECORD = Path("split.json")

@@ -14,10 +14,9 @@ from nfn_transformer.training import batches as training_batches
 from nfn_transformer.training import step as training_step
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures, read_features
 from nfn_transformer.training.config import OPTIMIZERS
-from nfn_transformer.training.data import prepare
+from nfn_transformer.training.data import Split, prepare, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.step import Step
-from nfn_transformer.zoo.split import Split, split_runs
 
 MODES = [
     ModelConfig(options={"transformers_nfn_channels": (3, 2)}),

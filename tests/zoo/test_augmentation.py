@@ -21,10 +21,10 @@ from nfn_transformer.groups.random_elements import (
 )
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.augmentation import enlarge
+from nfn_transformer.training.data import split_runs
 from nfn_transformer.weights.forward import image_logits
 from nfn_transformer.weights.spec import BlockSpec
-from nfn_transformer.zoo.augmentation import enlarge
-from nfn_transformer.zoo.split import split_runs
 
 SIDES = ("train", "validation", "test")
 

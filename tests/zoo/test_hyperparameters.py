@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_zoo import SmallZoo, state_dict
 
-from nfn_transformer.zoo.augmentation import enlarge
+from nfn_transformer.training.augmentation import enlarge
+from nfn_transformer.training.data import split_runs
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS, HYPERPARAMETERS, NUMBERS, encode
 from nfn_transformer.zoo.reading import read_zoo
-from nfn_transformer.zoo.split import split_runs
 
 
 def numbers(**values: float) -> list[float]:

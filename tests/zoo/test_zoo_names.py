@@ -12,9 +12,9 @@ from small_zoo import SmallZoo, assert_same, saved, state_dict
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import printable, quoted
+from nfn_transformer.training.data import Split
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason
 from nfn_transformer.zoo.reading import read_zoo
-from nfn_transformer.zoo.split import Split
 
 RED = "\x1b[31m"
 HOSTILE = f"{RED}red\r\nfake line\u202e\udcff"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.zoo.split import Split, apply_cut_off, split_runs
+from nfn_transformer.training.data import Split, apply_cut_off, split_runs
 
 seeds = st.integers(0, 2**32)
 run_lists = st.lists(st.integers(0, 30).map(lambda run: f"run{run}"), min_size=60, max_size=120).filter(

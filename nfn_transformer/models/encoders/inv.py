@@ -9,7 +9,7 @@ register(
         part="blocks",
         help="equivariant layers and an invariant one",
         symmetry="the group of every block",
-        build="nfn_transformer.models.equivariant_encoder:EquivariantEncoder",
+        build="nfn_transformer.models.branch:EquivariantEncoder",
         config=EncoderChannels,
         reads=("dropout", "standardize", "init_type"),
     )

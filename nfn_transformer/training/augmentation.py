@@ -1,6 +1,7 @@
 """Enlargement of a zoo by its symmetry group: transformed copies of networks, which are the same functions."""
 
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,12 +11,14 @@ from nfn_transformer.groups.random_elements import transform_each
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.zoo.reading import Zoo
-from nfn_transformer.zoo.split import Split
+
+if TYPE_CHECKING:
+    from nfn_transformer.training.data import Split
 
 _BATCH = 256
 
 
-def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tuple[Zoo, Split]:
+def enlarge(zoo: Zoo, split: "Split", factor: int, scale: float, seed: int) -> tuple[Zoo, "Split"]:
     """Enlarge each side of a split to `factor` times its size by transformed copies of its own networks.
 
     A copy has the label, the run and the hyperparameters of its original, and a name that marks it as a copy. The
@@ -51,7 +54,7 @@ def enlarge(zoo: Zoo, split: Split, factor: int, scale: float, seed: int) -> tup
     labels, hyperparameters = zoo.labels[origin], zoo.hyperparameters[origin]
     larger = replace(zoo, rows=rows, labels=labels, names=names, runs=runs, epochs=epochs)
     larger = replace(larger, hyperparameters=hyperparameters)
-    return larger, Split(**sides)
+    return larger, replace(split, **sides)
 
 
 def _transform(zoo: Zoo, index: Tensor, scale: float, generator: torch.Generator, rows: Tensor) -> None:
