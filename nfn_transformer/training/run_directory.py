@@ -144,8 +144,11 @@ class RunDirectory:
             RunError: the file is damaged or of another version.
         """
         values = read_json(self.config_file)
-        spec = spec_from_json(values.pop("networks", {}))
-        return RunConfig.from_json(values), spec
+        try:
+            spec = spec_from_json(values.pop("networks", {}))
+            return RunConfig.from_json(values), spec
+        except RunError as error:
+            raise RunError(f"{self.config_file}: {error}") from None
 
     def remove_leftovers(self) -> None:
         """Remove temporary files that a kill left behind; only where no other command writes here."""

@@ -1,0 +1,422 @@
+"""Fuzzing of all files that the project reads: whatever ends otherwise than by success or a short message is a failure.
+
+Each case changes one sound file by its seed, and reads it in a child process with limits of time and memory. The child
+is forked, so that PyTorch is imported once. A case may end with status 0, or with status 2 and a bounded message.
+
+    python scripts/checks/fuzz_inputs.py --minutes 30
+    python scripts/checks/fuzz_inputs.py --case tree 1234     # one case again
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+
+from nfn_transformer import main as training
+from nfn_transformer import predict
+from nfn_transformer.cli.command_line import run_command
+from nfn_transformer.errors import UserError
+from nfn_transformer.generation.idx_files import read_idx
+from nfn_transformer.generation.npz_files import read_npz
+from nfn_transformer.generation.recipe import read_recipe
+from nfn_transformer.generation.texts import read_texts
+from nfn_transformer.grids.grid_file import read_grid
+from nfn_transformer.training.report import read_summary
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.trees.extra_trees import ExtraTrees
+from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
+from nfn_transformer.trees.xgboost_trees import XGBoostTrees
+from nfn_transformer.zoo.reading import read_zoo
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MOST_SECONDS = 20
+MOST_MEMORY = 2 * 2**30
+MOST_LINES, MOST_CHARACTERS = 31, 4100
+NETWORKS = 40
+
+ODD_WORDS = (
+    "", "-1", "0", "1", "2", "7", "0.5", "1e999", "-1e-400", "nan", "Infinity", "null", "true", "9" * 25, "9" * 5000,
+    "2147483648", "18446744073709551616", "[" * 3000, "{" * 100, "]", "}", ",", ":", "\n", "\t", "\"", "'", "&a [*a]",
+    "*a", "!!python/name:os.system", "- ", "\x1b]0;x\x07", "\u202e", "\ud800", "x" * 100_000, "../..", "/dev/zero",
+    "__class__", "encoder.0.fc1.weight", "=", "best", "all", "adam", "{}", "[]", "\0",
+)  # fmt: skip
+ODD_VALUES = (None, True, -1, 0, 1, 2**31, 2**63, 10**19, 0.5, 1e308, "", "x", "\x1b[2J", [], {}, [[]], {"a": 1})
+OPCODES = b"\x80(N\x88\x89JKM\x8aGXU)\x85\x86\x87t]ae}suhjqrcRbQ.0IVp"
+
+
+class Sound:
+    """Sound files of every kind, in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        torch.set_num_threads(1)
+        with zipfile.ZipFile(REPOSITORY / "data/digits_transformers.zip") as archive:
+            table = archive.read("digits_transformers/metadata/digits.csv").decode().splitlines()[: NETWORKS + 1]
+            column = table[0].split(",").index("ckpt_file")
+            (folder / "zoo/metadata").mkdir(parents=True)
+            (folder / "zoo/digits").mkdir()
+            (folder / "zoo/metadata/digits.csv").write_text("\n".join(table) + "\n")
+            for line in table[1:]:
+                name = line.split(",")[column]
+                (folder / "zoo" / name).write_bytes(archive.read(f"digits_transformers/{name}"))
+        self.checkpoint = next(iter(sorted((folder / "zoo/digits").iterdir())))
+        self.run = folder / "run"
+        flags = ["--dataset", "digits", "--data_path", str(folder / "zoo"), "--enc_mode", "no", "--epochs", "1"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            training.main([*flags, "--device", "cpu", "--out_dir", str(self.run)])
+        state = {"model": {"x": torch.zeros(2)}, "best": {}, "optimizer": {"state": {}}, "history": [{"epoch": 1}]}
+        torch.save(state, folder / "state.pt")
+        self.state = torch.load(self.checkpoint, weights_only=True)
+        self.trees = _trees()
+        images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        np.savez_compressed(folder / "images.npz", **dict(zip(names, (images, labels) * 2, strict=True)))
+        (folder / "images.idx").write_bytes(struct.pack(">IIII", 0x803, 2, 2, 2) + bytes(8))
+
+
+def _trees() -> dict[type, bytes]:
+    """Return the parser of each tree library, and a sound file."""
+    import lightgbm
+    import xgboost
+    from safetensors.numpy import save
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    from nfn_transformer.trees.extra_trees import _arrays
+
+    draw = np.random.default_rng(1)
+    inputs, labels = draw.random((60, 5), np.float32), draw.random(60, np.float32)
+    options = {"objective": "reg:squarederror", "booster": "dart", "max_depth": 3, "nthread": 1}
+    boosted = xgboost.train(options, xgboost.QuantileDMatrix(inputs, labels, nthread=1), 3)
+    options = {"objective": "regression", "num_leaves": 4, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 5}
+    light = lightgbm.train(options, lightgbm.Dataset(inputs, labels), 3)
+    forest = ExtraTreesRegressor(3, max_depth=3, random_state=1).fit(inputs, labels)
+    return {
+        XGBoostTrees: bytes(boosted.save_raw("json")),
+        LightGBMTrees: light.model_to_string().encode(),
+        ExtraTrees: save(_arrays(forest.estimators_)),
+    }
+
+
+def changed_bytes(content: bytes, draw: random.Random) -> bytes:
+    """Return bytes after a few flips, cuts, copies and insertions."""
+    content = bytearray(content)
+    for _ in range(draw.choice((1, 1, 2, 5, 20))):
+        if not content:
+            break
+        start = draw.randrange(len(content))
+        # Headers and directories are at the ends.
+        start = draw.choice((start, start % 200, max(0, len(content) - 1 - start % 400)))
+        length = draw.choice((1, 4, 8, draw.randrange(1, 300)))
+        kind = draw.randrange(7)
+        if kind < 3:
+            content[start % len(content)] ^= 1 << draw.randrange(8)
+        elif kind == 3:
+            del content[start : len(content) if draw.random() < 0.3 else start + length]
+        elif kind == 4:
+            content[start:start] = content[start : start + length]
+        elif kind == 5:
+            content[start : start + length] = draw.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
+        else:
+            content[start:start] = draw.choice(ODD_WORDS).encode("utf-8", "surrogatepass")[:1000]
+    return bytes(content)
+
+
+def changed_text(text: str, draw: random.Random) -> str:
+    """Return a text with some of its words and lines replaced, removed or repeated."""
+    parts = re.split(r"([\s,:;=\[\]{}\"]+)", text)
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        place = draw.randrange(len(parts))
+        kind = draw.randrange(4)
+        if kind < 2:
+            parts[place] = draw.choice(ODD_WORDS)
+        elif kind == 2:
+            del parts[place : place + draw.choice((1, 2, 20))]
+            parts = parts or [""]
+        else:
+            end = place + draw.choice((1, 2, 20))
+            parts[place:place] = parts[place:end] * draw.choice((1, 2, 100))
+    return "".join(parts)
+
+
+def changed_json(text: str, draw: random.Random) -> str:
+    """Return a JSON text with some values replaced, removed or added."""
+    value = json.loads(text)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        inner = value
+        while isinstance(inner, dict | list) and inner:
+            key = draw.choice(list(inner)) if isinstance(inner, dict) else draw.randrange(len(inner))
+            if draw.random() < 0.3 or not isinstance(inner[key], dict | list) or not inner[key]:
+                kind = draw.randrange(4)
+                if kind < 2:
+                    inner[key] = draw.choice(ODD_VALUES)
+                elif kind == 2:
+                    del inner[key]
+                elif isinstance(inner, list):
+                    inner[key:key] = inner[key : key + 1] * draw.choice((1, 50))
+                else:
+                    inner[draw.choice(ODD_WORDS)[:50]] = inner[key]
+                break
+            inner = inner[key]
+    return json.dumps(value)
+
+
+def changed(content: bytes, draw: random.Random) -> bytes:
+    """Return the content of a JSON or text file, changed by its structure or its bytes."""
+    text = content.decode()
+    way = draw.randrange(3)
+    if way == 0 and text.startswith(("{", "[")):
+        return changed_json(text, draw).encode("utf-8", "surrogatepass")
+    return changed_bytes(content, draw) if way == 1 else changed_text(text, draw).encode("utf-8", "surrogatepass")
+
+
+def changed_archive(content: bytes, draw: random.Random) -> bytes:
+    """Return a file of `torch.save` whose pickle is changed, with sound checksums."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(result, "w") as new:
+        for member in old.infolist():
+            part = old.read(member)
+            if member.filename.endswith("data.pkl"):
+                part = changed_pickle(part, draw)
+            elif draw.random() < 0.05:
+                continue
+            new.writestr(member.filename if draw.random() > 0.01 else "a/b", part)
+    return result.getvalue()
+
+
+def changed_pickle(pickle: bytes, draw: random.Random) -> bytes:
+    """Return a pickle with opcodes replaced or inserted, or one of random opcodes."""
+    if draw.random() < 0.2:
+        body = bytes(draw.choice(OPCODES) for _ in range(draw.randrange(60)))
+        return b"\x80\x02" + body + b"."
+    pickle = bytearray(pickle)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        place = draw.randrange(2, len(pickle))
+        if draw.random() < 0.5:
+            pickle[place] = draw.choice(OPCODES) if draw.random() < 0.5 else draw.randrange(256)
+        else:
+            pickle[place:place] = bytes(draw.choice(OPCODES) for _ in range(draw.choice((1, 2, 5))))
+    return bytes(pickle)
+
+
+def checkpoint_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Predict the accuracy of a changed checkpoint: bytes, opcodes, safetensors, a zip of checkpoints."""
+    kind, content = draw.randrange(4), sound.checkpoint.read_bytes()
+    path = folder / f"network_{draw.randrange(9)}.pt"
+    if kind == 0:
+        path.write_bytes(changed_bytes(content, draw))
+    elif kind == 1:
+        path.write_bytes(changed_archive(content, draw))
+    elif kind == 2:
+        path = path.with_suffix(".safetensors")
+        path.write_bytes(changed_bytes(save_safetensors(sound.state), draw))
+    else:
+        old = io.BytesIO()
+        torch.save(sound.state, old, _use_new_zipfile_serialization=False)
+        path.write_bytes(changed_bytes(old.getvalue(), draw))
+    predict.main(["--run", str(sound.run), "--device", "cpu", str(path)])
+
+
+def zoo_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Read a zoo with a changed table, checkpoint, archive or cache."""
+    zoo = folder / "zoo"
+    shutil.copytree(sound.folder / "zoo", zoo, ignore=shutil.ignore_patterns("*.pt"))
+    for file in (sound.folder / "zoo/digits").iterdir():
+        os.link(file, zoo / "digits" / file.name)
+    table = zoo / "metadata/digits.csv"
+    kind = draw.randrange(4)
+    if kind < 2:
+        table.write_bytes(changed(table.read_bytes(), draw))
+    elif kind == 2:
+        caches = sorted((zoo / ".zoo_cache").iterdir())
+        for cache in caches:
+            cache.write_bytes(changed_bytes(cache.read_bytes(), draw))
+    else:
+        packed = shutil.make_archive(str(folder / "packed"), "zip", zoo)
+        zoo = Path(packed)
+        zoo.write_bytes(changed_bytes(zoo.read_bytes(), draw))
+    read_zoo(zoo, "digits", allow_faulty=draw.random() < 0.5, progress=False)
+
+
+def run_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Use a run with a changed file: configuration, split, results, weights, state."""
+    run = folder / "run"
+    shutil.copytree(sound.run, run)
+    shutil.copy(sound.folder / "state.pt", run / "state.pt")
+    name = draw.choice(("config.json", "split.json", "results.json", "best.safetensors", "state.pt"))
+    content = (run / name).read_bytes()
+    if name == "state.pt":
+        (run / name).write_bytes(draw.choice((changed_bytes, changed_archive))(content, draw))
+        RunDirectory.open(run).read_state()
+        return
+    if name == "best.safetensors":
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        inner = json.loads(header["__metadata__"]["predictor"])
+        inner.pop("checksum", None)
+        header["__metadata__"]["predictor"] = changed_json(json.dumps(inner), draw)
+        text = json.dumps(header).encode()
+        whole = len(text).to_bytes(8, "little") + text + content[8 + length :]
+        (run / name).write_bytes(whole if draw.random() < 0.7 else changed_bytes(content, draw))
+    else:
+        (run / name).write_bytes(changed(content, draw))
+    if name == "results.json":
+        print("\n".join(read_summary(RunDirectory.open(run))))
+    elif name == "split.json":
+        place = ["--dataset", "digits", "--data_path", str(sound.folder / "zoo"), "--split", "test"]
+        predict.main(["--run", str(run), "--device", "cpu", *place])
+    else:
+        predict.main(["--run", str(run), "--device", "cpu", str(sound.checkpoint)])
+
+
+def tree_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Predict by a changed file of trees."""
+    kind = draw.choice(list(sound.trees))
+    content = sound.trees[kind]
+    content = changed_bytes(content, draw) if kind is ExtraTrees else changed(content, draw)
+    try:
+        kind(content).predict(np.random.default_rng(2).random((7, 5), np.float32))
+    except ValueError as error:  # as `load_trained` does
+        raise UserError(str(error)) from None
+
+
+def settings_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Read a changed grid or recipe."""
+    kind = draw.choice(("tables", "zoos"))
+    source = draw.choice(sorted((REPOSITORY / f"scripts/{kind}").glob("*.yaml")))
+    shutil.copy(REPOSITORY / "scripts/tables/models.yaml", folder / "models.yaml")
+    path = folder / source.name
+    path.write_bytes(changed(source.read_bytes(), draw))
+    if kind == "tables":
+        read_grid(path)
+        return
+    sizes = {"epochs": (1,), "embed_dim": (16,), "n_attention_heads": (2,), "n_layers": (1,)}
+    recipe = read_recipe(path, {"runs": 1, "hidden": 8, **sizes})
+    if recipe.runs < 1000:
+        recipe.draw(1)
+
+
+def task_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Read changed images or texts."""
+    kind = draw.choice(("images.npz", "images.idx", "texts"))
+    if kind == "texts":
+        text = b'Class Index,Title,Description\n"1","a b","c d"\n"2","e","f"\n' * draw.choice((1, 20))
+        for name in ("train.csv", "test.csv"):
+            (folder / name).write_bytes(changed(text, draw) if name == "train.csv" or draw.random() < 0.5 else text)
+        read_texts(folder)
+        return
+    path = folder / kind
+    path.write_bytes(changed_bytes((sound.folder / kind).read_bytes(), draw))
+    if kind == "images.npz":
+        read_npz(path)
+    else:
+        read_idx(path, 3)
+
+
+CASES: dict[str, Callable[[Sound, Path, random.Random], None]] = {
+    "checkpoint": checkpoint_case,
+    "zoo": zoo_case,
+    "run": run_case,
+    "tree": tree_case,
+    "settings": settings_case,
+    "task": task_case,
+}
+
+
+def failure(sound: Sound, kind: str, seed: int) -> str | None:
+    """Return how a case ends wrongly; None where it ends rightly."""
+    with tempfile.TemporaryDirectory(dir=sound.folder) as name:
+        output = Path(name) / "output"
+        with warnings.catch_warnings(action="ignore"):  # of threads, which take no lock here
+            child = os.fork()
+        if child == 0:
+            _child(sound, kind, seed, Path(name), output)
+        _, status = os.waitpid(child, 0)
+        text = output.read_text(errors="backslashreplace")
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGALRM or code == -signal.SIGXCPU:
+        return f"takes more than {MOST_SECONDS} s"
+    if code not in (0, 2):
+        return f"ends with status {code}: {text[-1500:]}"
+    if text.count("\n") > MOST_LINES or len(text) > MOST_CHARACTERS:
+        return f"prints {len(text)} characters in {text.count(chr(10))} lines: {text[:500]!r}"
+    if not text.replace("\n", "").isprintable():
+        return f"prints control characters: {text[:500]!r}"
+    return None
+
+
+def _child(sound: Sound, kind: str, seed: int, folder: Path, output: Path) -> None:
+    """Run a case in this process, and end it."""
+    status = 1
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout = sys.stderr = os.fdopen(file, "w", buffering=1, errors="backslashreplace")
+        with open("/proc/self/statm") as numbers:
+            used = int(numbers.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY,) * 2)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(MOST_SECONDS)
+        work = folder / "work"
+        work.mkdir()
+        try:
+            run_command(lambda arguments: CASES[kind](sound, work, random.Random(seed)) or 0, [])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1.0, help="time to try cases (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first case (default: the time)")
+    parser.add_argument("--kinds", default=",".join(CASES), help="kinds of files (default %(default)s)")
+    parser.add_argument("--case", nargs=2, metavar=("KIND", "SEED"), help="run one case again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fuzz_inputs_") as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        sound = Sound(Path(folder))
+        if options.case:
+            kind, seed = options.case
+            print(failure(sound, kind, int(seed)) or "ends rightly")
+            return 0
+        end, seed, counts, failures = time.monotonic() + 60 * options.minutes, options.seed, Counter(), 0
+        kinds = options.kinds.split(",")
+        while time.monotonic() < end:
+            kind, seed = kinds[seed % len(kinds)], seed + 1
+            problem = failure(sound, kind, seed)
+            counts[kind] += 1
+            if problem:
+                failures += 1
+                print(f"--case {kind} {seed}: {problem}", flush=True)
+    print(f"{sum(counts.values())} cases, {failures} failures; {dict(counts)}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
