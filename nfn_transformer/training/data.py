@@ -178,6 +178,8 @@ def recorded_split(zoo: Zoo | MixedZoo, record: dict, source: Path) -> Split:
         raise RunError(f"the zoo is not the one that the run began with: {error}") from None
     except (TypeError, ValueError) as error:
         raise RunError(f"{source}: is not the split of a run: {error}") from None
+    if not all(len(side) for side in (split.train, split.validation, split.test)):
+        raise RunError(f"{source}: is not the split of a run: a side is empty")
     if split_record(zoo, split)["digest"] != record.get("digest"):
         raise RunError("the zoo is not the one that the run began with: weights or accuracies have changed")
     return split

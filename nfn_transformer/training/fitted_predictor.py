@@ -234,7 +234,10 @@ class FittedPredictor:
             with suppress(RunError, ZooError):
                 zoo = load_zoo(data)
                 record = split_record(zoo, recorded_split(zoo, record, source))
-        return SeenNetworks.from_record(record, data.dataset, canonical_epoch(data.ckpt_epoch))
+        try:
+            return SeenNetworks.from_record(record, data.dataset, canonical_epoch(data.ckpt_epoch))
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise RunError(f"{source}: is not the split of a run: {error}") from None
 
     def unseen(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
         """Return those of the networks `index` [n] that the predictor was neither trained on nor selected by.

@@ -211,17 +211,24 @@ class SeenNetworks:
         Args:
             record: content of the file.
             dataset, epoch: those of the run; names of older records are all of this epoch, unless it is `all`.
+
+        Raises:
+            ValueError, TypeError, AttributeError: the record is damaged.
         """
         by_weights: dict[str, str] = {}
         by_run: dict[str, str] = {}
         epochs: dict[str, set[str]] = defaultdict(set)
         for side in (TEST, VALIDATION, TRAIN):  # the last one counts
-            names = record.get(side, ())
+            names = record.get(side, [])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"'{side}' is not a list of file names")
             known = record.get("networks", {}).get(side) or [
                 (runs_of_files({name: (name, _epoch_in(name, epoch), None)})[name] or name, _epoch_in(name, epoch), "")
                 for name in names
             ]
             for run, of_epoch, weights in known:
+                if not all(isinstance(text, str) for text in (run, of_epoch, weights)):
+                    raise ValueError("'networks' are not runs, epochs and fingerprints")
                 by_run[run] = side
                 epochs[run].add(of_epoch)
                 if weights:
