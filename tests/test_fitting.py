@@ -138,3 +138,8 @@ def test_a_path_is_no_zoo():
         TypeError, match=r"fit: expected a zoo as nfn.read_zoo\(data_path, dataset\) gives it, got a PosixPath"
     ):
         nfn.fit(Path("data"))
+
+
+def test_a_zoo_prints_its_size(small):
+    assert repr(small) == f"Zoo(60 networks, {small.spec})"
+    assert repr(nfn.MixedZoo((small, small))) == "MixedZoo(120 networks of 2 sizes)"

@@ -80,6 +80,9 @@ class Zoo:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        return f"Zoo({len(self)} networks, {self.spec})"
+
     @property
     def specs(self) -> tuple[TransformerSpec, ...]:
         """All sizes: one."""

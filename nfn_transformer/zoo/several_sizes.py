@@ -28,6 +28,9 @@ class MixedZoo:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    def __repr__(self) -> str:
+        return f"MixedZoo({len(self)} networks of {len(self.parts)} sizes)"
+
     @property
     def spec(self) -> TransformerSpec:
         """Sizes of the first part's networks."""
