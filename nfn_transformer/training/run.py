@@ -199,6 +199,7 @@ def begin_runs(
         if distributed.is_main:
             config = replace(run.config, commit=commit)
             directory = RunDirectory.create(out_dir, config, zoo.spec, run.data.record, run.data.zoo.report.csv())
+            directory.lock()
         path = distributed.broadcast(directory.path)
         run.directory = directory if distributed.is_main else RunDirectory(path)
     return runs

@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -43,7 +44,7 @@ class RunDirectory:
     """The files of one run."""
 
     def __init__(self, path: Path):
-        self._lock: int | None = None
+        self._unlock: weakref.finalize | None = None
         self.path = path
         self.config_file = path / "config.json"
         self.split_file = path / "split.json"
@@ -78,14 +79,13 @@ class RunDirectory:
             write_json(made.split_file, split)
             atomic_files.write_text(made.excluded_file, report)
             made.path.chmod(atomic_files.permissions(0o777))
-            made.lock()
             if path is not None:
                 check_free(path)
-                return made._moved(path)
+                return cls(made.path.rename(path))
             name = f"{config.data.dataset}-{config.predictor.name}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
             for number in itertools.count(1):
                 try:
-                    return made._moved(parent / (name if number == 1 else f"{name}-{number}"))
+                    return cls(made.path.rename(parent / (name if number == 1 else f"{name}-{number}")))
                 except OSError as error:  # another command may have taken the name a moment ago
                     if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                         raise
@@ -108,21 +108,16 @@ class RunDirectory:
             raise RunError(f"{path}: not a run directory; expected a file config.json in it{advice}")
         return run
 
-    def _moved(self, path: Path) -> Self:
-        """Return the directory after its move to another path; the lock goes with it."""
-        directory = type(self)(self.path.rename(path))
-        directory._lock, self._lock = self._lock, None
-        return directory
-
     def lock(self) -> None:
         """Keep other processes from writing the run until `release`, or until this process ends in any way.
 
         Raises:
             RunError: another process writes the run.
         """
-        self._lock = os.open(self.config_file, os.O_RDWR)  # over NFS, only what is open for writing can be locked
+        descriptor = os.open(self.config_file, os.O_RDWR)  # over NFS, only what is open for writing can be locked
+        self._unlock = weakref.finalize(self, os.close, descriptor)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
             raise RunError(f"{self.path}: another process is writing this run; wait for it, or stop it") from None
@@ -131,11 +126,8 @@ class RunDirectory:
 
     def release(self) -> None:
         """Let other processes write the run."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    __del__ = release
+        if self._unlock is not None:
+            self._unlock()
 
     def read_config(self) -> tuple[RunConfig, TransformerSpec]:
         """Return the configuration and the sizes of the networks.
