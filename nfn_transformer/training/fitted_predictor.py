@@ -227,6 +227,9 @@ class FittedPredictor:
         """Return the networks that the predictor was trained on, selected by and tested on.
 
         Records of earlier versions tell names alone; where the zoo is still there, the weights are taken from it.
+
+        Raises:
+            RunError: the record is damaged.
         """
         data, source = self.config.data, self.directory.split_file
         record = read_json(source)

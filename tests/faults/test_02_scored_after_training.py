@@ -100,6 +100,16 @@ def test_02_a_record_of_names_alone_still_tells(run, small_zoo, tmp_path, capsys
     assert (tmp_path / "out.csv").read_text().splitlines()[0] == "file,predicted,side"
 
 
+@pytest.mark.parametrize("networks", [3, {"train": [3]}, {"train": [["run"]]}, {"train": [[[], [], []]]}])
+def test_02_a_damaged_record_is_an_error(run, tmp_path, networks):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "split.json").read_text())
+    (copy / "split.json").write_text(json.dumps({**record, "networks": networks}))
+    with pytest.raises(RunError, match=r"split\.json: is not the split of a run"):
+        nfn.load_predictor(copy).seen_networks()
+
+
 def test_02_a_zoo_of_which_nothing_is_unseen_is_refused(run, small, small_zoo):
     predictor = nfn.load_predictor(run)
     train = json.loads((run / "split.json").read_text())["train"]
