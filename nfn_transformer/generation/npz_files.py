@@ -39,7 +39,7 @@ def read_npz(path: Path) -> ImageData:
                 present = ", ".join(archive.files) or "nothing"
                 raise ZooError(f"{path}: expected arrays {', '.join(_NAMES[0])}, got {present}")
             arrays = [archive[name] for name in names]
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ZooError(f"{path}: cannot be read as a NumPy archive ({error})") from None
     train, test = (_samples(path, names[i : i + 2], *arrays[i : i + 2]) for i in (0, 2))
     shapes = [tuple(part.inputs.shape[1:]) for part in (train, test)]
@@ -61,6 +61,8 @@ def _check_sizes(path: Path) -> None:
         )
         if declared > _UNSUSPICIOUS and declared > _MOST_PACKED * packed:
             raise ZooError(f"{path}: {packed} bytes that would be {declared}, expected at most {_MOST_PACKED} times")
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise ValueError("it is neither stored nor deflated")
         free = free_bytes(torch.device("cpu"))
         needed = 0
         for member in members:

@@ -49,6 +49,15 @@ def test_an_array_that_declares_more_than_there_is_is_refused(tmp_path):
     refused(tmp_path / "claim.npz", "'train_images.npy' has another size than its header says")
 
 
+def test_a_flag_that_python_does_not_know_is_an_error(tmp_path):
+    packed(tmp_path / "flag.npz", header_of((2, 2, 2)), 0)
+    content = bytearray((tmp_path / "flag.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 0x20
+    content[6] |= 0x20
+    (tmp_path / "flag.npz").write_bytes(content)
+    refused(tmp_path / "flag.npz", "cannot be read as a NumPy archive")
+
+
 def test_images_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
     images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
     arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
