@@ -112,6 +112,7 @@ def _plot_history(path: Path, history: History) -> None:
     taus.plot(numbers, [record.validation.tau for record in records], marker=marker, color="tab:orange")
     taus.set_ylabel("validation tau")
     taus.set_xlabel(history.unit)
+    taus.xaxis.get_major_locator().set_params(integer=True)
     for axes in (losses, taus):
         axes.grid(color="0.9")
         if best is not None:

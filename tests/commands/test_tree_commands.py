@@ -113,7 +113,7 @@ def test_defaults(tmp_path):
         flags = command.build_parser().parse_args([])
         assert (flags.model, flags.dataset, flags.seed, flags.cut_off, flags.ckpt_epoch) == (
             default,
-            "mnist",
+            None,
             3,
             0,
             "75",
