@@ -43,10 +43,12 @@ def test_02_a_copy_of_the_zoo_without_one_file(run, small_zoo, tmp_path, capsys)
     copy, split = tmp_path / "copy", json.loads((run / "split.json").read_text())
     shutil.copytree(small_zoo, copy)
     write_table(copy, [row for row in table(copy) if not row["ckpt_file"].endswith(split["train"][0])])
-    # The files' names are others as well: weights tell.
+    # The files' names and precision are others as well: weights tell.
     for row in (rows := table(copy)):
         name = row["ckpt_file"].rsplit("/", 1)[-1]
-        (copy / "digits" / name).rename(copy / "digits" / f"x{name}")
+        state = torch.load(copy / "digits" / name)
+        torch.save({key: value.half() for key, value in state.items()}, copy / "digits" / f"x{name}")
+        (copy / "digits" / name).unlink()
         row["ckpt_file"] = f"digits/x{name}"
     write_table(copy, rows)
     shown, scored = score(run, copy, tmp_path, capsys)
