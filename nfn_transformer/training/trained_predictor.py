@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nfn_transformer import atomic_files
 from nfn_transformer.bounded_text import parse_json
@@ -194,11 +196,31 @@ def load_network(path: Path) -> tuple[Predictor, int]:
         expected = header.pop(_CHECKSUM, None)  # runs of earlier versions have none
         if expected is not None and expected != _checksum(header, tensors):
             raise ValueError("damaged: its weights have another checksum than they were written with")
-        model = build_predictor(spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"]), seed=0)
+        spec, config = spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"])
+        with _at_most(sum(tensor.numel() for tensor in tensors.values())):
+            model = build_predictor(spec, config, seed=0)
         model.load_state_dict(tensors)
         return model, int(header["epoch"])
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not a predictor of this version: {error}") from None
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Stop with a ValueError where modules are built that have more parameters than so many numbers."""
+    left = count
+
+    def count_parameter(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise ValueError(f"its configuration has more parameters than the file's {count:,} numbers")
+
+    hook = register_module_parameter_registration_hook(count_parameter)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredictor:

@@ -9,6 +9,7 @@ is forked, so that PyTorch is imported once. A case may end with status 0, or wi
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -168,13 +169,13 @@ def changed_json(text: str, draw: random.Random) -> str:
             if draw.random() < 0.3 or not isinstance(inner[key], dict | list) or not inner[key]:
                 kind = draw.randrange(4)
                 if kind < 2:
-                    inner[key] = draw.choice(ODD_VALUES)
+                    inner[key] = copy.deepcopy(draw.choice(ODD_VALUES))
                 elif kind == 2:
                     del inner[key]
                 elif isinstance(inner, list):
-                    inner[key:key] = inner[key : key + 1] * draw.choice((1, 50))
+                    inner[key:key] = copy.deepcopy(inner[key : key + 1]) * draw.choice((1, 50))
                 else:
-                    inner[draw.choice(ODD_WORDS)[:50]] = inner[key]
+                    inner[draw.choice(ODD_WORDS)[:50]] = copy.deepcopy(inner[key])
                 break
             inner = inner[key]
     return json.dumps(value)

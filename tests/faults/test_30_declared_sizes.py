@@ -1,15 +1,22 @@
 """Sizes that files declare are bounded before memory is taken: tables, archives of arrays."""
 
 import io
+import json
 import tracemalloc
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
+from small_zoo import SPEC
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import RunError, ZooError
 from nfn_transformer.generation import npz_files
 from nfn_transformer.generation.npz_files import read_npz
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.trained_predictor import load_network, save_predictor
 from nfn_transformer.zoo import sources
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -74,3 +81,14 @@ def test_a_table_is_bounded(zoo, monkeypatch):
         read_zoo(zoo.path, "mnist", progress=False)
     monkeypatch.setattr(sources, "MAX_TABLE_BYTES", size)
     assert len(read_zoo(zoo.path, "mnist", progress=False)) == 40
+
+
+def test_a_predictor_of_more_parameters_than_its_file_is_not_built(tmp_path):
+    model = build_predictor(SPEC, ModelConfig("no", "mlp", "no"), seed=1)
+    save_predictor(tmp_path / "best.safetensors", model, 1)
+    assert load_network(tmp_path / "best.safetensors")[1] == 1
+    header = {"epoch": 1, "networks": asdict(SPEC), "predictor": model.config.to_json()}
+    header["predictor"]["ensemble"] = 10**9
+    save_file(model.state_dict(), tmp_path / "best.safetensors", {"predictor": json.dumps(header)})
+    with pytest.raises(RunError, match=r"its configuration has more parameters than the file's [\d,]+ numbers"):
+        load_network(tmp_path / "best.safetensors")
