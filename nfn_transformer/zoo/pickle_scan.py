@@ -14,6 +14,8 @@ MOST_PICKLE_BYTES = 4 * 2**20
 """Far above the pickle of any checkpoint, which holds no weights."""
 
 _MOST_CALLS = 50_000
+# Numbers can be chosen so that all have one hash, which texts cannot.
+_MOST_NUMBERED = 10_000
 _MOST_DIMENSIONS = 64
 
 _STORAGE_BYTES = {
@@ -77,6 +79,9 @@ class _List:
 
     def __init__(self):
         self.texts: list[str] = []
+        self.length = 0
+        self.is_flat = True
+        """whether it holds scalars alone"""
 
 
 class _Dict:
@@ -132,7 +137,7 @@ class _Scan:
         self._marked: list[list] = []
         self._memo: dict[int, object] = {}
         self._storages: dict[str, tuple[str, int]] = {}
-        self._calls = 0
+        self._calls = self._numbers = 0
 
     def run(self) -> ScannedPickle:
         """Interpret the pickle up to its end."""
@@ -199,11 +204,16 @@ class _Scan:
         if not isinstance(target, _List):
             raise TypeError
         target.texts += [item for item in items if isinstance(item, str)]
+        target.length += len(items)
+        target.is_flat &= all(isinstance(item, _SCALARS) for item in items)
 
     def _set(self, items: list) -> None:
         target = self._stack[-1]
         if not isinstance(target, _Dict) or len(items) % 2:
             raise TypeError
+        self._numbers += sum(type(key) is not str for key in items[::2])
+        if self._numbers > _MOST_NUMBERED:
+            raise ScanError(f"refused, as it has more than {_MOST_NUMBERED} keys that are no text")
         for key in items[::2]:
             parts = key if type(key) is tuple else (key,)
             # A tuple of tuples can take any time to be hashed.
@@ -280,6 +290,15 @@ def _device(kind, index=0) -> _Opaque | None:
     return _OPAQUE if type(kind) is str and type(index) is int else None
 
 
+def _counter(*counts) -> _Opaque | None:
+    # Schedulers of learning rates count their milestones.
+    return _OPAQUE if not counts or (len(counts) == 1 and isinstance(counts[0], _Dict)) else None
+
+
+def _set(items) -> _Opaque | None:
+    return _OPAQUE if isinstance(items, _List) and items.is_flat and items.length <= _MOST_NUMBERED else None
+
+
 def _bytes(text, encoding) -> _Opaque | None:
     # Other encodings, such as punycode, can take any time.
     return _OPAQUE if type(text) is str and encoding == "latin1" else None
@@ -292,6 +311,9 @@ _CALLS: dict[str, Callable] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch.Size": _size,
     "torch.device": _device,
+    "collections.Counter": _counter,
+    "__builtin__.set": _set,
+    "builtins.set": _set,
     "_codecs.encode": _bytes,
 }
 """Globals that a pickle may call, each with the check of its arguments."""

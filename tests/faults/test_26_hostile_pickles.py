@@ -1,14 +1,17 @@
 """Pickles that ask for memory or time without end, or break their own result, are refused before they are loaded."""
 
+import io
 import time
 import tracemalloc
 
 import pytest
+import torch
 from pickles import archive, entry, name, text, whole
 
 from nfn_transformer.zoo import pickle_scan
 from nfn_transformer.zoo.checkpoint import read_checkpoint
 from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer.zoo.torch_file import load_torch_file
 
 ORDERED = name("collections", "OrderedDict") + b")R"
 CHINESE = "".join(map(chr, range(0x4E00, 0x4E00 + 20000))) * 4
@@ -27,6 +30,10 @@ HOSTILE = {
     "opcode": (entry(b"I5\n"), "opcode 0x49 in its pickle"),
     "underflow": (b"bbb", "damaged pickle, IndexError"),
     "tensors": (b"]" + (name("torch", "Size") + b")\x85R") * 50_001, "more than 50000 tensors"),
+    "one hash": (
+        b"}(" + b"".join(whole(number * (2**61 - 1)) + b"N" for number in range(1, 4)) * 40_000 + b"u",
+        "more than 10000 keys that are no text",
+    ),
     "long": (b"]" + text("x" * 2**23), "a pickle of 8388617 bytes, expected at most 4194304"),
 }
 
@@ -69,3 +76,34 @@ def test_a_dictionary_that_is_held_a_million_times_is_looked_into_once():
     start = time.process_time()
     assert read_checkpoint("a.pt", archive(b"".join(levels))).fault.reason == "missing key"
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_what_training_checkpoints_hold_is_read(is_archive):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {
+        "model": model.state_dict(),
+        "parameter": model.weight,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5]).state_dict(),
+        "seen": {1, 2},
+        "half": torch.ones(2).half()[1:],
+        "shape": model.weight.shape,
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "random": torch.random.get_rng_state(),
+        "bytes": b"\x00\xff",
+        "history": [{"epoch": 1, "loss": 0.5, "best": None, "done": False}],
+        "large": 2**80,
+    }
+    content = io.BytesIO()
+    torch.save(state, content, _use_new_zipfile_serialization=is_archive)
+    read = load_torch_file(content.getvalue())
+    assert list(read) == list(state)
+    assert torch.equal(read["model"]["weight"], model.weight)
+    assert [read[key] for key in ("seen", "shape", "bytes", "history", "large")] == [
+        state[key] for key in ("seen", "shape", "bytes", "history", "large")
+    ]
