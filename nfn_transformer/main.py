@@ -77,23 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def model_config(flags: argparse.Namespace) -> ModelConfig:
-    """Return the configuration of the model that flags describe.
-
-    Raises:
-        UserError: flags cannot be combined, or no chosen branch reads one.
-    """
-    names = {entry.name for entry in fields(ModelConfig)}
-    names.update(name for role in ROLES for entry in entries(role).values() for name in entry.settings)
-    given = {name: value for name, value in vars(flags).items() if name in names and value is not None}
-    return ModelConfig.from_flags(given)
-
-
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
     settings = {entry.name: getattr(flags, entry.name) for entry in fields(TrainingConfig)}
     training = TrainingConfig(**{**settings, "cuda_graphs": bool(flags.cuda_graphs)})
-    config = shared_flags.run_config(flags, model_config(flags), training)
+    config = shared_flags.run_config(flags, ModelConfig.from_flags(vars(flags)), training)
     if flags.cuda_graphs is None and config.device != "cpu":
         from nfn_transformer.training.distributed import Distributed  # imports PyTorch
 

@@ -1,6 +1,5 @@
 """The part of the machine that this process may use: its share of the CPUs, and free memory."""
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +36,15 @@ def usable_cpus() -> int:
             continue
         group = root / name.lstrip("/")
         for folder in (group, *group.parents):
-            cpus = min(cpus, _quota(folder))
+            try:
+                if (folder / "cpu.max").is_file():
+                    quota, period = map(float, (folder / "cpu.max").read_text().split())
+                else:
+                    quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+                if quota > 0 < period:
+                    cpus = min(cpus, quota / period)
+            except (OSError, ValueError):  # no such group, or no bound ("max")
+                pass
             if folder == _GROUPS:
                 break
     task = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -47,18 +54,6 @@ def usable_cpus() -> int:
     if processes.isdecimal() and int(processes):
         cpus /= int(processes)
     return max(1, int(cpus))
-
-
-def _quota(folder: Path) -> float:
-    """Return the CPUs that a control group may use; infinity without a bound."""
-    try:
-        if (folder / "cpu.max").is_file():
-            quota, period = map(float, (folder / "cpu.max").read_text().split())
-        else:
-            quota, period = (float((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-    except (OSError, ValueError):  # no such group, or no bound ("max")
-        return math.inf
-    return quota / period if quota > 0 < period else math.inf
 
 
 def limit_threads() -> int:

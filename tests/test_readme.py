@@ -10,6 +10,7 @@ import nfn_transformer as nfn
 from nfn_transformer import gbm, main, make_zoo, predict, reproduce, runs, xgb
 from nfn_transformer.cli.command_line import CONSOLE_COMMANDS
 from nfn_transformer.grids.grid_file import read_grid
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.zoo import metadata
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -123,7 +124,7 @@ def test_its_commands_parse(line):
     words = shlex.split(line)
     given = dict(zip(words[::2], words[1::2], strict=True))
     flags = main.build_parser().parse_args(words)
-    found = vars(flags) | vars(main.model_config(flags))
+    found = vars(flags) | vars(ModelConfig.from_flags(vars(flags)))
     for name in ("enc_mode", "emb_mode", "dataset", "data_path"):
         assert found[name] == given.get(f"--{name}", "mlp"), name
 
@@ -138,7 +139,7 @@ def test_every_command_parses(line):
         return
     flags = PROGRAMS[program].build_parser().parse_args(words)
     if PROGRAMS[program] is main and not flags.resume:  # else the chosen branches would not read a flag
-        main.model_config(flags)
+        ModelConfig.from_flags(vars(flags))
 
 
 @pytest.mark.parametrize("line", EVERY_CONSOLE_COMMAND)

@@ -169,11 +169,21 @@ def find_device(text: str) -> "torch.device":
 def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process.
 
+    Closed standard streams get a place, and letters that a stream's encoding lacks are written by backslashes.
     The exit status is the command's own, 2 on a user's mistake, 1 where the system fails, 130 on Ctrl-C.
     """
     message = ""
     try:
-        _mend_streams()
+        for descriptor in range(3):  # else the next file takes a closed one's number, and libraries write into it
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # notebooks have other ones
+                stream.reconfigure(errors="backslashreplace")
         if not os.environ.keys() & {"OMP_WAIT_POLICY", *SHORT_WAITING}:  # which are the user's choice
             os.environ.update(SHORT_WAITING)
         status = command(sys.argv[1:] if arguments is None else arguments)
@@ -191,17 +201,3 @@ def run_command(command: Callable[[Sequence[str]], int], arguments: Sequence[str
     except OSError:  # Python would write once more at its end, and report the failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
-
-
-def _mend_streams() -> None:
-    """Give closed standard streams a place, and write letters that an encoding lacks by backslashes."""
-    for descriptor in range(3):  # otherwise the next file takes the number, and libraries write their messages there
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # notebooks have other ones
-            stream.reconfigure(errors="backslashreplace")

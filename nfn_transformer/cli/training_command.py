@@ -90,7 +90,18 @@ def _train_and_test(
     status = EXIT_FAILURE
     try:
         if distributed.is_main:
-            _describe(runs)
+            first = runs[0]
+            print(first.data.zoo.report.summary())
+            for run in runs:
+                split = run.data.split
+                sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
+                print(f"split by seed {run.config.seed}: {sides}")
+            if first.config.data.augment:
+                factor = first.config.data.augment_factor
+                print(f"each side is {factor} times its size, by transformed copies of its own networks")
+            print(f"model: {first.describe()}; device {first.config.device}")
+            for run in runs:
+                print(f"run directory: {run.directory.path}", flush=True)
             open_trackers(runs, flags)
         networks = [run for run in runs if isinstance(run, Run)]
         if networks:
@@ -113,21 +124,6 @@ def _train_and_test(
             for tracker in run.trackers:
                 tracker.finish(status)
     return status
-
-
-def _describe(runs: Sequence[Run | TreeRun]) -> None:
-    first = runs[0]
-    print(first.data.zoo.report.summary())
-    for run in runs:
-        split = run.data.split
-        sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
-        print(f"split by seed {run.config.seed}: {sides}")
-    if first.config.data.augment:
-        factor = first.config.data.augment_factor
-        print(f"each side is {factor} times its size, by transformed copies of its own networks")
-    print(f"model: {first.describe()}; device {first.config.device}")
-    for run in runs:
-        print(f"run directory: {run.directory.path}", flush=True)
 
 
 def open_trackers(runs: Sequence[Run | TreeRun], flags: argparse.Namespace) -> None:

@@ -144,11 +144,6 @@ class TermTable(nn.Module):
         # the outputs do not lie close together.
         return torch.addmm(bias.unsqueeze(1), self.Phi.flatten(1), features.flatten(1).T).T.contiguous()
 
-    def named(self, outputs: Float[Tensor, "b R"]) -> dict[str, Tensor]:
-        """Return outputs [b, R] by name: [b, *shape]."""
-        pieces = outputs.split([rows.stop - rows.start for rows in self._rows.values()], dim=-1)
-        return {name: piece.view(-1, *shape) for (name, shape), piece in zip(self.outputs.items(), pieces, strict=True)}
-
 
 @dataclass(frozen=True)
 class FeedForwardPart:
@@ -227,7 +222,7 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
 
     def feed_forward(self, features: BlockFeatures, rectified: bool = False) -> FeedForwardPart:
         """Return E(A), E(b^A), E(B) and E(b^B) of e channels from features of d channels; `rectified`, with a ReLU."""
-        scalars = self.scalars.named(self.scalars(features.scalars, self.constants))
+        scalars = self.scalars(features.scalars, self.constants)
         by_coordinate = features.rows.transpose(1, 2).flatten(2)  # [b, D, d (D + 1)]
         rows = _for_each(self.rows.Phi.flatten(1), by_coordinate.transpose(1, 2))
         return self.assemble(scalars, rows, features.columns, features.W_A, rectified)
@@ -240,7 +235,7 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
 
     def assemble(
         self,
-        scalars: dict[str, Tensor],
+        scalars: Float[Tensor, "b R"],
         rows: Float[Tensor, "b e D"],
         columns: Float[Tensor, "b d D_A D+2"],
         W_A: Float[Tensor, "b d D D_A"],
@@ -256,15 +251,17 @@ class EquivariantBlockLayer(WeightSpaceLayer[BlockSpec]):
             rectified: apply a ReLU.
         """
         # The outputs A and b_A read columns at their own index k, B at its index j.
-        Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * self.out_channels, scalars["B"].shape[1:].numel()])
+        e, D = self.out_channels, self.spec.width
+        Phi_A, Phi_B = self.columns.Phi.flatten(1).split([2 * e, e * D])
+        scalars_A, scalars_b_A, scalars_B, b_B = scalars.split([e, e, e * D, e * D], dim=1)
         by_neuron = columns.transpose(1, 2).flatten(2)  # [b, D_A, d (D + 2)]
         columns_A, columns_b_A = _for_each(Phi_A, by_neuron.transpose(1, 2)).chunk(2, dim=1)  # [b, e, D_A]
-        rows = (rows + scalars["A"].unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
+        rows = (rows + scalars_A.unsqueeze(-1)).to(columns_A.dtype)  # autocast makes some sums float32
         # A and B are large and changed in place; neither is a view, whose gradient autograd would copy.
         A = rows.unsqueeze(-1) + columns_A.unsqueeze(2)
         A = A.add_(_mix_channels(self.phi_A, W_A))
-        b_A, b_B = columns_b_A + scalars["b_A"].unsqueeze(-1), scalars["b_B"]
-        B = linear(by_neuron, Phi_B).add_(scalars["B"].flatten(1).unsqueeze(1))
+        b_A, b_B = columns_b_A + scalars_b_A.unsqueeze(-1), b_B.view(-1, e, D)
+        B = linear(by_neuron, Phi_B).add_(scalars_B.unsqueeze(1))
         if rectified:
             A, b_A, B, b_B = A.relu_(), b_A.relu_(), B.relu_(), b_B.relu()
         return FeedForwardPart(A, b_A, B, b_B)

@@ -146,7 +146,7 @@ def _next_part(layer: EquivariantBlockLayer, path: AttentionPath, part: FeedForw
     """Return the feed-forward part after a layer that is not the first."""
     rows = path.VO_rows(layer.rows.term("A", "row_VO")) + layer.rows.term("A", "row_A") @ part.W_A.sum(-1)
     columns = column_features(part.W_A, part.b_A, part.W_B)
-    scalars = layer.scalars.named(_scalars(layer.scalars, path, part, layer.constants))
+    scalars = _scalars(layer.scalars, path, part, layer.constants)
     return layer.assemble(scalars, rows, columns, part.W_A, rectified=True)
 
 

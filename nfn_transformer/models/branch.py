@@ -42,7 +42,7 @@ class Dropout(nn.Module):
         probability: of being dropped, in [0, 1).
 
     Attributes:
-        number: of this layer among the dropouts of a model, set by `number_dropouts`.
+        number: of this layer among the dropouts of a model, set by `AccuracyPredictor`.
     """
 
     golden: Tensor
@@ -84,12 +84,6 @@ class Chain(nn.Sequential):
 def dropouts(probability: float) -> list[Dropout]:
     """Return one dropout, or none if the probability is 0: keys of state dicts count the modules that exist."""
     return [Dropout(probability)] if probability else []
-
-
-def number_dropouts(model: nn.Module) -> None:
-    """Set the numbers of the dropouts of a model, so that each drops other numbers."""
-    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
-        module.number = number
 
 
 def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:

@@ -101,18 +101,20 @@ class ModelConfig:
         return {"ensemble", *(role.mode for role in ROLES)}.union(*(e.readable for e in self.chosen.values()))
 
     @classmethod
-    def from_flags(cls, given: Mapping[str, Any]) -> "ModelConfig":
+    def from_flags(cls, flags: Mapping[str, Any]) -> "ModelConfig":
         """Return the configuration that flags describe; the encoder's own defaults replace absent flags.
 
         Args:
-            given: values of the flags that were given, by name.
+            flags: values of a command's flags by name; None means absent, and flags of other things have no effect.
 
         Raises:
             UserError: flags cannot be combined, or no chosen branch reads one.
         """
+        own = {entry.name for entry in fields(cls)}
+        names = own.union(*(entry.settings for role in ROLES for entry in entries(role).values()))
+        given = {name: value for name, value in flags.items() if name in names and value is not None}
         encoder = entries(ENCODER).get(given.get("enc_mode", cls.enc_mode))
         values = {**(encoder.defaults if encoder else {}), **given}
-        own = {entry.name for entry in fields(cls)}
         options = {name: value for name, value in values.items() if name not in own}
         try:
             config = cls(**{name: value for name, value in values.items() if name in own}, options=options)

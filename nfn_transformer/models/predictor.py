@@ -14,7 +14,7 @@ from nfn_transformer.features.blocks import BlockFeatures
 from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.hashing import derive_keys, splitmix64
 from nfn_transformer.layers.scaling import Reiterable
-from nfn_transformer.models.branch import Branch, number_dropouts
+from nfn_transformer.models.branch import Branch, Dropout
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
@@ -118,7 +118,9 @@ class AccuracyPredictor(Predictor):
         self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())
         self.needs_normalization = any(branch.needs_normalization for branch in self.branches.values())
         self.output = nn.Linear(outputs, 1)
-        number_dropouts(self)
+        # Each dropout drops other numbers than the others.
+        for number, dropout in enumerate(module for module in self.modules() if isinstance(module, Dropout)):
+            dropout.number = number
         self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def featurize(self, weights: TransformerWeights) -> Features:

@@ -43,7 +43,8 @@ class StoredFeatures:
     """
 
     def __init__(self, featurize: Featurize, zoo: Zoo | MixedZoo, index: Tensor, device: torch.device):
-        examples = _one_of_each_size(featurize, zoo, index, device)
+        with torch.no_grad():
+            examples = [featurize(weights.to(device)) for weights in zoo.one_of_each_size(index)]
         shapes = [[tensor.shape[1:] for tensor in example.tensors()] for example in examples]
         largest = iter([tuple(map(max, zip(*of_tensor, strict=True))) for of_tensor in zip(*shapes, strict=True)])
         filling = math.nan if len(examples) > 1 else 0
@@ -150,7 +151,12 @@ def read_features(
     for zoo in {id(run.data.zoo): run.data.zoo for run in runs}.values():
         splits = [run.data.split for run in runs if run.data.zoo is zoo]
         index = torch.cat([side for split in splits for side in (split.train, split.validation)]).unique()
-        streams = not fits(model.featurize, zoo, len(index), model.device) if stream is None else stream
+        streams = stream
+        if streams is None:
+            with torch.no_grad():
+                examples = [model.featurize(weights).tensors() for weights in zoo.one_of_each_size(index)]
+            size = max(sum(tensor.numel() * tensor.element_size() for tensor in example) for example in examples)
+            streams = len(index) * size > free_bytes(model.device) / 2
         if streams and not model.is_slow_to_featurize and isinstance(zoo, Zoo):
             by_zoo[id(zoo)] = StreamedFeatures(model.featurize, zoo, model.device, n_workers)
         else:
@@ -181,16 +187,3 @@ def shuffled_batches(
 def _stack(batches: Sequence[Batch]) -> Batch:
     columns = zip(*(features.tensors() for features, _ in batches), strict=True)
     return batches[0][0].map(lambda _: torch.stack(next(columns))), torch.stack([labels for _, labels in batches])
-
-
-def fits(featurize: Featurize, zoo: Zoo | MixedZoo, count: int, device: torch.device) -> bool:
-    """Return whether the features of `count` checkpoints take at most half of the device's free memory."""
-    examples = _one_of_each_size(featurize, zoo, torch.arange(len(zoo)), torch.device("cpu"))
-    size = max(sum(tensor.numel() * tensor.element_size() for tensor in example.tensors()) for example in examples)
-    return count * size <= free_bytes(device) / 2
-
-
-@torch.no_grad()
-def _one_of_each_size(featurize: Featurize, zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> list[Features]:
-    chosen = zoo.one_of_each_size(index)
-    return [featurize(of_size.weights_of(rows).to(device)) for _, rows, of_size in zoo.by_size(chosen)]

@@ -48,13 +48,9 @@ class Split:
         drawn = torch.randperm(len(self.train), generator=make_generator(seed, "train networks"))[:count]
         return type(self)(self.train[drawn.sort().values], self.validation, self.test)
 
-    def to_names(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return side -> file names, to be written as JSON; `names` are those of the indexed checkpoints."""
-        return {side.name: [names[index] for index in getattr(self, side.name).tolist()] for side in fields(self)}
-
     @classmethod
     def from_names(cls, record: Mapping[str, Sequence[str]], names: Sequence[str]) -> Self:
-        """Return the split that `to_names` recorded, as indices into `names`.
+        """Return the split that `split_record` recorded, as indices into `names`.
 
         Raises:
             ZooError: a side is not in the record, or a recorded checkpoint is not among `names`.
@@ -112,7 +108,9 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     Raises:
         ZooError: a side would be empty, or has fewer than asked for.
     """
-    kept = apply_cut_off(zoo.labels, config.cut_off)
+    # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
+    least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
+    kept = (zoo.labels >= least).nonzero().flatten()
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
@@ -154,18 +152,6 @@ def split_runs(runs: Sequence[str], seed: int, kept: Tensor | None = None) -> Sp
     return Split(*(kept[sides == side] for side in range(3)))
 
 
-def apply_cut_off(labels: Tensor, cut_off: float) -> Tensor:
-    """Return the indices [m] of the checkpoints whose accuracy is at least `cut_off`, a fraction in [0, 1].
-
-    Args:
-        labels: accuracies [n], float32.
-        cut_off: the least accuracy to keep.
-    """
-    # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
-    least = torch.tensor(cut_off, dtype=labels.dtype)
-    return (labels >= least).nonzero().flatten()
-
-
 def recorded_split(zoo: Zoo | MixedZoo, record: dict, source: Path) -> Split:
     """Return the split that a run recorded in the file `source`, checked against the zoo as it is now.
 
@@ -197,8 +183,10 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
                 digest = zlib.crc32(tensor.numpy().data.cast("B"), digest)
     hyperparameters = zlib.crc32(zoo.hyperparameters[torch.cat(sides)].numpy().tobytes())
     digests = {"digest": f"{digest:08x}", "hyperparameters": f"{hyperparameters:08x}"}
-    networks = {side.name: describe_networks(zoo, getattr(split, side.name)) for side in fields(split)}
-    return {**split.to_names(zoo.names), **digests, "networks": networks}
+    indices: dict[str, Tensor] = {side.name: getattr(split, side.name) for side in fields(split)}
+    names = {side: [zoo.names[position] for position in index.tolist()] for side, index in indices.items()}
+    networks = {side: describe_networks(zoo, index) for side, index in indices.items()}
+    return {**names, **digests, "networks": networks}
 
 
 def data_digest(record: dict, config: RunConfig) -> str | None:

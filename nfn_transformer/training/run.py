@@ -1,6 +1,8 @@
 """A run: everything that one training of a network consists of; begun, or taken up again."""
 
 import math
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +32,7 @@ from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.history import EpochRecord, History
 from nfn_transformer.training.metrics import Metrics, measure_logits
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
-from nfn_transformer.training.step import build_optimizer, check_step, learning_rate
+from nfn_transformer.training.step import build_optimizer, learning_rate
 from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, logits_of_features, save_predictor
 from nfn_transformer.training.trees import TreeRun
@@ -314,13 +316,20 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     """
     if config.model != NETWORK:
         return TreeRun.on_available_device(config, data)
-    check_step(config.training, torch.device(config.device), distributed)
+    training, kind = config.training, torch.device(config.device).type
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
+    if training.compile and kind == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"--compile True: requires a C++ compiler on the CPU; {compiler} is not here (CXX names one)")
+    if training.cuda_graphs and kind != "cuda":
+        raise UserError(f"--cuda_graphs True: the device is {config.device}; CUDA graphs need a GPU")
+    if training.cuda_graphs and distributed.count > 1:
+        raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
     try:
         model = build_predictor(data.zoo.spec, config.predictor, config.seed).to(config.device)
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
-    optimizer = build_optimizer(config.training, model.parameters())
+    optimizer = build_optimizer(training, model.parameters())
     return Run(config, data, model, optimizer, writes=distributed.is_main)
 
 

@@ -6,8 +6,6 @@ graph. All variants give the same numbers up to rounding; `amp` alone rounds to 
 
 import ctypes
 import math
-import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +18,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.adam import adam
 
-from nfn_transformer.errors import UserError
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.cuda_graph import GraphedBackwardPass
@@ -189,17 +186,6 @@ def learning_rate(epoch: int, config: TrainingConfig) -> float:
     final = min(FINAL_LEARNING_RATE, config.lr)
     progress = (epoch - warmup) / (config.epochs - warmup)
     return final + (config.lr - final) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def check_step(config: TrainingConfig, device: torch.device, distributed: Distributed = SINGLE_PROCESS) -> None:
-    """Raise UserError where this machine cannot prepare the step that a configuration asks for."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
-    if config.compile and device.type == "cpu" and shutil.which(compiler) is None:
-        raise UserError(f"--compile True: requires a C++ compiler on the CPU; {compiler} is not here (CXX names one)")
-    if config.cuda_graphs and device.type != "cuda":
-        raise UserError(f"--cuda_graphs True: the device is {device}; CUDA graphs need a GPU")
-    if config.cuda_graphs and distributed.count > 1:
-        raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
 
 
 def keep_freed_memory() -> None:

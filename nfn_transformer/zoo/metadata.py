@@ -252,14 +252,6 @@ def _positions(release: Release, header: list[str], condition: Condition, column
     Raises:
         ZooError: a column is not there, or one that is read is there twice.
     """
-
-    def find(name: str) -> int | None:
-        places = [place for place, each in enumerate(header) if each == name]
-        places = places or [place for place, each in enumerate(header) if each.lower() == name.lower()]
-        if len(places) > 1:
-            raise _table_error(release, f"column {quoted(name)}: expected it once, got it {len(places)} times")
-        return places[0] if places else None
-
     wanted = {
         _FILE: (columns.file or "ckpt_file",),
         _EPOCH: (columns.epoch or "ckpt_epoch",),
@@ -267,21 +259,21 @@ def _positions(release: Release, header: list[str], condition: Condition, column
         **({_RUN: (columns.run,)} if columns.run else {}),
         **{name: (name,) for name, _ in condition.wanted},
     }
+    optional = {name: (name,) for name in (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS)}
     position: dict[str, int] = {}
-    lacking = []
-    for role, choices in wanted.items():
-        places = [place for place in map(find, choices) if place is not None]
-        if places:
-            position[role] = places[0]
-        else:
-            lacking.append(" or ".join(map(quoted, choices)))
+    for role, choices in (wanted | optional).items():
+        for name in reversed(choices):  # the first one counts
+            places = [place for place, each in enumerate(header) if each == name]
+            places = places or [place for place, each in enumerate(header) if each.lower() == name.lower()]
+            if len(places) > 1:
+                raise _table_error(release, f"column {quoted(name)}: expected it once, got it {len(places)} times")
+            if places:
+                position[role] = places[0]
+    lacking = [" or ".join(map(quoted, choices)) for role, choices in wanted.items() if role not in position]
     if lacking:
         there = ", ".join(map(quoted, header[:30])) or "no columns"
         flags = "--file_column, --epoch_column, --label_column and --run_column name others"
         raise _table_error(release, f"no column {', no column '.join(lacking)}; there are {there}; {flags}")
-    for name in (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS):
-        if (place := find(name)) is not None:
-            position[name] = place
     return position
 
 

@@ -105,9 +105,9 @@ class Zoo:
         """
         yield torch.arange(len(index)), self.rows[index], self
 
-    def one_of_each_size(self, index: Tensor) -> Tensor:
-        """Return the first of the checkpoints `index` [b] of each size."""
-        return index[:1]
+    def one_of_each_size(self, index: Tensor) -> list[TransformerWeights]:
+        """Return the weights [1, 1, ...] of the first of the checkpoints `index` [b] of each size."""
+        return [self.weights_of(self.rows[index[:1]])]
 
 
 def read_zoo(

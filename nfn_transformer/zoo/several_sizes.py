@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, select_rows
@@ -91,9 +92,9 @@ class MixedZoo:
         for positions, start, part in self._positions(index):
             yield positions, part.rows[index[positions] - start], part
 
-    def one_of_each_size(self, index: Tensor) -> Tensor:
-        """Return the first of the checkpoints `index` [b] of each size."""
-        return torch.stack([index[positions[0]] for positions, _, _ in self._positions(index)])
+    def one_of_each_size(self, index: Tensor) -> list[TransformerWeights]:
+        """Return the weights [1, 1, ...] of the first of the checkpoints `index` [b] of each size."""
+        return [part.weights(index[positions[:1]] - start) for positions, start, part in self._positions(index)]
 
     def _positions(self, index: Tensor) -> Iterator[tuple[Tensor, int, Zoo]]:
         """Yield for each part among the selected its positions in `index`, and the first index of the part."""

@@ -72,7 +72,7 @@ def _even(text: str) -> int:
 
 def _model(row: GridRow) -> ModelConfig:
     """Return the configuration that main.py makes of a row's flags."""
-    return training.model_config(training.build_parser().parse_args(flags_to_argv(row.flags)))
+    return ModelConfig.from_flags(vars(training.build_parser().parse_args(flags_to_argv(row.flags))))
 
 
 def _memory(case: Case, device: torch.device) -> dict:

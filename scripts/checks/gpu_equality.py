@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from nfn_transformer import Zoo, build_predictor
+from nfn_transformer import ModelConfig, Zoo, build_predictor
 from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import find_device, positive_int
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
@@ -126,7 +126,7 @@ def _name(device: torch.device) -> str:
 def _losses(zoo: Zoo, way: Way, device: torch.device, epochs: int) -> tuple[list[float], float]:
     """Return the first seed's training and validation losses, and seconds of the fastest epoch."""
     config = TrainingConfig(epochs=epochs, warmup_epochs=1, batch_size=BATCH_SIZE, **way.settings)
-    model_config = training.model_config(training.build_parser().parse_args(way.flags.split()))
+    model_config = ModelConfig.from_flags(vars(training.build_parser().parse_args(way.flags.split())))
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for seed in range(1, 1 + way.seeds):

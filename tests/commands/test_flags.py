@@ -27,7 +27,7 @@ PUBLISHED = {
 
 def test_published_defaults():
     flags = main.build_parser().parse_args([])
-    found = vars(flags) | main.model_config(flags).to_json()
+    found = vars(flags) | ModelConfig.from_flags(vars(flags)).to_json()
     assert {name: found[name] for name in PUBLISHED} == PUBLISHED
 
 
@@ -51,7 +51,7 @@ def test_the_data_set_is_the_published_one_for_a_zoo_and_the_bundled_one_without
     ],
 )
 def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
-    found = main.model_config(main.build_parser().parse_args(words))
+    found = ModelConfig.from_flags(vars(main.build_parser().parse_args(words)))
     assert (found.cls_mode, found.emb_mode) == modes
 
 
@@ -69,22 +69,22 @@ def test_what_reads_whole_networks_stands_alone_unless_asked(words, modes):
     ],
 )
 def test_what_suits_small_zoos_is_a_default_of_what_reads_whole_networks(words, expected):
-    found = main.model_config(main.build_parser().parse_args(words))
+    found = ModelConfig.from_flags(vars(main.build_parser().parse_args(words)))
     assert (found.dropout, found.ensemble, found.standardize) == expected
 
 
 def test_log_magnitudes_alone_are_refused():
     with pytest.raises(UserError, match=r"--log_magnitudes True: requires --standardize True"):
-        main.model_config(main.build_parser().parse_args(["--enc_mode", "mlp", "--log_magnitudes"]))
+        ModelConfig.from_flags(vars(main.build_parser().parse_args(["--enc_mode", "mlp", "--log_magnitudes"])))
 
 
 def test_what_is_of_graphs_is_read_by_them_alone():
-    read = main.model_config(main.build_parser().parse_args(["--enc_mode", "graph", "--graph_dim", "8"]))
+    read = ModelConfig.from_flags(vars(main.build_parser().parse_args(["--enc_mode", "graph", "--graph_dim", "8"])))
     assert read.options == {"graph_layers": 3, "graph_dim": 8, "graph_conv": "gnn"}
     with pytest.raises(
         UserError, match=r"--graph_conv attention: not read by --enc_mode inv .*; requires --enc_mode graph$"
     ):
-        main.model_config(main.build_parser().parse_args(["--graph_conv", "attention"]))
+        ModelConfig.from_flags(vars(main.build_parser().parse_args(["--graph_conv", "attention"])))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_help_explains_every_flag():
 )
 def test_a_flag_that_no_chosen_branch_reads_is_refused(words, unread, readers):
     with pytest.raises(UserError) as raised:
-        main.model_config(main.build_parser().parse_args(words.split()))
+        ModelConfig.from_flags(vars(main.build_parser().parse_args(words.split())))
     assert str(raised.value).startswith(f"{unread}: not read by --enc_mode ")
     assert f"; requires {readers}" in str(raised.value)
 
@@ -180,7 +180,7 @@ def test_a_flag_that_no_chosen_branch_reads_is_refused(words, unread, readers):
 def test_the_complete_encoder_always_standardizes():
     flags = main.build_parser().parse_args(["--enc_mode", "complete", "--standardize", "no"])
     with pytest.raises(UserError, match=r"--standardize False: .* --enc_mode complete, expected True"):
-        main.model_config(flags)
+        ModelConfig.from_flags(vars(flags))
 
 
 def test_each_choice_reads_what_it_declares():

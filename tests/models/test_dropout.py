@@ -6,7 +6,9 @@ from torch import nn
 from torch.func import vmap
 
 from nfn_transformer.hashing import splitmix64
-from nfn_transformer.models.branch import Chain, Dropout, dropouts, number_dropouts
+from nfn_transformer.models.branch import Chain, Dropout, dropouts
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
 
 KEYS = splitmix64(torch.arange(64))
 
@@ -27,10 +29,11 @@ def test_a_share_is_dropped_and_the_mean_stays(probability):
         assert ((along - probability).abs() < 6 * (0.25 / 1000) ** 0.5).all()
 
 
-def test_networks_layers_and_keys_choose_differently():
-    layers = nn.ModuleList([Dropout(0.5), nn.ModuleList([Dropout(0.5)])])
-    number_dropouts(layers)
-    first, second = layers[0], layers[1][0]
+def test_networks_layers_and_keys_choose_differently(small):
+    model = build_predictor(small.spec, ModelConfig(enc_mode="statnn", dropout=0.5), seed=1)
+    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    assert [layer.number for layer in layers] == list(range(len(layers)))
+    first, second, *_ = layers
     masks = [first(ones(400), KEYS), second(ones(400), KEYS), first(ones(400), splitmix64(KEYS))]
     masks += [masks[0].roll(1, 0), masks[0].roll(-1, 0), masks[0].roll(1, 1)]
     correlations = torch.corrcoef(torch.stack([mask.flatten() for mask in masks])) - torch.eye(6)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nfn_transformer.main import build_parser, model_config
+from nfn_transformer.main import build_parser
+from nfn_transformer.models.config import ModelConfig
 
 SWEEPS = sorted((Path(__file__).parents[2] / "scripts/sweeps").glob("*.yaml"))
 sweeps = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -67,7 +68,7 @@ def test_it_reads_the_zoo_of_its_name(path):
     assert path.stem.endswith(dataset)
     # The published AG-News networks have no embedding to read.
     flags = parse({name: values(parameter)[0] for name, parameter in parameters.items()})
-    assert model_config(flags).emb_mode == ("no" if dataset == "ag_news" else "mlp")
+    assert ModelConfig.from_flags(vars(flags)).emb_mode == ("no" if dataset == "ag_news" else "mlp")
 
 
 def test_the_seeds_are_those_of_the_published_setting():

@@ -1,6 +1,7 @@
 """Zoos with networks of several sizes: read size by size, used as one, trained and tested by one model."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from small_zoo import DEEP, SPEC, WIDE, SmallZoo, assert_same, zoo_of_three_size
 from nfn_transformer.errors import ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.batches import StoredFeatures, fits
+from nfn_transformer.training.batches import StoredFeatures
+from nfn_transformer.training.batches import read_features as read_batches
 from nfn_transformer.training.config import DataConfig
-from nfn_transformer.training.data import draw_split, recorded_split, split_record
+from nfn_transformer.training.data import RunData, Split, draw_split, recorded_split, split_record
 from nfn_transformer.training.trained_predictor import predict_logits
 from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.zoo.reading import read_zoo
@@ -54,8 +56,12 @@ def test_an_index_is_taken_apart_and_put_together(mixed):
             assert torch.equal(row, part.rows[original])
             seen.append(position)
     assert sorted(seen) == list(range(20))
-    assert [mixed.names[i] in part.names for i, part in zip(mixed.one_of_each_size(index), mixed.parts, strict=True)]
-    assert len(mixed.one_of_each_size(torch.tensor([29, 28]))) == 1
+    for weights, part in zip(mixed.one_of_each_size(index), mixed.parts, strict=True):
+        first = next(mixed.names[i] for i in index.tolist() if mixed.names[i] in part.names)
+        original = part.weights(torch.tensor([part.names.index(first)]))
+        assert all(map(torch.equal, weights.tensors(), original.tensors()))
+    (last,) = mixed.one_of_each_size(torch.tensor([29, 28]))
+    assert last.spec == mixed.parts[-1].spec
     whole = read_features(mixed)
     assert torch.equal(whole[index], features_of_checkpoints("hyperparameters", mixed, index))
 
@@ -102,7 +108,9 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     (block, _) = model.members[0].encoder.block_scale.mean, None
     blocks = torch.cat([features.encoder.blocks[i, : (2, 3, 1)[i // 10]] for i in range(30)])
     assert torch.allclose(block, blocks.mean(0), atol=1e-5)
-    assert fits(model.featurize, mixed, 30, CPU)
+    split = Split(everyone[:10], everyone[10:20], everyone[20:])
+    run = Mock(model=model, data=RunData(mixed, split, {}))
+    assert isinstance(read_batches([run])[run], StoredFeatures)
 
 
 def test_what_is_filled_up_has_no_gradient(mixed):

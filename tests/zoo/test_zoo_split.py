@@ -8,7 +8,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfn_transformer.errors import ZooError
-from nfn_transformer.training.data import Split, apply_cut_off, split_runs
+from nfn_transformer.training.config import DataConfig
+from nfn_transformer.training.data import Split, draw_split, split_record, split_runs
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.zoo.faults import FaultReport
+from nfn_transformer.zoo.metadata import HYPERPARAMETERS
+from nfn_transformer.zoo.reading import Zoo
+
+SPEC = TransformerSpec((BlockSpec(1, 2, 1, 1, 3),), FeedForwardSpec((2, 3, 2)), None)
+
+
+def zoo_of(runs: list[str], labels: list[float]) -> Zoo:
+    """Return a zoo of networks [n] that nobody evaluates."""
+    return Zoo(
+        spec=SPEC,
+        shapes={},
+        rows=torch.zeros(len(runs), 1),
+        labels=torch.tensor(labels),
+        names=[f"{run}_75_{number}.pt" for number, run in enumerate(runs)],
+        runs=runs,
+        report=FaultReport(len(runs)),
+        hyperparameters=torch.zeros(len(runs), len(HYPERPARAMETERS)),
+    )
+
 
 seeds = st.integers(0, 2**32)
 run_lists = st.lists(st.integers(0, 30).map(lambda run: f"run{run}"), min_size=60, max_size=120).filter(
@@ -79,9 +101,9 @@ def test_a_split_of_some_is_the_split_of_their_runs_as_indices_into_all():
 
 
 def test_a_split_survives_json():
-    names = [f"run{index:02d}_75_1.pt" for index in range(14)]
-    split = split_runs([name[:5] for name in names], 3)
-    record = json.loads(json.dumps(split.to_names(names)))
+    zoo = zoo_of([f"run{index:02d}" for index in range(14)], [0.5] * 14)
+    names, split = zoo.names, split_runs(zoo.runs, 3)
+    record = json.loads(json.dumps(split_record(zoo, split)))
     again = Split.from_names(record, names[::-1])
     for side in ("train", "validation", "test"):
         assert (
@@ -100,9 +122,11 @@ def test_a_recorded_split_that_does_not_fit_is_an_error():
 @given(st.integers(0, 10000))
 def test_a_label_equal_to_the_cut_off_is_kept(number):
     cut_off = number / 10000
-    labels = torch.tensor([cut_off, max(0, number - 1) / 10000, min(10000, number + 1) / 10000])
-    expected = [index for index in (0, 1, 2) if index != 1 or number == 0]
-    assert apply_cut_off(labels, cut_off).tolist() == expected
+    labels = [cut_off, max(0, number - 1) / 10000, min(10000, number + 1) / 10000]
+    zoo = zoo_of([f"run{index // 3}" for index in range(21)], labels * 7)
+    split = draw_split(zoo, DataConfig("any", "nowhere", cut_off=cut_off), 3)
+    kept = torch.cat([split.train, split.validation, split.test]).sort().values
+    assert kept.tolist() == [index for index in range(21) if index % 3 != 1 or number == 0]
 
 
 def test_fewer_training_networks_are_part_of_more_and_leave_the_other_sides():
