@@ -8,9 +8,9 @@ import pytest
 from nfn_transformer.bounded_text import parse_json, parse_yaml
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.generation.recipe import Recipe, read_recipe
-from nfn_transformer.grids.cells import _result
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.training.report import read_summary
+from nfn_transformer.training.results import parse_result
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 
 LAUGHS = "- &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -109,4 +109,4 @@ def test_results_without_a_test_are_an_error(test, tmp_path):
     with pytest.raises(RunError, match="is not what a finished run writes"):
         read_summary(RunDirectory(tmp_path))
     with pytest.raises(RunError, match="is not what a finished run writes"):
-        _result(results, tmp_path / "results.json")
+        parse_result(results, tmp_path / "results.json")
