@@ -62,9 +62,8 @@ def train_by_flags(
     statuses: list[int] = []
     unfinished: list[Path] = []
     for directory in map(RunDirectory.open, flags.resume):
-        if directory.results_file.is_file():
+        if directory.is_finished:
             print("this run is finished")
-            directory.state_file.unlink(missing_ok=True)  # a kill may have come just before
             statuses.append(_report_results(directory))
         else:
             unfinished.append(directory.path)

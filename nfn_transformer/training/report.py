@@ -58,9 +58,9 @@ def evaluate_best(
         **({SEEN: sum(map(bool, sides))} if any(sides) else {}),
     }
     write_json(directory.results_file, results)
-    directory.state_file.unlink(missing_ok=True)
     _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
     _plot_history(directory.curves_file, history)
+    directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
 
 

@@ -267,7 +267,7 @@ def resume_runs(
     if distributed.is_main:
         for directory in directories:
             directory.lock()
-            if directory.results_file.is_file():
+            if directory.is_finished:
                 raise RunError(f"{directory.path}: another process has finished this run meanwhile")
             directory.remove_leftovers()
     _restore_threads(config, distributed)

@@ -142,6 +142,11 @@ class RunDirectory:
         except RunError as error:
             raise RunError(f"{self.config_file}: {error}") from None
 
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing is left to do; the state goes last, after results and pictures."""
+        return self.results_file.is_file() and not self.state_file.is_file()
+
     def remove_leftovers(self) -> None:
         """Remove temporary files that a kill left behind; only where no other command writes here."""
         for leftover in self.path.glob(".*.part"):

@@ -1,5 +1,6 @@
 """Kills between a result and the removal of what led to it, as scripts/checks/kill_anywhere.py found them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,18 +22,25 @@ def die(*_) -> None:
     raise Killed
 
 
-def test_resuming_a_finished_run_removes_a_state_that_was_left(small_zoo, tmp_path, monkeypatch):
+@pytest.mark.parametrize("last", ["learning_curves.png", "state.pt"])
+def test_resuming_after_the_results_makes_what_is_missing_and_removes_the_state(small_zoo, tmp_path, monkeypatch, last):
     run = tmp_path / "run"
     flags = ["--enc_mode", "statnn", "--cls_mode", "statnn", "--epochs", "1", "--dataset", "digits", "--device", "cpu"]
     with monkeypatch.context() as patch:
-        unlink = Path.unlink
+        replace, unlink = os.replace, Path.unlink
+        patch.setattr(os, "replace", lambda a, b: die() if Path(b).name == last else replace(a, b))
         patch.setattr(Path, "unlink", lambda path, **given: die() if path.name == "state.pt" else unlink(path, **given))
+        if last == "state.pt":
+            patch.setattr(os, "replace", replace)
         with pytest.raises(Killed):
             main.main([*flags, "--data_path", str(small_zoo), "--out_dir", str(run)])
-    assert (run / "results.json").exists()
+    results = (run / "results.json").read_bytes()
     assert (run / "state.pt").exists()
+    assert (run / "learning_curves.png").exists() == (last == "state.pt")
     assert main.main(["--resume", str(run)]) == 0
     assert not (run / "state.pt").exists()
+    assert (run / "learning_curves.png").exists()
+    assert (run / "results.json").read_bytes() == results
 
 
 @pytest.fixture
