@@ -34,7 +34,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from nfn_transformer import main as training
-from nfn_transformer import predict
+from nfn_transformer import predict, runs
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.idx_files import read_idx
@@ -280,7 +280,9 @@ def run_case(sound: Sound, folder: Path, draw: random.Random) -> None:
         (run / name).write_bytes(whole if draw.random() < 0.7 else changed_bytes(content, draw))
     else:
         (run / name).write_bytes(changed(content, draw))
-    if name == "results.json":
+    if name.endswith(".json") and draw.random() < 0.4:
+        runs.main([str(folder)])
+    elif name == "results.json":
         print("\n".join(read_summary(RunDirectory.open(run))))
     elif name == "split.json":
         place = ["--dataset", "digits", "--data_path", str(sound.folder / "zoo"), "--split", "test"]
