@@ -77,8 +77,8 @@ def fit(
     """
     if not isinstance(zoo, Zoo | MixedZoo):
         raise TypeError(f"fit: expected a zoo as nfn.read_zoo(data_path, dataset) gives it, got {type_of(zoo)}")
-    place = find_device(device)
-    config = _run_config(zoo, encoder, model, seed, place, settings)
+    chosen_device = find_device(device)
+    config = _run_config(zoo, encoder, model, seed, chosen_device, settings)
     folder = None if out_dir is not None else Path(tempfile.mkdtemp(prefix="nfn-transformer-"))
     try:
         path = folder / "run" if folder is not None else Path(out_dir or "")
@@ -121,10 +121,10 @@ def resume(
         UserError: the run is damaged, or its zoo is gone or has changed.
     """
     directory = RunDirectory.open(Path(path))
-    place = None if device is None else str(find_device(device))
+    chosen_device = None if device is None else str(find_device(device))
     if directory.results_file.is_file():
         return load_predictor(path, device or "auto")
-    overrides = ResumeOverrides(device=place, data_path=None if data_path is None else str(data_path))
+    overrides = ResumeOverrides(device=chosen_device, data_path=None if data_path is None else str(data_path))
     (run,) = resume_runs([directory.path], overrides, n_workers=n_workers)
     return _train_and_test(run, progress, stream, n_workers)
 
@@ -166,7 +166,9 @@ def _run_config(
     """Return the configuration that a command would have with the same settings; see `fit` for errors."""
     origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
     choice = {entry.name for entry in fields(DataConfig)} - {entry.name for entry in fields(ZooOrigin)}
-    own = {name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()}
+    choice_settings = {
+        name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
+    }
     configs: dict[type, set[str]] = {DataConfig: choice}
     if model == NETWORK:
         shared = {entry.name for entry in fields(ModelConfig)} - {"enc_mode", "options", "plugins"}
@@ -190,7 +192,7 @@ def _run_config(
         training: TrainingConfig | BoostingConfig
         if model == NETWORK:
             given = {name: value for parsed in values.values() for name, value in parsed.items()}
-            given = {name: given[name] for name in settings if name in own or name in shared}
+            given = {name: given[name] for name in settings if name in choice_settings or name in shared}
             predictor = ModelConfig.from_flags({"enc_mode": encoder, **given})
             graphs = device.type == "cuda" and all(entry.cuda_graphs for entry in predictor.chosen.values())
             training = TrainingConfig(**{"cuda_graphs": graphs, **values[TrainingConfig]})

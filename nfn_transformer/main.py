@@ -49,8 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="Python files that register encoders, classifier heads or embedding branches; see docs/extending.md",
     )
-    own = {name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()}
-    for entry in (*fields(ModelConfig), *own.values()):
+    choice_settings = {
+        name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
+    }
+    for entry in (*fields(ModelConfig), *choice_settings.values()):
         help = setting_of(entry).help
         if help:
             group = small_zoos if entry.name in _SMALL_ZOOS else model

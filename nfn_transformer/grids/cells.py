@@ -244,7 +244,7 @@ def take_runs(cells: Sequence[Cell], folders: Sequence[Path]) -> tuple[list[Cell
     """
     wanted = {cell.digest for cell in cells}
     plugins = {each for cell in cells for each in getattr(cell.config.predictor, "plugins", {}).values()}
-    found: dict[str, Path] = {}
+    directories: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--runs {folder}: expected a folder of runs, got none")
@@ -259,12 +259,12 @@ def take_runs(cells: Sequence[Cell], folders: Sequence[Path]) -> tuple[list[Cell
                 config, _ = run.read_config()
                 digest = data_digest(record, config)
                 if digest in wanted:
-                    found.setdefault(_identity(config, digest), run.path)
+                    directories.setdefault(_identity(config, digest), run.path)
             except (UserError, AttributeError, TypeError, ValueError):
                 continue  # what is damaged is no cell
     taken = []
     for cell in cells:
-        run_path = None if cell.job.is_finished() else found.get(_identity(cell.config, cell.digest))
+        run_path = None if cell.job.is_finished() else directories.get(_identity(cell.config, cell.digest))
         if run_path is not None:
             job = replace(cell.job, path=str(run_path), finished_file=str(run_path / "results.json"))
             cell = replace(cell, directory=run_path, job=job)

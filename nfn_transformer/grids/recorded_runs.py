@@ -1,5 +1,6 @@
 """Runs as their directories record them, read without PyTorch and without running a plugin."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,11 +37,11 @@ class RecordedRun:
 
     def settings(self, *parts: str) -> dict[str, Any]:
         """Return the settings of parts of the configuration by name, those of nested parts among them."""
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for part in parts:
             for name, value in self.values[part].items():
-                found |= value if isinstance(value, dict) and name == "parameters" else {name: value}
-        return {name: value for name, value in found.items() if name != "plugins"}
+                settings |= value if isinstance(value, dict) and name == "parameters" else {name: value}
+        return {name: value for name, value in settings.items() if name != "plugins"}
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -87,9 +88,9 @@ def read_run(path: Path) -> RecordedRun:
 def _tested(file: Path) -> str:
     """Return a digest of the tested networks' files and accuracies, whatever was predicted."""
     try:
-        rows = [line.rsplit(",", 2) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-        tested = sorted((name, accuracy) for name, _, accuracy in rows)
-    except (OSError, ValueError) as error:
+        with open(file, newline="", encoding="utf-8") as opened:
+            tested = sorted((row["file"], row["accuracy"]) for row in csv.DictReader(opened))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     return hashlib.sha256(json.dumps(tested).encode()).hexdigest()
 

@@ -10,6 +10,7 @@ _NODES = (*_WHOLE, "split_gain", "threshold", "internal_value", "internal_weight
 _LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
 _SCALARS = ("num_leaves", "num_cat", "is_linear", "shrinkage")
 _NUMBER = re.compile(r"-?\d{1,25}(\.\d{1,25})?(e[+-]?\d{1,3})?")
+_DIGITS = re.compile(r"-?\d{1,10}")  # LightGBM reads 10e-1 as 10 where it expects a whole number
 _NAME, _INFO = re.compile(r"\w{1,30}"), re.compile(r"none|\[[-+.e\d]{1,40}:[-+.e\d]{1,40}\]")
 # The flag of a default on the left, and the treatments of a missing value: none, zero, nan. Odd ones are categories.
 _DECISIONS = (0, 2, 4, 6, 8, 10)
@@ -42,6 +43,8 @@ def checked_text(content: bytes) -> tuple[str, int, int]:
             _check_tree(_lines(lines), f"tree {number}", width)
     except KeyError as error:
         raise ValueError(f"it has no line {error}") from None
+    except (AttributeError, TypeError):
+        raise ValueError("it has a line without its value") from None
     start = [name if value is None else f"{name}={value}" for name, value in header.items()]
     return "\n".join([*start, "", *(f"Tree={tree}" for tree in trees), _END, ""]), len(trees), width
 
@@ -88,11 +91,11 @@ def _check_tree(tree: dict[str, str], name: str, width: int) -> None:
         if key == "leaf_value" or tree.get(key):
             _numbers(tree[key], leaves, f"{name}: {key}")
     arrays = {key: _numbers(tree.get(key, ""), leaves - 1, f"{name}: {key}", key in _WHOLE) for key in _NODES}
-    own, reads = np.arange(leaves - 1), arrays["split_feature"]
+    nodes, reads = np.arange(leaves - 1), arrays["split_feature"]
     for key in ("left_child", "right_child"):
         child = arrays[key]
         # Children that follow their node make no cycle; the others are leaves.
-        if (((child >= 0) & (child <= own)) | (child >= leaves - 1) | (child < -leaves)).any():
+        if (((child >= 0) & (child <= nodes)) | (child >= leaves - 1) | (child < -leaves)).any():
             raise ValueError(f"{name}: {key} names nodes that are not after their own")
     if ((reads < 0) | (reads >= width)).any():
         raise ValueError(f"{name} reads numbers beyond the {width} that there are")
@@ -106,10 +109,10 @@ def _numbers(text: str, count: int, name: str, whole: bool = False) -> np.ndarra
     Raises:
         ValueError: they are not so many finite numbers.
     """
-    words = text.split(" ") if text else []
-    if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
-        raise ValueError(f"{name} is not {count} numbers")
-    numbers = np.array(words, dtype=np.float64)
-    if not np.isfinite(numbers).all() or (whole and (numbers != numbers.round()).any()):
-        raise ValueError(f"{name} is not {count} finite {'whole ' if whole else ''}numbers")
+    parts = text.split(" ") if text else []
+    if len(parts) != count or not all(map((_DIGITS if whole else _NUMBER).fullmatch, parts)):
+        raise ValueError(f"{name} is not {count} {'whole ' if whole else ''}numbers")
+    numbers = np.array(parts, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} is not {count} finite numbers")
     return numbers

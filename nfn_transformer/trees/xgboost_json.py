@@ -52,7 +52,7 @@ def _check_learner(model: dict, learner: dict) -> None:
     expected = {"num_class": "0", "num_target": "1"}
     if any(parameters.get(key, value) != value for key, value in expected.items()):
         raise ValueError("it predicts more than one number")
-    score = json.loads(parameters["base_score"])
+    score = parse_json(parameters["base_score"])
     if len(_array(score if isinstance(score, list) else [score], 1, "base_score")) != 1:
         raise ValueError("it predicts more than one number")
     objective = learner["objective"]["name"]
@@ -102,12 +102,12 @@ def _check_tree(tree: dict, number: int, width: int) -> None:
         raise ValueError(f"tree {number} has categories")
     for name in _NUMBERS:
         tree[name] = _array(tree[name], count, f"'{name}' of tree {number}")
-    own = np.arange(count)
+    nodes = np.arange(count)
     index = {name: _indices(tree[name], count, f"'{name}' of tree {number}") for name in _INDICES}
     left, right = index["left_children"], index["right_children"]
     inner = left != -1
     # Children that follow their node make no cycle.
-    if ((right != -1) != inner).any() or (inner & ((left <= own) | (right <= own))).any():
+    if ((right != -1) != inner).any() or (inner & ((left <= nodes) | (right <= nodes))).any():
         raise ValueError(f"tree {number} has children that are not after their node")
     if max(left.max(), right.max()) >= count or min(left.min(), right.min()) < -1:
         raise ValueError(f"tree {number} has children that it has not")
@@ -123,6 +123,8 @@ def _check_tree(tree: dict, number: int, width: int) -> None:
 def _indices(values: list, count: int, name: str) -> np.ndarray:
     if type(values) is not list or len(values) != count or any(type(value) is not int for value in values):
         raise ValueError(f"{name} is not {count} whole numbers")
+    if any(not -(2**31) <= value < 2**31 for value in values):
+        raise ValueError(f"{name} has a number beyond those of 32 bits")
     return np.array(values, dtype=np.int64)
 
 

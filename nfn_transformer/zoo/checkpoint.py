@@ -74,8 +74,9 @@ def read_checkpoint(
     required = required_keys(known)
     absent = [key for key in required if key not in known]
     if absent:
-        inner = [value for value in network.unknown.values() if isinstance(value, Mapping)]
-        kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner])), "")
+        # One that is held a million times is looked into once.
+        inner = {id(value): value for value in network.unknown.values() if isinstance(value, Mapping)}
+        kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner.values()])), "")
         return faulty(Reason.MISSING_KEY, _first(absent, "is missing"), kind)
     for key in required:
         if problem := _tensor_problem(known[key]):
@@ -99,11 +100,11 @@ def read_checkpoint(
 
 def _own_numbers(tensors: Mapping[str, Tensor]) -> int:
     """Return how many numbers tensors claim, each counted once where blocks share it."""
-    own = {
+    numbers = {
         (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.stride(), tensor.shape): tensor.numel()
         for tensor in tensors.values()
     }
-    return sum(own.values())
+    return sum(numbers.values())
 
 
 def load_state_dict(content: bytes) -> Mapping:

@@ -18,6 +18,7 @@ _USUAL = ("state_dict", "model_state_dict", "model", "module", "net", "network",
 """Names of the trained weights in training checkpoints, the most telling first."""
 
 _PART = re.compile(r"(?<=\.)(?:embedding|encoder|classifier)\.")
+_POINT = re.compile(r"\.")
 _LONGEST_KEY = 500
 _DEPTH = 3
 _MOST_LISTED = 10
@@ -46,29 +47,29 @@ def find_network(content: Mapping, weights_key: str | None = None) -> NetworkSta
     Raises:
         ValueError: there is no such key, or there are several networks and none has a usual name.
     """
-    found = dict(_networks(content, (), _DEPTH, set()))
+    networks = dict(_networks(content, (), _DEPTH, set()))
     if weights_key is not None:
-        chosen = {path: state for path, state in found.items() if weights_key in _names(path)}
+        chosen = {path: state for path, state in networks.items() if weights_key in _names(path)}
         inside = {path: state for path, state in chosen.items() if path[-1].rstrip(".") in (*_USUAL, weights_key)}
         if len(chosen) != 1 and len(inside) == 1:
             chosen = inside
         if len(chosen) != 1:
-            holds = ", ".join(_path_text(path) for path in found) or "none"
+            holds = ", ".join(_path_text(path) for path in list(networks)[:_MOST_LISTED]) or "none"
             raise ValueError(
                 f"--weights_key {weights_key}: expected one network there, got {len(chosen)}; it holds {holds}"
             )
         ((path, state),) = chosen.items()
-    elif () in found or not found:
-        return found.get((), NetworkState({}, content))
-    elif len(found) == 1:
-        ((path, state),) = found.items()
+    elif () in networks or not networks:
+        return networks.get((), NetworkState({}, content))
+    elif len(networks) == 1:
+        ((path, state),) = networks.items()
     else:
-        usual = [path for name in _USUAL for path in found if name in _names(path)]
+        usual = [path for name in _USUAL for path in networks if name in _names(path)]
         if not usual:
-            listed = ", ".join(_path_text(path) for path in list(found)[:_MOST_LISTED])
-            raise ValueError(f"holds {len(found)} networks: {listed}; --weights_key NAME chooses one")
-        path, state = usual[0], found[usual[0]]
-    others = len(found) - 1
+            listed = ", ".join(_path_text(path) for path in list(networks)[:_MOST_LISTED])
+            raise ValueError(f"holds {len(networks)} networks: {listed}; --weights_key NAME chooses one")
+        path, state = usual[0], networks[usual[0]]
+    others = len(networks) - 1
     form = _path_text(path) + (f" ({others} other networks in the file)" if others else "")
     return NetworkState(state.known, state.unknown, form)
 
@@ -78,8 +79,8 @@ def _names(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _path_text(path: tuple[str, ...]) -> str:
-    places = [f"after {quoted(part)}" if part.endswith(".") else f"under {quoted(part)}" for part in path]
-    return ", ".join(places) or "at the top"
+    parts = [f"after {quoted(part)}" if part.endswith(".") else f"under {quoted(part)}" for part in path]
+    return ", ".join(parts) or "at the top"
 
 
 def _networks(content: Mapping, path: tuple[str, ...], depth: int, seen: set[int]):
@@ -105,10 +106,16 @@ def _networks(content: Mapping, path: tuple[str, ...], depth: int, seen: set[int
             rest[key] = value
     if known:
         yield path, NetworkState(known, rest)
+    # Each key tells the networks beside it: to ask each network for its keys takes hours in a hostile file.
+    beside: dict[str, dict[object, object]] = {prefix: {} for prefix in prefixes}
+    for key, value in rest.items() if prefixes else ():
+        starts = _POINT.finditer(key, 0, _LONGEST_KEY) if isinstance(key, str) else ()
+        for prefix in [str(key)[: match.end()] for match in starts]:
+            if prefix in beside:
+                beside[prefix][key] = value
     for prefix, entries in prefixes.items():
-        beside: dict = {key: value for key, value in rest.items() if isinstance(key, str) and key.startswith(prefix)}
         alone = not known and len(prefixes) == 1
-        yield (*path, prefix), NetworkState(entries, rest if alone else beside)
+        yield (*path, prefix), NetworkState(entries, rest if alone else beside[prefix])
     if depth:
         for key, value in rest.items():
             if isinstance(key, str) and isinstance(value, Mapping) and id(value) not in seen:
@@ -158,7 +165,7 @@ def read_shares(index: bytes, read: Callable[[str], bytes]) -> tuple[dict[str, T
         content = read(file)
         size += len(content)
         held = read_safetensors(content)
-        wanted = [key for key, place in weight_map.items() if place == file]
+        wanted = [key for key, file_of_key in weight_map.items() if file_of_key == file]
         if lacking := [key for key in wanted if key not in held]:
             raise ValueError(f"{quoted(lacking[0][:100])} is not in {quoted(file)}, where the index says")
         tensors.update({key: held[key] for key in wanted})

@@ -18,6 +18,12 @@ _MOST_CALLS = 50_000
 _MOST_NUMBERED = 10_000
 _MOST_DIMENSIONS = 64
 
+# Arguments may be held by the memo, and each call copies them.
+_MOST_ARGUMENTS = MOST_PICKLE_BYTES
+
+# A tuple is hashed anew each time.
+_LONGEST_KEY = 64
+
 _STORAGE_BYTES = {
     "torch.DoubleStorage": 8,
     "torch.FloatStorage": 4,
@@ -90,6 +96,7 @@ class _Dict:
     def __init__(self, is_ordered: bool = False):
         self.is_ordered = is_ordered
         self.keys: set[object] = set()
+        self.is_full = False
 
 
 _OPAQUE = _Opaque()
@@ -137,7 +144,7 @@ class _Scan:
         self._marked: list[list] = []
         self._memo: dict[int, object] = {}
         self._storages: dict[str, tuple[str, int]] = {}
-        self._calls = self._numbers = 0
+        self._calls = self._arguments = self._numbers = 0
 
     def run(self) -> ScannedPickle:
         """Interpret the pickle up to its end."""
@@ -209,13 +216,15 @@ class _Scan:
 
     def _set(self, items: list) -> None:
         target = self._stack[-1]
-        if not isinstance(target, _Dict) or len(items) % 2:
+        if not isinstance(target, _Dict) or len(items) % 2 or target.is_full:
             raise TypeError
         self._numbers += sum(type(key) is not str for key in items[::2])
         if self._numbers > _MOST_NUMBERED:
             raise ScanError(f"refused, as it has more than {_MOST_NUMBERED} keys that are no text")
         for key in items[::2]:
             parts = key if type(key) is tuple else (key,)
+            if len(parts) > _LONGEST_KEY:
+                raise ScanError(f"refused, as one of its keys is a tuple of {len(parts)} values")
             # A tuple of tuples can take any time to be hashed.
             if not all(isinstance(part, _SCALARS) for part in parts):
                 raise ScanError(f"refused, as one of its keys is a {type(key).__name__} of other things than scalars")
@@ -236,6 +245,11 @@ class _Scan:
             raise ScanError(f"refused, as it holds more than {_MOST_CALLS} tensors")
         if not isinstance(function, _Global) or function.name not in _CALLS or type(arguments) is not tuple:
             raise TypeError
+        self._arguments += sum(len(part) for part in arguments if isinstance(part, str | tuple))
+        self._numbers += sum(part.length for part in arguments if isinstance(part, _List))
+        self._numbers += sum(len(part.keys) for part in arguments if isinstance(part, _Dict))
+        if self._arguments > _MOST_ARGUMENTS or self._numbers > _MOST_NUMBERED:
+            raise ScanError(f"refused, as its calls take more than {_MOST_ARGUMENTS} letters or {_MOST_NUMBERED} items")
         result = _CALLS[function.name](*arguments)
         if result is None:
             raise ScanError(f"refused, as it calls '{function.name}' with arguments that torch.save never writes")
@@ -269,13 +283,19 @@ def _tensor(storage, offset, size, stride, *others) -> _Opaque | None:
     end = offset + sum((extent - 1) * step for extent, step in zip(size, stride, strict=True)) + 1
     is_inside = end <= storage.length if all(size) else offset <= storage.length
     # The others are requires_grad, the hooks, which are empty, and metadata, which no plain tensor has.
-    hooks_are_empty = all(isinstance(other, _Dict) and not other.keys for other in others[1:2])
-    return _OPAQUE if is_inside and len(others) in (0, 2) and hooks_are_empty else None
+    return _OPAQUE if is_inside and (not others or (len(others) == 2 and _stays_empty(others[1]))) else None
 
 
 def _parameter(data, requires_grad, hooks) -> _Opaque | None:
-    is_plain = data is _OPAQUE and isinstance(hooks, _Dict) and not hooks.keys
-    return _OPAQUE if is_plain and type(requires_grad) is bool else None
+    return _OPAQUE if data is _OPAQUE and type(requires_grad) is bool and _stays_empty(hooks) else None
+
+
+def _stays_empty(hooks: object) -> bool:
+    """Return if hooks are an empty dictionary, which is closed: the memo could fill it after the call."""
+    if not isinstance(hooks, _Dict) or hooks.keys:
+        return False
+    hooks.is_full = True
+    return True
 
 
 def _ordered_dict(*arguments) -> _Dict | None:

@@ -178,9 +178,9 @@ def read_zoo(
         zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
             cache.save(collection)
-    place = str(Path(data_path).resolve())
+    absolute_path = str(Path(data_path).resolve())
     names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
-    origin = ZooOrigin(place, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
+    origin = ZooOrigin(absolute_path, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
     return replace(zoo, origin=replace(origin, weights_key=weights_key))
 
 

@@ -43,8 +43,8 @@ def recognize(state: Mapping[object, object]) -> str:
     """Return what the keys and shapes of a state dict look like, one of ADVICE; empty where nothing fits."""
     keys = [key for key, _ in zip(state, range(_MOST_KEYS), strict=False) if isinstance(key, str) and len(key) < 300]
     for name, pattern, _ in _KINDS:
-        found = re.compile(rf"(^|\.){pattern}$")
-        if any(found.search(key) for key in keys):
+        expression = re.compile(rf"(^|\.){pattern}$")
+        if any(expression.search(key) for key in keys):
             return name
     if any(".lora_A" in key or ".lora_B" in key for key in keys):
         return "a LoRA or another adapter"

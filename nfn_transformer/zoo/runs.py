@@ -60,15 +60,15 @@ def file_of_each_path(paths: Iterable[str], files: Sequence[str], folder: str) -
     named: dict[str, tuple[str, str | None]] = {}
     for last, spellings in by_last.items():
         is_alone = len(set(spellings.values())) == 1
-        found: dict[str, str | None] = {}
+        files_of_paths: dict[str, str | None] = {}
         for path, ends in spellings.items():
             # A name alone tells the file only where no other folder's file is meant by it.
             stop = len(ends) if is_alone else len(ends) - 1
-            found[path] = next((by_end[ends[start:]] for start in range(stop) if ends[start:] in by_end), None)
-        is_one = is_alone or (len(set(found.values())) == 1 and None not in found.values())
-        for path, place in found.items():
-            below = place.removeprefix(f"{folder}/") if place else "/".join(spellings[path])
-            named[path] = last if is_one else below, place
+            files_of_paths[path] = next((by_end[ends[start:]] for start in range(stop) if ends[start:] in by_end), None)
+        is_one = is_alone or (len(set(files_of_paths.values())) == 1 and None not in files_of_paths.values())
+        for path, named_file in files_of_paths.items():
+            below = named_file.removeprefix(f"{folder}/") if named_file else "/".join(spellings[path])
+            named[path] = last if is_one else below, named_file
     return named
 
 

@@ -353,6 +353,6 @@ def find_zoo(dataset: str, data_path: str | None = None) -> str:
         return str(zipped if zipped.is_file() else find_bundled(Path(data_path)))
     candidates = [f"data/{dataset}_transformer", f"data/{dataset}_transformer.zip", f"data/{dataset}_transformers.zip"]
     for candidate in candidates:
-        if (found := find_bundled(Path(candidate))).exists():
-            return str(found)
+        if (path := find_bundled(Path(candidate))).exists():
+            return str(path)
     raise UserError(f"--dataset {dataset}: expected a zoo at {', '.join(candidates)}, got none; --data_path names one")

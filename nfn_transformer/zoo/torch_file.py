@@ -76,12 +76,12 @@ def _members(content: bytes) -> dict[bytes, memoryview]:
     sign, *_, count, length, start, comment = _END.unpack_from(content, last)
     if content[last - _LOCATOR_64.size : last].startswith(b"PK\x06\x07"):
         last -= _LOCATOR_64.size + _END_64.size
-        where = _LOCATOR_64.unpack_from(content, last + _END_64.size)[2]
-        if last < 0 or where != last or _END_64.unpack_from(content, last)[7:] != (count, length, start):
+        end_start = _LOCATOR_64.unpack_from(content, last + _END_64.size)[2]
+        if last < 0 or end_start != last or _END_64.unpack_from(content, last)[7:] != (count, length, start):
             raise broken
     if sign != _ZIP_END or comment or start + length != last or not count:
         raise broken
-    whole, members, found, total, position = memoryview(content), {}, {}, 0, start
+    whole, members, checksums, total, position = memoryview(content), {}, {}, 0, start
     for _ in range(count):
         if position + _ENTRY.size > last:
             raise broken
@@ -90,7 +90,7 @@ def _members(content: bytes) -> dict[bytes, memoryview]:
         name = content[position + _ENTRY.size : position + _ENTRY.size + name_length]
         position += _ENTRY.size + name_length + extra + note
         total += size
-        if entry[0] != _ZIP_ENTRY or flags & 1 or name.lower() in found:
+        if entry[0] != _ZIP_ENTRY or flags & 1 or name.lower() in checksums:
             raise broken
         if method or packed != size:
             raise ValueError("its archive is compressed, which torch.save never does")
@@ -103,13 +103,13 @@ def _members(content: bytes) -> dict[bytes, memoryview]:
         begin = local + _LOCAL.size + name_here + extra_here
         if content[local + _LOCAL.size : local + _LOCAL.size + name_here] != name or begin + size > start:
             raise broken
-        found[name.lower()] = crc
+        checksums[name.lower()] = crc
         members[name] = whole[begin : begin + size]
     if position != last:
         raise broken
     # Files that were saved after torch.serialization.set_crc32_options(False) have no checksums.
-    if any(found.values()):
-        for (name, member), crc in zip(members.items(), found.values(), strict=True):
+    if any(checksums.values()):
+        for (name, member), crc in zip(members.items(), checksums.values(), strict=True):
             if zlib.crc32(member) != crc:
                 raise ValueError(f"damaged: the checksum of its member {name.decode('ascii', 'replace')!r} differs")
     return members

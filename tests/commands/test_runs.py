@@ -97,6 +97,18 @@ def test_compared_runs_are_a_table_with_paired_differences(folder, tmp_path, cap
     assert text in capsys.readouterr().out
 
 
+def test_runs_are_paired_where_some_tested_networks_were_seen_in_training(folder, tmp_path, capsys):
+    copies = [Path(shutil.copytree(folder / name, tmp_path / name[:4])) for name in ("slow/seed1", "fast/1")]
+    for copy in copies:
+        head, *rows = (copy / "test_predictions.csv").read_text().splitlines()
+        rows = [f"{row},{'train' if number == 0 else ''}" for number, row in enumerate(rows)]
+        (copy / "test_predictions.csv").write_text("\n".join([f"{head},side", *rows]) + "\n")
+    assert runs.main(["--compare", *map(str, copies)]) == 0
+    text = capsys.readouterr().out
+    assert "Paired comparisons" in text
+    assert "no paired difference" not in text
+
+
 def test_runs_that_tested_different_networks_are_not_paired(folder, tmp_path, capsys):
     other = Path(shutil.copytree(folder / "fast/1", tmp_path / "other"))
     predictions = (other / "test_predictions.csv").read_text().splitlines()

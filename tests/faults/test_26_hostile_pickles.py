@@ -6,15 +6,22 @@ import tracemalloc
 
 import pytest
 import torch
-from pickles import archive, entry, name, text, whole
+from pickles import archive, entry, name, tensor, text, whole
 
 from nfn_transformer.zoo import pickle_scan
 from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.containers import find_network
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.torch_file import load_torch_file
 
 ORDERED = name("collections", "OrderedDict") + b")R"
 CHINESE = "".join(map(chr, range(0x4E00, 0x4E00 + 20000))) * 4
+
+
+def called_often(function: bytes, arguments: bytes) -> bytes:
+    """Return the opcodes of a thousand calls with one tuple of arguments, which the memo holds."""
+    return b"(" + function + b"q\x01" + arguments + b"q\x02" + b"h\x01h\x02R" * 1000 + b"t"
+
 
 HOSTILE = {
     "items": (ORDERED + b"}" + text("items") + b"K\x05sb", "set attributes other than '_metadata'"),
@@ -29,6 +36,26 @@ HOSTILE = {
     ),
     "opcode": (entry(b"I5\n"), "opcode 0x49 in its pickle"),
     "underflow": (b"bbb", "damaged pickle, IndexError"),
+    "copies": (
+        called_often(name("_codecs", "encode"), text("x" * 2**20) + text("latin1") + b"\x86"),
+        "its calls take more than 4194304 letters or 10000 items",
+    ),
+    "sizes": (
+        called_often(name("torch", "Size"), b"(" + b"K\x01" * 2**16 + b"t\x85"),
+        "its calls take more than 4194304 letters or 10000 items",
+    ),
+    "long key": (
+        b"}((" + b"N" * 2**12 + b"tq\x01N" + b"h\x01N" * 2**12 + b"u",
+        "one of its keys is a tuple of 4096 values",
+    ),
+    "sets": (
+        called_often(name("builtins", "set"), b"](" + b"K\x01" * 2**10 + b"e\x85"),
+        "its calls take more than 4194304 letters or 10000 items",
+    ),
+    "hooks": (
+        b"(" + tensor(1, 0, 1, 1).removesuffix(b"tR") + b"q\x01tRh\x01" + text("x") + b"Nst",
+        "damaged pickle, TypeError",
+    ),
     "tensors": (b"]" + (name("torch", "Size") + b")\x85R") * 50_001, "more than 50000 tensors"),
     "one hash": (
         b"}(" + b"".join(whole(number * (2**61 - 1)) + b"N" for number in range(1, 4)) * 40_000 + b"u",
@@ -66,6 +93,18 @@ def test_a_pickle_that_was_scanned_is_not_scanned_again():
     for _ in range(3):
         assert read_checkpoint("a.pt", archive(entry(whole(5)))).fault.reason == "missing key"
     assert pickle_scan.scan_archived_pickle.cache_info().misses == 1
+
+
+def test_networks_of_very_many_prefixes_are_told_apart_in_no_time():
+    keys = [f"{number}.encoder.0.fc1.bias" for number in range(20_000)]
+    others = [f"{number}.x" for number in range(20_000)]
+    start = time.process_time()
+    with pytest.raises(ValueError, match="holds 20000 networks"):
+        find_network(dict.fromkeys([*keys, *others]))
+    assert time.process_time() - start < 5
+    two = {"a.b.encoder.0.fc1.bias": 0, "a.c.encoder.0.fc1.bias": 1, "a.b.running_mean": 2, "a.x": 3}
+    network = find_network(two, "a.b")
+    assert (network.known, network.unknown) == ({"encoder.0.fc1.bias": 0}, {"a.b.running_mean": 2})
 
 
 def test_a_dictionary_that_is_held_a_million_times_is_looked_into_once():

@@ -74,6 +74,8 @@ XGBOOST = {
     "width": (lambda m: m["learner"]["learner_model_param"].update(num_feature="x"), "is not whole"),
     "rounds": (lambda m: m["learner"]["gradient_booster"]["model"].update(iteration_indptr=[9]), "one a round"),
     "objective": (lambda m: m["learner"]["objective"].update(name="rank:map"), "expected reg:squarederror"),
+    "64 bits": (lambda m: tree(m)["split_indices"].__setitem__(0, 10**19), "a number beyond those of 32 bits"),
+    "deep": (lambda m: m["learner"]["learner_model_param"].update(base_score="[" * 10**5), "more than 32 levels"),
     "nothing": (lambda m: m.clear(), "no model of boosted trees"),
 }
 
@@ -100,6 +102,8 @@ LIGHTGBM = {
     "linear": ("is_linear=", "is_linear=1", "another kind of leaves"),
     "classes": ("num_class=", "num_class=0", "no regression of one number"),
     "width": ("max_feature_idx=", "max_feature_idx=99999", "names of features"),
+    "exponent": ("left_child=", "left_child=10e-1", "left_child is not 3 whole numbers"),
+    "no value": ("max_feature_idx=", "max_feature_idx", "a line without its value"),
     "unknown": ("shrinkage=", "leaf_coeff=1\nshrinkage=1", "unknown line 'leaf_coeff'"),
 }
 
