@@ -20,7 +20,8 @@ from nfn_transformer.printable import printable, quoted
 # Far above any checkpoint or metadata file of a zoo, and far below what would fill the memory.
 MAX_FILE_BYTES = 256 * 2**20
 
-# Rows of several hundred thousand checkpoints, each of which takes about ten times as much memory as in the file.
+# Far above the tables of zoos, which have at most a few rows for each checkpoint. A row takes about 3 KiB of memory.
+MAX_TABLE_ROWS = 250_000
 MAX_TABLE_BYTES = 64 * 2**20
 
 _ENCRYPTED = 0x1 | 0x40
@@ -292,6 +293,8 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
             metadata = source.read(table)
             if len(metadata) > MAX_TABLE_BYTES:
                 raise UnreadableFile(f"a table of {len(metadata)} bytes, expected at most {MAX_TABLE_BYTES}")
+            if (rows := max(metadata.count(b"\n"), metadata.count(b"\r"))) > MAX_TABLE_ROWS:
+                raise UnreadableFile(f"a table of {rows} rows, expected at most {MAX_TABLE_ROWS}")
         except UnreadableFile as error:
             raise ZooError(f"{path}: {printable(f'{table}: {error}')}") from None
         folder = table.removesuffix(f"metadata/{dataset}.csv") + dataset

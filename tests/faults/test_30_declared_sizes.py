@@ -80,6 +80,10 @@ def test_a_table_is_bounded(zoo, monkeypatch):
     with pytest.raises(ZooError, match=f"a table of {size} bytes, expected at most {size - 1}"):
         read_zoo(zoo.path, "mnist", progress=False)
     monkeypatch.setattr(sources, "MAX_TABLE_BYTES", size)
+    monkeypatch.setattr(sources, "MAX_TABLE_ROWS", 40)
+    with pytest.raises(ZooError, match="a table of 41 rows, expected at most 40"):
+        read_zoo(zoo.path, "mnist", progress=False)
+    monkeypatch.setattr(sources, "MAX_TABLE_ROWS", 41)
     assert len(read_zoo(zoo.path, "mnist", progress=False)) == 40
 
 
