@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-MOST_JSON = 64 * 2**20
+MOST_JSON = 256 * 2**20
 """Characters of a JSON text: the split of a zoo of a million networks has about as many."""
 
 MOST_YAML = 256 * 2**10

@@ -75,7 +75,9 @@ def check_values(entries: Iterable[Field], values: Mapping[str, Any]) -> None:
             high = math.inf if rules.high is None else rules.high
             above_low = (rules.low < number if rules.above else rules.low <= number for number in numbers)
             if not numbers or not all(above_low) or max(numbers) > high:
-                raise ValueError(f"--{entry.name} {value}: is out of its range")
+                bounds = f"{'above' if rules.above else 'at least'} {rules.low}"
+                bounds += "" if rules.high is None else f" and at most {rules.high}"
+                raise ValueError(f"--{entry.name} {value}: expected {bounds}")
 
 
 def parse_values(

@@ -23,6 +23,7 @@ install_once() {
   wanted="$PWD $(cat "$2" setup.py pyproject.toml | cksum)"
   if [ "$(cat "$note" 2>/dev/null)" != "$wanted" ]; then
     shift 2
+    echo "installing what $(basename "${@: -1}") asks for; this can take minutes, and gigabytes where PyTorch brings CUDA"
     python -m pip install --quiet --disable-pip-version-check "$@"
     echo "$wanted" >"$note"
   fi

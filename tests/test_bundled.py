@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import nfn_transformer as nfn
 from nfn_transformer.bundled import RECIPES, TABLES, find_bundled
+from nfn_transformer.errors import ZooError
 from nfn_transformer.generation.recipe import read_recipe
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.zoo.sources import find_zoo
@@ -46,3 +48,9 @@ def test_a_bundled_recipe_is_found_by_its_name():
 def test_other_paths_stay(tmp_path):
     for path in (Path("absent.yaml"), Path("absent/smoke.yaml"), tmp_path / "smoke.yaml"):
         assert find_bundled(path, TABLES) == path
+
+
+def test_read_zoo_finds_the_bundled_zoo():
+    for read in (nfn.read_zoo, nfn.read_all_sizes):
+        with pytest.raises(ZooError, match="no checkpoints of epoch 'none'; there are '75'"):
+            read("data/digits_transformers.zip", "digits", ckpt_epoch="none")

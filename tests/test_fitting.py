@@ -123,7 +123,7 @@ def test_an_interrupted_training_goes_on(small, tmp_path, monkeypatch):
         ({"encoder": "spectral"}, "--enc_mode spectral: expected one of no, complete, "),
         ({"model": "forest"}, "model 'forest': expected one of transformer_nfn, gbtree"),
         ({"augment_factor": 3}, "--augment_factor 3: requires --augment True"),
-        ({"cut_off": 2.0}, "--cut_off 2.0: is out of its range"),
+        ({"cut_off": 2.0}, "--cut_off 2.0: expected "),
         ({"transformers_nfn_channels": (5,)}, "--transformers_nfn_channels 5: not read by --enc_mode complete"),
     ],
 )

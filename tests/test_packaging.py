@@ -1,5 +1,6 @@
 """What pyproject.toml promises: ranges that hold the pinned versions, light requirements, files of the package."""
 
+import ast
 import subprocess
 import tomllib
 from pathlib import Path
@@ -27,6 +28,12 @@ def test_all_tested_versions_are_pinned_and_in_range():
     for name, pin in pins.items():
         (version,) = (each.version for each in pin.specifier if each.operator == "==")
         assert needed[name].specifier.contains(version)
+
+
+def test_18_the_build_reads_no_file_in_the_locales_encoding():
+    """setuptools reads pyproject.toml and what it names as UTF-8, whatever the locale."""
+    shim = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+    assert [ast.unparse(line) for line in shim[1:]] == ["from setuptools import setup", "setup()"]
 
 
 def test_other_versions_of_pytorch_are_left_alone():

@@ -1,6 +1,7 @@
 """The command line: types of arguments, flags that are real booleans, and how a command ends."""
 
 import argparse
+import difflib
 import io
 import math
 import os
@@ -73,6 +74,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line of usage and the error on stderr, and end with exit status 2."""
+        unknown = re.search(r"unrecognized arguments: (--\w+)", message)
+        if unknown and (close := difflib.get_close_matches(unknown[1], self._option_string_actions, 2)):
+            message += f"; did you mean {' or '.join(close)}?"
         self.exit(EXIT_USER_ERROR, f"usage: {self.prog} [flags]; --help explains all of them\nerror: {message}\n")
 
 

@@ -104,6 +104,8 @@ def _train_and_test(
             open_trackers(runs, flags)
         networks = [run for run in runs if isinstance(run, Run)]
         if networks:
+            if networks[0].model.is_slow_to_featurize and distributed.is_main and not sys.stderr.isatty():
+                print("reading what the encoder needs of every network; this takes a while", flush=True)
             train(networks, distributed, flags.stream, flags.n_workers)
         for run in runs:
             if isinstance(run, TreeRun):

@@ -31,7 +31,7 @@ Checkpoints = Checkpoint | Sequence[Checkpoint]
 """Paths of checkpoints, folders or zips, or state dicts: one or several."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Predictions for labelled networks, and how good they are; `print` shows the measures in one line."""
 
@@ -94,6 +94,8 @@ class Evaluation:
         scores = metrics_line(self.metrics, self.interval)
         counted = f"({len(self.names)} networks{few_networks(len(self.names))})"
         return "\n".join([f"{scores}  {counted}", *self.warnings])
+
+    __repr__ = __str__
 
 
 class FittedPredictor:

@@ -116,7 +116,10 @@ def weight_shapes(spec: PartSpec) -> dict[str, Shape]:
 
 @dataclass(frozen=True)
 class BlockWeights(PartWeights):
-    """Weights of one encoder block."""
+    """Weights of one encoder block: b networks, d channels, h attention heads, widths D, D_k, D_v and D_A.
+
+    A token x [D] is multiplied from the left: x W_Q, x W_K, x W_V, then W_O, x W_A + b_A and W_B + b_B.
+    """
 
     W_Q: Tensor
     """[b, d, h, D, D_k]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.printable import printable
 from nfn_transformer.weights.containers import TransformerWeights
@@ -132,7 +133,7 @@ def read_zoo(
     ```
 
     Args:
-        data_path: the zoo's folder, or its zip.
+        data_path: the zoo's folder, or its zip; `data/digits_transformers.zip` is found from every folder.
         dataset: any name that has a table `metadata/NAME.csv`.
         ckpt_epoch: a number, `best` (best and best1), or `all`.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
@@ -148,8 +149,9 @@ def read_zoo(
         ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
             checkpoints are faulty.
     """
-    condition = Condition.parse(where)
-    with open_release(Path(data_path), dataset) as release:
+    condition, path = Condition.parse(where), Path(data_path)
+    path = path if path.exists() else find_bundled(path)
+    with open_release(path, dataset) as release:
         selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         all_tell = all(entry.heads is not None for entry in selection.entries)
@@ -178,7 +180,7 @@ def read_zoo(
         zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
             cache.save(collection)
-    absolute_path = str(Path(data_path).resolve())
+    absolute_path = str(path.resolve())
     names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
     origin = ZooOrigin(absolute_path, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
     return replace(zoo, origin=replace(origin, weights_key=weights_key))

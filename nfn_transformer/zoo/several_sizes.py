@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nfn_transformer.bundled import find_bundled
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
@@ -123,7 +124,8 @@ def read_all_sizes(
         ZooError: see `reading.read_zoo`; the networks of each size must be as those of a whole zoo.
     """
     condition = Condition.parse(where)
-    with open_release(Path(data_path), dataset) as release:
+    data_path = find_bundled(Path(data_path))
+    with open_release(data_path, dataset) as release:
         rows = select_rows(release, str(ckpt_epoch), condition, columns=columns).rows
     tell = [name for name in SIZE_COLUMNS if name in rows[0].cells and name not in dict(condition.wanted)]
     # A column that some rows leave empty tells nothing apart: a condition on the others would meet those rows as well.

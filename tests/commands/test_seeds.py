@@ -91,4 +91,4 @@ def test_runs_of_different_configurations_do_not_go_on_together(small_zoo, tmp_p
 
 
 def test_tree_models_know_no_seeds(capsys):
-    assert "unrecognized arguments: --seeds" in fail(gbm.main, capsys, "--seeds", "1,2")
+    assert "unrecognized arguments: --seeds 1,2; did you mean --seed?" in fail(gbm.main, capsys, "--seeds", "1,2")
