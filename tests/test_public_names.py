@@ -52,7 +52,6 @@ _INNER = {
     "trees": "memory of a fit without its imports",
     "zoo.faults": "a zoo of random networks is made in memory",
     "zoo.metadata": "the same",
-    "training.data": "the same",
 }
 
 

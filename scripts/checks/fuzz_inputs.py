@@ -33,10 +33,9 @@ import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
 
+from nfn_transformer import UserError, predict, read_zoo, runs
 from nfn_transformer import main as training
-from nfn_transformer import predict, runs
 from nfn_transformer.cli.command_line import run_command
-from nfn_transformer.errors import UserError
 from nfn_transformer.generation.idx_files import read_idx
 from nfn_transformer.generation.npz_files import read_npz
 from nfn_transformer.generation.recipe import read_recipe
@@ -47,7 +46,6 @@ from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
-from nfn_transformer.zoo.reading import read_zoo
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MOST_SECONDS = 20
