@@ -144,7 +144,7 @@ def _class_column(header: list[str], path: Path) -> int:
 
 def _label(line: list[str], position: str) -> int:
     text = line[0].strip()
-    if len(line) < 2 or not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_CLASSES):
+    if len(line) < 2 or not (len(text) < 10 and text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_CLASSES):
         raise ZooError(
             f"{position}: expected a class from 1 to {MOST_CLASSES}, a title and a description, got '{text[:40]}' "
             f"and {len(line) - 1} further columns"

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from nfn_transformer.bounded_text import parse_json, parse_yaml
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.generation.recipe import Recipe, read_recipe
+from nfn_transformer.generation.texts import read_texts
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.training.report import read_summary
 from nfn_transformer.training.results import parse_result
@@ -110,3 +111,10 @@ def test_results_without_a_test_are_an_error(test, tmp_path):
         read_summary(RunDirectory(tmp_path))
     with pytest.raises(RunError, match="is not what a finished run writes"):
         parse_result(results, tmp_path / "results.json")
+
+
+def test_a_class_of_5000_digits_is_an_error(tmp_path):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text(f'"{"1" * 5000}","a title","a text"')
+    with pytest.raises(ZooError, match="expected a class from 1 to"):
+        read_texts(tmp_path)
