@@ -4,8 +4,6 @@ import re
 
 import numpy as np
 
-from nfn_transformer.printable import printable
-
 _HEADER = ("num_class", "num_tree_per_iteration", "label_index", "max_feature_idx")
 _WHOLE = ("split_feature", "decision_type", "left_child", "right_child")
 _NODES = (*_WHOLE, "split_gain", "threshold", "internal_value", "internal_weight", "internal_count")
@@ -55,14 +53,12 @@ def _lines(text: str) -> dict[str, str]:
     """Return name -> value of lines NAME=VALUE; a line of a name alone has no value.
 
     Raises:
-        ValueError: a name is there twice, or lacks its value.
+        ValueError: a name is there twice.
     """
     parts = [line.partition("=") for line in text.split("\n") if line]
     values = {name: value if sign else None for name, sign, value in parts}
     if len(values) < len(parts):
         raise ValueError("it has a line twice")
-    if bare := [name for name, value in values.items() if value is None and name not in ("tree", "average_output")]:
-        raise ValueError(f"its line '{printable(bare[0], 40)}' has no value")
     return values  # type: ignore[return-value]
 
 

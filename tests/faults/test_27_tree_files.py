@@ -104,7 +104,6 @@ LIGHTGBM = {
     "width": ("max_feature_idx=", "max_feature_idx=99999", "names of features"),
     "exponent": ("left_child=", "left_child=10e-1", "left_child is not 3 whole numbers"),
     "no value": ("max_feature_idx=", "max_feature_idx", "a line without its value"),
-    "no value": ("version=", "version", "its line 'version' has no value"),
     "unknown": ("shrinkage=", "leaf_coeff=1\nshrinkage=1", "unknown line 'leaf_coeff'"),
 }
 
