@@ -75,8 +75,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line of usage and the error on stderr, and end with exit status 2."""
         unknown = re.search(r"unrecognized arguments: (--\w+)", message)
-        if unknown and (close := difflib.get_close_matches(unknown[1], self._option_string_actions, 2)):
-            message += f"; did you mean {' or '.join(close)}?"
+        if unknown and (close := difflib.get_close_matches(unknown[1], self._option_string_actions, 1, 0.7)):
+            message += f"; did you mean {close[0]}?"
         self.exit(EXIT_USER_ERROR, f"usage: {self.prog} [flags]; --help explains all of them\nerror: {message}\n")
 
 
