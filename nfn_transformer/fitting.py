@@ -122,7 +122,7 @@ def resume(
     """
     directory = RunDirectory.open(Path(path))
     chosen_device = None if device is None else str(find_device(device))
-    if directory.results_file.is_file():
+    if directory.is_finished:
         return load_predictor(path, device or "auto")
     overrides = ResumeOverrides(device=chosen_device, data_path=None if data_path is None else str(data_path))
     (run,) = resume_runs([directory.path], overrides, n_workers=n_workers)
@@ -148,16 +148,18 @@ def load_predictor(path: str | Path, device: str = "auto") -> FittedPredictor:
 
 
 def _train_and_test(run: Run | TreeRun, progress: bool, stream: bool | None, n_workers: int) -> FittedPredictor:
-    if isinstance(run, Run):
-        train([run], stream=stream, n_workers=n_workers, progress=progress)
-    else:
-        run.train(progress)
-    if run.history.best is None:
-        raise RunError(f"stopped: {run.history.diverged}; no epoch was finished")
-    predictor = FittedPredictor(run.directory, torch.device(run.config.device))
-    evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed)
-    run.directory.release()
-    return predictor
+    try:
+        if isinstance(run, Run):
+            train([run], stream=stream, n_workers=n_workers, progress=progress)
+        else:
+            run.train(progress)
+        if run.history.best is None:
+            raise RunError(f"stopped: {run.history.diverged}; no epoch was finished")
+        predictor = FittedPredictor(run.directory, torch.device(run.config.device))
+        evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed)
+        return predictor
+    finally:
+        run.directory.release()  # a notebook keeps the traceback of Ctrl-C, and the run with it
 
 
 def _run_config(

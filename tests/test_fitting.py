@@ -103,9 +103,10 @@ def test_an_interrupted_training_goes_on(small, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "finish_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps the last error, and the run in its frames
         nfn.fit(small, out_dir=tmp_path / "run", **settings)
     monkeypatch.undo()
+    assert kept.traceback
     assert nfn.load_predictor(tmp_path / "run").results == {}
     resumed = nfn.resume(tmp_path / "run", progress=False)
     assert resumed.results == whole.results

@@ -1,4 +1,4 @@
-"""What pyproject.toml promises: ranges that hold the pinned versions, light requirements, files of the package."""
+"""Promises of pyproject.toml: ranges that hold the pinned versions, light requirements, files of the package."""
 
 import ast
 import subprocess

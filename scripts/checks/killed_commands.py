@@ -21,12 +21,12 @@ Files = dict[str, bytes]
 
 
 class Lost(Exception):
-    """What a kill has lost or changed."""
+    """Raised where a kill has lost or changed something."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all scenarios read."""
+    """Inputs that all scenarios read."""
 
     zoo: Path
     """Folder of the first networks of the bundled zoo, with a cache."""

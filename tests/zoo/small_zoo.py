@@ -6,6 +6,7 @@ import zipfile
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -109,3 +110,16 @@ def assert_same(first: Zoo, second: Zoo) -> None:
             continue
         one, other = getattr(first, field.name), getattr(second, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, field.name
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path, monkeypatch):
+    folder = tmp_path / "user cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def zoo(tmp_path) -> SmallZoo:
+    """40 sound runs of epoch 75: two faulty ones more are still within the allowed share."""
+    return SmallZoo(tmp_path / "zoo", runs=40)
