@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a predictor on the bundled zoo by the complete encoder and print its test tau: a minute on two CPU cores.
+# Train a predictor on the bundled zoo by the complete encoder and print its test tau: one to two minutes on two CPU cores.
 # Further flags are passed on; the published encoder: bash scripts/quickstart.sh --enc_mode inv
 set -euo pipefail
 cd "$(dirname "$0")/.."
