@@ -50,7 +50,7 @@ PARTS = (
         f"{BENCHMARKS}/seeds_at_once.py",
         "--seeds 1 5 --batch_sizes 16 128 --rounds 2 --cuda_graphs True",
         "--seeds 2 --networks 40 --batch_sizes 8 --rounds 1 --epochs 2",
-        40,
+        75,
     ),
     Part(
         "zoos",
