@@ -149,8 +149,12 @@ class WorkFolder:
     def save(self, number: int, trained: TrainedPopulation) -> None:
         """Save a finished population."""
         snapshots = {label: {"state": one.state, "correct": one.correct} for label, one in trained.snapshots.items()}
+        self.save_part(number, {"snapshots": snapshots, "diverged": trained.diverged})
+
+    def save_part(self, number: int, content: Mapping[str, object]) -> None:
+        """Save the tensors of a finished population."""
         with replacing(self._file(number)) as temporary:
-            torch.save({"snapshots": snapshots, "diverged": trained.diverged}, temporary)
+            torch.save(dict(content), temporary)
 
     def load(self, number: int) -> TrainedPopulation:
         """Return a finished population.
@@ -158,12 +162,20 @@ class WorkFolder:
         Raises:
             ZooError: its file is damaged.
         """
-        content = _load(self._file(number))
+        content = self.load_part(number)
         try:
             snapshots = {label: Snapshot(one["state"], one["correct"]) for label, one in content["snapshots"].items()}
             return TrainedPopulation(snapshots, content["diverged"])
         except (TypeError, KeyError) as error:
             raise _damaged(self._file(number), error) from None
+
+    def load_part(self, number: int) -> dict:
+        """Return the tensors of a finished population.
+
+        Raises:
+            ZooError: the file is damaged.
+        """
+        return _load(self._file(number))
 
     def mark_written(self) -> None:
         """Note that the zoo is about to appear at its path, and that the folder is of no use from then on."""

@@ -70,26 +70,28 @@ def metadata_bytes(rows: Sequence[CheckpointEntry], seed: int, dataset: str, lab
 
 
 @contextmanager
-def open_zoo(out: Path, scratch: Path) -> Iterator[AddFile]:
+def open_zoo(out: Path, scratch: Path, prefix: str | None = None) -> Iterator[AddFile]:
     """Give a function that adds a file, name and content, to the zoo at `out`, a zip if it ends in .zip.
 
     Args:
         out: path of the zoo.
         scratch: an empty folder on the same file system for the unfinished zoo.
+        prefix: of the names in a zip; None: a folder with the zip's name.
     """
     draft = scratch / out.name
-    with _open_zip(draft) if out.suffix == ".zip" else _open_folder(draft) as add_file:
+    prefix = f"{out.stem}/" if prefix is None else prefix
+    with _open_zip(draft, prefix) if out.suffix == ".zip" else _open_folder(draft) as add_file:
         yield add_file
     os.rename(draft, out)
 
 
 @contextmanager
-def _open_zip(path: Path) -> Iterator[AddFile]:
+def _open_zip(path: Path, prefix: str) -> Iterator[AddFile]:
     with zipfile.ZipFile(path, "w") as archive:
 
         def add_file(name: str, content: bytes) -> None:
             # A fixed time: the same networks make the same bytes.
-            member = zipfile.ZipInfo(f"{path.stem}/{name}", _ZIP_TIME)
+            member = zipfile.ZipInfo(prefix + name, _ZIP_TIME)
             member.compress_type = zipfile.ZIP_DEFLATED
             member.external_attr = 0o644 << 16
             archive.writestr(member, content, compresslevel=9)
