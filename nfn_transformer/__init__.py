@@ -17,6 +17,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "nfn_transformer.configuration": ("COUNT", "setting"),
     "nfn_transformer.errors": ("RunError", "SpecError", "UserError", "ZooError"),
+    "nfn_transformer.families.feed_forward": ("network_spec", "network_state_dict", "network_weights"),
     "nfn_transformer.features.graph": ("ComputationGraph",),
     "nfn_transformer.features.invariants": ("Invariants", "invariant_names", "read_invariants"),
     "nfn_transformer.fitting": ("fit", "load_predictor", "resume"),
@@ -53,13 +54,19 @@ _PUBLIC = {
         "BlockWeights",
         "EmbeddingWeights",
         "FeedForwardWeights",
+        "NetworkWeights",
         "TransformerWeights",
         "flatten_networks",
     ),
     "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
-    "nfn_transformer.weights.feed_forward_pass": ("feed_forward_outputs", "sine"),
+    "nfn_transformer.weights.feed_forward_pass": (
+        "feed_forward_outputs",
+        "network_outputs",
+        "network_responses",
+        "sine",
+    ),
     "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
-    "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "TransformerSpec"),
+    "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "NetworkSpec", "TransformerSpec"),
     "nfn_transformer.weights.state_dicts": (
         "spec_from_shapes",
         "state_dict_from_weights",
@@ -81,6 +88,9 @@ if TYPE_CHECKING:
     from nfn_transformer.errors import SpecError as SpecError
     from nfn_transformer.errors import UserError as UserError
     from nfn_transformer.errors import ZooError as ZooError
+    from nfn_transformer.families.feed_forward import network_spec as network_spec
+    from nfn_transformer.families.feed_forward import network_state_dict as network_state_dict
+    from nfn_transformer.families.feed_forward import network_weights as network_weights
     from nfn_transformer.features.graph import ComputationGraph as ComputationGraph
     from nfn_transformer.features.invariants import Invariants as Invariants
     from nfn_transformer.features.invariants import invariant_names as invariant_names
@@ -134,6 +144,7 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.containers import BlockWeights as BlockWeights
     from nfn_transformer.weights.containers import EmbeddingWeights as EmbeddingWeights
     from nfn_transformer.weights.containers import FeedForwardWeights as FeedForwardWeights
+    from nfn_transformer.weights.containers import NetworkWeights as NetworkWeights
     from nfn_transformer.weights.containers import TransformerWeights as TransformerWeights
     from nfn_transformer.weights.containers import flatten_networks as flatten_networks
     from nfn_transformer.weights.feed_forward_networks import NetworkLayout as NetworkLayout
@@ -141,12 +152,15 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks
     from nfn_transformer.weights.feed_forward_networks import write_networks as write_networks
     from nfn_transformer.weights.feed_forward_pass import feed_forward_outputs as feed_forward_outputs
+    from nfn_transformer.weights.feed_forward_pass import network_outputs as network_outputs
+    from nfn_transformer.weights.feed_forward_pass import network_responses as network_responses
     from nfn_transformer.weights.feed_forward_pass import sine as sine
     from nfn_transformer.weights.forward import image_logits as image_logits
     from nfn_transformer.weights.forward import word_logits as word_logits
     from nfn_transformer.weights.spec import BlockSpec as BlockSpec
     from nfn_transformer.weights.spec import EmbeddingSpec as EmbeddingSpec
     from nfn_transformer.weights.spec import FeedForwardSpec as FeedForwardSpec
+    from nfn_transformer.weights.spec import NetworkSpec as NetworkSpec
     from nfn_transformer.weights.spec import TransformerSpec as TransformerSpec
     from nfn_transformer.weights.state_dicts import spec_from_shapes as spec_from_shapes
     from nfn_transformer.weights.state_dicts import state_dict_from_weights as state_dict_from_weights

@@ -10,7 +10,7 @@ kept. A network is known by its index in the zoo.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -109,11 +109,11 @@ class Branch(nn.Module):
     needs_normalization = False
     """True if `fit_normalization` is to be called before the first epoch."""
 
-    def featurize(self, weights: TransformerWeights):
+    def featurize(self, weights: Any):
         """Return the features of b networks, tensors [b, ...], from their weights with one channel."""
         raise NotImplementedError
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: Any) -> bool:
         """Return whether the branch reads networks of a spec other than its own."""
         return False
 
@@ -124,7 +124,7 @@ class Branch(nn.Module):
         """Map features of b networks to [b, out]; `Dropout` reads the keys."""
         raise NotImplementedError
 
-    def forward(self, weights: TransformerWeights) -> Tensor:
+    def forward(self, weights: Any) -> Tensor:
         """Map weights with one channel to [b, out]."""
         return self.from_features(self.featurize(weights))
 

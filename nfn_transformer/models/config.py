@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nfn_transformer.configuration import (
     COUNT,
@@ -27,6 +27,9 @@ from nfn_transformer.models.registry import (
     load_recorded_plugin,
 )
 from nfn_transformer.weights.spec import TransformerSpec
+
+if TYPE_CHECKING:
+    from nfn_transformer.families.registry import AnySpec
 
 
 @dataclass(frozen=True)
@@ -157,15 +160,31 @@ class ModelConfig:
         own = {name: self.options[name] for name in entry.settings}
         return entry.config(outputs=getattr(self, role.outputs), **shared, **own)
 
-    def check(self, spec: TransformerSpec, zoo: str) -> None:
+    def for_family(self, family: str) -> "ModelConfig":
+        """Return the configuration for networks of a family.
+
+        A default head or embedding branch is left out where the networks have no such part.
+        """
+        if family == TransformerSpec.family:
+            return self
+        cls_mode, emb_mode = ("no" if mode == "mlp" else mode for mode in (self.cls_mode, self.emb_mode))
+        return replace(self, cls_mode=cls_mode, emb_mode=emb_mode)
+
+    def check(self, spec: "AnySpec", zoo: str) -> None:
         """Raise UserError if the branches do not suit the networks of a zoo."""
+        for role, entry in self.chosen.items():
+            if spec.family not in entry.families:
+                readers = [name for name, other in entries(role).items() if spec.family in other.families]
+                expected = f"expected one of {', '.join(readers)}" if readers else f"use --{role.mode} no"
+                own = f"the networks of zoo '{zoo}' are of family {spec.family}"
+                raise UserError(f"--{role.mode} {entry.name}: reads {' and '.join(entry.families)}; {own}, {expected}")
         if not self.chosen:
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
             )
         wanted = {"dropout": self.dropout, "log_magnitudes": self.log_magnitudes}
         self.check_read({name: value for name, value in wanted.items() if value})
-        if EMBEDDING in self.chosen and spec.embedding is None:
+        if EMBEDDING in self.chosen and isinstance(spec, TransformerSpec) and spec.embedding is None:
             mode = f"--emb_mode {self.emb_mode}"
             raise UserError(f"{mode}: the checkpoints of zoo '{zoo}' have no embedding; use --emb_mode no")
         for role, entry in self.chosen.items():

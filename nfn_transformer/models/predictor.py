@@ -4,29 +4,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pkgutil import resolve_name
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from nfn_transformer.errors import SpecError
+from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.blocks import BlockFeatures
-from nfn_transformer.features.invariants import Invariants
 from nfn_transformer.hashing import derive_keys, splitmix64
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.branch import Branch, Dropout
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
-from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree, TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree, Weights
 
 
 @dataclass(frozen=True)
 class Features(TensorTree):
     """Features of b networks, tensors [b, ...], branch by branch; None where a predictor has no such branch."""
 
-    encoder: tuple[BlockFeatures, ...] | Invariants | Tensor | None
+    encoder: tuple[BlockFeatures, ...] | TensorTree | Tensor | None
     classifier: FeedForwardWeights | Tensor | None
     embedding: Tensor | None
     network: Tensor | None = None
@@ -36,7 +35,7 @@ class Features(TensorTree):
 class Predictor(nn.Module):
     """Base of a predictor of accuracy and of an ensemble of predictors."""
 
-    spec: TransformerSpec
+    spec: AnySpec
     """Sizes of the networks of the training split."""
     config: ModelConfig
     """Branches and widths."""
@@ -45,7 +44,7 @@ class Predictor(nn.Module):
     needs_normalization: bool
     """True if `fit_normalization` must be called before the first epoch."""
 
-    def featurize(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: Weights) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.
 
         Raises:
@@ -53,7 +52,7 @@ class Predictor(nn.Module):
         """
         raise NotImplementedError
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """Return whether the predictor reads networks of these sizes: its own, and others if all branches do."""
         raise NotImplementedError
 
@@ -72,7 +71,7 @@ class Predictor(nn.Module):
         """Return the logits [b] of the predicted accuracies from the features of b networks."""
         raise NotImplementedError
 
-    def forward(self, weights: TransformerWeights) -> Tensor:
+    def forward(self, weights: Weights) -> Tensor:
         """Return the logits [b] of the predicted accuracies.
 
         Raises:
@@ -80,7 +79,7 @@ class Predictor(nn.Module):
         """
         return self.from_features(self.featurize(weights))
 
-    def predict(self, weights: TransformerWeights) -> Tensor:
+    def predict(self, weights: Weights) -> Tensor:
         """Return the predicted accuracies [b] in (0, 1).
 
         Raises:
@@ -104,15 +103,15 @@ class AccuracyPredictor(Predictor):
 
     epoch_key: Tensor
 
-    def __init__(self, spec: TransformerSpec, config: ModelConfig):
+    def __init__(self, spec: AnySpec, config: ModelConfig):
         super().__init__()
         self.spec, self.config = spec, config
         self.branches: dict[str, Branch] = {}
         outputs = 0
         for role, entry in config.chosen.items():
             settings = config.branch_config(role)
-            build = resolve_name(entry.build) if isinstance(entry.build, str) else entry.build
-            self.branches[role.name] = build(spec, settings)
+            build: Any = entry.builds.get(spec.family, entry.build)
+            self.branches[role.name] = (resolve_name(build) if isinstance(build, str) else build)(spec, settings)
             outputs += settings.outputs
         self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
         self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())
@@ -123,7 +122,7 @@ class AccuracyPredictor(Predictor):
             dropout.number = number
         self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def featurize(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: Weights) -> Features:
         """See `Predictor`."""
         try:
             weights.check(self.spec)
@@ -132,7 +131,7 @@ class AccuracyPredictor(Predictor):
         none = Features(None, None, None)
         return replace(none, **{name: branch.featurize(weights) for name, branch in self.branches.items()})
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """See `Predictor`."""
         return spec == self.spec or all(branch.supports(spec) for branch in self.branches.values())
 
@@ -177,11 +176,11 @@ class Ensemble(Predictor):
     def _first(self) -> AccuracyPredictor:
         return cast(AccuracyPredictor, self.members[0])
 
-    def featurize(self, weights: TransformerWeights) -> Features:
+    def featurize(self, weights: Weights) -> Features:
         """See `Predictor`; all members read the same features."""
         return self._first.featurize(weights)
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """See `Predictor`."""
         return self._first.supports(spec)
 
@@ -203,7 +202,7 @@ class Ensemble(Predictor):
         return logits if self.training else logits.mean(0)
 
 
-def build_predictor(spec: TransformerSpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
+def build_predictor(spec: AnySpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
     """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
     ```python

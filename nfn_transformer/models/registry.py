@@ -93,12 +93,14 @@ class BranchEntry:
     """Value of --enc_mode, --cls_mode or --emb_mode."""
     help: str
     """Text for --help."""
-    build: "Callable[[TransformerSpec, Any], Branch] | str"
-    """Build the module from the networks' sizes and a `config`; or where that is, `module:name`, imported when it
-    builds. So --help needs no PyTorch."""
+    build: "Callable[[TransformerSpec, Any], Branch] | str | None" = None
+    """Build the module from the sizes of the zoo's transformers and a `config`; or where that is, `module:name`,
+    imported when it builds. So --help needs no PyTorch. None: other families are read alone."""
+    builds: Mapping[str, str] = field(default_factory=dict)
+    """Family of other networks -> `module:name` of what builds the module from their sizes and a `config`."""
     config: type[BranchConfig] = BranchConfig
     """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
-    check: Callable[[Any, TransformerSpec, str], None] | None = None
+    check: Callable[[Any, Any, str], None] | None = None
     """Raise UserError if a `config` is wrong, or does not suit networks of a spec, from the zoo of a name."""
     reads: tuple[str, ...] = ()
     """Names of the shared settings that the branch reads."""
@@ -120,6 +122,8 @@ class BranchEntry:
     """Fields of `config` that are flags, by name."""
     readable: frozenset[str] = field(init=False)
     """Names of all settings that the branch reads."""
+    families: tuple[str, ...] = field(init=False)
+    """Families of networks that the branch reads."""
 
     def __post_init__(self):
         unknown = {*self.reads, *self.always}.difference(SHARED_SETTINGS)
@@ -135,6 +139,8 @@ class BranchEntry:
             if not setting_of(entry).help:
                 raise ValueError(f"'{name}' of {self.config.__name__} has no flag; expected setting(default, help)")
         object.__setattr__(self, "settings", own)
+        own_family = () if self.build is None else (TransformerSpec.family,)
+        object.__setattr__(self, "families", (*own_family, *self.builds))
         object.__setattr__(self, "readable", frozenset((self.role.outputs, *self.reads, *own)))
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from nfn_transformer.errors import ZooError
 from nfn_transformer.groups.random_elements import transform_each
 from nfn_transformer.seeding import make_generator
+from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.weights.state_dicts import state_dict_from_weights
 from nfn_transformer.zoo.reading import Zoo
 
@@ -60,7 +62,10 @@ def enlarge(zoo: Zoo, split: "Split", factor: int, scale: float, seed: int) -> t
 def _transform(zoo: Zoo, index: Tensor, scale: float, generator: torch.Generator, rows: Tensor) -> None:
     """Write transformed copies of the checkpoints that `index` [n] selects into `rows` [n, row length]."""
     for part, out in zip(index.split(_BATCH), rows.split(_BATCH), strict=True):
-        state = state_dict_from_weights(transform_each(zoo.weights(part), zoo.spec, scale, generator))
+        weights, spec = zoo.weights(part), zoo.spec
+        assert isinstance(weights, TransformerWeights), "data.prepare refuses others"
+        assert isinstance(spec, TransformerSpec), "data.prepare refuses others"
+        state = state_dict_from_weights(transform_each(weights, spec, scale, generator))
         out.copy_(torch.cat([state[key].flatten(1) for key in zoo.shapes], dim=1))
         finite = torch.isfinite(out).all(1)
         if not finite.all():

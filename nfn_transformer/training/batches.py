@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.resources import free_bytes
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -26,7 +26,7 @@ _CHUNK = 256
 Batch = tuple[Features, Tensor]
 """Features [b, ...] and labels [b] of b networks, or [m, b, ...] and [m, b] of b networks for each of m models."""
 
-Featurize = Callable[[TransformerWeights], Features]
+Featurize = Callable[[Weights], Features]
 """From weights [b, 1, ...] to features, as `models.predictor.Predictor.featurize`."""
 
 

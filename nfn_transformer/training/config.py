@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nfn_transformer.configuration import (
     COUNT,
@@ -21,7 +21,10 @@ from nfn_transformer.configuration import (
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+
+if TYPE_CHECKING:
+    from nfn_transformer.families.registry import AnySpec
 
 NETWORK = "transformer_nfn"
 """The --model whose predictor is a neural network; all others are tree models."""
@@ -210,19 +213,18 @@ class RunConfig(Generic[_Predictor, _Training]):
         }
 
 
-def spec_from_json(values: dict) -> TransformerSpec:
+def spec_from_json(values: dict) -> "AnySpec":
     """Return the spec whose `dataclasses.asdict` is given.
 
     Raises:
         RunError: a field is missing or unknown.
     """
+    from nfn_transformer.families.registry import FAMILIES  # imports PyTorch
+
+    family = FAMILIES[NetworkSpec.family if "sizes" in values else TransformerSpec.family]
     try:
-        embedding = values["embedding"]
-        if embedding is not None:
-            embedding = EmbeddingSpec(**{**embedding, "patch": tuple(embedding["patch"])})
-        blocks = tuple(BlockSpec(**block) for block in values["blocks"])
-        return TransformerSpec(blocks, FeedForwardSpec(tuple(values["classifier"]["sizes"])), embedding)
-    except (KeyError, TypeError) as error:
+        return family.spec_from_json(values)
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the network's sizes are not those of this version: {error}") from None
 
 

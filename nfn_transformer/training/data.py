@@ -15,6 +15,7 @@ from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.augmentation import enlarge
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.trees.config import TreeConfig
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.runs import describe_networks
@@ -209,5 +210,7 @@ def prepare(zoo: Zoo | MixedZoo, split: Split, config: DataConfig | None = None,
     if config is not None and config.augment:
         if isinstance(zoo, MixedZoo):
             raise UserError("--augment True: cannot be combined with --all_sizes True; it enlarges zoos of one size")
+        if not isinstance(zoo.spec, TransformerSpec):
+            raise UserError(f"--augment True: enlarges zoos of transformers, got networks of family {zoo.spec.family}")
         zoo, split = enlarge(zoo, split, config.augment_factor, config.augment_scale, seed)
     return RunData(zoo, split, record)

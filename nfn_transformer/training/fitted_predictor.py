@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import load_trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
@@ -188,6 +189,8 @@ class FittedPredictor:
             raise TypeError(
                 f"predict: expected paths, state dicts, TransformerWeights or a zoo, got {type_of(checkpoints)}"
             )
+        if not isinstance(self.spec, TransformerSpec):
+            raise RunError(f"networks of family {self.spec.family} are predicted from a zoo, not from loose files")
         names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
         predicted = torch.empty(len(names), dtype=torch.float64)
         for group in groups:
@@ -315,8 +318,10 @@ class FittedPredictor:
         for spec in zoo.specs:
             if not self.trained.supports(spec):
                 run, source = self.spec, "the zoo" if zoo.origin is None else zoo.origin.data_path
-                pairs = ((run.embedding, spec.embedding), (run.blocks, spec.blocks), (run.classifier, spec.classifier))
-                expected, size = next(pair for pair in pairs if pair[0] != pair[1])
+                same = type(run) is type(spec)
+                names = [entry.name for entry in fields(run) if entry.compare] if same else []
+                pairs = [(vars(run)[name], vars(spec)[name]) for name in names]
+                expected, size = next((pair for pair in pairs if pair[0] != pair[1]), (run, spec))
                 raise RunError(
                     f"{source}: its networks have other sizes than the run's: expected {expected}, got {size}"
                 )

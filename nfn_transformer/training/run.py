@@ -190,6 +190,8 @@ def begin_runs(
             zoo = load_zoo(configs[0].data, load_cache, n_workers)
     runs: list[Run | TreeRun] = []
     for config in configs:
+        if isinstance(config.predictor, ModelConfig):
+            config = replace(config, predictor=config.predictor.for_family(zoo.spec.family))
         split = draw_split(zoo, config.data, config.seed)
         check_predictor(config, zoo)
         if distributed.count > 1:  # which may change the last digits, as the number of threads does

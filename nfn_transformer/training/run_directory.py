@@ -34,9 +34,9 @@ import torch
 
 from nfn_transformer import atomic_files
 from nfn_transformer.errors import RunError
+from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.training.config import RunConfig, spec_from_json
 from nfn_transformer.training.results import read_json
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.torch_file import load_torch_file
 
 
@@ -58,7 +58,7 @@ class RunDirectory:
         self.curves_file = path / "learning_curves.png"
 
     @classmethod
-    def create(cls, path: Path | None, config: RunConfig, spec: TransformerSpec, split: dict, report: str) -> Self:
+    def create(cls, path: Path | None, config: RunConfig, spec: AnySpec, split: dict, report: str) -> Self:
         """Return a new run directory, which appears at once with everything that describes the run.
 
         Args:
@@ -129,7 +129,7 @@ class RunDirectory:
         if self._unlock is not None:
             self._unlock()
 
-    def read_config(self) -> tuple[RunConfig, TransformerSpec]:
+    def read_config(self) -> tuple[RunConfig, AnySpec]:
         """Return the configuration and the sizes of the networks.
 
         Raises:

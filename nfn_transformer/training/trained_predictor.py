@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from nfn_transformer import atomic_files
 from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
+from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
 from nfn_transformer.training.config import NETWORK, spec_from_json
@@ -26,8 +27,7 @@ from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.trees.libraries import tree_library
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.containers import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -40,7 +40,7 @@ _HEADER, _CHECKSUM = "predictor", "checksum"
 class TrainedPredictor(Protocol):
     """A trained predictor, whatever its kind."""
 
-    spec: TransformerSpec
+    spec: AnySpec
     """sizes of the networks that it learned from"""
 
     @property
@@ -51,13 +51,13 @@ class TrainedPredictor(Protocol):
     def size(self) -> dict[str, int]:
         """Return how many parameters or trees it has, under that name."""
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """Return whether it reads networks of these sizes."""
 
     def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
         """Return logits or accuracies [n], on the CPU, of the checkpoints that `index` [n] selects in a zoo there."""
 
-    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+    def outputs_of(self, weights: Weights) -> Tensor:
         """Return logits or accuracies [n], on the CPU, of n networks there."""
 
     def accuracies(self, outputs: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class TrainedNetwork:
         """Return the number of its parameters."""
         return {"parameters": sum(parameter.numel() for parameter in self.model.parameters())}
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """Return whether it reads networks of these sizes."""
         return self.model.supports(spec)
 
@@ -86,7 +86,7 @@ class TrainedNetwork:
         """Return the logits [n] of the checkpoints that `index` [n] selects."""
         return predict_logits(self.model, zoo, index)
 
-    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+    def outputs_of(self, weights: Weights) -> Tensor:
         """Return the logits [n] of n networks on the CPU."""
         starts = range(0, weights.batch, EVALUATION_BATCH)
         dtype = next(self.model.parameters()).dtype
@@ -124,7 +124,7 @@ def logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
 class TrainedTrees:
     """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
 
-    def __init__(self, model: TreeModel, spec: TransformerSpec, features: str):
+    def __init__(self, model: TreeModel, spec: AnySpec, features: str):
         self.model, self.spec, self.features = model, spec, features
 
     @property
@@ -132,7 +132,7 @@ class TrainedTrees:
         """Return the number of its trees."""
         return {"trees": self.model.trees}
 
-    def supports(self, spec: TransformerSpec) -> bool:
+    def supports(self, spec: AnySpec) -> bool:
         """Return whether it reads networks of these sizes."""
         return tree_features.supports(self.features, self.spec, spec)
 
@@ -140,7 +140,7 @@ class TrainedTrees:
         """Return the accuracies [n] of the checkpoints that `index` [n] selects."""
         return self._predict(features_of_checkpoints(self.features, zoo, index))
 
-    def outputs_of(self, weights: TransformerWeights) -> Tensor:
+    def outputs_of(self, weights: Weights) -> Tensor:
         """Return the accuracies [n] of n networks on the CPU.
 
         Raises:

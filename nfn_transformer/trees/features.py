@@ -13,8 +13,8 @@ from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
     from torch import Tensor
 
-    from nfn_transformer.weights.containers import TransformerWeights
-    from nfn_transformer.weights.spec import TransformerSpec
+    from nfn_transformer.families.registry import AnySpec
+    from nfn_transformer.weights.containers import Weights
     from nfn_transformer.zoo.reading import Zoo
     from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -26,11 +26,11 @@ class TreeFeatures:
     """Features of networks that a tree model can read, chosen by --features."""
 
     help: str
-    of_weights: Callable[[TransformerWeights], Tensor] | None
+    of_weights: Callable[[Weights], Tensor] | None
     """Features [b, numbers] of b networks; None where weights do not tell them."""
     check: Callable[[Zoo | MixedZoo, str], None] | None = None
     """Raise UserError if a zoo, of a data set's name, lacks the features."""
-    supports: Callable[[TransformerSpec, TransformerSpec], bool] = operator.eq
+    supports: Callable[[AnySpec, AnySpec], bool] = operator.eq
     """Return whether trees fitted to networks of one spec can predict networks of another."""
 
 
@@ -64,7 +64,7 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
     return result
 
 
-def features_of_networks(features: str, weights: TransformerWeights) -> Tensor:
+def features_of_networks(features: str, weights: Weights) -> Tensor:
     """Return the features [b, numbers] of b networks.
 
     Raises:
@@ -83,44 +83,53 @@ def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
         check(zoo, dataset)
 
 
-def supports(features: str, spec: TransformerSpec, other: TransformerSpec) -> bool:
+def supports(features: str, spec: AnySpec, other: AnySpec) -> bool:
     """Return whether trees fitted to features of networks of `spec` can predict networks of `other`."""
     return TREE_FEATURES[features].supports(spec, other)
 
 
-def _raw(weights: TransformerWeights) -> Tensor:
+def _raw(weights: Weights) -> Tensor:
     from nfn_transformer.weights.containers import flatten_networks
 
     return flatten_networks(weights)
 
 
-def _statistics(weights: TransformerWeights) -> Tensor:
+def _statistics(weights: Weights) -> Tensor:
     from nfn_transformer.features.statistics import weight_statistics
 
     return weight_statistics(weights.trained_parts)
 
 
-def _invariants(weights: TransformerWeights) -> Tensor:
+def _invariants(weights: Weights) -> Tensor:
     import torch
 
     from nfn_transformer.features.invariants import read_invariants
+    from nfn_transformer.weights.containers import TransformerWeights
 
+    if not isinstance(weights, TransformerWeights):
+        raise SpecError(f"invariants are those of transformers, got networks of family {weights.spec.family}")
     invariants = read_invariants(weights)
     return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
 
 
 def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
     from nfn_transformer.features.invariants import check_has_invariants
+    from nfn_transformer.weights.spec import TransformerSpec
 
+    if not isinstance(zoo.spec, TransformerSpec):
+        raise UserError(f"--features invariants: reads transformers, zoo '{dataset}' is of family {zoo.spec.family}")
     try:
         check_has_invariants(zoo.spec)
     except SpecError as error:
         raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
 
 
-def _have_like_invariants(spec: TransformerSpec, other: TransformerSpec) -> bool:
+def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:
     from nfn_transformer.features.invariants import has_like_invariants
+    from nfn_transformer.weights.spec import TransformerSpec
 
+    if not (isinstance(spec, TransformerSpec) and isinstance(other, TransformerSpec)):
+        return False
     return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
 
 

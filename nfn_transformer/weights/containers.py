@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, NetworkSpec, TransformerSpec
 
 Shape = tuple[int, ...]
 PartSpec = BlockSpec | FeedForwardSpec | EmbeddingSpec
@@ -22,7 +22,7 @@ PartSpec = BlockSpec | FeedForwardSpec | EmbeddingSpec
 
 @dataclass(frozen=True)
 class TensorTree:
-    """Base of frozen dataclasses whose fields are tensors, trees, tuples of these, or None."""
+    """Base of frozen dataclasses whose fields are tensors, trees, tuples of these, or what no tensor depends on."""
 
     def map(self, function: Callable[..., Tensor], *others: Self) -> Self:
         """Return the tree of `function(tensor, *tensors)` over the tensors of this tree and those of `others`.
@@ -42,7 +42,7 @@ class TensorTree:
                 if isinstance(first, TensorTree):
                     results.append(first.map(function, *rest))
                 else:
-                    results.append(None if first is None else function(first, *rest))
+                    results.append(function(first, *rest) if isinstance(first, Tensor) else first)
             mapped[field.name] = tuple(results) if is_tuple else results[0]
         return replace(self, **mapped)
 
@@ -56,7 +56,7 @@ class TensorTree:
                 tensors.append(value)
             elif isinstance(value, tuple):
                 values.extend(reversed(value))
-            elif value is not None:
+            elif isinstance(value, TensorTree):
                 values.extend(getattr(value, field.name) for field in reversed(fields(value)))
         return tensors
 
@@ -197,8 +197,10 @@ class TransformerWeights(TensorTree):
     embedding: EmbeddingWeights | None = None
     """None if the checkpoints have no embedding."""
 
-    def check(self, spec: TransformerSpec) -> None:
+    def check(self, spec: TransformerSpec | NetworkSpec) -> None:
         """Raise SpecError unless every part has the shape that `spec` gives it."""
+        if not isinstance(spec, TransformerSpec):
+            raise SpecError(f"weights of transformers, expected networks of {spec}")
         if len(self.blocks) != len(spec.blocks):
             raise SpecError(f"weights have {len(self.blocks)} blocks, expected {len(spec.blocks)}")
         for block, block_spec in zip(self.blocks, spec.blocks, strict=True):
@@ -236,7 +238,68 @@ class TransformerWeights(TensorTree):
         return (*self.blocks, self.classifier, *embedding)
 
 
-Part = BlockWeights | FeedForwardWeights | EmbeddingWeights
+@dataclass(frozen=True)
+class NetworkWeights(TensorTree):
+    """Weights of b feed-forward networks of one spec."""
+
+    spec: NetworkSpec
+    """Sizes and function of the networks."""
+    weights: tuple[Tensor, ...]
+    """weights[s] of shape [b, n_(s+1), n_s, *kernel]; [b, n_(s+1), n_s, flattened] where maps are flattened."""
+    biases: tuple[Tensor, ...]
+    """biases[s] of shape [b, n_(s+1)]."""
+
+    def check(self, spec: TransformerSpec | NetworkSpec) -> None:
+        """Raise SpecError unless the networks are of `spec`, and every tensor has the shape that it gives."""
+        if self.spec != spec or isinstance(spec, TransformerSpec):
+            raise SpecError(f"networks of {self.spec}, expected {spec}")
+        sides = itertools.pairwise(spec.sizes)
+        shapes = [(out, into, *rest) for (into, out), rest in zip(sides, spec.trailing, strict=True)]
+        for name, tensors in (("weights", self.weights), ("biases", self.biases)):
+            for s, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+                expected = shape if name == "weights" else shape[:1]
+                if tuple(tensor.shape[1:]) != expected:
+                    raise SpecError(
+                        f"'{name}[{s}]' has shape {tuple(tensor.shape)}, expected (b, {', '.join(map(str, expected))})"
+                    )
+
+    @property
+    def batch(self) -> int:
+        """Return the number b of networks."""
+        return len(self.biases[0])
+
+    def isfinite(self) -> Tensor:
+        """Return for each network if all its weights are finite: bool [b]."""
+        return torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in self.tensors()]).all(0)
+
+    @property
+    def trained_parts(self) -> tuple["Part", ...]:
+        """Return the networks themselves."""
+        return (self,)
+
+    def features(self) -> FeedForwardWeights:
+        """Return the weights with a kernel's numbers as channels, [b, channels, n_(s+1), n_s], as layers read them.
+
+        Permuting neurons or feature maps acts on all channels alike. Layers with smaller kernels than the largest have
+        zeros in the other channels.
+        """
+        count = self.spec.channels
+        weights = [weight.reshape(*weight.shape[:3], -1).movedim(3, 1) for weight in self.weights]
+        return FeedForwardWeights(
+            tuple(pad_channels(weight, count) for weight in weights),
+            tuple(pad_channels(bias[:, None], count) for bias in self.biases),
+        )
+
+
+def pad_channels(tensor: Tensor, channels: int) -> Tensor:
+    """Return the tensor [b, d, ...] with zeros in the missing of so many channels."""
+    missing = tensor.new_zeros(len(tensor), channels - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], dim=1) if missing.numel() else tensor
+
+
+Part = BlockWeights | FeedForwardWeights | EmbeddingWeights | NetworkWeights
+Weights = TransformerWeights | NetworkWeights
+"""Weights of b whole networks of one spec, of any family."""
 
 
 def trained_tensors(part: Part) -> list[Tensor]:
@@ -251,6 +314,6 @@ def flatten(parts: tuple[Part, ...]) -> Float[Tensor, "b numbers"]:
     return torch.cat([tensor.flatten(1) for part in parts for tensor in trained_tensors(part)], dim=1)
 
 
-def flatten_networks(weights: TransformerWeights) -> Float[Tensor, "b numbers"]:
-    """Return all trained numbers of whole networks, in the order of `TransformerWeights.trained_parts`."""
+def flatten_networks(weights: Weights) -> Float[Tensor, "b numbers"]:
+    """Return all trained numbers of whole networks, in the order of their `trained_parts`."""
     return flatten(weights.trained_parts)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.weights.containers import FeedForwardWeights
+from nfn_transformer.weights.containers import FeedForwardWeights, pad_channels
 from nfn_transformer.weights.spec import FeedForwardSpec
 
 _MOST_ORDERED = 6
@@ -33,6 +33,8 @@ class NetworkLayout:
     """n_0, ..., n_L, counts of neurons or feature maps."""
     kernels: tuple[tuple[int, int] | None, ...]
     """Height and width of each layer's kernel, None for a linear layer."""
+    flattened: int = 1
+    """Numbers of each feature map that the first linear layer reads; 1: global pooling."""
 
     @property
     def spec(self) -> FeedForwardSpec:
@@ -48,7 +50,9 @@ class NetworkLayout:
         """Return state dict key -> shape, in the order of the layers."""
         shapes: dict[str, tuple[int, ...]] = {}
         for index, (name, kernel) in enumerate(zip(self.names, self.kernels, strict=True)):
-            shapes[f"{name}.weight"] = (self.sizes[index + 1], self.sizes[index], *(kernel or ()))
+            reads_maps = index > 0 and kernel is None and self.kernels[index - 1] is not None
+            inputs = self.sizes[index] * (self.flattened if reads_maps else 1)
+            shapes[f"{name}.weight"] = (self.sizes[index + 1], inputs, *(kernel or ()))
             shapes[f"{name}.bias"] = (self.sizes[index + 1],)
         return shapes
 
@@ -57,11 +61,16 @@ def _numbers(kernel: tuple[int, int] | None) -> int:
     return math.prod(kernel or (1,))
 
 
-def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
+def layout_of(state_dict: Mapping[str, Tensor], may_flatten: bool = False) -> NetworkLayout:
     """Return the layout of a network with this state dict.
 
     Keys are in the order of the layers, as PyTorch writes them. Of sorted keys, as of safetensors, numbers in the names
     tell the order of the layers. Without numbers it is the only order in which the sizes form a chain.
+
+    Args:
+        state_dict: of the network.
+        may_flatten: True if the first linear layer may read flattened feature maps in place of pooled ones. The
+            functions of this module do not read such a layout.
 
     Raises:
         SpecError: a key is no weight or bias of a linear layer or 2-D convolution. The layers form no chain, or their
@@ -73,6 +82,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
     names: list[str] = []
     sizes: list[int] = []
     kernels: list[tuple[int, int] | None] = []
+    flattened = 1
     for weight_key, bias_key in zip(keys[::2], [*keys[1::2], ""][: len(keys[::2])], strict=True):
         name, _, kind = weight_key.rpartition(".")
         if kind != "weight" or bias_key != f"{name}.bias":
@@ -80,6 +90,8 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
         shape = tuple(state_dict[weight_key].shape)
         if len(shape) not in (2, 4):
             raise SpecError(f"'{weight_key}' has shape {shape}, expected that of a linear layer or a 2-D convolution")
+        if may_flatten and kernels and kernels[-1] and len(shape) == 2 and shape[1] % sizes[-1] == 0:
+            flattened, shape = shape[1] // sizes[-1], (shape[0], sizes[-1])
         if sizes and shape[1] != sizes[-1]:
             raise SpecError(
                 f"'{weight_key}' has shape {shape}, expected {sizes[-1]} inputs as the layer before has outputs (a "
@@ -90,7 +102,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> NetworkLayout:
         sizes = [*(sizes or [shape[1]]), shape[0]]
         names.append(name)
         kernels.append((shape[2], shape[3]) if len(shape) == 4 else None)
-    layout = NetworkLayout(tuple(names), tuple(sizes), tuple(kernels))
+    layout = NetworkLayout(tuple(names), tuple(sizes), tuple(kernels), flattened)
     _check(state_dict, layout)
     return layout
 
@@ -156,15 +168,9 @@ def read_networks(state_dicts: Sequence[Mapping[str, Tensor]], layout: NetworkLa
     biases = [torch.stack([state[f"{name}.bias"] for state in state_dicts]) for name in layout.names]
     kernels_first = [weight.reshape(*weight.shape[:3], -1).movedim(3, 1) for weight in weights]
     return FeedForwardWeights(
-        tuple(_padded(weight, layout) for weight in kernels_first),
-        tuple(_padded(bias[:, None], layout) for bias in biases),
+        tuple(pad_channels(weight, layout.channels) for weight in kernels_first),
+        tuple(pad_channels(bias[:, None], layout.channels) for bias in biases),
     )
-
-
-def _padded(tensor: Tensor, layout: NetworkLayout) -> Tensor:
-    """Return the tensor with zeros in the missing channels."""
-    missing = tensor.new_zeros(len(tensor), layout.channels - tensor.shape[1], *tensor.shape[2:])
-    return torch.cat([tensor, missing], dim=1)
 
 
 def write_networks(weights: FeedForwardWeights, layout: NetworkLayout) -> list[dict[str, Tensor]]:

@@ -10,15 +10,14 @@ from tqdm import tqdm
 
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.containers import Weights
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
     state_dict_shapes,
     unflatten_rows,
-    weights_from_state_dict,
 )
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import Collection, collect, read_outcomes
@@ -55,7 +54,7 @@ class ZooOrigin:
 class Zoo:
     """Sound checkpoints of one epoch of a zoo, sorted by file name."""
 
-    spec: TransformerSpec
+    spec: AnySpec
     """sizes of every network"""
     shapes: dict[str, Shape]
     """state dict key -> shape"""
@@ -85,17 +84,17 @@ class Zoo:
         return f"Zoo({len(self)} networks, {self.spec})"
 
     @property
-    def specs(self) -> tuple[TransformerSpec, ...]:
+    def specs(self) -> tuple[AnySpec, ...]:
         """All sizes: one."""
         return (self.spec,)
 
-    def weights(self, index: Tensor) -> TransformerWeights:
+    def weights(self, index: Tensor) -> Weights:
         """Return the weights [b, 1, ...] of the checkpoints `index` [b], as views of one copy of their rows."""
         return self.weights_of(self.rows[index])
 
-    def weights_of(self, rows: Tensor) -> TransformerWeights:
+    def weights_of(self, rows: Tensor) -> Weights:
         """Return the weights [b, 1, ...] in rows [b, row length] of this zoo, as views of them."""
-        return weights_from_state_dict(unflatten_rows(rows, self.shapes), self.spec)
+        return FAMILIES[self.spec.family].weights(unflatten_rows(rows, self.shapes), self.spec)
 
     def by_size(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor, "Zoo"]]:
         """Yield the checkpoints `index` [b] size by size.
@@ -106,7 +105,7 @@ class Zoo:
         """
         yield torch.arange(len(index)), self.rows[index], self
 
-    def one_of_each_size(self, index: Tensor) -> list[TransformerWeights]:
+    def one_of_each_size(self, index: Tensor) -> list[Weights]:
         """Return the weights [1, 1, ...] of the first of the checkpoints `index` [b] of each size."""
         return [self.weights_of(self.rows[index[:1]])]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.bundled import find_bundled
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.families.registry import AnySpec
+from nfn_transformer.weights.containers import Weights
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, select_rows
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin, read_zoo
@@ -34,12 +34,12 @@ class MixedZoo:
         return f"MixedZoo({len(self)} networks of {len(self.parts)} sizes)"
 
     @property
-    def spec(self) -> TransformerSpec:
+    def spec(self) -> AnySpec:
         """Sizes of the first part's networks."""
         return self.parts[0].spec
 
     @property
-    def specs(self) -> tuple[TransformerSpec, ...]:
+    def specs(self) -> tuple[AnySpec, ...]:
         """All sizes."""
         return tuple(part.spec for part in self.parts)
 
@@ -93,7 +93,7 @@ class MixedZoo:
         for positions, start, part in self._positions(index):
             yield positions, part.rows[index[positions] - start], part
 
-    def one_of_each_size(self, index: Tensor) -> list[TransformerWeights]:
+    def one_of_each_size(self, index: Tensor) -> list[Weights]:
         """Return the weights [1, 1, ...] of the first of the checkpoints `index` [b] of each size."""
         return [part.weights(index[positions[:1]] - start) for positions, start, part in self._positions(index)]
 

@@ -2,12 +2,12 @@
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, register
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
 
-def check_complete(config: BranchConfig, spec: TransformerSpec, zoo: str) -> None:
-    """Raise UserError if the networks' classifier has another number of layers than two."""
-    if spec.classifier.layers != 2:
+def check_complete(config: BranchConfig, spec: TransformerSpec | NetworkSpec, zoo: str) -> None:
+    """Raise UserError if transformers' classifier has another number of layers than two."""
+    if isinstance(spec, TransformerSpec) and spec.classifier.layers != 2:
         raise UserError(
             f"--enc_mode complete: reads classifiers of two layers, those of zoo '{zoo}' have {spec.classifier.layers}"
         )

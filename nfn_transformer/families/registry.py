@@ -1,0 +1,50 @@
+"""Registry of families: kinds of networks whose state dicts become weights of one type."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import Shape
+
+AnySpec = TransformerSpec | NetworkSpec
+"""Sizes of whole networks, of any family."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Declaration of a family."""
+
+    name: str
+    """`family` of its specs."""
+    kind: str
+    """Kind of its networks in the plural, for messages."""
+    keys: str
+    """Keys by which a state dict of the family is recognised, for messages."""
+    spec: type
+    """Type of its specs, a frozen dataclass."""
+    recognize: Callable[[Mapping[str, Shape]], bool]
+    """Return whether a state dict of these shapes is a network of the family."""
+    spec_from_shapes: Callable[[Mapping[str, Shape], Mapping[str, Any]], Any]
+    """Return the spec of a state dict of these shapes. Facts that shapes do not tell stand beside them: `heads`, or the
+    fields of a `NetworkSpec`. Raise SpecError for a shape that does not fit."""
+    shapes: Callable[[Any], dict[str, Shape]]
+    """Return key -> shape of the state dict of a network with this spec, in the order of its rows."""
+    weights: Callable[[Mapping[str, Tensor], Any], Any]
+    """Return the weights of networks of a spec in stacked state dicts, key -> [b, *shape], as views of them."""
+    state_dict: Callable[[Any], dict[str, Tensor]]
+    """Return the stacked state dicts of b networks."""
+    spec_from_json: Callable[[Mapping[str, Any]], Any]
+    """Return the spec whose `dataclasses.asdict` is given, as JSON keeps it. Raise KeyError, TypeError or ValueError
+    for another content."""
+
+
+FAMILIES: dict[str, Family] = {}
+"""Families by name."""
+
+
+def register_family(family: Family) -> None:
+    """Add a family."""
+    FAMILIES[family.name] = family

@@ -1,0 +1,38 @@
+"""Transformers of the Small-Transformer-Zoo, without residual connections (arXiv 2410.04209)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nfn_transformer.families.registry import Family, register_family
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.state_dicts import (
+    is_known_key,
+    spec_from_shapes,
+    state_dict_from_weights,
+    state_dict_shapes,
+    weights_from_state_dict,
+)
+
+
+def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
+    embedding = values["embedding"]
+    if embedding is not None:
+        embedding = EmbeddingSpec(**{**embedding, "patch": tuple(embedding["patch"])})
+    blocks = tuple(BlockSpec(**block) for block in values["blocks"])
+    return TransformerSpec(blocks, FeedForwardSpec(tuple(values["classifier"]["sizes"])), embedding)
+
+
+register_family(
+    Family(
+        name=TransformerSpec.family,
+        kind="transformers of the zoo",
+        keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
+        spec=TransformerSpec,
+        recognize=lambda shapes: any(map(is_known_key, shapes)),
+        spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
+        shapes=state_dict_shapes,
+        weights=weights_from_state_dict,
+        state_dict=state_dict_from_weights,
+        spec_from_json=_spec_from_json,
+    )
+)
