@@ -1,6 +1,8 @@
-"""Make a zoo: train populations of small transformers and write them in the release's layout.
+"""Make a zoo: train many small transformers, SIRENs or CNNs at once and write them in the layout of published zoos.
 
     python nfn_transformer/make_zoo.py --out data/my_zoo.zip --runs 200
+    python nfn_transformer/make_zoo.py --out data/my_sirens.zip --family siren --images mnist/ --runs 1000
+    python nfn_transformer/make_zoo.py --out data/my_cnns.zip --family cnn --images mnist/
     python nfn_transformer/make_zoo.py --out data/mails.zip --dataset mails --texts mails/ --runs 100
 
 The same command goes on where an interrupted one has stopped.
@@ -10,6 +12,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nfn_transformer.bounded_text import parse_yaml
+from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import (
     Parser,
     add_boolean,
@@ -23,27 +27,48 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
 from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 
+DEFAULTS: dict[str, dict[str, int | str | None]] = {
+    "transformer": {"runs": 1600, "n_layers": 2, "hidden": 32, "epochs": 48, "batch_size": 32, "snapshots": "75"},
+    "siren": {"n_layers": 2, "hidden": 32},
+    "cnn": {"runs": 600, "n_layers": 3, "hidden": 16, "epochs": 18, "batch_size": 64, "snapshots": "100"},
+}
+"""Family -> its defaults of the flags that have another one, or none, in other families."""
+
+_FAMILIES_OF_FLAGS = {
+    ("embed_dim", "n_attention_heads", "patch", "crop_padding"): ("transformer",),
+    ("texts", "tokens", "vocabulary", "word_vectors"): ("transformer",),
+    ("epochs", "batch_size", "snapshots", "snapshot_unit"): ("transformer", "cnn"),
+    ("copies", "steps", "decibels"): ("siren",),
+}
+"""Flags -> the families that take them; all families take the others."""
+
+_SIREN_RECIPE = ("copies", "decibels", "hidden", "n_layers", "runs", "seed", "steps")
+"""Keys of a recipe of SIRENs: names of flags."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = Parser(
         "make_zoo.py",
-        "Train populations of small transformers, many networks at once, and write them as a zoo. "
+        "Train small transformers, SIRENs or CNNs, many networks at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
         (
             "python nfn_transformer/make_zoo.py --out data/small.zip --runs 200",
             "python nfn_transformer/make_zoo.py --out data/shapes.zip --recipe shapes.yaml --seed 3",
+            "python nfn_transformer/make_zoo.py --out data/my_sirens.zip --family siren --recipe digit_sirens.yaml",
         ),
     )
     _add_zoo_flags(parser.add_argument_group("the zoo"))
     _add_task_flags(parser.add_argument_group("images or texts"))
     _add_network_flags(parser.add_argument_group("the networks"))
+    _add_siren_flags(parser.add_argument_group("SIRENs"))
     group = parser.add_argument_group("where it runs")
     group.add_argument(
         "--population",
         type=_population,
         default="auto",
-        help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64",
+        help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64; "
+        "SIRENs 128, CNNs 24",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_launcher_flags(group, "processes that train, each its share of the populations,", "one for each population")
@@ -53,19 +78,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", type=Path, required=True, help="where it goes: a new folder, or a zip if it ends so")
-    group.add_argument("--dataset", default="digits", help="its name: metadata/NAME.csv and NAME/*.pt")
-    group.add_argument("--runs", type=positive_int, default=1600, help="networks to train, with drawn hyperparameters")
+    group.add_argument(
+        "--family",
+        choices=("transformer", "siren"),
+        default="transformer",
+        help="what networks are made: the released transformers; SIRENs, one for each image; or CNNs by the Small "
+        "CNN Zoo's recipe",
+    )
+    group.add_argument(
+        "--dataset",
+        default="digits",
+        help="its name: metadata/NAME.csv and NAME/*.pt; of SIRENs and CNNs NAME/weights.npy and tables",
+    )
+    group.add_argument(
+        "--runs",
+        type=positive_int,
+        help="networks to train, with drawn hyperparameters: 1600 transformers or 600 CNNs by default; of SIRENs the "
+        "first so many images, all by default",
+    )
     group.add_argument(
         "--recipe",
         type=Path,
-        help="file with the values that runs draw or combine, or the name of a bundled one (shapes.yaml)",
+        help="file with the values that runs draw or combine, or the name of a bundled one (shapes.yaml); of SIRENs a "
+        "file with values of flags",
     )
     group.add_argument("--seed", type=seed_number, default=1, help="what all random choices depend on")
     group.add_argument(
         "--snapshots",
-        default="75",
         help="checkpoints of a run: numbers in --snapshot_unit, and best (after the epoch with the highest test "
-        "accuracy, as in the released zoo); training ends at the last of them",
+        "accuracy, as in the released zoo; not of CNNs); training ends at the last of them; by default 75, of CNNs 100",
     )
     group.add_argument(
         "--snapshot_unit",
@@ -105,11 +146,26 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--n_attention_heads", type=positive_int, default=2, help="attention heads of each block; they divide D"
     )
-    group.add_argument("--n_layers", type=positive_int, default=2, help="blocks")
-    group.add_argument("--hidden", type=positive_int, default=32, help="hidden width D_A of each block's MLP")
+    group.add_argument("--n_layers", type=positive_int, help="blocks, 2; hidden layers of SIRENs, 2; convolutions, 3")
+    group.add_argument(
+        "--hidden",
+        type=positive_int,
+        help="hidden width D_A of each block's MLP, 32; neurons of a SIREN's hidden layers, 32; feature maps, 16",
+    )
     group.add_argument("--patch", type=positive_int, default=2, help="patch size; it divides the image's sides")
-    group.add_argument("--epochs", type=positive_int, default=48, help="length of a training, up to the last snapshot")
-    group.add_argument("--batch_size", type=positive_int, default=32, help="images or texts in a batch of each network")
+    group.add_argument("--epochs", type=positive_int, help="length of a training: 48; of CNNs 18")
+    group.add_argument("--batch_size", type=positive_int, help="samples in a batch of each network: 32; of CNNs 64")
+
+
+def _add_siren_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--copies", type=number_in(int, 0), default=0, help="further fits of each image")
+    group.add_argument("--steps", type=positive_int, default=1000, help="most steps of a fit")
+    group.add_argument(
+        "--decibels",
+        type=number_in(float, 0, 100, above=True),
+        default=40.0,
+        help="peak signal-to-noise ratio at which a fit ends before that",
+    )
 
 
 def _population(text: str) -> int | None:
@@ -127,9 +183,42 @@ def _snapshots(text: str, unit: str) -> tuple[str, ...]:
     return names
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the flags; a recipe of SIRENs stands for flags that are not given.
+
+    Raises:
+        UserError: a flag is not one of the family's, or a recipe has another key.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    for names, families in _FAMILIES_OF_FLAGS.items():
+        given = [name for name in names if getattr(options, name) != parser.get_default(name)]
+        if given and options.family not in families:
+            raise UserError(f"--{given[0]} requires --family {' or '.join(families)}")
+    if options.family == "siren" and options.recipe is not None:
+        options = parser.parse_args([*_siren_recipe(options.recipe), *arguments])
+    for name, value in DEFAULTS[options.family].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def _siren_recipe(path: Path) -> list[str]:
+    """Return the flags that a recipe of SIRENs stands for."""
+    try:
+        content = parse_yaml(find_bundled(path, RECIPES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--recipe {path}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"--recipe {path}: expected keys with values, as in scripts/zoos/digit_sirens.yaml")
+    if unknown := [key for key in content if key not in _SIREN_RECIPE]:
+        raise UserError(f"--recipe {path}: unknown key '{unknown[0]}', expected {', '.join(_SIREN_RECIPE)}")
+    return [text for key, value in content.items() for text in (f"--{key}", str(value))]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return 0 once the zoo is written, 130 if interrupted."""
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     launcher_parameters(options)
     check_device_name(options.device)
     name = options.dataset
@@ -137,11 +226,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--dataset '{name}': expected the name of a folder beside metadata/")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: no folder {options.out.parent}")
+    program = [str(Path(__file__).resolve()), *arguments]
+    if options.family != "transformer":
+        from nfn_transformer.cli.make_array_zoo_command import make_array_zoo_by_flags
+
+        return make_array_zoo_by_flags(options, program)
     snapshots = _snapshots(options.snapshots, options.snapshot_unit)
     # PyTorch and all that training needs take seconds to import: flags are checked before.
     from nfn_transformer.cli.make_zoo_command import make_zoo_by_flags
 
-    return make_zoo_by_flags(options, snapshots, [str(Path(__file__).resolve()), *arguments])
+    return make_zoo_by_flags(options, snapshots, program)
 
 
 if __name__ == "__main__":

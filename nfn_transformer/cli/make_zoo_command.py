@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,19 +52,60 @@ def make_zoo_by_flags(options: argparse.Namespace, snapshots: tuple[str, ...], p
             _announce(plan, data, options)
             print(runs_table(plan.runs), end="")
             return 0
-        if plan.out.exists():
-            work = WorkFolder(plan.out)
-            if work.is_written(plan.configuration(data)):
-                work.remove()
-                print(f"{plan.out}: is finished")
-                return 0
-            raise UserError(f"--out {plan.out}: already exists; choose another path or delete it")
+        if is_finished(plan.out, plan.configuration(data)):
+            return 0
         _announce(plan, data, options)
         _make(plan, data, options, program)
     except KeyboardInterrupt:
         print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def is_finished(out: Path, configuration: Mapping[str, object]) -> bool:
+    """Return whether a killed command of this configuration has written the zoo, and say so.
+
+    Raises:
+        UserError: another zoo, or anything else, lies at its path.
+    """
+    if not out.exists():
+        return False
+    work = WorkFolder(out)
+    if work.is_written(configuration):
+        work.remove()
+        print(f"{out}: is finished")
+        return True
+    raise UserError(f"--out {out}: already exists; choose another path or delete it")
+
+
+def train_populations(
+    work: WorkFolder,
+    total: int,
+    jobs: int,
+    options: argparse.Namespace,
+    argv: Sequence[str],
+    train_here: Callable[[], object],
+) -> None:
+    """Train what is left, in this process or in workers.
+
+    Args:
+        work: the owned work folder.
+        total: number of populations.
+        jobs: number of processes that train at once.
+        options: the flags.
+        argv: Python's arguments for a worker, without `--worker FILE`.
+        train_here: trains all populations that no other process trains.
+
+    Raises:
+        UserError: populations are left.
+    """
+    if jobs == 1 and options.launcher == "processes":
+        train_here()
+    elif left := work.unfinished(total):
+        run_workers(argv, min(jobs, len(left)), build_launcher(options, work.path / "submitit"), work, total)
+    wait_for_others(work, total)
+    if left := work.unfinished(total):
+        raise UserError(f"{work.path}: {len(left)} populations are not finished; the same command goes on from there")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -153,17 +194,10 @@ def _jobs(plan: ZooPlan, options: argparse.Namespace) -> int:
 
 def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, program: Sequence[str]) -> None:
     """Train what is left, in this process or in workers, and write the zoo."""
-    jobs, total = _jobs(plan, options), len(plan.populations())
+    argv = [*program, "--population", str(plan.population)]
     with open_work_folder(plan, data) as work:
-        if jobs == 1 and options.launcher == "processes":
-            train_share(plan, data, find_device(options.device), work)
-        elif left := work.unfinished(total):
-            launcher = build_launcher(options, work.path / "submitit")
-            argv = [*program, "--population", str(plan.population)]
-            run_workers(argv, min(jobs, len(left)), launcher, work, total)
-        wait_for_others(work, total)
-        if left := work.unfinished(total):
-            raise UserError(
-                f"{work.path}: {len(left)} populations are not finished; the same command goes on from there"
-            )
+        train_populations(
+            *(work, len(plan.populations()), _jobs(plan, options), options, argv),
+            lambda: train_share(plan, data, find_device(options.device), work),
+        )
         write_zoo(plan, data, work, lambda summary: _report(summary, plan))

@@ -6,7 +6,7 @@ networks' labels and hyperparameters. Variables have TensorFlow's names and orde
 
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,9 @@ class ArrayZoo:
     """The table of the networks: name -> n values."""
 
 
-def write_array_zoo(zoo: ArrayZoo, out: Path, dataset: str, scratch: Path, half: bool) -> None:
+def write_array_zoo(
+    zoo: ArrayZoo, out: Path, dataset: str, scratch: Path, half: bool, before: Callable[[], object]
+) -> None:
     """Write a zoo to a new folder, or to a zip if `out` ends so; it appears whole, below `dataset`.
 
     Args:
@@ -40,6 +42,7 @@ def write_array_zoo(zoo: ArrayZoo, out: Path, dataset: str, scratch: Path, half:
         dataset: name of the data set.
         scratch: an empty folder on the same file system.
         half: True to store the numbers in half precision.
+        before: called when all is written, before the zoo appears at its path.
     """
     lines: list[list[object]] = []
     arrays = []
@@ -66,3 +69,4 @@ def write_array_zoo(zoo: ArrayZoo, out: Path, dataset: str, scratch: Path, half:
         add_file(f"{dataset}/layout.csv", layout.encode())
         # Without a time: the same networks make the same bytes.
         add_file(f"{dataset}/metrics.csv.gz", gzip.compress(metrics.encode(), mtime=0))
+        before()

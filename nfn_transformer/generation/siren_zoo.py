@@ -33,6 +33,10 @@ class Pictures:
     train: int
     """Count of train images, which come first; the others are test images. 0: the data set has no such parts."""
 
+    def first(self, count: int | None) -> "Pictures":
+        """Return the first images; None: all."""
+        return Pictures(self.pixels[:count], self.labels[:count], self.train)
+
 
 def digit_pictures() -> Pictures:
     """Return scikit-learn's 1,797 digits in scikit-learn's order; pixels are sixteenths."""

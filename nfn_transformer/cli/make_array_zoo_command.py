@@ -1,0 +1,134 @@
+"""Making of a zoo of SIRENs or CNNs by checked flags of make_zoo.py: parts trained here or by workers, one array."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from nfn_transformer.atomic_files import write_text
+from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, find_device
+from nfn_transformer.cli.make_zoo_command import is_finished, train_populations
+from nfn_transformer.errors import UserError
+from nfn_transformer.generation.array_plan import ArrayZooPlan
+from nfn_transformer.generation.array_zoo import write_array_zoo
+from nfn_transformer.generation.images import ImageData
+from nfn_transformer.generation.progress_bar import LineNowAndThen
+from nfn_transformer.generation.siren_fits import SirenPlan
+from nfn_transformer.generation.siren_zoo import SirenZooPlan, digit_pictures, train_then_test
+from nfn_transformer.generation.task_data import task_data
+from nfn_transformer.generation.work_folder import WorkFolder
+from nfn_transformer.resources import limit_threads, usable_cpus
+
+
+def make_array_zoo_by_flags(options: argparse.Namespace, program: Sequence[str]) -> int:
+    """Make the zoo that flags describe; return 0 once it is written, 130 if interrupted.
+
+    Args:
+        options: the flags.
+        program: Python's arguments, with which a worker is started.
+    """
+    limit_threads()
+    plan = _PLANS[options.family](options)
+    configuration = plan.configuration()
+    work = WorkFolder(plan.out)
+    try:
+        if options.worker is not None:
+            work.check(configuration)
+            _train_share(plan, find_device(options.device), work)
+            write_text(options.worker, "")
+            return 0
+        if options.dry_run:
+            _announce(plan, options)
+            print(plan.listing(), end="")
+            return 0
+        if is_finished(plan.out, configuration):
+            return 0
+        _announce(plan, options)
+        with work.owned(configuration):
+            write_text(work.path / "runs.csv", plan.listing())
+            train_populations(
+                *(work, len(plan.parts), _jobs(plan, options), options, program),
+                lambda: _train_share(plan, find_device(options.device), work),
+            )
+            _write(plan, work)
+    except KeyboardInterrupt:
+        print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _siren_plan(options: argparse.Namespace) -> SirenZooPlan:
+    if options.images is None:
+        for flag in ("train_images", "test_images"):
+            if getattr(options, flag) is not None:
+                raise UserError(f"--{flag} requires --images")
+        pictures = digit_pictures()
+    else:
+        data = task_data(options)
+        assert isinstance(data, ImageData)  # --texts is refused before
+        pictures = train_then_test(data)
+    if (options.runs or 0) > len(pictures.labels):
+        raise UserError(f"--runs {options.runs}: expected at most {len(pictures.labels)} images")
+    pictures = pictures.first(options.runs)
+    sizes = (2, *(options.hidden,) * options.n_layers, pictures.pixels.shape[1])
+    return SirenZooPlan(
+        out=options.out,
+        dataset=options.dataset,
+        half=options.half,
+        pictures=pictures,
+        siren=SirenPlan(sizes, options.steps, options.decibels),
+        copies=options.copies,
+        seed=options.seed,
+        population=options.population or SirenZooPlan.population,
+    )
+
+
+_PLANS = {"siren": _siren_plan}
+"""Family -> function that makes its plan from flags."""
+
+
+def _jobs(plan: ArrayZooPlan, options: argparse.Namespace) -> int:
+    """Return the number of processes that train at once; on a CPU one for each core, as the networks are small."""
+    if options.jobs is None and options.launcher == "processes" and find_device(options.device).type == "cpu":
+        options.jobs = min(usable_cpus(), len(plan.parts))
+    return options.jobs or (len(plan.parts) if options.launcher == "slurm" else 1)
+
+
+def _announce(plan: ArrayZooPlan, options: argparse.Namespace) -> None:
+    left = sum(len(plan.parts[number]) for number in WorkFolder(plan.out).unfinished(len(plan.parts)))
+    done = f", {plan.networks - left} of them finished" if left < plan.networks else ""
+    time = ""
+    if options.launcher != "slurm" and left:
+        seconds = plan.seconds(find_device(options.device)) * left
+        time = " and at most " + (f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s") + " of training"
+        time += " by one process" if _jobs(plan, options) > 1 else ""
+    print(f"{plan.description}{done}: about {plan.bytes / 2**20:.1f} MiB{time}", flush=True)
+
+
+def _train_share(plan: ArrayZooPlan, device: torch.device, work: WorkFolder) -> None:
+    """Train all parts that are not finished and that no other process trains."""
+    lines = LineNowAndThen()
+    with tqdm(total=plan.networks, unit=" networks", dynamic_ncols=True, leave=False, disable=None) as bar:
+
+        def count(networks: float) -> None:
+            bar.update(networks)
+            lines.show(f"{bar.n:.0f}/{plan.networks} networks")
+
+        for number, part in enumerate(plan.parts):
+            with work.claim(number) as is_claimed:
+                if is_claimed:
+                    work.save_part(number, plan.train(part, device, count))
+                elif not bar.disable:
+                    bar.initial += len(part)
+                    bar.n += len(part)
+
+
+def _write(plan: ArrayZooPlan, work: WorkFolder) -> None:
+    """Write the zoo from a work folder in which all parts are finished, and delete that folder."""
+    parts = [work.load_part(number) for number in range(len(plan.parts))]
+    zoo = plan.contents({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    write_array_zoo(zoo, plan.out, plan.dataset, work.scratch, plan.half, work.mark_written)
+    print(f"{plan.out}: {plan.summary(zoo)}")
+    work.remove()
