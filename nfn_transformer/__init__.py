@@ -49,7 +49,7 @@ _PUBLIC = {
     ),
     "nfn_transformer.seeding": ("make_generator",),
     "nfn_transformer.training.fitted_predictor": ("Evaluation", "FittedPredictor"),
-    "nfn_transformer.training.metrics": ("Metrics", "TauInterval", "kendall_tau"),
+    "nfn_transformer.training.metrics": ("Interval", "Metrics", "kendall_tau"),
     "nfn_transformer.weights.containers": (
         "BlockWeights",
         "EmbeddingWeights",
@@ -138,8 +138,8 @@ if TYPE_CHECKING:
     from nfn_transformer.seeding import make_generator as make_generator
     from nfn_transformer.training.fitted_predictor import Evaluation as Evaluation
     from nfn_transformer.training.fitted_predictor import FittedPredictor as FittedPredictor
+    from nfn_transformer.training.metrics import Interval as Interval
     from nfn_transformer.training.metrics import Metrics as Metrics
-    from nfn_transformer.training.metrics import TauInterval as TauInterval
     from nfn_transformer.training.metrics import kendall_tau as kendall_tau
     from nfn_transformer.weights.containers import BlockWeights as BlockWeights
     from nfn_transformer.weights.containers import EmbeddingWeights as EmbeddingWeights

@@ -46,13 +46,16 @@ def fit(
     n_workers: int = 0,
     **settings: Any,
 ) -> FittedPredictor:
-    """Train a predictor of accuracy on a zoo, test it once, and return the best epoch or round by validation.
+    """Train a predictor of the networks' accuracy, or of other labels; test it once; return the best by validation.
 
     ```python
     zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
     predictor = nfn.fit(zoo, encoder="complete", epochs=20, seed=1)
     predictor = nfn.fit(zoo, encoder="inv", transformers_nfn_channels=(20,), lr=3e-4, out_dir="runs/mine")
     predictor = nfn.fit(zoo, model="gbtree", features="statistics")
+
+    zoo = nfn.read_zoo("data/digits_transformers.zip", "digits", columns=nfn.Columns(label="optimizer"), labels="class")
+    predictor = nfn.fit(zoo, task="classify")
     ```
 
     The same settings give the same numbers as the commands do, on one machine with one number of threads. Ctrl-C ends
@@ -67,7 +70,7 @@ def fit(
         progress: show a progress bar on stderr.
         out_dir: new run directory to keep. None writes into a temporary folder, which goes when the predictor does.
         stream, n_workers: see the flags of main.py.
-        settings: flags of `main.py` by name, as `epochs`, `batch_size`, `cls_mode`, `dropout` and `cut_off`; of a tree
+        settings: flags of `main.py` by name, as `epochs`, `batch_size`, `cls_mode`, `task` and `cut_off`; of a tree
             model, `features` and settings of the data.
 
     Raises:
@@ -189,7 +192,8 @@ def _run_config(
     values = {kind: _parsed(kind, names, settings) for kind, names in configs.items()}
     try:
         check_values(fields(DataConfig), {"augment": False, **values[DataConfig]})
-        data = DataConfig(**asdict(origin), **values[DataConfig])
+        read = {name: value for name, value in asdict(origin).items() if name != "labels"}  # which the task tells
+        data = DataConfig(**read, **values[DataConfig])
         predictor: ModelConfig | TreeConfig
         training: TrainingConfig | BoostingConfig
         if model == NETWORK:

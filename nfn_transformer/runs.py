@@ -17,13 +17,15 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.grids.recorded_runs import RecordedRun, differing, read_runs, setting_text
 from nfn_transformer.printable import printable
 from nfn_transformer.training.results import FEW, FINISHED, duration
+from nfn_transformer.training.tasks import TASKS, TAU
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = Parser(
         "runs.py",
-        "List runs: Kendall's tau on the test side with its interval, time, and the settings in which they differ. "
+        "List runs: Kendall's tau, or another task's score, on the test side with its interval, time, and the "
+        "settings in which they differ. "
         "Or compare runs in a table as reproduce.py makes it: seeds of one configuration are one row, and "
         "differences are paired where runs have tested the same networks.",
         (
@@ -79,7 +81,8 @@ def _list(folder: Path) -> None:
         value, count = Counter(json.dumps(each[name]) for each in settings if name in each).most_common(1)[0]
         if 2 * count > sum(name in each for each in settings):
             usual[name] = json.loads(value)
-    rows = [("run", "test tau", "time", "differs in")]
+    is_tau = all(run.result is None or TASKS[run.result.task].score == TAU for run in runs)
+    rows = [("run", "test tau" if is_tau else "test", "time", "differs in")]
     for run, own in zip(runs, settings, strict=True):
         where = str(run.path.relative_to(folder)) if run.path != folder else run.path.name
         time = duration(run.seconds) if run.seconds else "-"
@@ -97,12 +100,14 @@ def _list(folder: Path) -> None:
 
 
 def _outcome(run: RecordedRun) -> str:
-    """Return a run's tau with its interval, or how far it is."""
+    """Return a run's score with its interval, or how far it is; tau goes without its name."""
     result = run.result
     if result is None:
         unit = "epoch" if "epochs" in run.values["training"] else "round"
         return f"unfinished, {unit} {run.progress}"
-    text = "undefined" if math.isnan(result.tau) else f"{result.tau:.4f}"
+    score = TASKS[result.task].score
+    text = "undefined" if math.isnan(result.score) else f"{result.score:.4f}"
+    text = text if score == TAU else f"{score.key} {text}"
     text += "" if math.isnan(result.low) else f" [{result.low:.4f}, {result.high:.4f}]"
     text += f" of {result.test} networks" if result.test < FEW else ""
     return text if result.status == FINISHED else f"{text}, stopped early"

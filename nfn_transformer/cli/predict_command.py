@@ -14,7 +14,7 @@ from nfn_transformer.resources import limit_threads
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
 from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
-from nfn_transformer.training.report import metrics_line, write_predictions
+from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.zoo.metadata import Condition
@@ -32,19 +32,21 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     for path in flags.plugin:
         load_plugin(path)
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
-    predictor, labels = FittedPredictor(run, device), None
+    predictor = FittedPredictor(run, device)
+    task = predictor.trained.task
     if not run.results_file.is_file():
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
         scores = _score(predictor, flags)
-        names, predicted, labels, sides = scores.names, scores.predicted, scores.labels, scores.sides
+        names, columns, sides = scores.names, scores.columns, scores.sides
     else:
-        names, predicted, sides = predictor.predict_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
-        for name, accuracy, side in zip(names, predicted.tolist(), sides, strict=True):
-            print(f"{accuracy:.4f}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
+        names, outputs, sides = predictor.checkpoint_outputs(flags.checkpoints, flags.n_heads, flags.weights_key)
+        columns = task.columns(outputs)
+        for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
+            print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
         try:
-            write_predictions(flags.out, names, predicted, labels, sides)
+            write_predictions(flags.out, names, columns, sides)
         except OSError as error:
             raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
         print(f"written to {flags.out}", file=sys.stderr)
@@ -107,5 +109,5 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     scope += f", where {condition}" if condition else ""
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
-    print("\n".join([metrics_line(scores.metrics, scores.interval), *scores.warnings]))
+    print("\n".join([scores.metrics.line(scores.interval), *scores.warnings]))
     return scores

@@ -25,7 +25,10 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 # Flags that the grid itself sets.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 # Fields of DataConfig that select the checkpoints of a zoo.
-_SELECTING = ("ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes")
+_SELECTING = (
+    *("task", "ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes"),
+    *("file_column", "epoch_column", "label_column", "run_column", "weights_key"),
+)
 # Flags that a resumed cell is given again; none of them affects its numbers.
 _RESUME_FLAGS = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 

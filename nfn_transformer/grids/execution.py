@@ -14,6 +14,7 @@ from nfn_transformer.grids.cells import Cell
 from nfn_transformer.grids.time_left import TimeLeft
 from nfn_transformer.launch.launchers import Launcher, Refused, RunningJob, why_unfinished
 from nfn_transformer.training.results import duration
+from nfn_transformer.training.tasks import TASKS
 
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
@@ -114,7 +115,7 @@ class _Execution:
                 line = f"{cell.name}: failed, see {log}"
             else:
                 self.time_left.end(cell, seconds)
-                line = f"{cell.name}: tau {result.tau:.4f} ({duration(seconds)})"
+                line = f"{cell.name}: {TASKS[result.task].score.key} {result.score:.4f} ({duration(seconds)})"
         _print_above_bar(f"[{self.total - len(self.waiting) - len(self.running)}/{self.total}] {line}; {self._left()}")
 
     def _left(self) -> str:

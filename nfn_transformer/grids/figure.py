@@ -23,11 +23,11 @@ def save_figure(table: Table, path: Path) -> None:
 
 def _label(table: Table) -> str:
     seeds = f"mean and standard error over {len(table.grid.seeds)} seeds"
-    return f"Kendall's tau on the test side, {seeds}" + ("; diamonds: published" if table.grid.published else "")
+    return f"{table.score_name} on the test side, {seeds}" + ("; diamonds: published" if table.grid.published else "")
 
 
 def _draw_dots(axes, table: Table) -> None:
-    """Draw rows sorted by tau, mean and standard error, with published numbers as hollow diamonds."""
+    """Draw rows sorted by score, mean and standard error, with published numbers as hollow diamonds."""
     from matplotlib import colormaps
 
     columns = [column.name for column in table.grid.columns]
@@ -91,9 +91,9 @@ def _training_networks(table: Table, column: str) -> float:
 
 
 def _last(table: Table, row: str) -> float:
-    """Return the mean tau of a row in its last column with results, by which curves are sorted; -inf without."""
+    """Return the signed mean of a row in its last column with results, by which curves are sorted; -inf without."""
     means = [table.summaries[row, column.name].mean for column in table.grid.columns]
-    return next((mean for mean in reversed(means) if not math.isnan(mean)), -math.inf)
+    return next((table.sign * mean for mean in reversed(means) if not math.isnan(mean)), -math.inf)
 
 
 def _draw_column(axes, summaries: Sequence[Summary], name: str, offset: float, colour) -> None:
@@ -120,6 +120,6 @@ def _plain(text: str) -> str:
 
 
 def _height(table: Table, row: str) -> float:
-    """Return the mean tau of a row over its columns, by which rows are sorted; -inf without results."""
+    """Return the signed mean score of a row over its columns, by which rows are sorted; -inf without results."""
     means = [s.mean for (name, _), s in table.summaries.items() if name == row and not math.isnan(s.mean)]
-    return sum(means) / len(means) if means else -math.inf
+    return table.sign * sum(means) / len(means) if means else -math.inf

@@ -86,10 +86,10 @@ def read_run(path: Path) -> RecordedRun:
 
 
 def _tested(file: Path) -> str:
-    """Return a digest of the tested networks' files and accuracies, whatever was predicted."""
+    """Return a digest of the tested networks' files and labels, whatever was predicted."""
     try:
         with open(file, newline="", encoding="utf-8") as opened:
-            tested = sorted((row["file"], row["accuracy"]) for row in csv.DictReader(opened))
+            tested = sorted((row["file"], row.get("accuracy") or row["label"]) for row in csv.DictReader(opened))
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     return hashlib.sha256(json.dumps(tested).encode()).hexdigest()

@@ -26,8 +26,8 @@ def write_table(table: Table, folder: Path, command: str, problems: Sequence[str
     text = markdown(table, command, problems)
     atomic_files.write_text(folder / "table.md", text)
     atomic_files.write_text(folder / "table.tex", latex(table))
-    atomic_files.write_csv(folder / "table.csv", SUMMARY_HEADER, summary_rows(table))
-    atomic_files.write_csv(folder / "cells.csv", CELL_HEADER, cell_rows(table))
+    atomic_files.write_csv(folder / "table.csv", summary_header(table), summary_rows(table))
+    atomic_files.write_csv(folder / "cells.csv", cell_header(table), cell_rows(table))
     save_figure(table, folder / "figure.png")
     figure = ", figure.png" if (folder / "figure.png").is_file() else ""
     return f"{text}\nwritten to {folder}: table.md, table.tex, table.csv, cells.csv{figure}"
@@ -40,14 +40,15 @@ def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
     lines += _markdown_rows(["", *(column.name for column in grid.columns)], _body(table, _markdown_cell))
     lines += ["", *_legend(table), ""]
     if table.comparisons:
-        lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table.comparisons), "", _COMPARED, ""]
+        compared = f"Difference of {table.score_name} on the same splits, {_COMPARED}"
+        lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table.comparisons), "", compared, ""]
     if problems:
         lines += ["## Missing", "", *(f"- {_escaped(problem)}" for problem in problems), ""]
     return "\n".join(lines)
 
 
 _COMPARED = (
-    "Difference of Kendall's tau on the same splits, with its 95 % interval and p by the corrected resampled t-test "
+    "with its 95 % interval and p by the corrected resampled t-test "
     "(Nadeau and Bengio 2003), which allows for the networks that splits share; p is not corrected "
     "for the number of comparisons."
 )
@@ -81,7 +82,7 @@ def _published(published: Published | None) -> str:
 
 def _marks(table: Table, summary: Summary) -> str:
     marks = [f"{summary.seeds} of {len(table.grid.seeds)} seeds"] if summary.seeds < len(table.grid.seeds) else []
-    marks += [f"tau undefined in {summary.undefined}"] if summary.undefined else []
+    marks += [f"{table.score_key} undefined in {summary.undefined}"] if summary.undefined else []
     marks += [f"{summary.stopped} stopped early"] if summary.stopped else []
     return f" [{', '.join(marks)}]" if marks else ""
 
@@ -102,8 +103,9 @@ def _legend(table: Table) -> list[str]:
         tests = sorted({result.test for (_, name, _), result in table.results.items() if name == column.name})
         networks.append(f"{column.name} {'/'.join(map(str, tests)) or DASH}")
         few |= any(count < FEW for count in tests)
+    score = f"{table.score_name[0].upper()}{table.score_name[1:]}"
     text = (
-        f"Kendall's tau on the test side, mean ± standard error over seeds {seeds}; best of a column in bold. "
+        f"{score} on the test side, mean ± standard error over seeds {seeds}; best of a column in bold. "
         f"Test networks: {', '.join(networks)}. "
     )
     if few:
@@ -136,7 +138,7 @@ def latex(table: Table) -> str:
     header = " & ".join(["", *(_latex_text(column.name) for column in grid.columns)])
     body = [" & ".join([_latex_text(row[0]), *row[1:]]) + r" \\" for row in _body(table, _latex_cell)]
     lines = [
-        f"% {grid.title}: Kendall's tau, mean and standard error over {len(grid.seeds)} seeds",
+        f"% {grid.title}: {table.score_name}, mean and standard error over {len(grid.seeds)} seeds",
         r"% Needs \usepackage{booktabs}.",
         rf"\begin{{tabular}}{{l{'c' * len(grid.columns)}}}",
         r"\toprule",
@@ -167,10 +169,13 @@ def _latex_text(text: str) -> str:
     return "".join(special.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
 
 
-SUMMARY_HEADER = [
-    "row", "column", "tau_mean", "tau_standard_error", "seeds", "undefined", "stopped_early", "best",
-    "published_mean", "published_standard_error",
-]  # fmt: skip
+def summary_header(table: Table) -> list[str]:
+    """Return the names of the columns of `summary_rows`."""
+    score = table.score_key
+    return [
+        "row", "column", f"{score}_mean", f"{score}_standard_error", "seeds", "undefined", "stopped_early", "best",
+        "published_mean", "published_standard_error",
+    ]  # fmt: skip
 
 
 def summary_rows(table: Table) -> list[list]:
@@ -184,10 +189,13 @@ def summary_rows(table: Table) -> list[list]:
     return rows
 
 
-CELL_HEADER = [
-    "row", "column", "seed", "tau", "tau_low", "tau_high", "r2", "mae", "validation_tau", "train_networks",
-    "test_networks", "status",
-]  # fmt: skip
+def cell_header(table: Table) -> list[str]:
+    """Return the names of the columns of `cell_rows`."""
+    score = table.score_key
+    return [
+        "row", "column", "seed", score, f"{score}_low", f"{score}_high", "r2", "mae", f"validation_{score}",
+        "train_networks", "test_networks", "status",
+    ]  # fmt: skip
 
 
 def cell_rows(table: Table) -> list[list]:
@@ -197,8 +205,8 @@ def cell_rows(table: Table) -> list[list]:
 
 def _values(result: RunResult) -> list:
     return [
-        result.tau, result.low, result.high, result.r2, result.mae, result.validation_tau, result.train, result.test,
-        result.status,
+        result.score, result.low, result.high, result.r2, result.mae, result.validation_score, result.train,
+        result.test, result.status,
     ]  # fmt: skip
 
 

@@ -9,22 +9,23 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes as long to import 
 
 from nfn_transformer.grids.grid_file import Grid, Published
 from nfn_transformer.training.results import RunResult
+from nfn_transformer.training.tasks import TASKS, TAU, Score
 
 Results = Mapping[tuple[str, str, int], RunResult]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Kendall's tau of one row and column over seeds."""
+    """Score of one row and column over seeds, as Kendall's tau."""
 
     mean: float
-    """Mean; nan without a tau."""
+    """Mean; nan without a score."""
     standard_error: float
-    """Standard error of the mean; nan with fewer than two taus."""
+    """Standard error of the mean; nan with fewer than two scores."""
     seeds: int
     """Number of finished seeds."""
     undefined: int
-    """Number of finished seeds whose tau is undefined; they are left out of the mean."""
+    """Number of finished seeds whose score is undefined; they are left out of the mean."""
     stopped: int
     """Number of trainings that ended early."""
     published: Published | None
@@ -44,7 +45,7 @@ class Comparison:
     reference: str
     """Name of the row or column that it is compared with."""
     difference: float
-    """Mean tau of `name` minus that of `reference`."""
+    """Mean score of `name` minus that of `reference`."""
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
@@ -70,28 +71,51 @@ class Table:
     comparisons: Sequence[Comparison]
     """Comparisons that the grid asks for."""
 
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Scores of the results' tasks, Kendall's tau where nothing is finished."""
+        return tuple(dict.fromkeys(TASKS[result.task].score for result in self.results.values())) or (TAU,)
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score."""
+        return " or ".join(score.name for score in self.scores)
+
+    @property
+    def score_key(self) -> str:
+        """Name of the score's columns in CSV files."""
+        return self.scores[0].key if len(self.scores) == 1 else "score"
+
+    @property
+    def sign(self) -> int:
+        """1 if more is better, -1 if less is."""
+        return 1 if self.scores[0].rises else -1
+
 
 def build_table(grid: Grid, results: Results) -> Table:
     """Summarize all rows and columns, and compare those that the grid asks for."""
     summaries = {}
     for column in grid.columns:
         by_row = {row.name: _summary(grid, results, row.name, column.name) for row in grid.rows}
+        tasks = {result.task for (_, name, _), result in results.items() if name == column.name}
+        rises = all(TASKS[task].score.rises for task in tasks)
         # A mean over fewer seeds is no rival of one over all.
         rivals = {row: s.mean for row, s in by_row.items() if s.seeds == len(grid.seeds) and not s.undefined}
         for row, summary in by_row.items():
-            is_best = row in rivals and len(by_row) > 1 and f"{summary.mean:.3f}" == f"{max(rivals.values()):.3f}"
+            best = (max if rises else min)(rivals.values(), default=math.nan)
+            is_best = row in rivals and len(by_row) > 1 and f"{summary.mean:.3f}" == f"{best:.3f}"
             summaries[row, column.name] = replace(summary, best=is_best)
     return Table(grid, results, summaries, list(_comparisons(grid, results)))
 
 
 def _summary(grid: Grid, results: Results, row: str, column: str) -> Summary:
     finished = [results[row, column, seed] for seed in grid.seeds if (row, column, seed) in results]
-    taus = [result.tau for result in finished if not math.isnan(result.tau)]
+    scores = [result.score for result in finished if not math.isnan(result.score)]
     return Summary(
-        mean=float(np.mean(taus)) if taus else math.nan,
-        standard_error=float(np.std(taus, ddof=1) / math.sqrt(len(taus))) if len(taus) > 1 else math.nan,
+        mean=float(np.mean(scores)) if scores else math.nan,
+        standard_error=float(np.std(scores, ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else math.nan,
         seeds=len(finished),
-        undefined=len(finished) - len(taus),
+        undefined=len(finished) - len(scores),
         stopped=sum(result.status != "complete" for result in finished),
         published=grid.published.get((row, column)),
     )
@@ -122,11 +146,11 @@ def _compare(
     within: str, name: str, reference: str, pairs: Sequence[tuple[RunResult | None, RunResult | None]]
 ) -> Comparison | None:
     """Compare two rows or columns; None if no seed has both on the same networks."""
-    both = [(a, b) for a, b in pairs if a and b and not math.isnan(a.tau) and not math.isnan(b.tau)]
-    both = [(a, b) for a, b in both if a.tested == b.tested]
+    both = [(a, b) for a, b in pairs if a and b and not math.isnan(a.score) and not math.isnan(b.score)]
+    both = [(a, b) for a, b in both if a.tested == b.tested and a.task == b.task]
     if not both:
         return None
-    differences = np.array([a.tau - b.tau for a, b in both])
+    differences = np.array([a.score - b.score for a, b in both])
     share = float(np.mean([a.test / a.train for a, _ in both]))
     low, high, p = corrected_interval(differences, share)
     wins = int((differences > 0).sum())

@@ -1,4 +1,4 @@
-"""Predictor of accuracy: branches side by side, concatenated, Linear -> 1 -> sigmoid; or an ensemble of predictors."""
+"""Predictor: branches side by side, concatenated, then Linear to one or more outputs; or an ensemble of predictors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Features(TensorTree):
 
 
 class Predictor(nn.Module):
-    """Base of a predictor of accuracy and of an ensemble of predictors."""
+    """Base of a predictor and of an ensemble of predictors; without a task its outputs are logits of accuracies."""
 
     spec: AnySpec
     """Sizes of the networks of the training split."""
@@ -68,11 +68,11 @@ class Predictor(nn.Module):
         raise NotImplementedError
 
     def from_features(self, features: Features) -> Tensor:
-        """Return the logits [b] of the predicted accuracies from the features of b networks."""
+        """Return the outputs from the features of b networks: [b], or [b, outputs] where there are several."""
         raise NotImplementedError
 
     def forward(self, weights: Weights) -> Tensor:
-        """Return the logits [b] of the predicted accuracies.
+        """Return the outputs [b], logits of accuracies, or [b, outputs] of another task.
 
         Raises:
             SpecError: the weights have sizes that the predictor does not read.
@@ -99,24 +99,25 @@ class AccuracyPredictor(Predictor):
     Args:
         spec: sizes of the networks of the training split.
         config: branches and their widths; the size of an ensemble is ignored.
+        outputs: numbers that a task wants of each network.
     """
 
     epoch_key: Tensor
 
-    def __init__(self, spec: AnySpec, config: ModelConfig):
+    def __init__(self, spec: AnySpec, config: ModelConfig, outputs: int = 1):
         super().__init__()
         self.spec, self.config = spec, config
         self.branches: dict[str, Branch] = {}
-        outputs = 0
+        inputs = 0
         for role, entry in config.chosen.items():
             settings = config.branch_config(role)
             build: Any = entry.builds.get(spec.family, entry.build)
             self.branches[role.name] = (resolve_name(build) if isinstance(build, str) else build)(spec, settings)
-            outputs += settings.outputs
+            inputs += settings.outputs
         self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
         self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())
         self.needs_normalization = any(branch.needs_normalization for branch in self.branches.values())
-        self.output = nn.Linear(outputs, 1)
+        self.output = nn.Linear(inputs, outputs)
         # Each dropout drops other numbers than the others.
         for number, dropout in enumerate(module for module in self.modules() if isinstance(module, Dropout)):
             dropout.number = number
@@ -151,7 +152,8 @@ class AccuracyPredictor(Predictor):
         if self.training and self.config.dropout and features.network is not None:
             keys = splitmix64(derive_keys(self.epoch_key, features.network))
         parts = [branch.from_features(getattr(features, name), keys) for name, branch in self.branches.items()]
-        return self.output(torch.cat(parts, dim=1)).squeeze(1)
+        outputs = self.output(torch.cat(parts, dim=1))  # [b, outputs]
+        return outputs.squeeze(1) if outputs.shape[1] == 1 else outputs
 
 
 def _of_branch(seen: Iterable[Features], name: str) -> Iterator:
@@ -159,7 +161,7 @@ def _of_branch(seen: Iterable[Features], name: str) -> Iterator:
 
 
 class Ensemble(Predictor):
-    """Predictors that learn side by side on the same batches, each as it would alone; their logits are averaged.
+    """Predictors that learn side by side on the same batches, each as it would alone; their outputs are averaged.
 
     Args:
         members: at least one, of one configuration.
@@ -197,12 +199,12 @@ class Ensemble(Predictor):
             cast(AccuracyPredictor, member).begin_epoch(derive_seed(key, "member", index) if index else key)
 
     def from_features(self, features: Features) -> Tensor:
-        """Return the mean logits [b] of the members; in training the logits of each, [members, b]."""
-        logits = torch.stack([cast(AccuracyPredictor, member).from_features(features) for member in self.members])
-        return logits if self.training else logits.mean(0)
+        """Return the members' mean outputs [b] or [b, outputs]; in training those of each, [members, b, ...]."""
+        outputs = torch.stack([cast(AccuracyPredictor, member).from_features(features) for member in self.members])
+        return outputs if self.training else outputs.mean(0)
 
 
-def build_predictor(spec: AnySpec, config: ModelConfig, seed: int) -> AccuracyPredictor | Ensemble:
+def build_predictor(spec: AnySpec, config: ModelConfig, seed: int, outputs: int = 1) -> AccuracyPredictor | Ensemble:
     """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
     ```python
@@ -211,12 +213,12 @@ def build_predictor(spec: AnySpec, config: ModelConfig, seed: int) -> AccuracyPr
     predicted = model.predict(zoo.weights(torch.arange(8)))  # [8]
     ```
 
-    The first member of an ensemble is the predictor that `ensemble` 1 gives.
+    The first member of an ensemble is the predictor that `ensemble` 1 gives. A task may want several `outputs`.
     """
     members = []
     for index in range(config.ensemble):
         purpose = ("parameters", index) if index else ("parameters",)
         with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
             torch.manual_seed(derive_seed(seed, *purpose))
-            members.append(AccuracyPredictor(spec, config))
+            members.append(AccuracyPredictor(spec, config, outputs))
     return members[0] if config.ensemble == 1 else Ensemble(members)

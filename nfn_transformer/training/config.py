@@ -20,6 +20,7 @@ from nfn_transformer.configuration import (
 )
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
@@ -34,7 +35,7 @@ OPTIMIZERS = ("adam", "sgd", "sgd_momentum", "rmsprop")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Choice of checkpoints and of the networks that are trained on; see `zoo.reading.read_zoo`."""
+    """Choice of checkpoints, of what is learned of them, and of those trained on; see `zoo.reading.read_zoo`."""
 
     dataset: str = setting(
         "",
@@ -48,6 +49,11 @@ class DataConfig:
         "data/DATASET_transformers.zip that exists)",
         original=True,
         key="never",
+    )
+    task: str = setting(
+        "accuracy",
+        "what is learned of each network: " + " | ".join(f"{name}, {entry.help}" for name, entry in TASKS.items()),
+        choices=tuple(TASKS),
     )
     ckpt_epoch: str = setting("75", "epoch of the checkpoints: a number, best or all", original=True, metavar="EPOCH")
     cut_off: float = setting(
@@ -75,7 +81,9 @@ class DataConfig:
     file_column: str | None = setting(None, "column of the metadata with the checkpoints' files (default: ckpt_file)")
     epoch_column: str | None = setting(None, "column of the metadata with the epochs (default: ckpt_epoch)")
     label_column: str | None = setting(
-        None, "column of the metadata with the accuracies (default: test_top1_accuracy, else test_accuracy)"
+        None,
+        "column of the metadata with the labels of the task (default: test_top1_accuracy, else test_accuracy; of "
+        "another task than accuracy: label)",
     )
     run_column: str | None = setting(
         None, "column of the metadata with the run of each checkpoint (default: the files' names tell it)"
@@ -136,7 +144,7 @@ class TrainingConfig:
     amp: bool = setting(False, "train in bfloat16 where PyTorch's autocast thinks it safe")
     early_stopping: int | None = setting(
         None,
-        "stop when so many epochs in a row have not been the best by validation tau (default: never)",
+        "stop when so many epochs in a row have not been the best by validation (default: never)",
         metavar="EPOCHS",
         **COUNT,
     )
@@ -198,6 +206,8 @@ class RunConfig(Generic[_Predictor, _Training]):
                 "predictor": ModelConfig.from_json(predictor) if is_network else from_json(TreeConfig, predictor),
                 "training": from_json(TrainingConfig if is_network else BoostingConfig, values["training"]),
             }
+            if parts["data"].task not in TASKS:
+                raise ValueError(f"'task' is '{parts['data'].task}', expected one of {', '.join(TASKS)}")
             return from_json(cls, {**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the configuration is not one of this version: {error}") from None

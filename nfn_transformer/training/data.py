@@ -1,5 +1,6 @@
 """A run's data: the kept checkpoints of a zoo, and their split into training, validation and test by whole runs."""
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from nfn_transformer.printable import printable, quoted
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.augmentation import enlarge
 from nfn_transformer.training.config import DataConfig, RunConfig
+from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import Columns
@@ -100,18 +102,21 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
         where=config.where,
         columns=Columns(config.file_column, config.epoch_column, config.label_column, config.run_column),
         weights_key=config.weights_key,
+        labels=TASKS[config.task].labels,
     )
 
 
 def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     """Return the split by the seed of the checkpoints of at least the cut-off's accuracy, trained on fewer where asked.
 
+    Of a task whose labels are no accuracies all checkpoints are kept.
+
     Raises:
         ZooError: a side would be empty, or has fewer than asked for.
     """
     # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
     least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
-    kept = (zoo.labels >= least).nonzero().flatten()
+    kept = (zoo.labels >= (least if config.task == "accuracy" else -math.inf)).nonzero().flatten()
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
@@ -168,12 +173,14 @@ def recorded_split(zoo: Zoo | MixedZoo, record: dict, source: Path) -> Split:
     if not all(len(side) for side in (split.train, split.validation, split.test)):
         raise RunError(f"{source}: is not the split of a run: a side is empty")
     if split_record(zoo, split)["digest"] != record.get("digest"):
-        raise RunError("the zoo is not the one that the run began with: weights or accuracies have changed")
+        raise RunError("the zoo is not the one that the run began with: weights or labels have changed")
     return split
 
 
 def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     """Return the content of split.json: names, a digest of weights and labels side after side, one of hyperparameters.
+
+    Where labels are classes, their names count among the labels.
 
     Run, epoch and fingerprint of each network stand beside them, see `runs.SeenNetworks`. `zoo` is on the CPU.
     """
@@ -182,6 +189,7 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
         for chunk in side.split(_DIGEST_CHUNK):
             for tensor in (*(rows for _, rows, _ in zoo.by_size(chunk)), zoo.labels[chunk]):
                 digest = zlib.crc32(tensor.numpy().data.cast("B"), digest)
+    digest = zlib.crc32("\n".join(zoo.classes).encode("utf-8", "surrogateescape"), digest)
     hyperparameters = zlib.crc32(zoo.hyperparameters[torch.cat(sides)].numpy().tobytes())
     digests = {"digest": f"{digest:08x}", "hyperparameters": f"{hyperparameters:08x}"}
     indices: dict[str, Tensor] = {side.name: getattr(split, side.name) for side in fields(split)}

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from nfn_transformer.errors import RunError, ZooError, type_of
 from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.training.class_task import ClassTask
 from nfn_transformer.training.data import load_zoo, recorded_split, split_record
-from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
-from nfn_transformer.training.report import metrics_line
+from nfn_transformer.training.metrics import Interval
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import load_trained
@@ -24,7 +24,7 @@ from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
-from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.reading import Zoo, labels_among
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -41,13 +41,15 @@ class Evaluation:
     names: list[str]
     """File names of the n networks."""
     predicted: Tensor
-    """Predicted accuracies [n], float64."""
+    """Predicted labels [n]: float64 accuracies or other numbers, or int64 positions in the classes."""
     labels: Tensor
-    """True accuracies [n]."""
-    metrics: Metrics
-    """All measures."""
-    interval: TauInterval
-    """95 % bootstrap interval of tau, with the bounds `low` and `high`."""
+    """True labels [n]."""
+    metrics: Any
+    """All measures: `Metrics` of numbers, `ClassMetrics` of classes."""
+    interval: Interval
+    """95 % bootstrap interval of tau, or of the accuracy of classes, with the bounds `low` and `high`."""
+    columns: Mapping[str, list] = field(default_factory=dict)
+    """Columns of predictions in a CSV, see `Task.columns`."""
     sides: Sequence[str] = ()
     """Side of each network that the predictor was trained on (`train`) or selected by (`validation`), else ""."""
     left_out: int = 0
@@ -57,7 +59,7 @@ class Evaluation:
 
     @property
     def tau(self) -> float:
-        """Return Kendall's tau-b between predicted and true accuracies; NaN where it is undefined."""
+        """Return Kendall's tau-b between predicted and true numbers; NaN where it is undefined."""
         return self.metrics.tau
 
     @property
@@ -71,8 +73,13 @@ class Evaluation:
         return self.metrics.mae
 
     @property
+    def accuracy(self) -> float:
+        """Return the share of right classes."""
+        return self.metrics.accuracy
+
+    @property
     def loss(self) -> float:
-        """Return the mean binary cross entropy, or the root mean squared error of a tree model."""
+        """Return the mean of the task's loss, or the root mean squared error of a tree model."""
         return self.metrics.loss
 
     @property
@@ -92,7 +99,7 @@ class Evaluation:
         return [*lines, *([self.note] if self.note else [])]
 
     def __str__(self) -> str:
-        scores = metrics_line(self.metrics, self.interval)
+        scores = self.metrics.line(self.interval)
         counted = f"({len(self.names)} networks{few_networks(len(self.names))})"
         return "\n".join([f"{scores}  {counted}", *self.warnings])
 
@@ -100,7 +107,7 @@ class Evaluation:
 
 
 class FittedPredictor:
-    """Predictor of the accuracy of transformers from their weights, as `fit` and `load_predictor` return it.
+    """Predictor of networks' labels from their weights, as `fit` and `load_predictor` return it.
 
     ```python
     predictor = nfn.load_predictor("runs/digits-complete")
@@ -125,6 +132,11 @@ class FittedPredictor:
     def model(self) -> Predictor | TreeModel:
         """Return the network, an `nn.Module`, or the tree model."""
         return self.trained.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes; none where labels are numbers."""
+        return self.trained.task.classes if isinstance(self.trained.task, ClassTask) else ()
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -153,7 +165,7 @@ class FittedPredictor:
     def predict(
         self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None = None
     ) -> Tensor:
-        """Return the predicted accuracies of n networks, float64 [n].
+        """Return the predicted labels [n] of n networks: float64 numbers, or int64 positions in `classes`.
 
         ```python
         predictor.predict(["a.pt", "b.pt"])  # files, folders (every .pt below them, sorted) and zips
@@ -170,17 +182,35 @@ class FittedPredictor:
             ZooError: a path or a state dict is no network that the predictor reads.
             SpecError: weights have sizes that the predictor does not read.
         """
+        return self.trained.task.predictions(self._outputs(networks, n_heads))
+
+    def predict_probabilities(
+        self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None = None
+    ) -> Tensor:
+        """Return the probabilities of all classes, float64 [n, classes], of n networks; see `predict`.
+
+        Raises:
+            RunError: the predictor was not trained to classify.
+        """
+        task = self.trained.task
+        if not isinstance(task, ClassTask):
+            raise RunError(
+                f"{self.directory.path}: has no probabilities; expected a run of task classify, got {task.name}"
+            )
+        return task.probabilities(self._outputs(networks, n_heads))
+
+    def _outputs(self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None) -> Tensor:
         if isinstance(networks, Zoo | MixedZoo):
             self._check_sizes(networks)
-            return self.trained.accuracies(self.trained.outputs(networks, torch.arange(len(networks))))
+            return self.trained.outputs(networks, torch.arange(len(networks)))
         if isinstance(networks, TransformerWeights):
-            return self.trained.accuracies(self.trained.outputs_of(networks))
-        return self.predict_checkpoints(networks, n_heads)[1]
+            return self.trained.outputs_of(networks)
+        return self.checkpoint_outputs(networks, n_heads)[1]
 
-    def predict_checkpoints(
+    def checkpoint_outputs(
         self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
     ) -> tuple[list[str], Tensor, list[str]]:
-        """Return the names of n checkpoints, their predicted accuracies [n] and their sides; see `predict`.
+        """Return the names of n checkpoints, the task's outputs [n, ...] for them and their sides; see `predict`.
 
         The side is train or validation for weights that the predictor has seen, else "".
         """
@@ -192,14 +222,13 @@ class FittedPredictor:
         if not isinstance(self.spec, TransformerSpec):
             raise RunError(f"networks of family {self.spec.family} are predicted from a zoo, not from loose files")
         names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
-        predicted = torch.empty(len(names), dtype=torch.float64)
-        for group in groups:
-            predicted[group.positions] = self.trained.accuracies(self.trained.outputs_of(group.weights))
+        places = torch.tensor([position for group in groups for position in group.positions])
+        outputs = torch.cat([self.trained.outputs_of(group.weights) for group in groups])[places.argsort()]
         sides, seen = [""] * len(names), self.seen_networks()
         for group in groups:
             for position, weights in zip(group.positions, group.fingerprints, strict=True):
                 sides[position] = seen.side(weights).replace(TEST, "")
-        return names, predicted, sides
+        return names, outputs, sides
 
     def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.
@@ -285,16 +314,26 @@ class FittedPredictor:
         `left_out` counts the others, see `Evaluation`.
 
         Raises:
-            RunError: the zoo has networks of sizes that the predictor does not read.
+            RunError: the zoo has networks of sizes that the predictor does not read, or labels of another task.
+            ZooError: the predictor does not know a class of the zoo.
         """
         self._check_sizes(zoo)
-        outputs, labels = self.trained.outputs(zoo, index), zoo.labels[index]
-        predicted = self.trained.accuracies(outputs)
-        interval = tau_interval(predicted, labels, [zoo.runs[i] for i in index.tolist()], self.config.seed)
-        names = [zoo.names[i] for i in index.tolist()]
-        seen, measures = self.seen_networks(), self.trained.measure(outputs, labels)
-        sides = [side.replace(TEST, "") for side in seen.sides(zoo, index)]
-        return Evaluation(split, names, predicted, labels, measures, interval, sides, left_out, seen.doubt(zoo))
+        task, labels = self.trained.task, self._labels(zoo)[index]
+        outputs = self.trained.outputs(zoo, index)
+        interval = task.interval(outputs, labels, [zoo.runs[i] for i in index.tolist()], self.config.seed)
+        names, seen = [zoo.names[i] for i in index.tolist()], self.seen_networks()
+        return Evaluation(
+            split=split,
+            names=names,
+            predicted=task.predictions(outputs),
+            labels=labels,
+            metrics=task.measure(outputs, labels),
+            interval=interval,
+            columns=task.columns(outputs, labels),
+            sides=[side.replace(TEST, "") for side in seen.sides(zoo, index)],
+            left_out=left_out,
+            note=seen.doubt(zoo),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the predictor as a run directory, which `load_predictor` and `predict.py --run` read.
@@ -313,6 +352,15 @@ class FittedPredictor:
                 shutil.copytree(self.directory.path, copy, ignore=ignored).rename(path)
         except (OSError, shutil.Error) as error:
             raise RunError(f"{path}: cannot be written: {error}") from None
+
+    def _labels(self, zoo: Zoo | MixedZoo) -> Tensor:
+        """Return the zoo's labels [n], of classes as positions in the predictor's."""
+        labels = self.trained.task.entry.labels
+        if zoo.origin is not None and zoo.origin.labels != labels:
+            raise RunError(
+                f"{self.directory.path}: expected a zoo that is read with labels='{labels}', got '{zoo.origin.labels}'"
+            )
+        return labels_among(zoo, self.classes) if self.classes else zoo.labels
 
     def _check_sizes(self, zoo: Zoo | MixedZoo) -> None:
         for spec in zoo.specs:

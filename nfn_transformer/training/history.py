@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from nfn_transformer.training.metrics import Metrics, is_better
+from nfn_transformer.training.metrics import is_better
+from nfn_transformer.training.task import Measures
 
 _PREFIX = "validation_"
 # A line on the screen is written for at most about so many rounds.
@@ -17,8 +19,8 @@ class EpochRecord:
     number: int
     """counted from 1"""
     train_loss: float
-    """mean binary cross entropy over the epoch's batches"""
-    validation: Metrics
+    """mean of the task's loss over the epoch's batches"""
+    validation: Measures
     lr: float
     seconds: float
 
@@ -29,14 +31,14 @@ class EpochRecord:
         return {**start, **validation, "lr": self.lr, "seconds": self.seconds}
 
     @classmethod
-    def from_row(cls, row: dict[str, float]) -> "EpochRecord":
-        """Return the record whose row is given.
+    def from_row(cls, row: dict[str, float], measures: Callable[..., Measures]) -> "EpochRecord":
+        """Return the record whose row is given, with the measures of its task.
 
         Raises:
             KeyError, TypeError: the row has other columns.
         """
         validation = {name.removeprefix(_PREFIX): value for name, value in row.items() if name.startswith(_PREFIX)}
-        return cls(int(row["epoch"]), row["train_loss"], Metrics(**validation), row["lr"], row["seconds"])
+        return cls(int(row["epoch"]), row["train_loss"], measures(**validation), row["lr"], row["seconds"])
 
     def line(self, total: int) -> str:
         """Return the record, one of `total`, as a line for the screen."""
@@ -52,7 +54,7 @@ class RoundRecord:
     """counted from 1"""
     train_loss: float
     """root mean squared error on the training side"""
-    validation: Metrics
+    validation: Measures
     seconds: float
 
     def row(self) -> dict[str, float]:
@@ -70,14 +72,13 @@ class RoundRecord:
 Record = EpochRecord | RoundRecord
 
 
-def _columns(validation: Metrics) -> dict[str, float]:
+def _columns(validation: Measures) -> dict[str, float]:
     return {f"{_PREFIX}{name}": value for name, value in asdict(validation).items()}
 
 
 def _losses(record: Record) -> str:
-    v = record.validation
-    losses = f"train loss {record.train_loss:.4f}  validation loss {v.loss:.4f}"
-    return f"{losses}  tau {v.tau:.4f}  R2 {v.r2:.4f}  MAE {v.mae:.4f}"
+    validation = record.validation
+    return f"train loss {record.train_loss:.4f}  validation loss {validation.loss:.4f}  {validation.summary}"
 
 
 @dataclass
@@ -87,8 +88,8 @@ class History:
     records: list[Record] = field(default_factory=list)
     unit: str = "epoch"
     """epoch or round"""
-    better: Callable[[Metrics, Metrics], bool] = is_better
-    """whether validation metrics beat the best so far"""
+    better: Callable[[Any, Any], bool] = is_better
+    """whether validation measures beat the best so far"""
     diverged: str | None = None
     """why the training stopped early on a loss that is not finite"""
 

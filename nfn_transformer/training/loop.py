@@ -62,7 +62,7 @@ def train(
             for run, loss, validation in zip(active, losses, validations, strict=True):
                 run.finish_epoch(loss, validation, seconds)
             if validations:
-                bar.set_postfix_str(f"validation tau {validations[0].tau:.4f}", refresh=False)
+                bar.set_postfix_str(f"validation {validations[0].summary}", refresh=False)
 
 
 def unfinished_epochs(runs: Sequence[Run]) -> Iterator[tuple[int, list[Run]]]:

@@ -1,7 +1,7 @@
-"""Metrics of predictions: Kendall's tau-b with its bootstrap interval, R2, mean absolute error, and the loss."""
+"""Metrics of predicted numbers: Kendall's tau-b, R2, mean absolute error, loss; bootstrap intervals of any measure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,16 +17,29 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Metrics:
-    """Measures of predictions against accuracies."""
+    """Measures of predictions against accuracies or other numbers."""
 
     loss: float
-    """networks: mean binary cross entropy; tree models: root mean squared error"""
+    """networks: mean of the task's loss; tree models: root mean squared error"""
     tau: float
     """Kendall's tau-b in [-1, 1]; nan where it is undefined"""
     r2: float
     """coefficient of determination, at most 1; nan where all accuracies are equal"""
     mae: float
     """mean absolute error"""
+
+    @property
+    def summary(self) -> str:
+        """Return all measures but the loss as text."""
+        return f"tau {self.tau:.4f}  R2 {self.r2:.4f}  MAE {self.mae:.4f}"
+
+    def line(self, interval: "Interval | None") -> str:
+        """Return the measures as a line for the screen; an undefined tau is nan, with a warning."""
+        between = "" if interval is None or math.isnan(interval.low) else f" {interval}"
+        line = f"tau {self.tau:.4f}{between}  R2 {self.r2:.4f}  MAE {self.mae:.4f}  loss {self.loss:.4f}"
+        if math.isnan(self.tau):
+            line += "  (warning: tau is undefined where all predictions, or all labels, are equal)"
+        return line
 
 
 def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
@@ -45,19 +58,30 @@ def kendall_tau(predictions: Tensor, labels: Tensor) -> float:
     return float(kendalltau(predictions.cpu().numpy(), labels.cpu().numpy(), variant="b").statistic)
 
 
+def tau_ceiling(labels: Tensor) -> float:
+    """Return the tau-b in [0, 1] of a perfect ranking without ties against labels [n]; nan where it is undefined.
+
+    Of N pairs T have equal labels. However a ranking breaks these ties, tau-b is sqrt(1 - T / N) (Kendall 1945).
+    """
+    pairs, counts = len(labels) * (len(labels) - 1) / 2, labels.unique(return_counts=True)[1].double()
+    tied = float((counts * (counts - 1) / 2).sum())
+    return math.sqrt(1 - tied / pairs) if tied < pairs else math.nan
+
+
 def measure_logits(logits: Tensor, labels: Tensor) -> Metrics:
     """Return the metrics of a network's predictions sigmoid(logits) [n] against accuracies [n] in [0, 1]."""
     logits, labels = logits.double().cpu(), labels.double().cpu()
-    return _measure(logits.sigmoid(), labels, binary_cross_entropy_with_logits(logits, labels).item())
+    return measure_numbers(logits.sigmoid(), labels, binary_cross_entropy_with_logits(logits, labels).item())
 
 
 def measure_regression(predictions: Tensor, labels: Tensor) -> Metrics:
-    """Return the metrics of a tree model's predictions [n] against accuracies [n] in [0, 1]."""
+    """Return the metrics of a tree model's predictions [n] against labels [n]."""
     predictions, labels = predictions.double().cpu(), labels.double().cpu()
-    return _measure(predictions, labels, root_mean_square(predictions - labels))
+    return measure_numbers(predictions, labels, root_mean_square(predictions - labels))
 
 
-def _measure(predictions: Tensor, labels: Tensor, loss: float) -> Metrics:
+def measure_numbers(predictions: Tensor, labels: Tensor, loss: float) -> Metrics:
+    """Return the metrics of predictions [n] against labels [n], float64 on the CPU, with a loss that is known."""
     residual, total = (predictions - labels).square().sum().item(), (labels - labels.mean()).square().sum().item()
     return Metrics(
         loss=loss,
@@ -86,52 +110,61 @@ def is_lower(candidate: Metrics, best: Metrics) -> bool:
 
 
 @dataclass(frozen=True)
-class TauInterval:
-    """A percentile bootstrap interval of tau (Efron and Tibshirani 1993, section 13.3)."""
+class Interval:
+    """Percentile bootstrap interval of a measure (Efron and Tibshirani 1993, section 13.3)."""
 
     low: float
-    """in [-1, 1]; nan where tau was undefined in every draw"""
+    """nan where the measure was undefined in every draw"""
     high: float
     """as `low`"""
     level: float
     """in (0, 1)"""
     draws: int
     undefined: int
-    """draws without a tau, which are left out"""
+    """draws without a value, which are left out"""
 
     def __str__(self) -> str:
         text = f"[{self.low:.4f}, {self.high:.4f}]"
         return f"{text} without {self.undefined} of {self.draws} draws" if self.undefined else text
 
 
-def tau_interval(
-    predictions: Tensor, labels: Tensor, runs: Sequence[str], seed: int, draws: int = DRAWS
-) -> TauInterval:
+def tau_interval(predictions: Tensor, labels: Tensor, runs: Sequence[str], seed: int, draws: int = DRAWS) -> Interval:
     """Return the 95 % interval of Kendall's tau-b over test networks.
+
+    Args:
+        predictions, labels: [n].
+        runs, seed, draws: see `bootstrap_interval`.
+    """
+    predictions, labels = predictions.double().cpu(), labels.double().cpu()
+    return bootstrap_interval(lambda index: kendall_tau(predictions[index], labels[index]), runs, seed, draws)
+
+
+def bootstrap_interval(
+    measure: Callable[[Tensor], float], runs: Sequence[str], seed: int, draws: int = DRAWS
+) -> Interval:
+    """Return the 95 % interval of a measure over test networks.
 
     Whole runs are drawn, with replacement: checkpoints of one run, and transformed copies of one network, are no
     independent evidence. Where each run has one checkpoint, these are the networks themselves.
 
     Args:
-        predictions, labels: [n].
+        measure: of the networks `index` [m], drawn ones repeatedly; nan where it is undefined.
         runs: run id of each of the n networks.
         seed: of the draws.
         draws: how many.
     """
-    predictions, labels = predictions.double().cpu(), labels.double().cpu()
     number = {run: index for index, run in enumerate(sorted(set(runs)))}
     members: list[list[int]] = [[] for _ in number]
     for index, run in enumerate(runs):
         members[number[run]].append(index)
     networks = [torch.tensor(indices) for indices in members]
     generator = make_generator(seed, "bootstrap")
-    taus = []
+    values = []
     for _ in range(draws):
         drawn = torch.randint(len(networks), (len(networks),), generator=generator).tolist()
-        chosen = torch.cat([networks[run] for run in drawn])
-        taus.append(kendall_tau(predictions[chosen], labels[chosen]))
-    defined = torch.tensor([tau for tau in taus if not math.isnan(tau)], dtype=torch.float64)
+        values.append(measure(torch.cat([networks[run] for run in drawn])))
+    defined = torch.tensor([value for value in values if not math.isnan(value)], dtype=torch.float64)
     low = high = math.nan
     if len(defined):
         low, high = (defined.quantile(level).item() for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return TauInterval(low, high, LEVEL, draws, draws - len(defined))
+    return Interval(low, high, LEVEL, draws, draws - len(defined))

@@ -1,11 +1,10 @@
 """The end of a run: the best predictor reloaded, the test side opened once, and everything written down."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from torch import Tensor
+from pkgutil import resolve_name
 
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
@@ -13,9 +12,11 @@ from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.printable import printable, printable_message
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
-from nfn_transformer.training.metrics import Metrics, TauInterval, tau_interval
+from nfn_transformer.training.metrics import Interval
 from nfn_transformer.training.results import FINISHED, few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
+from nfn_transformer.training.task import Measures
+from nfn_transformer.training.tasks import TASKS, Score
 from nfn_transformer.training.trained_predictor import TrainedPredictor
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
 
@@ -25,8 +26,8 @@ SEEN = "test_networks_seen_in_training"
 
 def evaluate_best(
     data: RunData, history: History, predictor: TrainedPredictor, directory: RunDirectory, seed: int
-) -> Metrics:
-    """Test the best epoch or round, once; write predictions, plot and results; return the test metrics.
+) -> Measures:
+    """Test the best epoch or round, once; write predictions, pictures and results; return the test measures.
 
     Args:
         data: whose test side is read.
@@ -35,31 +36,33 @@ def evaluate_best(
         directory: for all files.
         seed: of the bootstrap interval.
     """
-    index, split, best = data.split.test, data.split, history.best
+    index, split, best, task = data.split.test, data.split, history.best, predictor.task
     if best is None:
         raise ValueError("no epoch or round is finished")
-    outputs = predictor.outputs(data.zoo, index)
-    labels, predicted = data.zoo.labels[index].cpu(), predictor.accuracies(outputs)
-    test = predictor.measure(outputs, labels)
-    interval = tau_interval(predicted, labels, [data.zoo.runs[i] for i in index.tolist()], seed)
+    outputs, labels = predictor.outputs(data.zoo, index), data.zoo.labels[index].cpu()
+    test, score = task.measure(outputs, labels), task.entry.score
+    interval = task.interval(outputs, labels, [data.zoo.runs[i] for i in index.tolist()], seed)
     names = [data.zoo.names[i] for i in index.tolist()]
     seen = _seen_in_training(data.record)
     sides = [seen.get(name, "") for name in names]
-    write_predictions(directory.predictions_file, names, predicted, labels, sides)
+    write_predictions(directory.predictions_file, names, task.columns(outputs, labels), sides)
     results = {
         "status": history.diverged or FINISHED,
+        **({} if task.name == "accuracy" else {"task": task.name}),
         f"best_{history.unit}": best.number,
         f"{history.unit}s": len(history.records),
         **predictor.size,
         "networks": {"train": len(split.train), "validation": len(split.validation), "test": len(index)},
         "validation": asdict(best.validation),
         "test": asdict(test),
-        "test_tau_interval": asdict(interval),
+        f"test_{score.key}_interval": asdict(interval),
+        "test_references": task.references(labels, data.zoo.labels[split.train]),
         **({SEEN: sum(map(bool, sides))} if any(sides) else {}),
     }
     write_json(directory.results_file, results)
-    _plot_predictions(directory.scatter_file, labels, predicted, f"test: tau {test.tau:.3f}, {len(index)} networks")
-    _plot_history(directory.curves_file, history)
+    title = f"test: {score.key} {asdict(test)[score.key]:.3f}, {len(index)} networks"
+    task.draw(directory.path, outputs, labels, title)
+    _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
 
@@ -72,48 +75,32 @@ def _seen_in_training(record: dict) -> dict[str, str]:
 
 
 def write_predictions(
-    path: Path, names: Sequence[str], predicted: Tensor, labels: Tensor | None = None, sides: Sequence[str] = ()
+    path: Path, names: Sequence[str], columns: Mapping[str, Sequence], sides: Sequence[str] = ()
 ) -> None:
-    """Write a CSV with the columns file and predicted, where `labels` are known accuracy, and where one is, side.
+    """Write a CSV with the columns file, those of `Task.columns`, and side where one is known.
 
     `sides` tells which networks the predictor was trained on, or selected by.
     """
-    header, columns = ["file", "predicted"], [names, predicted.tolist()]
-    if labels is not None:
-        header, columns = [*header, "accuracy"], [*columns, labels.tolist()]
-    if any(sides):
-        header, columns = [*header, "side"], [*columns, sides]
-    write_csv(path, header, [list(row) for row in zip(*columns, strict=True)])
+    columns = {"file": names, **columns, **({"side": sides} if any(sides) else {})}
+    write_csv(path, list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
 
 
 @optional_picture()
-def _plot_predictions(path: Path, labels: Tensor, predictions: Tensor, title: str) -> None:
-    """Write a scatter plot (PNG) of predicted against true accuracy, both [n] in [0, 1]."""
-    figure = new_figure(5, 5, layout="constrained")
-    axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1))
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=1)
-    axes.scatter(labels.tolist(), predictions.tolist(), s=12, alpha=0.6, linewidths=0, zorder=2)
-    axes.set_xlabel("true test accuracy")
-    axes.set_ylabel("predicted accuracy")
-    axes.set_title(title)
-    save_png(figure, path)
-
-
-@optional_picture()
-def _plot_history(path: Path, history: History) -> None:
-    """Write learning curves (PNG): losses and the validation tau of each epoch or round, and which one is the best."""
+def _plot_history(path: Path, history: History, score: Score) -> None:
+    """Write learning curves (PNG): losses and the validation score of each epoch or round, and the best one."""
     figure, records, best = new_figure(6, 5), history.records, history.best
-    losses, taus = figure.subplots(2, sharex=True)
+    losses, scores = figure.subplots(2, sharex=True)
     numbers = [record.number for record in records]
     marker = "." if len(records) == 1 else ""  # one point is no line
     losses.plot(numbers, [record.train_loss for record in records], marker=marker, label="training")
     losses.plot(numbers, [record.validation.loss for record in records], marker=marker, label="validation")
     losses.set_ylabel("loss" if history.unit == "epoch" else "root mean squared error")
-    taus.plot(numbers, [record.validation.tau for record in records], marker=marker, color="tab:orange")
-    taus.set_ylabel("validation tau")
-    taus.set_xlabel(history.unit)
-    taus.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (losses, taus):
+    values = [asdict(record.validation)[score.key] for record in records]
+    scores.plot(numbers, values, marker=marker, color="tab:orange")
+    scores.set_ylabel(f"validation {score.key}")
+    scores.set_xlabel(history.unit)
+    scores.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (losses, scores):
         axes.grid(color="0.9")
         if best is not None:
             axes.axvline(best.number, color="0.5", linestyle=":", label=f"best {history.unit}: {best.number}")
@@ -129,14 +116,18 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
     """
     results = read_json(directory.results_file)
     try:
-        test, validation = (Metrics(**_with_nan(results[side])) for side in ("test", "validation"))
-        interval = results.get("test_tau_interval")  # runs of earlier versions have none
+        entry = TASKS[results.get("task", "accuracy")]
+        test = resolve_name(entry.build).measures(**_with_nan(results["test"]))
+        validation, score = _with_nan(results["validation"])[entry.score.key], entry.score.key
+        interval = results.get(f"test_{score}_interval")  # runs of earlier versions have none
         unit = "epoch" if "epochs" in results else "round"
         text = (
-            f"best {unit} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation tau {validation.tau:.4f}\n"
-            f"test {metrics_line(test, interval and TauInterval(**_with_nan(interval)))}  "
+            f"best {unit} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation {score} {validation:.4f}\n"
+            f"test {test.line(interval and Interval(**_with_nan(interval)))}  "
             f"({results['networks']['test']} networks{few_networks(results['networks']['test'])})"
         )
+        for name, value in results.get("test_references", {}).items():
+            text += f"\n{name.replace('_', ' ')}: {'undefined' if value is None else f'{value:.4f}'}"
         if count := results.get(SEEN):
             text += (
                 f"\nwarning: {count} of the test networks have weights that the predictor was trained on or selected by"
@@ -149,12 +140,3 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
 def _with_nan(values: dict) -> dict:
     """Return numbers of JSON, which has no nan: null stands for it."""
     return {name: math.nan if value is None else value + 0 for name, value in values.items()}
-
-
-def metrics_line(metrics: Metrics, interval: TauInterval | None) -> str:
-    """Return metrics as a line for the screen; an undefined tau is nan, with a warning."""
-    between = "" if interval is None or math.isnan(interval.low) else f" {interval}"
-    line = f"tau {metrics.tau:.4f}{between}  R2 {metrics.r2:.4f}  MAE {metrics.mae:.4f}  loss {metrics.loss:.4f}"
-    if math.isnan(metrics.tau):
-        line += "  (warning: tau is undefined where all predictions, or all accuracies, are equal)"
-    return line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
+from nfn_transformer.training.tasks import TASKS
 
 FINISHED = "complete"
 """Status in results.json of a run that was not stopped by its loss."""
@@ -24,18 +25,18 @@ def few_networks(count: int) -> str:
 class RunResult:
     """Results of a finished run."""
 
-    tau: float
-    """Kendall's tau on the test side; nan if undefined."""
+    score: float
+    """Score of the task on the test side, as Kendall's tau; nan if undefined."""
     low: float
-    """Lower end of tau's interval; nan if it was not computed."""
+    """Lower end of the score's interval; nan if it was not computed."""
     high: float
-    """Upper end of tau's interval; nan if it was not computed."""
+    """Upper end of the score's interval; nan if it was not computed."""
     r2: float
-    """Coefficient of determination on the test side."""
+    """Coefficient of determination on the test side; nan if the task has none."""
     mae: float
-    """Mean absolute error on the test side."""
-    validation_tau: float
-    """Kendall's tau on the validation side."""
+    """Mean absolute error on the test side; nan if the task has none."""
+    validation_score: float
+    """Score on the validation side."""
     train: int
     """Number of training networks."""
     test: int
@@ -45,7 +46,9 @@ class RunResult:
     machine: str = ""
     """Device and number of CPU threads, which may change the last digits."""
     tested: str = ""
-    """Digest of the tested networks' files and accuracies; empty if they are those of the split alone."""
+    """Digest of the tested networks' files and labels; empty if they are those of the split alone."""
+    task: str = "accuracy"
+    """Name of the task."""
 
 
 def parse_result(values: Mapping, path: Path) -> RunResult:
@@ -55,17 +58,20 @@ def parse_result(values: Mapping, path: Path) -> RunResult:
         RunError: a value is missing, or is no number.
     """
     try:
-        test, interval = values["test"], values.get("test_tau_interval") or {}
+        task, test = values.get("task", "accuracy"), values["test"]
+        score = TASKS[task].score.key
+        interval = values.get(f"test_{score}_interval") or {}
         return RunResult(
-            tau=_number(test["tau"]),
+            score=_number(test[score]),
             low=_number(interval.get("low")),
             high=_number(interval.get("high")),
-            r2=_number(test["r2"]),
-            mae=_number(test["mae"]),
-            validation_tau=_number(values["validation"]["tau"]),
+            r2=_number(test.get("r2")),
+            mae=_number(test.get("mae")),
+            validation_score=_number(values["validation"][score]),
             train=int(values["networks"]["train"]),
             test=int(values["networks"]["test"]),
             status=str(values["status"]),
+            task=task,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None

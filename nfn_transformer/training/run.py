@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -30,11 +31,13 @@ from nfn_transformer.training.config import (
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.history import EpochRecord, History
-from nfn_transformer.training.metrics import Metrics, measure_logits
+from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.training.step import build_optimizer, learning_rate
+from nfn_transformer.training.task import Measures, Task
+from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.training.tracking import Tracker
-from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, logits_of_features, save_predictor
+from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, outputs_of_features, save_predictor
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.features import check_readable, supports
 from nfn_transformer.zoo.reading import Zoo
@@ -51,6 +54,8 @@ class Run:
     model: Predictor
     """on the device that trains"""
     optimizer: torch.optim.Optimizer
+    task: Task = field(default_factory=AccuracyTask)
+    """what the model learns"""
     directory: RunDirectory = field(init=False)
     """made once all runs of a command are sound"""
     history: History = field(default_factory=History)
@@ -100,13 +105,13 @@ class Run:
         train, generator = self.data.split.train, make_generator(self.config.seed, "batches", epoch)
         self.order = train[torch.randperm(len(train), generator=generator)]
 
-    def validate(self, features: StoredFeatures | StreamedFeatures) -> Metrics:
-        """Return the model's metrics on the validation side."""
+    def validate(self, features: StoredFeatures | StreamedFeatures) -> Measures:
+        """Return the task's measures on the validation side."""
         index = self.data.split.validation
         batches = (inputs for inputs, _ in features.batches(index, EVALUATION_BATCH))
-        return measure_logits(logits_of_features(self.model, batches), self.data.zoo.labels[index])
+        return self.task.measure(outputs_of_features(self.model, batches), self.data.zoo.labels[index])
 
-    def finish_epoch(self, train_loss: float, validation: Metrics, seconds: float) -> None:
+    def finish_epoch(self, train_loss: float, validation: Measures, seconds: float) -> None:
         """Write the epoch down; one whose loss is not finite ends the training and is not kept."""
         epoch = len(self.history.records) + 1
         if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
@@ -126,7 +131,7 @@ class Run:
         state = {"model": self._copy_of_weights(), "best": self.best_weights}
         self.directory.write_state({**state, "optimizer": self.optimizer.state_dict(), "history": rows})
         if self.history.best is record:
-            save_predictor(self.directory.best_file, self.model, epoch)
+            save_predictor(self.directory.best_file, self.model, epoch, self.task)
         self.directory.write_metrics(rows)
         for tracker in self.trackers:
             tracker.log(record)
@@ -145,13 +150,14 @@ class Run:
         try:
             self.model.load_state_dict(state["best"])
             self.best_weights = self._copy_of_weights()
-            self.history = History([EpochRecord.from_row(row) for row in state["history"]])
+            records = [EpochRecord.from_row(row, self.task.measures) for row in state["history"]]
+            self.history = History([*records], better=self.task.is_better)
             best = self.history.best
             if best is None:
                 raise ValueError("no finished epoch")
             if self.writes:
                 # A kill may have come between the files of an epoch: those beside the state follow it again.
-                save_predictor(self.directory.best_file, self.model, best.number)
+                save_predictor(self.directory.best_file, self.model, best.number, self.task)
                 self.directory.write_metrics([entry.row() for entry in self.history.records])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -318,6 +324,9 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     """
     if config.model != NETWORK:
         return TreeRun.on_available_device(config, data)
+    entry = TASKS[config.data.task]
+    facts = {} if entry.fit is None else resolve_name(entry.fit)(data.zoo, data.split)
+    task: Task = resolve_name(entry.build)(**facts)
     training, kind = config.training, torch.device(config.device).type
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
     if training.compile and kind == "cpu" and shutil.which(compiler) is None:
@@ -327,17 +336,26 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     if training.cuda_graphs and distributed.count > 1:
         raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
     try:
-        model = build_predictor(data.zoo.spec, config.predictor, config.seed).to(config.device)
+        model = build_predictor(data.zoo.spec, config.predictor, config.seed, task.outputs).to(config.device)
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
     optimizer = build_optimizer(training, model.parameters())
-    return Run(config, data, model, optimizer, writes=distributed.is_main)
+    history = History(better=task.is_better)
+    return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
 
 
 def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
-    """Raise UserError where the predictor of a configuration cannot read a zoo's networks."""
-    predictor, dataset = config.predictor, config.data.dataset
+    """Raise UserError where the predictor of a configuration cannot read a zoo's networks, or learn its task."""
+    predictor, dataset, task = config.predictor, config.data.dataset, TASKS[config.data.task]
+    if config.data.cut_off and task.labels != "accuracy":
+        raise UserError(f"--cut_off {config.data.cut_off}: requires --task accuracy, got {task.name}")
+    if zoo.origin is not None and zoo.origin.labels != task.labels:
+        read = f"got labels='{zoo.origin.labels}'"
+        raise UserError(f"--task {task.name}: expected a zoo that is read with labels='{task.labels}', {read}")
+    if config.model != NETWORK and not task.trees:
+        learnt = ", ".join(name for name, entry in TASKS.items() if entry.trees)
+        raise UserError(f"--task {task.name}: not learned by --model {config.model}, expected one of {learnt}")
     for spec in zoo.specs:
         if isinstance(predictor, ModelConfig):
             predictor.check(spec, dataset)

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from nfn_transformer.training.run import Run
 
 
-class FeaturesToLogits(nn.Module):
-    """A predictor whose call maps features to logits."""
+class FeaturesToOutputs(nn.Module):
+    """A predictor whose call maps features to outputs."""
 
     def __init__(self, model: Predictor):
         super().__init__()
         self.model = model
 
     def forward(self, features: Features) -> Tensor:
-        """Return the logits of features."""
+        """Return the outputs of features."""
         return self.model.from_features(features)
 
 
 class StackedModels:
-    """m models as one, from features [m, b, ...] to logits [m, b].
+    """m models as one, from features [m, b, ...] to outputs [m, b, ...].
 
     Each model's own parameters and buffers become views of the stacked ones, so that it can still be used, saved and
     loaded by itself.
@@ -45,14 +45,14 @@ class StackedModels:
         for index, of_model in enumerate(buffers):
             for name, buffer in of_model.items():
                 buffer.data = self._buffers[name][index]
-        self._one = FeaturesToLogits(models[0])
+        self._one = FeaturesToOutputs(models[0])
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the models' parameters, stacked: [m, ...] each."""
         return iter(self._stacked.values())
 
     def __call__(self, features: Features) -> Tensor:
-        """Return the logits."""
+        """Return the outputs."""
 
         def one(named: dict[str, Tensor], *tensors: Tensor) -> Tensor:
             rest = iter(tensors)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.adam import adam
 
@@ -22,7 +21,8 @@ from nfn_transformer.models.predictor import Features
 from nfn_transformer.training.config import TrainingConfig
 from nfn_transformer.training.cuda_graph import GraphedBackwardPass
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.training.stack import FeaturesToLogits, StackedModels, gather_state, scatter_state
+from nfn_transformer.training.stack import FeaturesToOutputs, StackedModels, gather_state, scatter_state
+from nfn_transformer.training.task import Task
 
 if TYPE_CHECKING:
     from nfn_transformer.training.run import Run
@@ -49,20 +49,20 @@ class Step:
             model, self._stack = self.runs[0].model, None
             forward = model.from_features
             if distributed.count > 1:
-                forward = DistributedDataParallel(FeaturesToLogits(model))
+                forward = DistributedDataParallel(FeaturesToOutputs(model))
             parameters, self._optimizer = list(model.parameters()), self.runs[0].optimizer
         else:
             forward = self._stack = StackedModels([run.model for run in self.runs])
             parameters = list(self._stack.parameters())
             self._optimizer = build_optimizer(config, parameters)
             gather_state(self._optimizer, self._stack, self.runs)
-        self._update = OptimizerStep(self._optimizer)
-        self._plain = whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+        self._update, task = OptimizerStep(self._optimizer), self.runs[0].task
+        self._plain = whole = BackwardPass(forward, task, parameters, config.amp, distributed.count)
         if config.compile:
             # TensorFloat32 would round more than the other ways do.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             forward = torch.compile(forward, dynamic=False)
-            whole = BackwardPass(forward, parameters, config.amp, distributed.count)
+            whole = BackwardPass(forward, task, parameters, config.amp, distributed.count)
         self._whole = GraphedBackwardPass(whole) if config.cuda_graphs else whole
         self._whole_size = len(distributed.share(torch.arange(config.batch_size)))
 
@@ -92,7 +92,9 @@ class BackwardPass:
     """Leaves in the parameters the gradients of each model's mean loss over a batch, and returns these losses."""
 
     forward: Callable[[Features], Tensor]
-    """to logits [b] or [m, b]; of an ensemble's members, whose losses are averaged, [members, b] or [m, members, b]"""
+    """to outputs [b] or [m, b]; of an ensemble's members, whose losses are averaged, [members, b] or [m, members, b]"""
+    task: Task
+    """whose losses of the outputs are minimised; of several outputs, these are the last dimension"""
     parameters: Sequence[nn.Parameter]
     """those that get gradients"""
     amp: bool
@@ -119,12 +121,13 @@ class BackwardPass:
     def _add_gradients(self, features: Features, labels: Tensor, size: int) -> Tensor:
         """Add the gradients of some of a batch's networks; return the sums of their losses, [] or [m]."""
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.amp):
-            logits = self.forward(features)
-        logits = logits.float() if self.amp else logits
-        members = logits.ndim > labels.ndim
-        targets = labels.to(logits.dtype)
-        targets = targets.unsqueeze(-2).expand_as(logits) if members else targets
-        sums = binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1)
+            outputs = self.forward(features)
+        outputs = outputs.float() if self.amp else outputs
+        shape = outputs.shape if self.task.outputs == 1 else outputs.shape[:-1]
+        members = len(shape) > labels.ndim
+        targets = labels.to(outputs.dtype)
+        targets = targets.unsqueeze(-2).expand(shape) if members else targets
+        sums = self.task.losses(outputs, targets).sum(-1)
         # Averaging over processes divides once more, by their number. Members of an ensemble learn each by itself.
         sums.backward(torch.full_like(sums, self.processes / size))
         return (sums.mean(-1) if members else sums).detach()

@@ -21,8 +21,9 @@ from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
 from nfn_transformer.training.config import NETWORK, spec_from_json
-from nfn_transformer.training.metrics import Metrics, measure_logits, measure_regression
+from nfn_transformer.training.number_tasks import AccuracyTask, TreeTask
 from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
+from nfn_transformer.training.task import Task, task_from_json
 from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
@@ -42,6 +43,8 @@ class TrainedPredictor(Protocol):
 
     spec: AnySpec
     """sizes of the networks that it learned from"""
+    task: Task
+    """what its outputs say of a network"""
 
     @property
     def model(self) -> Predictor | TreeModel:
@@ -55,23 +58,17 @@ class TrainedPredictor(Protocol):
         """Return whether it reads networks of these sizes."""
 
     def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-        """Return logits or accuracies [n], on the CPU, of the checkpoints that `index` [n] selects in a zoo there."""
+        """Return the outputs [n, ...], on the CPU, of the checkpoints that `index` [n] selects in a zoo there."""
 
     def outputs_of(self, weights: Weights) -> Tensor:
-        """Return logits or accuracies [n], on the CPU, of n networks there."""
-
-    def accuracies(self, outputs: Tensor) -> Tensor:
-        """Return predicted accuracies [n] in float64."""
-
-    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Return metrics against the true accuracies [n]."""
+        """Return the outputs [n, ...], on the CPU, of n networks there."""
 
 
 class TrainedNetwork:
-    """A neural network, whose outputs are logits of accuracies."""
+    """A neural network."""
 
-    def __init__(self, model: Predictor, device: torch.device):
-        self.model, self.spec, self.device = model.to(device), model.spec, device
+    def __init__(self, model: Predictor, device: torch.device, task: Task | None = None):
+        self.model, self.spec, self.device, self.task = model.to(device), model.spec, device, task or AccuracyTask()
 
     @property
     def size(self) -> dict[str, int]:
@@ -83,38 +80,33 @@ class TrainedNetwork:
         return self.model.supports(spec)
 
     def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-        """Return the logits [n] of the checkpoints that `index` [n] selects."""
-        return predict_logits(self.model, zoo, index)
+        """Return the outputs [n, ...] of the checkpoints that `index` [n] selects."""
+        return predict_outputs(self.model, zoo, index)
 
     def outputs_of(self, weights: Weights) -> Tensor:
-        """Return the logits [n] of n networks on the CPU."""
+        """Return the outputs [n, ...] of n networks on the CPU."""
         starts = range(0, weights.batch, EVALUATION_BATCH)
         dtype = next(self.model.parameters()).dtype
         parts = (weights[start : start + EVALUATION_BATCH].to(self.device, dtype) for start in starts)
-        return logits_of_features(self.model, map(self.model.featurize, parts))
-
-    def accuracies(self, outputs: Tensor) -> Tensor:
-        """Return predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
-        return outputs.double().sigmoid()
-
-    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Return metrics of the logits against the true accuracies [n]."""
-        return measure_logits(outputs, labels)
+        return outputs_of_features(self.model, map(self.model.featurize, parts))
 
 
-def predict_logits(model: Predictor, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-    """Return logits [n], on the CPU, of the checkpoints that `index` [n] selects in a zoo on the CPU."""
+def predict_outputs(model: Predictor, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
+    """Return outputs [n, ...], on the CPU, of the checkpoints that `index` [n] selects in a zoo on the CPU."""
     model.eval()
-    logits = torch.empty(len(index), dtype=next(model.parameters()).dtype, device=model.device)
+    parts = []
     with torch.inference_mode():
-        for batch, out in zip(index.split(EVALUATION_BATCH), logits.split(EVALUATION_BATCH), strict=True):
+        for batch in index.split(EVALUATION_BATCH):
+            places, outputs = [], []
             for positions, rows, zoo_of_size in zoo.by_size(batch):
-                out[positions.to(out.device)] = model(zoo_of_size.weights_of(rows).to(model.device))
-    return logits.cpu()
+                places.append(positions)
+                outputs.append(model(zoo_of_size.weights_of(rows).to(model.device)))
+            parts.append(torch.cat(outputs)[torch.cat(places).argsort()])
+    return torch.cat(parts).cpu()
 
 
-def logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
-    """Return logits [n], on the CPU, of n networks whose features come in batches on the model's device."""
+def outputs_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
+    """Return outputs [n, ...], on the CPU, of n networks whose features come in batches on the model's device."""
     model.eval()
     with torch.inference_mode():
         parts = [model.from_features(features) for features in batches]
@@ -122,10 +114,10 @@ def logits_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor:
 
 
 class TrainedTrees:
-    """A tree model, whose outputs are accuracies; they may leave [0, 1]."""
+    """A tree model, whose outputs are numbers as they are; accuracies may leave [0, 1]."""
 
-    def __init__(self, model: TreeModel, spec: AnySpec, features: str):
-        self.model, self.spec, self.features = model, spec, features
+    def __init__(self, model: TreeModel, spec: AnySpec, features: str, task: Task):
+        self.model, self.spec, self.features, self.task = model, spec, features, task
 
     @property
     def size(self) -> dict[str, int]:
@@ -137,11 +129,11 @@ class TrainedTrees:
         return tree_features.supports(self.features, self.spec, spec)
 
     def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-        """Return the accuracies [n] of the checkpoints that `index` [n] selects."""
+        """Return the numbers [n] of the checkpoints that `index` [n] selects."""
         return self._predict(features_of_checkpoints(self.features, zoo, index))
 
     def outputs_of(self, weights: Weights) -> Tensor:
-        """Return the accuracies [n] of n networks on the CPU.
+        """Return the numbers [n] of n networks on the CPU.
 
         Raises:
             RunError: the trees read hyperparameters, which weights do not tell.
@@ -154,18 +146,14 @@ class TrainedTrees:
         except ValueError as error:  # trees of another run
             raise RunError(f"the trees do not fit the networks' features: {error}") from None
 
-    def accuracies(self, outputs: Tensor) -> Tensor:
-        """Return predicted accuracies [n] in float64."""
-        return outputs.double()
 
-    def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
-        """Return metrics of the accuracies against the true ones [n]."""
-        return measure_regression(outputs, labels)
+def save_predictor(path: Path, model: Predictor, epoch: int, task: Task | None = None) -> None:
+    """Write a network after `epoch` in one step: its weights (safetensors), and in the header what rebuilds it.
 
-
-def save_predictor(path: Path, model: Predictor, epoch: int) -> None:
-    """Write a network after `epoch` in one step: its weights (safetensors), and in the header what rebuilds it."""
+    Without a task it predicts accuracies.
+    """
     header = {"epoch": epoch, "networks": asdict(model.spec), "predictor": model.config.to_json()}
+    header |= {"task": task.to_json()} if task is not None and task.name != "accuracy" else {}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_files.replacing(path) as temporary:
         text = json.dumps({**header, _CHECKSUM: _checksum(header, tensors)})
@@ -181,8 +169,8 @@ def _checksum(header: dict, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_network(path: Path) -> tuple[Predictor, int]:
-    """Return the network in a file, on the CPU, and the epoch that it was saved after.
+def load_network(path: Path) -> tuple[Predictor, int, Task]:
+    """Return the network in a file, on the CPU, the epoch that it was saved after, and its task.
 
     Raises:
         RunError: the file is missing, damaged, or of another version.
@@ -197,10 +185,11 @@ def load_network(path: Path) -> tuple[Predictor, int]:
         if expected is not None and expected != _checksum(header, tensors):
             raise ValueError("damaged: its weights have another checksum than they were written with")
         spec, config = spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"])
+        task = task_from_json(header["task"]) if "task" in header else AccuracyTask()
         with _at_most(sum(tensor.numel() for tensor in tensors.values())):
-            model = build_predictor(spec, config, seed=0)
+            model = build_predictor(spec, config, seed=0, outputs=task.outputs)
         model.load_state_dict(tensors)
-        return model, int(header["epoch"])
+        return model, int(header["epoch"]), task
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not a predictor of this version: {error}") from None
 
@@ -231,8 +220,8 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
     """
     config, spec = directory.read_config()
     if config.model == NETWORK:
-        model, _ = load_network(directory.best_file)
-        return TrainedNetwork(model, device)
+        model, _, task = load_network(directory.best_file)
+        return TrainedNetwork(model, device, task)
     library = tree_library(config.predictor.library)
     path = directory.path / library.file_name
     if not path.is_file():
@@ -242,6 +231,6 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
         digest = digest_file(path)
         if digest.is_file() and digest.read_text(encoding="utf-8", errors="replace") != digest_line(path, content):
             raise ValueError("damaged: it has another checksum than it was written with")
-        return TrainedTrees(library.parse(content), spec, config.predictor.features)
+        return TrainedTrees(library.parse(content), spec, config.predictor.features, TreeTask(config.data.task))
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None

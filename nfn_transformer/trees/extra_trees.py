@@ -46,7 +46,7 @@ class ExtraTrees:
         return len(self._arrays["roots"])
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n], float64, of n networks from their features [n, numbers].
+        """Predict the labels [n], float64, of n networks from their features [n, numbers].
 
         Raises:
             ValueError: the trees read more numbers than there are.
@@ -95,10 +95,9 @@ def _check(arrays: dict[str, ndarray]) -> None:
             break
     else:
         raise ValueError(f"a tree has more than {_MOST_LEVELS} levels")
-    if not ((arrays["value"] >= 0) & (arrays["value"] <= 1)).all():
-        raise ValueError("a leaf's value is no accuracy")
-    if not np.isfinite(arrays["threshold"]).all():
-        raise ValueError("a threshold is not finite")
+    for name, text in (("value", "a leaf's value"), ("threshold", "a threshold")):
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{text} is not finite")
 
 
 def extra_trees_device(device: str) -> tuple[str, str | None]:

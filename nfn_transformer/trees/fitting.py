@@ -34,11 +34,11 @@ class Sides:
     train: ndarray
     """Features of the training networks [n, numbers], float32."""
     train_labels: ndarray
-    """Accuracies of the training networks [n]."""
+    """Labels of the training networks [n]."""
     validation: ndarray
     """Features of the validation networks [m, numbers], float32."""
     validation_labels: ndarray
-    """Accuracies of the validation networks [m]."""
+    """Labels of the validation networks [m]."""
 
 
 class Observer(Protocol):
@@ -69,7 +69,7 @@ class TreeModel(Protocol):
         """Number of trees."""
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n] of n networks from their features [n, numbers].
+        """Predict the labels [n] of n networks from their features [n, numbers].
 
-        Predictions are float32 or float64 and may lie outside of [0, 1].
+        Predictions are float32 or float64 and may lie outside of the labels' range.
         """

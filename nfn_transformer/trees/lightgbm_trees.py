@@ -60,7 +60,7 @@ class LightGBMTrees:
         return self._booster.num_trees()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n] of n networks from their features [n, numbers].
+        """Predict the labels [n] of n networks from their features [n, numbers].
 
         Raises:
             ValueError: the trees read other numbers.

@@ -43,7 +43,7 @@ class XGBoostTrees:
         return self._booster.num_boosted_rounds()
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the accuracies [n] of n networks from their features [n, numbers].
+        """Predict the labels [n] of n networks from their features [n, numbers].
 
         Raises:
             ValueError: the trees read other numbers.

@@ -14,7 +14,14 @@ from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import Release
 
-LABEL_COLUMNS = ("test_top1_accuracy", "test_accuracy")
+LABELS = ("accuracy", "number", "class", "none")
+"""Kinds of labels: a number in [0, 1], any finite number, text or numbers that name a class, or no label."""
+
+LABEL_COLUMNS = {"accuracy": ("test_top1_accuracy", "test_accuracy"), "number": ("label",), "class": ("label",)}
+"""Columns of labels by kind, the first one that is there."""
+
+_EXPECTED = {"accuracy": "a number in [0, 1]", "number": "a finite number", "class": "text or a number"}
+
 HEADS_COLUMN = "n_attention_heads"
 SIZE_COLUMNS = ("embed_dim", HEADS_COLUMN, "n_layers", "hidden")
 """Columns that tell networks' sizes."""
@@ -53,7 +60,7 @@ class Columns:
     epoch: str | None = None
     """epoch of the checkpoint; None: ckpt_epoch"""
     label: str | None = None
-    """test accuracy; None: test_top1_accuracy, else test_accuracy"""
+    """label; None: see LABEL_COLUMNS"""
     run: str | None = None
     """run of the checkpoint; None: the file's name tells it"""
 
@@ -95,7 +102,7 @@ class TableRow:
     epoch: str
     """canonical epoch"""
     label: str
-    """test accuracy"""
+    """label"""
     run: str | None
     """run of the checkpoint; None where the row does not tell it"""
     cells: Mapping[str, str]
@@ -112,8 +119,8 @@ class Entry:
     """run, see `runs.runs_of_files`"""
     epoch: str
     """canonical epoch"""
-    label: float
-    """test accuracy in [0, 1]"""
+    label: float | str
+    """number, or the name of a class"""
     heads: int | None
     """number of heads; None where the table does not tell it"""
     hyperparameters: tuple[float, ...]
@@ -143,7 +150,12 @@ class Selection:
 
 
 def select_rows(
-    release: Release, epoch: str, condition: Condition, n_heads: int | None = None, columns: Columns | None = None
+    release: Release,
+    epoch: str,
+    condition: Condition,
+    n_heads: int | None = None,
+    columns: Columns | None = None,
+    labels: str = "accuracy",
 ) -> Selection:
     """Return the rows of an epoch that meet a condition.
 
@@ -153,12 +165,13 @@ def select_rows(
         condition: on the cells of a row.
         n_heads: number of heads that every row must tell that tells any.
         columns: names of columns other than the release's.
+        labels: kind of the labels, one of LABELS.
 
     Raises:
         ZooError: the table is no CSV or lacks a column, or no row meets the condition or has this epoch. A row tells
             other heads. Several epochs are read, and a row's run cannot be told.
     """
-    table, paths, notes = _read_rows(release, condition, columns or Columns())
+    table, paths, notes = _read_rows(release, condition, columns or Columns(), labels)
     meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]
     if table and not meeting:
         raise _table_error(release, f"no row where {condition.text}; {_values(table, condition)}")
@@ -171,7 +184,7 @@ def select_rows(
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
     groups = sorted(by_name.items())
-    described = [_describe(same) for _, same in groups]
+    described = [_describe(same, labels) for _, same in groups]
     entries = tuple(entry for entry in described if isinstance(entry, Entry))
     if others := [entry for entry in entries if n_heads is not None and entry.heads not in (None, n_heads)]:
         first = f"that of {quoted(others[0].name)} has {HEADS_COLUMN} {others[0].heads}"
@@ -204,7 +217,7 @@ def select_rows(
 
 
 def _read_rows(
-    release: Release, condition: Condition, columns: Columns
+    release: Release, condition: Condition, columns: Columns, labels: str
 ) -> tuple[list[TableRow], dict[str, str], tuple[str, ...]]:
     """Return all rows of the table, the files of their checkpoints by name, and notes on how the table was read.
 
@@ -217,16 +230,16 @@ def _read_rows(
         separator = max(_SEPARATORS, key=first_line.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         header = [name.strip() for name in next(lines, [])]
-        position = _positions(release, header, condition, columns)
+        position = _positions(release, header, condition, columns, labels)
         filled = [
-            {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
+            {_LABEL: ""} | {name: line[index].strip() if index < len(line) else "" for name, index in position.items()}
             for line in filter(None, lines)
         ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
     if separator == ";":  # which stands where the comma is the decimal point
         filled = [{name: re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for name, cell in row.items()} for row in filled]
-    notes = _percent_to_fractions(filled)
+    notes = _percent_to_fractions(filled) if labels == "accuracy" else ()
     named = file_of_each_path([row[_FILE] for row in filled], release.files, release.folder)
     rows, described = [], {}
     for number, cells in enumerate(filled):
@@ -234,7 +247,7 @@ def _read_rows(
         epoch = canonical_epoch(cells[_EPOCH])
         if cells[_FILE] in named:
             path = (file or cells[_FILE]).removeprefix(f"{release.folder}/")
-            described[name] = path, epoch, _number(cells[_LABEL])
+            described[name] = path, epoch, _number(cells[_LABEL]) if labels == "accuracy" else None
         rows.append(TableRow(name, cells[_FILE] in named, epoch, cells[_LABEL], cells.get(_RUN) or None, cells))
     if columns.run is None:
         runs = runs_of_files(described)
@@ -246,7 +259,9 @@ def _read_rows(
 _FILE, _EPOCH, _LABEL, _RUN = " file", " epoch", " label", " run"
 
 
-def _positions(release: Release, header: list[str], condition: Condition, columns: Columns) -> dict[str, int]:
+def _positions(
+    release: Release, header: list[str], condition: Condition, columns: Columns, labels: str
+) -> dict[str, int]:
     """Return column -> position in the header, capital letters aside.
 
     Raises:
@@ -255,7 +270,7 @@ def _positions(release: Release, header: list[str], condition: Condition, column
     wanted = {
         _FILE: (columns.file or "ckpt_file",),
         _EPOCH: (columns.epoch or "ckpt_epoch",),
-        _LABEL: (columns.label,) if columns.label else LABEL_COLUMNS,
+        **({_LABEL: (columns.label,) if columns.label else LABEL_COLUMNS[labels]} if labels != "none" else {}),
         **({_RUN: (columns.run,)} if columns.run else {}),
         **{name: (name,) for name, _ in condition.wanted},
     }
@@ -313,6 +328,20 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _class_name(text: str) -> str | None:
+    """Return the name of a class; numbers are written one way, so that 3 and 3.0 are one class. None: no class."""
+    number = None if "_" in text else _number(text)
+    if number is None:
+        return None if text.lower() in EMPTY_CELLS else text
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct names of classes: numbers first, in their order, then texts."""
+    numbers = {name: _number(name) if "_" not in name else None for name in set(labels)}
+    return tuple(sorted(numbers, key=lambda name: (numbers[name] is None, numbers[name] or 0.0, name)))
+
+
 def _same(cell: str, value: str) -> bool:
     return cell == value or ("_" not in cell + value and _number(cell) is not None and _number(cell) == _number(value))
 
@@ -333,18 +362,19 @@ def _epochs(rows: list[TableRow]) -> str:
     return ", ".join(f"{quoted(epoch)} ({counts[epoch]} rows)" for epoch in ordered[:20]) or "no rows"
 
 
-def _describe(rows: list[TableRow]) -> Entry | Fault:
+def _describe(rows: list[TableRow], kind: str) -> Entry | Fault:
     """Return the one checkpoint that rows of one file name describe, or their fault."""
     name, cells = rows[0].name, rows[0].cells
     if not rows[0].is_named:
         return Fault(name, Reason.MISSING, "the row has no ckpt_file")
-    labels = {_number(row.label) for row in rows}
-    label = labels.pop()
-    if labels:
+    labels = {_class_name(row.label) if kind == "class" else _number(row.label) for row in rows}
+    label = 0.0 if kind == "none" else labels.pop()
+    if labels and kind != "none":
         return Fault(name, Reason.LABEL, f"its rows contradict each other: labels {_quoted(row.label for row in rows)}")
-    if label is None or not 0 <= label <= 1:
+    low, high = (0, 1) if kind == "accuracy" else (-_LARGEST, _LARGEST)
+    if label is None or not (isinstance(label, str) or low <= label <= high):
         text = f"label {rows[0].label}" if rows[0].label else "no label"
-        return Fault(name, Reason.LABEL, f"{text}, expected a number in [0, 1]")
+        return Fault(name, Reason.LABEL, f"{text}, expected {_EXPECTED[kind]}")
     texts = [row.cells.get(HEADS_COLUMN, "") for row in rows]
     texts = [text for text in texts if text.lower() not in EMPTY_CELLS]
     numbers = {_number(text) for text in texts}

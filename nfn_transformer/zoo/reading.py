@@ -1,8 +1,9 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.containers import Weights
 from nfn_transformer.weights.state_dicts import (
     Shape,
@@ -21,10 +22,13 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import Collection, collect, read_outcomes
-from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable
-from nfn_transformer.zoo.metadata import Columns, Condition, Selection, select_rows
+from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, listed
+from nfn_transformer.zoo.metadata import Columns, Condition, Selection, class_names, select_rows
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import Release, open_release
+
+if TYPE_CHECKING:
+    from nfn_transformer.zoo.several_sizes import MixedZoo
 
 DEFAULT_HEADS = 2
 
@@ -48,6 +52,8 @@ class ZooOrigin:
     label_column: str | None = None
     run_column: str | None = None
     weights_key: str | None = None
+    labels: str = "accuracy"
+    """see `metadata.LABELS`"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Zoo:
     rows: Tensor
     """[n, row length] float32, each network's whole state dict in the order of `shapes`"""
     labels: Tensor
-    """[n] float32, test accuracies in [0, 1]"""
+    """[n] float32: test accuracies in [0, 1], other numbers, positions in `classes`, or 0 without labels"""
     names: list[str]
     """file names"""
     runs: list[str]
@@ -72,6 +78,8 @@ class Zoo:
     """[n, len(HYPERPARAMETERS)] float32, see `metadata.encode`"""
     epochs: list[str] = field(default_factory=list)
     """canonical epochs"""
+    classes: tuple[str, ...] = ()
+    """names of the labels' classes; empty where labels are numbers"""
     runs_are_told: bool = True
     """see `metadata.Selection`"""
     origin: ZooOrigin | None = None
@@ -122,6 +130,7 @@ def read_zoo(
     where: str = "",
     columns: Columns | None = None,
     weights_key: str | None = None,
+    labels: str = "accuracy",
 ) -> Zoo:
     """Read the checkpoints of one epoch of a zoo.
 
@@ -143,6 +152,7 @@ def read_zoo(
         where: condition on the metadata, see `metadata.Condition`; other rows are as if the table lacked them.
         columns: names of the table's columns other than the release's.
         weights_key: key of the weights in each file; None finds them, see `containers.find_network`.
+        labels: `accuracy`, a number in [0, 1]; `number`, any finite one; `class`, the name of a class; or `none`.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
@@ -151,11 +161,12 @@ def read_zoo(
     condition, path = Condition.parse(where), Path(data_path)
     path = path if path.exists() else find_bundled(path)
     with open_release(path, dataset) as release:
-        selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns)
+        selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns, labels)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         all_tell = all(entry.heads is not None for entry in selection.entries)
         way = f"{columns} {weights_key}" if weights_key is not None or (columns or Columns()) != Columns() else ""
-        cache_condition = " ".join(filter(None, (condition.text, way)))
+        # Rows whose label is a fault are not read, so that the kind of labels decides what the cache holds.
+        cache_condition = " ".join(filter(None, (condition.text, way, "" if labels == "accuracy" else labels)))
         cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if all_tell else default, cache_condition)
         cached = cache.load() if load_cache else None
         collection = cached
@@ -182,7 +193,24 @@ def read_zoo(
     absolute_path = str(path.resolve())
     names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
     origin = ZooOrigin(absolute_path, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
-    return replace(zoo, origin=replace(origin, weights_key=weights_key))
+    return replace(zoo, origin=replace(origin, weights_key=weights_key, labels=labels))
+
+
+def labels_among(zoo: "Zoo | MixedZoo", classes: Sequence[str]) -> Tensor:
+    """Return the labels [n] of a zoo as positions in other class names than its own; numbers stay as they are.
+
+    Raises:
+        ZooError: a class of the zoo is not among them.
+    """
+    if tuple(classes) == zoo.classes:
+        return zoo.labels
+    position = {name: index for index, name in enumerate(classes)}
+    for index, name in enumerate(zoo.classes):
+        if name not in position:
+            count = int((zoo.labels == index).sum())
+            names = listed(classes)
+            raise ZooError(f"{count} networks are of class {quoted(name)}, expected one of {names}")
+    return torch.tensor([position[name] for name in zoo.classes], dtype=torch.float32)[zoo.labels.long()]
 
 
 def _build_zoo(
@@ -215,15 +243,20 @@ def _build_zoo(
         raise ZooError(f"{release.source.path}: the checkpoints' shapes do not fit each other: {error}") from None
     by_name = {entry.name: entry for entry in selection.entries}
     entries = [by_name[name] for name in collection.names]
+    named = {entry.label for entry in entries if isinstance(entry.label, str)}
+    classes = class_names(named) if named else ()
+    position = {name: index for index, name in enumerate(classes)}
+    labels = [position[entry.label] if isinstance(entry.label, str) else entry.label for entry in entries]
     return Zoo(
         spec=spec,
         shapes=state_dict_shapes(spec),
         rows=collection.rows,
-        labels=torch.tensor([entry.label for entry in entries], dtype=torch.float32),
+        labels=torch.tensor(labels, dtype=torch.float32),
         names=list(collection.names),
         runs=[entry.run for entry in entries],
         report=report,
         hyperparameters=torch.tensor([entry.hyperparameters for entry in entries], dtype=torch.float32),
         epochs=[entry.epoch for entry in entries],
+        classes=classes,
         runs_are_told=selection.runs_are_told,
     )

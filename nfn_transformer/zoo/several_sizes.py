@@ -12,8 +12,8 @@ from nfn_transformer.bundled import find_bundled
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.weights.containers import Weights
 from nfn_transformer.zoo.faults import FaultReport
-from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, select_rows
-from nfn_transformer.zoo.reading import Zoo, ZooOrigin, read_zoo
+from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, class_names, select_rows
+from nfn_transformer.zoo.reading import Zoo, ZooOrigin, labels_among, read_zoo
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import open_release
 
@@ -45,8 +45,13 @@ class MixedZoo:
 
     @cached_property
     def labels(self) -> Tensor:
-        """Test accuracies [n]."""
+        """Labels [n], see `Zoo`."""
         return torch.cat([part.labels for part in self.parts])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels' classes, see `Zoo`."""
+        return self.parts[0].classes
 
     @cached_property
     def hyperparameters(self) -> Tensor:
@@ -113,12 +118,13 @@ def read_all_sizes(
     ckpt_epoch: str = "75",
     where: str = "",
     columns: Columns | None = None,
+    labels: str = "accuracy",
     **settings,
 ) -> Zoo | MixedZoo:
     """Read the checkpoints of one epoch of a zoo with networks of several sizes.
 
     Args:
-        data_path, dataset, ckpt_epoch, where, columns, settings: see `reading.read_zoo`, which reads each size.
+        data_path, dataset, ckpt_epoch, where, columns, labels, settings: see `reading.read_zoo`, which reads each size.
 
     Raises:
         ZooError: see `reading.read_zoo`; the networks of each size must be as those of a whole zoo.
@@ -126,7 +132,7 @@ def read_all_sizes(
     condition = Condition.parse(where)
     data_path = find_bundled(Path(data_path))
     with open_release(data_path, dataset) as release:
-        rows = select_rows(release, str(ckpt_epoch), condition, columns=columns).rows
+        rows = select_rows(release, str(ckpt_epoch), condition, columns=columns, labels=labels).rows
     tell = [name for name in SIZE_COLUMNS if name in rows[0].cells and name not in dict(condition.wanted)]
     # A column that some rows leave empty tells nothing apart: a condition on the others would meet those rows as well.
     tell = [name for name in tell if not any(row.cells[name].lower() in EMPTY_CELLS for row in rows)]
@@ -135,6 +141,8 @@ def read_all_sizes(
     for size in sorted(sizes, key=lambda size: [(len(number), number) for number in size]):
         pairs = [f"{name}={number}" for name, number in zip(tell, size, strict=True)]
         each = ",".join(([condition.text] if condition.text else []) + pairs)
-        parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, columns=columns, **settings))
+        parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, columns=columns, labels=labels, **settings))
+    classes = class_names(name for part in parts for name in part.classes)
+    parts = [replace(part, labels=labels_among(part, classes), classes=classes) for part in parts]
     origin = parts[0].origin and replace(parts[0].origin, where=condition.text, all_sizes=True)
     return replace(parts[0], origin=origin) if len(parts) == 1 else MixedZoo(tuple(parts), origin)

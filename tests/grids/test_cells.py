@@ -156,10 +156,10 @@ def test_a_finished_cell(finished, planned):
     run = finished.directory
     written = json.loads((run / "results.json").read_text())
     result = finished.result()
-    assert (result.tau, result.r2, result.mae) == tuple(written["test"][name] for name in ("tau", "r2", "mae"))
+    assert (result.score, result.r2, result.mae) == tuple(written["test"][name] for name in ("tau", "r2", "mae"))
     interval = written["test_tau_interval"]
     assert (result.low, result.high) == (interval["low"], interval["high"])
-    assert (result.validation_tau, result.status) == (written["validation"]["tau"], "complete")
+    assert (result.validation_score, result.status) == (written["validation"]["tau"], "complete")
     assert (result.train, result.test) == (42, 9)
     assert results_of([finished]) == ({("net", "all", 1): result}, [])
     assert finished.seconds() > 0
@@ -169,7 +169,7 @@ def test_a_finished_cell(finished, planned):
     edit(finished, "config.json", device="cuda:1", versions={"torch": "9.9"}, data__data_path="/overrides")
     assert only(planned()).result() == replace(result, machine="cuda:1 with ? threads")
     edit(finished, "results.json", test__tau=None)
-    assert math.isnan(only(planned()).result().tau)
+    assert math.isnan(only(planned()).result().score)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def read_back(header: list[str], rows: list[list], folder: Path) -> list[dict[st
 
 def test_csv_of_the_table(tmp_path):
     made = table(published=PUBLISHED)
-    found = read_back(rendering.SUMMARY_HEADER, rendering.summary_rows(made), tmp_path)
+    found = read_back(rendering.summary_header(made), rendering.summary_rows(made), tmp_path)
     by_place = {(row.pop("row"), row.pop("column")): row for row in found}
     assert list(by_place) == [(row, column) for column in "xy" for row in "ABC"]
     first = by_place["A", "x"]
@@ -141,7 +141,7 @@ def test_csv_of_the_table(tmp_path):
 
 
 def test_csv_of_the_cells(tmp_path):
-    found = read_back(rendering.CELL_HEADER, rendering.cell_rows(table()), tmp_path)
+    found = read_back(rendering.cell_header(table()), rendering.cell_rows(table()), tmp_path)
     assert len(found) == 3 + 2 + 3 + 1 + 3
     assert found[0] == {
         "row": "A", "column": "x", "seed": "1", "tau": "0.9", "tau_low": "0.8", "tau_high": "1.0", "r2": "0.5",

@@ -18,7 +18,7 @@ from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.report import evaluate_best
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_logits
+from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_outputs
 
 CPU = torch.device("cpu")
 RECORD = Path("split.json")
@@ -97,12 +97,12 @@ def test_the_best_epoch_by_validation_is_kept_and_tested(data, directory):
     train([run])
     assert run.history.best.number <= 2
     test = evaluate_best(data, run.history, best_of(directory), directory, seed=1)
-    model, epoch = load_network(directory.best_file)
+    model, epoch, _ = load_network(directory.best_file)
     assert epoch == run.history.best.number == read_json(directory.results_file)["best_epoch"]
     if epoch == 2:
         assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
     for index, found in ((data.split.validation, run.history.best.validation), (data.split.test, test)):
-        assert measure_logits(predict_logits(model, data.zoo, index), data.zoo.labels[index]) == found
+        assert measure_logits(predict_outputs(model, data.zoo, index), data.zoo.labels[index]) == found
 
 
 def test_the_schedule_reaches_the_optimizer(data, directory):
@@ -197,7 +197,7 @@ def test_a_saved_predictor_is_rebuilt_from_its_file_alone(data, directory):
         epochs=1,
     )
     train([run])
-    model, epoch = load_network(directory.best_file)
+    model, epoch, _ = load_network(directory.best_file)
     weights = data.zoo.weights(torch.arange(9))
     assert epoch == 1
     assert (model.spec, model.config) == (run.model.spec, run.model.config)
@@ -209,7 +209,7 @@ def test_a_changed_zoo_is_no_longer_the_runs_own(data):
     assert torch.equal(recorded_split(data.zoo, record, RECORD).test, data.split.test)
     rows = data.zoo.rows.clone()
     rows[data.split.train[3], 5] += 1e-3
-    with pytest.raises(RunError, match="weights or accuracies have changed"):
+    with pytest.raises(RunError, match="weights or labels have changed"):
         recorded_split(replace(data.zoo, rows=rows), record, RECORD)
     for damaged in (5, [["a"]], None):
         with pytest.raises(RunError, match=r"split.json: is not the split of a run"):

@@ -105,7 +105,7 @@ def test_fewer_numbers_than_the_trees_read_are_refused():
         ("left", lambda left: left.astype("i8"), "'left' is int64"),
         ("threshold", lambda threshold: threshold[1:], "'threshold' is float64"),
         ("threshold", lambda threshold: threshold * np.nan, "a threshold is not finite"),
-        ("value", lambda value: value + 1, "a leaf's value is no accuracy"),
+        ("value", lambda value: value + np.inf, "a leaf's value is not finite"),
         ("roots", lambda roots: roots[::-1].copy(), "'roots' are not where trees begin"),
         ("roots", lambda roots: roots[:0], "'roots' are not where trees begin"),
         ("roots", lambda roots: roots + 1, "'roots' are not where trees begin"),

@@ -14,7 +14,7 @@ from nfn_transformer.training.batches import StoredFeatures
 from nfn_transformer.training.batches import read_features as read_batches
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import RunData, Split, draw_split, recorded_split, split_record
-from nfn_transformer.training.trained_predictor import predict_logits
+from nfn_transformer.training.trained_predictor import predict_outputs
 from nfn_transformer.trees.features import features_of_checkpoints
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
@@ -104,7 +104,7 @@ def test_features_of_a_network_do_not_depend_on_its_company(mixed):
     for positions, rows, part in mixed.by_size(everyone):
         expected[positions] = model(part.weights_of(rows)).detach()
     assert torch.allclose(logits, expected, atol=1e-5)
-    assert torch.allclose(predict_logits(model, mixed, everyone), expected, atol=1e-5)
+    assert torch.allclose(predict_outputs(model, mixed, everyone), expected, atol=1e-5)
     (block, _) = model.members[0].encoder.block_scale.mean, None
     blocks = torch.cat([features.encoder.blocks[i, : (2, 3, 1)[i // 10]] for i in range(30)])
     assert torch.allclose(block, blocks.mean(0), atol=1e-5)
