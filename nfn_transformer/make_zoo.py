@@ -24,13 +24,13 @@ from nfn_transformer.cli.command_line import (
     seed_number,
 )
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.training_plan import BEST, PERCENT, SNAPSHOT_UNITS
+from nfn_transformer.generation.training_plan import PERCENT, SNAPSHOT_UNITS, snapshot_names
 from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 
 DEFAULTS: dict[str, dict[str, int | str | None]] = {
     "transformer": {"runs": 1600, "n_layers": 2, "hidden": 32, "epochs": 48, "batch_size": 32, "snapshots": "75"},
     "siren": {"n_layers": 2, "hidden": 32},
-    "cnn": {"runs": 600, "n_layers": 3, "hidden": 16, "epochs": 18, "batch_size": 64, "snapshots": "100"},
+    "cnn": {"runs": 600, "n_layers": 3, "hidden": 16, "epochs": 18, "batch_size": 32, "snapshots": "100"},
 }
 """Family -> its defaults of the flags that have another one, or none, in other families."""
 
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=_population,
         default="auto",
         help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64; "
-        "SIRENs 128, CNNs 24",
+        "SIRENs 128, CNNs 8",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_launcher_flags(group, "processes that train, each its share of the populations,", "one for each population")
@@ -80,7 +80,7 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", type=Path, required=True, help="where it goes: a new folder, or a zip if it ends so")
     group.add_argument(
         "--family",
-        choices=("transformer", "siren"),
+        choices=tuple(DEFAULTS),
         default="transformer",
         help="what networks are made: the released transformers; SIRENs, one for each image; or CNNs by the Small "
         "CNN Zoo's recipe",
@@ -154,7 +154,7 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--patch", type=positive_int, default=2, help="patch size; it divides the image's sides")
     group.add_argument("--epochs", type=positive_int, help="length of a training: 48; of CNNs 18")
-    group.add_argument("--batch_size", type=positive_int, help="samples in a batch of each network: 32; of CNNs 64")
+    group.add_argument("--batch_size", type=positive_int, help="samples in a batch of each network: 32")
 
 
 def _add_siren_flags(group: argparse._ArgumentGroup) -> None:
@@ -170,17 +170,6 @@ def _add_siren_flags(group: argparse._ArgumentGroup) -> None:
 
 def _population(text: str) -> int | None:
     return None if text == "auto" else positive_int(text)
-
-
-def _snapshots(text: str, unit: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    top = 100 if unit == PERCENT else None
-    for name in names:
-        is_number = name.isascii() and name.isdigit() and not name.startswith("0")
-        if name != BEST and not (is_number and (top is None or int(name) <= top)):
-            range_ = "from 1 to 100" if top else "of at least 1"
-            raise UserError(f"--snapshots {text}: expected whole numbers {range_} ({unit}) or {BEST}, got '{name}'")
-    return names
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -231,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
         from nfn_transformer.cli.make_array_zoo_command import make_array_zoo_by_flags
 
         return make_array_zoo_by_flags(options, program)
-    snapshots = _snapshots(options.snapshots, options.snapshot_unit)
+    snapshots = snapshot_names(options.snapshots, options.snapshot_unit)
     # PyTorch and all that training needs take seconds to import: flags are checked before.
     from nfn_transformer.cli.make_zoo_command import make_zoo_by_flags
 

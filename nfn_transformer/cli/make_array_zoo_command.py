@@ -8,18 +8,25 @@ import torch
 from tqdm import tqdm
 
 from nfn_transformer.atomic_files import write_text
+from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, find_device
 from nfn_transformer.cli.make_zoo_command import is_finished, train_populations
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.array_plan import ArrayZooPlan
 from nfn_transformer.generation.array_zoo import write_array_zoo
+from nfn_transformer.generation.cnn_population import CnnPlan
+from nfn_transformer.generation.cnn_recipe import SMALL_CNN_ZOO, read_cnn_recipe
+from nfn_transformer.generation.cnn_zoo import CnnZooPlan
+from nfn_transformer.generation.histogram import save_histogram
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.progress_bar import LineNowAndThen
 from nfn_transformer.generation.siren_fits import SirenPlan
 from nfn_transformer.generation.siren_zoo import SirenZooPlan, digit_pictures, train_then_test
 from nfn_transformer.generation.task_data import task_data
+from nfn_transformer.generation.training_plan import BEST, snapshot_epochs, snapshot_names
 from nfn_transformer.generation.work_folder import WorkFolder
 from nfn_transformer.resources import limit_threads, usable_cpus
+from nfn_transformer.training.step import keep_freed_memory
 
 
 def make_array_zoo_by_flags(options: argparse.Namespace, program: Sequence[str]) -> int:
@@ -30,6 +37,7 @@ def make_array_zoo_by_flags(options: argparse.Namespace, program: Sequence[str])
         program: Python's arguments, with which a worker is started.
     """
     limit_threads()
+    keep_freed_memory()
     plan = _PLANS[options.family](options)
     configuration = plan.configuration()
     work = WorkFolder(plan.out)
@@ -85,7 +93,35 @@ def _siren_plan(options: argparse.Namespace) -> SirenZooPlan:
     )
 
 
-_PLANS = {"siren": _siren_plan}
+def _cnn_plan(options: argparse.Namespace) -> CnnZooPlan:
+    data = task_data(options)
+    assert isinstance(data, ImageData)  # --texts is refused before
+    if BEST in options.snapshots.split(","):
+        raise UserError(f"--snapshots {options.snapshots}: expected whole numbers with --family cnn")
+    names = snapshot_names(options.snapshots, options.snapshot_unit)
+    epochs = snapshot_epochs(names, options.snapshot_unit, options.epochs)
+    if not epochs:
+        raise UserError(f"--snapshots {options.snapshots}: a training has only {options.epochs} epochs")
+    return CnnZooPlan(
+        out=options.out,
+        dataset=options.dataset,
+        half=options.half,
+        data=data,
+        cnn=CnnPlan(
+            maps=(data.train.inputs.shape[1], *(options.hidden,) * options.n_layers),
+            classes=data.classes,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            snapshots=tuple(sorted(set(epochs.values()))),
+            half=options.half,
+        ),
+        recipe=SMALL_CNN_ZOO if options.recipe is None else read_cnn_recipe(find_bundled(options.recipe, RECIPES)),
+        runs=options.runs,
+        population=options.population or CnnZooPlan.population,
+    )
+
+
+_PLANS = {"siren": _siren_plan, "cnn": _cnn_plan}
 """Family -> function that makes its plan from flags."""
 
 
@@ -131,4 +167,8 @@ def _write(plan: ArrayZooPlan, work: WorkFolder) -> None:
     zoo = plan.contents({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     write_array_zoo(zoo, plan.out, plan.dataset, work.scratch, plan.half, work.mark_written)
     print(f"{plan.out}: {plan.summary(zoo)}")
+    if "test_accuracy" in zoo.columns:
+        accuracies = torch.tensor([float(str(value)) for value in zoo.columns["test_accuracy"]])
+        picture = plan.out.with_name(plan.out.name.removesuffix(".zip") + "_accuracies.png")
+        save_histogram(accuracies, f"{len(accuracies)} networks of {plan.out.name}", picture)
     work.remove()

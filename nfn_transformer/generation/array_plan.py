@@ -22,16 +22,13 @@ class ArrayZooPlan(ABC):
     """Name of its data set."""
     half: bool
     """True if numbers are stored in half precision."""
+    population: int
+    """Most networks in a part."""
 
     @property
     @abstractmethod
     def networks(self) -> int:
         """Count of networks to train."""
-
-    @property
-    @abstractmethod
-    def population(self) -> int:
-        """Count of networks in a part; the last part may have fewer."""
 
     @property
     @abstractmethod
@@ -74,7 +71,6 @@ class ArrayZooPlan(ABC):
         """Return what was made, for the screen."""
 
     @property
-    def parts(self) -> list[range]:
+    @abstractmethod
+    def parts(self) -> Sequence[Sequence[int]]:
         """Numbers of the networks of each part."""
-        starts = range(0, self.networks, self.population)
-        return [range(start, min(start + self.population, self.networks)) for start in starts]

@@ -76,6 +76,12 @@ class SirenZooPlan(ArrayZooPlan):
         return len(self.pictures.labels) * (self.copies + 1)
 
     @property
+    def parts(self) -> Sequence[Sequence[int]]:
+        """See `ArrayZooPlan`."""
+        starts = range(0, self.networks, self.population)
+        return [range(start, min(start + self.population, self.networks)) for start in starts]
+
+    @property
     def description(self) -> str:
         """See `ArrayZooPlan`."""
         height, width = self.pictures.pixels.shape[2:]

@@ -1,9 +1,11 @@
 """Training of a zoo's networks: settings, learning rate schedule, and the epochs of snapshots."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nfn_transformer.errors import UserError
 from nfn_transformer.weights.spec import TransformerSpec
 
 if TYPE_CHECKING:  # names of snapshots are checked without PyTorch
@@ -18,6 +20,33 @@ BEST = "best"
 PERCENT, EPOCHS = "percent", "epochs"
 SNAPSHOT_UNITS = (PERCENT, EPOCHS)
 """Units of a snapshot's name: percents of a run's training, or epochs. Percent 1 is the release's name of epoch 1."""
+
+
+def snapshot_names(text: str, unit: str) -> tuple[str, ...]:
+    """Return the names of the snapshots that the text of `--snapshots` lists.
+
+    Raises:
+        UserError: a name is no number within the unit's bounds, and not BEST.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    top = 100 if unit == PERCENT else None
+    for name in names:
+        is_number = name.isascii() and name.isdigit() and not name.startswith("0")
+        if name != BEST and not (is_number and (top is None or int(name) <= top)):
+            range_ = "from 1 to 100" if top else "of at least 1"
+            raise UserError(f"--snapshots {text}: expected whole numbers {range_} ({unit}) or {BEST}, got '{name}'")
+    return names
+
+
+def snapshot_epochs(names: Sequence[str], unit: str, epochs: int) -> dict[str, int]:
+    """Return the numbered snapshots of a training of `epochs`: name -> epoch, from 1, after which it is due.
+
+    A training that is too short for a snapshot has none of that name.
+    """
+    names = [name for name in names if name != BEST]
+    if unit == EPOCHS:
+        return {name: int(name) for name in names if int(name) <= epochs}
+    return {name: 1 if name == "1" else max(1, round(epochs * int(name) / 100)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -44,10 +73,7 @@ class TrainingPlan:
 
         A training that is too short for a snapshot has none of that name.
         """
-        names = [name for name in self.snapshots if name != BEST]
-        if self.snapshot_unit == EPOCHS:
-            return {name: int(name) for name in names if int(name) <= epochs}
-        return {name: 1 if name == "1" else max(1, round(epochs * int(name) / 100)) for name in names}
+        return snapshot_epochs(self.snapshots, self.snapshot_unit, epochs)
 
     def names(self, epochs: int) -> tuple[str, ...]:
         """Return the names of the snapshots of a training of `epochs`."""

@@ -1,14 +1,9 @@
 """SIRENs: fits that draw their images, alone as in company, and the zoo that the command writes."""
 
-import csv
-import gzip
-import io
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from array_zoos import read_arrays
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
@@ -63,23 +58,11 @@ def test_a_fit_in_company_is_the_fit_alone():
         assert torch.allclose(alone.rows[0], together.rows[index], rtol=0, atol=1e-9)
 
 
-def _arrays(folder: Path) -> tuple[dict[str, np.ndarray], list[dict[str, str]]]:
-    rows = np.load(folder / "weights.npy")
-    variables = {}
-    for line in csv.DictReader(io.StringIO((folder / "layout.csv").read_text())):
-        shape = tuple(map(int, re.findall(r"\d+", line["shape"])))
-        start, end = int(line["start_idx"]), int(line["end_idx"])
-        variables[line["varname"].removeprefix("sequential/")] = rows[:, start:end].reshape(-1, *shape)
-    return variables, list(
-        csv.DictReader(io.StringIO(gzip.decompress((folder / "metrics.csv.gz").read_bytes()).decode()))
-    )
-
-
 def test_the_written_networks_draw_the_digits(tmp_path):
     """The zoo is read and drawn by this test's own formula."""
     flags = ["--family", "siren", "--runs", "4", "--hidden", "16", "--copies", "1", "--decibels", "25", "--jobs", "1"]
     assert make_zoo.main(["--out", str(tmp_path / "zoo"), "--dataset", "shapes", *flags]) == 0
-    variables, table = _arrays(tmp_path / "zoo/shapes")
+    variables, table = read_arrays(tmp_path / "zoo/shapes")
     assert [(row["run"], row["copy"], row["label"]) for row in table] == [(r, c, r) for r in "0123" for c in "01"]
     line = np.linspace(-1, 1, 8)
     h = np.broadcast_to(np.stack(np.meshgrid(line, line), -1), (8, 8, 8, 2))  # [networks, row, column, (x, y)]
