@@ -42,16 +42,20 @@ def family_names(spec: TransformerSpec) -> list[str]:
 
 @lru_cache(maxsize=4)
 def _images(spec: EmbeddingSpec) -> list[Tensor]:
-    """Return families of images [PROBES, channels, height, width] in [-1, 1]: blobs of several sizes, and noise."""
+    """Return the families of `random_images` for transformers of a spec."""
     # The spec leaves open how tokens lie: as near to a square as their number allows.
     rows = max(count for count in range(1, int(spec.tokens**0.5) + 1) if spec.tokens % count == 0)
-    size = (rows * spec.patch[0], spec.tokens // rows * spec.patch[1])
+    return random_images(spec.channels, (rows * spec.patch[0], spec.tokens // rows * spec.patch[1]))
+
+
+def random_images(channels: int, size: tuple[int, int]) -> list[Tensor]:
+    """Return families of images [PROBES, channels, height, width] in [-1, 1]: blobs of several sizes, and noise."""
     blobs = []
     for cells, level, sharpness in _BLOBS:
-        coarse = torch.randn(PROBES, spec.channels, cells, cells, generator=make_generator(0, "probes", cells))
+        coarse = torch.randn(PROBES, channels, cells, cells, generator=make_generator(0, "probes", cells))
         smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
         blobs.append(torch.tanh(sharpness * (smooth - level)))
-    noise = torch.rand(PROBES, spec.channels, *size, generator=make_generator(0, "probes", "noise"))
+    noise = torch.rand(PROBES, channels, *size, generator=make_generator(0, "probes", "noise"))
     return [*blobs, 2 * noise - 1]
 
 

@@ -167,6 +167,11 @@ def classifier_invariants(signal: Float[Tensor, "b n tokens D"], classifier: Fee
     )
     hidden = signal.mean(2) @ _without_mean(first, -1).transpose(1, 2) + bias[:, None]
     logits = hidden.relu() @ second.transpose(1, 2) + last[:, None]  # [b, n, classes]
+    return {**prefixed("neurons", neuron_invariants(hidden)), **answer_invariants(logits)}
+
+
+def answer_invariants(logits: Float[Tensor, "b n classes"]) -> NamedNumbers:
+    """Return what logits for n inputs tell without telling the classes apart, see `classifier_invariants`."""
     probabilities, classes = logits.softmax(-1), logits.shape[-1]
     longest = math.log(max(2, classes))
     entropy, mean_entropy = _entropy(probabilities).mean(1) / longest, _entropy(probabilities.mean(1)) / longest
@@ -178,7 +183,6 @@ def classifier_invariants(signal: Float[Tensor, "b n tokens D"], classifier: Fee
     counts = torch.nn.functional.one_hot(answers, classes).to(logits.dtype).mean(1)
     log_moving, log_constant = torch.log(deviation.mean(1) + _SMALL), torch.log(_deviation(constant, 1) + _SMALL)
     return {
-        **prefixed("neurons", neuron_invariants(hidden)),
         "entropy": entropy,
         "mean_entropy": mean_entropy,
         "entropy_difference": mean_entropy - entropy,

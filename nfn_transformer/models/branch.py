@@ -16,18 +16,25 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.features.blocks import BlockFeatures, read_block
 from nfn_transformer.features.statistics import STATISTICS_PER_TENSOR, weight_statistics
 from nfn_transformer.hashing import GOLDEN, derive_keys, signed, splitmix64
 from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBlockLayer
 from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
 from nfn_transformer.layers.stack import stack_invariants
-from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels
-from nfn_transformer.weights.containers import Part, TransformerWeights, flatten, trained_tensors
-from nfn_transformer.weights.spec import TransformerSpec
-from nfn_transformer.weights.state_dicts import state_dict_shapes, weights_from_state_dict
+from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels, NetworkChannels
+from nfn_transformer.weights.containers import (
+    NetworkWeights,
+    Part,
+    TransformerWeights,
+    Weights,
+    flatten,
+    trained_tensors,
+)
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
-HEAD_WIDTH = 10
+HEAD_WIDTH, NETWORK_HEAD_WIDTH = 10, 64
 
 _BITS, _LEAST = 31, -(1 << 63)
 
@@ -101,6 +108,12 @@ def readout_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
     )
 
 
+def network_head(inputs: int, outputs: int, dropout: float = 0.0) -> Chain:
+    """Return the MLP head of encoders of feed-forward networks: LayerNorm, Linear to 64, GELU, dropout, Linear."""
+    hidden = nn.Linear(inputs, NETWORK_HEAD_WIDTH)
+    return Chain(nn.LayerNorm(inputs), hidden, nn.GELU(), *dropouts(dropout), nn.Linear(NETWORK_HEAD_WIDTH, outputs))
+
+
 class Branch(nn.Module):
     """Base of the branches of a predictor."""
 
@@ -154,24 +167,28 @@ class PartBranch(FlatBranch):
     Args:
         spec: the networks' sizes.
         config: choice of scales.
-        part: what is read: blocks, classifier or embedding.
+        part: what is read: blocks, classifier or embedding, or a whole network.
     """
 
     features: FeatureMap
     """`flatten` or `weight_statistics`."""
 
-    def __init__(self, spec: TransformerSpec, config: BranchConfig, part: str):
+    def __init__(self, spec: AnySpec, config: BranchConfig, part: str):
         tensors = [tensor for each in parts_of(example_weights(spec), part) for tensor in trained_tensors(each)]
         # Any order of a tensor's entries is as good as another; statistics have a meaning of their own.
         groups = [tensor[0].numel() for tensor in tensors]
         if self.features is weight_statistics:
             groups = [1] * (STATISTICS_PER_TENSOR * len(tensors))
         super().__init__(groups, config)
-        self.inputs, self._part = sum(groups), part
+        self.inputs, self._part, self._spec = sum(groups), part, spec
 
-    def featurize(self, weights: TransformerWeights) -> Tensor:
+    def featurize(self, weights: Weights) -> Tensor:
         """Return the features [b, inputs]."""
         return self.features(parts_of(weights, self._part))
+
+    def supports(self, spec: AnySpec) -> bool:
+        """Return whether feed-forward networks have the same sizes, with any activation."""
+        return are_alike(self._spec, spec)
 
 
 class FeatureBranch(PartBranch):
@@ -182,8 +199,10 @@ class FeatureBranch(PartBranch):
         config: part that is read, widths of the hidden layers and of the output, dropout and scales.
     """
 
-    def __init__(self, spec: TransformerSpec, config: EncoderChannels | ClassifierChannels):
-        if isinstance(config, EncoderChannels):
+    def __init__(self, spec: AnySpec, config: EncoderChannels | ClassifierChannels):
+        if isinstance(spec, NetworkSpec):
+            part, hidden = "network", cast(NetworkChannels, config).network_channels
+        elif isinstance(config, EncoderChannels):
             part, hidden = "blocks", config.transformers_nfn_channels
         else:
             part, hidden = "classifier", config.classifier_nfn_channels
@@ -267,8 +286,10 @@ class EquivariantEncoder(Branch):
         return self.head(self.norm(torch.cat(parts, dim=1)), keys)
 
 
-def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:
-    """Return the blocks, the classifier or the embedding of networks."""
+def parts_of(weights: Weights, part: str) -> tuple[Part, ...]:
+    """Return the blocks, the classifier or the embedding of networks, or all of a feed-forward network."""
+    if isinstance(weights, NetworkWeights):
+        return weights.trained_parts
     if part == "blocks":
         return weights.blocks
     if part == "classifier":
@@ -277,7 +298,14 @@ def parts_of(weights: TransformerWeights, part: str) -> tuple[Part, ...]:
     return (weights.embedding,)
 
 
-def example_weights(spec: TransformerSpec) -> TransformerWeights:
+def are_alike(spec: AnySpec, other: AnySpec) -> bool:
+    """Return whether networks are feed-forward ones of the same sizes; activations and strides may differ."""
+    if not (isinstance(spec, NetworkSpec) and isinstance(other, NetworkSpec)):
+        return False
+    return (spec.sizes, spec.trailing) == (other.sizes, other.trailing)
+
+
+def example_weights(spec: AnySpec) -> Weights:
     """Return a network of zeros."""
-    zeros = {key: torch.zeros(shape) for key, shape in state_dict_shapes(spec).items()}
-    return weights_from_state_dict(zeros, spec)
+    family = FAMILIES[spec.family]
+    return family.weights({key: torch.zeros(1, *shape) for key, shape in family.shapes(spec).items()}, spec)

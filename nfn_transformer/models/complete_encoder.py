@@ -30,32 +30,60 @@ WIDTH = 64
 _LEAST_DEVIATION = 0.01
 
 
-class CompleteEncoder(Branch):
-    """Map from whole networks to numbers [b, outputs] that the complete group leaves unchanged.
+class InvariantsEncoder(Branch):
+    """Base of encoders that map invariants to numbers [b, outputs]: one map for all layers, then their pooling.
 
     Args:
-        spec: sizes of the networks; shapes of parameters depend only on the presence of an embedding.
+        layer: count of the invariants of a layer or block.
+        rest: count of the others.
         config: number of outputs, and dropout of hidden numbers; dropout of inputs is half of that.
-
-    Raises:
-        SpecError: the networks have no blocks, blocks of several widths, or a classifier without exactly two layers.
     """
 
     is_slow_to_featurize = True
     needs_normalization = True
 
-    def __init__(self, spec: TransformerSpec, config: BranchConfig):
+    def __init__(self, layer: int, rest: int, config: BranchConfig):
         super().__init__()
-        check_has_invariants(spec)
-        self.spec, dropout = spec, config.dropout
-        block, rest = len(block_invariant_names(spec)), len(rest_invariant_names(spec))
-        self.block_scale = Standardize([1] * block, _LEAST_DEVIATION)
+        dropout = config.dropout
+        self.block_scale = Standardize([1] * layer, _LEAST_DEVIATION)
         self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
-        self.block = nn.Linear(block, WIDTH)
+        self.block = nn.Linear(layer, WIDTH)
         self.rest = nn.Linear(rest, WIDTH)
         self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
         first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, config.outputs)
         self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
+
+    def fit_to(self, layers: Iterable[Tensor], rest: Iterable[Tensor]) -> None:
+        """Fit the scales to layers [m, L, numbers] and the rest [m, others]; layers share a scale."""
+        self.block_scale.fit(Reiterable(lambda: (part[_is_there(part)] for part in layers)))
+        self.rest_scale.fit(rest)
+
+    def pooled(self, layers: Tensor, rest: Tensor, keys: Tensor | None) -> Tensor:
+        """Map layers [b, L, numbers] and the rest [b, others] to [b, outputs]; layers that are not there are NaN."""
+        there = _is_there(layers)  # [b, L]
+        seen = torch.where(there[..., None], layers, self.block_scale.mean)
+        blocks = self.block(self.block_dropout(self.block_scale(seen), keys)) * there[..., None]  # [b, L, WIDTH]
+        depth = there.sum(1)[:, None]
+        last = blocks.gather(1, (depth[..., None] - 1).expand(-1, 1, WIDTH)).squeeze(1)
+        others = self.rest(self.rest_dropout(self.rest_scale(rest), keys))
+        return self.head(torch.cat([blocks.sum(1) / depth, blocks[:, 0], last, others], dim=1), keys)
+
+
+class CompleteEncoder(InvariantsEncoder):
+    """Map from whole networks to numbers [b, outputs] that the complete group leaves unchanged.
+
+    Args:
+        spec: sizes of the networks; shapes of parameters depend only on the presence of an embedding.
+        config: see `InvariantsEncoder`.
+
+    Raises:
+        SpecError: the networks have no blocks, blocks of several widths, or a classifier without exactly two layers.
+    """
+
+    def __init__(self, spec: TransformerSpec, config: BranchConfig):
+        check_has_invariants(spec)
+        super().__init__(len(block_invariant_names(spec)), len(rest_invariant_names(spec)), config)
+        self.spec = spec
 
     def featurize(self, weights: TransformerWeights) -> Invariants:
         """Return the invariants of b networks."""
@@ -67,18 +95,12 @@ class CompleteEncoder(Branch):
 
     def fit_normalization(self, seen: Iterable[Invariants]) -> None:
         """Fit the scales of all invariants to the training split; blocks share a scale."""
-        self.block_scale.fit(Reiterable(lambda: (part.blocks[_is_there(part.blocks)] for part in seen)))
-        self.rest_scale.fit(Reiterable(lambda: (part.rest for part in seen)))
+        parts = Reiterable(lambda: (part.blocks for part in seen)), Reiterable(lambda: (part.rest for part in seen))
+        self.fit_to(*parts)
 
     def from_features(self, features: Invariants, keys: Tensor | None = None) -> Tensor:
         """Map invariants to [b, outputs]; blocks that a network does not have are NaN."""
-        there = _is_there(features.blocks)  # [b, L]
-        seen = torch.where(there[..., None], features.blocks, self.block_scale.mean)
-        blocks = self.block(self.block_dropout(self.block_scale(seen), keys)) * there[..., None]  # [b, L, WIDTH]
-        depth = there.sum(1)[:, None]
-        last = blocks.gather(1, (depth[..., None] - 1).expand(-1, 1, WIDTH)).squeeze(1)
-        rest = self.rest(self.rest_dropout(self.rest_scale(features.rest), keys))
-        return self.head(torch.cat([blocks.sum(1) / depth, blocks[:, 0], last, rest], dim=1), keys)
+        return self.pooled(features.blocks, features.rest, keys)
 
 
 def _is_there(blocks: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from nfn_transformer.models.registry import (
     entries,
     load_recorded_plugin,
 )
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
 if TYPE_CHECKING:
     from nfn_transformer.families.registry import AnySpec
@@ -188,19 +188,31 @@ class ModelConfig:
             mode = f"--emb_mode {self.emb_mode}"
             raise UserError(f"{mode}: the checkpoints of zoo '{zoo}' have no embedding; use --emb_mode no")
         for role, entry in self.chosen.items():
+            for name, each in entry.settings.items():
+                value, family = self.options[name], setting_of(each).family
+                if family not in ("", spec.family) and value != each.default:
+                    listed = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                    own = f"those of zoo '{zoo}' are of family {spec.family}"
+                    raise UserError(f"--{name} {listed}: requires networks of family {family}, {own}")
             if entry.check is not None:
                 entry.check(self.branch_config(role), spec, zoo)
 
     def to_json(self) -> dict[str, Any]:
         """Return the values that the branches read by their flags' names, to be written as JSON.
 
-        Other values, which runs of earlier versions may have, are kept if they differ from their defaults.
+        Other values, which runs of earlier versions may have, are kept if they differ from their defaults. So are
+        those that transformers have no use for.
         """
         read, values = self.readable, dict(self.options)
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if setting_of(entry).key != "never" and (entry.name in read or value != entry.default):
-                values[entry.name] = value
+        for entry in self.chosen.values():
+            for name, each in entry.settings.items():
+                # Runs on transformers have the files of earlier versions.
+                if entry.build and setting_of(each).family == NetworkSpec.family and values[name] == each.default:
+                    del values[name]
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if setting_of(own).key != "never" and (own.name in read or value != own.default):
+                values[own.name] = value
         return {**values, "plugins": dict(self.plugins)}
 
     @classmethod

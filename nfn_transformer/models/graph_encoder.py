@@ -1,6 +1,7 @@
 """Encoder of the whole network as the graph of its computation (`features.graph`)."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,8 @@ class GraphEncoder(FlatBranch):
         # The library of these layers takes seconds to import.
         from nfn_transformer.layers.graph_layers import MessageLayer, RelationalAttentionLayer
 
-        graph, dim, count = ComputationGraph(example_weights(spec)), config.graph_dim, config.graph_layers
+        graph = ComputationGraph(cast(TransformerWeights, example_weights(spec)))
+        dim, count = config.graph_dim, config.graph_layers
         node_sizes = [nodes.size for nodes in graph.nodes]
         edge_sizes = [edges.size for edges in graph.edges]
         super().__init__([*node_sizes, *edge_sizes], config)

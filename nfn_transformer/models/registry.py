@@ -17,7 +17,7 @@ from nfn_transformer import models
 from nfn_transformer.configuration import COUNT, setting, setting_of
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.printable import printable
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
 if TYPE_CHECKING:  # the flags' help needs no PyTorch
     from nfn_transformer.models.branch import Branch
@@ -59,7 +59,11 @@ class EncoderChannels(BranchConfig):
     """Configuration of an encoder with hidden layers."""
 
     transformers_nfn_channels: tuple[int, ...] = setting(
-        (10,), "channels of each layer of the encoder, as in 10,10", original=True, **COUNT
+        (10,),
+        "channels of each layer of the encoder, as in 10,10",
+        original=True,
+        family=TransformerSpec.family,
+        **COUNT,
     )
 
 
@@ -72,10 +76,32 @@ class ClassifierChannels(BranchConfig):
     )
 
 
-def refuse_reference_init(mode: str, config: ClassifierChannels, spec: TransformerSpec, zoo: str) -> None:
-    """Raise UserError for layers that the reference implementation does not have, and so no scales for."""
+@dataclass(frozen=True)
+class NetworkChannels(BranchConfig):
+    """Configuration of an encoder of feed-forward networks."""
+
+    network_channels: tuple[int, ...] = setting(
+        (16, 16, 16),
+        "channels of each layer of an encoder of feed-forward networks, as in 16,16",
+        family=NetworkSpec.family,
+        **COUNT,
+    )
+
+
+@dataclass(frozen=True)
+class PlainChannels(EncoderChannels, NetworkChannels):
+    """Configuration of an encoder of Linear layers, for networks of any family."""
+
+
+def refuse_reference_init(mode: str, config: BranchConfig, spec: Any, zoo: str) -> None:
+    """Raise UserError for layers that the reference implementation does not have, and so no scales for.
+
+    Args:
+        mode: flag and value that choose the layers.
+        config, spec, zoo: see `BranchEntry.check`.
+    """
     if config.init_type == "reference":
-        what = f"--cls_mode {mode}, which the reference implementation does not have"
+        what = f"{mode}, which the reference implementation does not have"
         raise UserError(f"--init_type reference: cannot be combined with {what}")
 
 

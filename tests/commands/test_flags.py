@@ -163,8 +163,16 @@ def test_help_explains_every_flag():
         ("--enc_mode complete --num_out_classify 5", "--num_out_classify 5", "another --cls_mode than no"),
         ("--enc_mode no --num_out_encoder 5", "--num_out_encoder 5", "another --enc_mode than no"),
         ("--emb_mode no --num_out_embedding 10", "--num_out_embedding 10", "another --emb_mode than no"),
-        ("--enc_mode mlp --init_type uniform", "--init_type uniform", "--enc_mode inv or --cls_mode hnp, hnps, magep"),
-        ("--enc_mode mlp --cls_mode nft --init_type uniform", "--init_type uniform", "--enc_mode inv or --cls_mode "),
+        (
+            "--enc_mode mlp --init_type uniform",
+            "--init_type uniform",
+            "--enc_mode hnp, hnps, inv, magep, np or --cls_mode hnp, hnps, magep",
+        ),
+        (
+            "--enc_mode mlp --cls_mode nft --init_type uniform",
+            "--init_type uniform",
+            "--enc_mode hnp, hnps, inv, magep, np or --cls_mode ",
+        ),
         ("--enc_mode no --cls_mode no --dropout 0.1", "--dropout 0.1", "another --enc_mode than no or another --cls_"),
         ("--enc_mode complete --log_magnitudes False", "--log_magnitudes False", "--enc_mode graph, mlp, statnn or "),
         ("--cls_mode hnps --emb_mode no --standardize --log_magnitudes", "--log_magnitudes True", "--enc_mode graph"),
@@ -189,7 +197,8 @@ def test_each_choice_reads_what_it_declares():
         for name, entry in entries(role).items():
             modes = {each.mode: "no" for each in ROLES} | {role.mode: name}
             plain = ModelConfig(**modes)
-            given = {**modes, **{setting: plain.to_json()[setting] for setting in entry.readable}}
+            values = {**plain.options, **plain.to_json()}
+            given = {**modes, **{setting: values[setting] for setting in entry.readable}}
             assert replace(ModelConfig.from_flags(given), ensemble=1) == plain
 
 

@@ -22,7 +22,7 @@ SPEC = TransformerSpec(
     classifier=FeedForwardSpec((6, 5, 4)),
     embedding=EmbeddingSpec(1, 6, (2, 2), 9),
 )
-CHOICES = [["no", *entries(role)] for role in ROLES]
+CHOICES = [["no", *(name for name, e in entries(role).items() if e.build)] for role in ROLES]
 MODES = [modes for modes in itertools.product(*CHOICES) if set(modes) != {"no"}]
 
 

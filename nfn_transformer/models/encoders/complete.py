@@ -1,5 +1,8 @@
 """Encoder of the whole network that is invariant to the complete group (`groups.complete`)."""
 
+from dataclasses import dataclass
+
+from nfn_transformer.configuration import setting
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, register
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
@@ -13,6 +16,17 @@ def check_complete(config: BranchConfig, spec: TransformerSpec | NetworkSpec, zo
         )
 
 
+@dataclass(frozen=True)
+class CompleteConfig(BranchConfig):
+    """Configuration of the encoder; its flag."""
+
+    draws: bool = setting(
+        True,
+        "read what feed-forward networks answer: the picture that an INR draws, logits; False: hidden layers alone",
+        family=NetworkSpec.family,
+    )
+
+
 register(
     BranchEntry(
         role=ENCODER,
@@ -21,6 +35,8 @@ register(
         help="what the network does to synthetic signals",
         symmetry="every symmetry of the network",
         build="nfn_transformer.models.complete_encoder:CompleteEncoder",
+        builds={"feed_forward": "nfn_transformer.models.network_complete_encoder:NetworkCompleteEncoder"},
+        config=CompleteConfig,
         check=check_complete,
         reads=("dropout",),
         always={"standardize": True},

@@ -1,6 +1,6 @@
-"""Encoder by flattened weights of the blocks and Linear layers."""
+"""Encoder by flattened weights of the blocks, or of feed-forward networks, and Linear layers."""
 
-from nfn_transformer.models.registry import ENCODER, BranchEntry, EncoderChannels, register
+from nfn_transformer.models.registry import ENCODER, BranchEntry, PlainChannels, register
 
 register(
     BranchEntry(
@@ -9,7 +9,8 @@ register(
         part="blocks",
         help="flattened weights",
         build="nfn_transformer.models.branch:FlattenedBranch",
-        config=EncoderChannels,
+        builds={"feed_forward": "nfn_transformer.models.branch:FlattenedBranch"},
+        config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )
 )

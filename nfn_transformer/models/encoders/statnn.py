@@ -1,6 +1,6 @@
-"""Encoder by seven statistics of each tensor of the blocks and Linear layers."""
+"""Encoder by seven statistics of each tensor of the blocks, or of feed-forward networks, and Linear layers."""
 
-from nfn_transformer.models.registry import ENCODER, BranchEntry, EncoderChannels, register
+from nfn_transformer.models.registry import ENCODER, BranchEntry, PlainChannels, register
 
 register(
     BranchEntry(
@@ -9,7 +9,8 @@ register(
         part="blocks",
         help="seven statistics of each tensor",
         build="nfn_transformer.models.branch:StatisticsBranch",
-        config=EncoderChannels,
+        builds={"feed_forward": "nfn_transformer.models.branch:StatisticsBranch"},
+        config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )
 )

@@ -13,7 +13,7 @@ register(
         symmetry="permuting hidden neurons",
         build="nfn_transformer.models.weight_space_heads:HNPHead",
         config=ClassifierChannels,
-        check=partial(refuse_reference_init, "hnp"),
+        check=partial(refuse_reference_init, "--cls_mode hnp"),
         reads=("dropout", "standardize", "init_type"),
     )
 )

@@ -13,7 +13,7 @@ register(
         symmetry="permuting and scaling hidden neurons",
         build="nfn_transformer.models.weight_space_heads:MAGEPHead",
         config=ClassifierChannels,
-        check=partial(refuse_reference_init, "magep"),
+        check=partial(refuse_reference_init, "--cls_mode magep"),
         reads=("dropout", "standardize", "init_type"),
     )
 )

@@ -13,7 +13,7 @@ register(
         symmetry="permuting inputs, hidden neurons and classes",
         build="nfn_transformer.models.weight_space_heads:NPHead",
         config=ClassifierChannels,
-        check=partial(refuse_reference_init, "np"),
+        check=partial(refuse_reference_init, "--cls_mode np"),
         reads=("dropout", "standardize", "init_type"),
     )
 )

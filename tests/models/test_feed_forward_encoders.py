@@ -1,0 +1,65 @@
+"""Encoders of feed-forward networks: exact symmetries of what they claim, and a control that breaks them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from random_networks import SPECS, random_networks
+
+from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.groups.network import NetworkElement
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import Predictor, build_predictor
+from nfn_transformer.weights.containers import NetworkWeights
+from nfn_transformer.weights.spec import NetworkSpec
+
+TOLERANCE = 1e-9
+SCALE_FREE = ("hnps", "magep", "complete")
+ENCODERS = ("np", "hnp", "nft", *SCALE_FREE)
+
+
+def predictor(encoder: str, spec: NetworkSpec, U: NetworkWeights, **flags) -> Predictor:
+    """A predictor in float64 whose parameters are not the initial ones, so that no output is constant."""
+    config = ModelConfig.from_flags({"enc_mode": encoder, "ensemble": 1, **flags}).for_family(spec.family)
+    config.check(spec, "test")
+    model = build_predictor(spec, config, seed=1).double().eval()
+    if model.needs_normalization:
+        model.fit_normalization([model.featurize(U)])
+    return model
+
+
+def moves(model: Predictor, U: NetworkWeights, g: NetworkElement) -> float:
+    with torch.no_grad():
+        return relative_error(model.predict(g.act(U)), model.predict(U))
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_group_changes_no_prediction(encoder, name, generator):
+    spec, U = SPECS[name], random_networks(SPECS[name], 6, generator)
+    model = predictor(encoder, spec, U)
+    with torch.no_grad():
+        assert model.predict(U).std() > 1e-5
+    claimed = spec if encoder in SCALE_FREE or spec.activation != "relu" else replace(spec, activation="gelu")
+    assert moves(model, U, NetworkElement.sample(claimed, generator, largest_scale=1e4)) < TOLERANCE
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_what_is_no_symmetry_moves_predictions(encoder, generator):
+    spec, other = SPECS["gelu cnn"], SPECS["tanh cnn"]
+    U = random_networks(spec, 6, generator)
+    model = predictor(encoder, spec, U)
+    signs = NetworkElement.sample(other, generator)
+    assert moves(model, U, signs) > 1e-6
+    assert moves(model, U, permuted_apart(signs)) > 1e-6
+
+
+def permuted_apart(g: NetworkElement) -> NetworkElement:
+    """What permutes rows of one layer, but not the columns that read them."""
+
+    class Wrong(NetworkElement):
+        def act(self, weights):
+            first, *others = weights.weights
+            return replace(weights, weights=(first[:, self.permutations[0]], *others))
+
+    return Wrong(g.permutations, g.factors, g.phases)
