@@ -145,18 +145,22 @@ def _announce(plan: ArrayZooPlan, options: argparse.Namespace) -> None:
 
 def _train_share(plan: ArrayZooPlan, device: torch.device, work: WorkFolder) -> None:
     """Train all parts that are not finished and that no other process trains."""
-    lines = LineNowAndThen()
+    lines, done = LineNowAndThen(), 0.0
     with tqdm(total=plan.networks, unit=" networks", dynamic_ncols=True, leave=False, disable=None) as bar:
 
         def count(networks: float) -> None:
+            nonlocal done
+            done += networks
             bar.update(networks)
-            lines.show(f"{bar.n:.0f}/{plan.networks} networks")
+            lines.show(f"{done:.0f}/{plan.networks} networks")
 
         for number, part in enumerate(plan.parts):
             with work.claim(number) as is_claimed:
                 if is_claimed:
                     work.save_part(number, plan.train(part, device, count))
-                elif not bar.disable:
+                    continue
+                done += len(part)
+                if not bar.disable:
                     bar.initial += len(part)
                     bar.n += len(part)
 
