@@ -14,7 +14,7 @@ No tensor has an axis twice, so these are all such maps. A layer is their sum ov
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,6 +76,7 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         """See `WeightSpaceLayer`."""
         self.free, self.axes = free_axes(self.spec, self.permutes_outer), tensor_axes(self.spec)
         self.maps = list(tensor_maps(self.spec, self.free))
+        self._position = {(m.target, m.source, m.kept): place for place, m in enumerate(self.maps)}
         d, e = self.in_channels, self.out_channels
         sizes = [self._fixed(tensor) for tensor in range(len(self.axes))]
         self.Phi = nn.ParameterList(torch.empty(e * sizes[m.target], d * sizes[m.source]) for m in self.maps)
@@ -99,45 +100,69 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
         """Map feed-forward weights of d channels to feed-forward weights of e channels.
 
+        Maps between means that keep the same axes are one product: of all tensors' means side by side.
+
         Raises:
             SpecError: the weights have other sizes or channels than the layer.
         """
         self.check(weights)
         flat = [self._flat(tensor, index) for index, tensor in enumerate(weights.tensors())]
-        sums: list[Tensor | float] = [0.0] * len(self.axes)
-        for tensor_map, Phi in zip(self.maps, self.Phi, strict=True):
-            target, source = tensor_map.target, tensor_map.source
-            free = self._free(source)
-            over = [1 + index for index, axis in enumerate(free) if axis not in tensor_map.kept]
-            kept = [axis for axis in free if axis in tensor_map.kept]
-            pooled = flat[source].mean(over) if over else flat[source]  # [b, kept..., d fixed]
-            mapped = nn.functional.linear(pooled, Phi)
-            # Kept axes lie as in the source; both tensors name layers from the last to the first.
-            for index, axis in enumerate(self._free(target)):
-                if axis not in kept:
-                    mapped = mapped.unsqueeze(1 + index)
-            sums[target] = sums[target] + mapped
-        outputs = [
-            self._unflat(tensor + constant, index)
-            for index, (tensor, constant) in enumerate(zip(sums, self.constants, strict=True))
-        ]
-        return FeedForwardWeights(tuple(outputs[: self.spec.layers]), tuple(outputs[self.spec.layers :]))
+        everyone = range(len(flat))
+        along: dict[int, dict[int, Tensor]] = {axis: {} for axis in sorted(self.free)}  # axis -> tensor -> mapped
+        means = list(flat)  # [b, d fixed] in the end
+        for axis, mapped in along.items():
+            members = [index for index in everyone if axis in self._free(index)]
+            kept = [self._mean_along(flat[index], index, axis) for index in members]
+            outputs = self._product((axis,), members) @ torch.cat(kept, dim=1)
+            mapped.update(zip(members, outputs.split([self._outputs(index) for index in members], dim=1), strict=True))
+            means = [kept[members.index(index)].mean(2) if index in members else means[index] for index in everyone]
+        constants = torch.cat([*self.constants])
+        whole = nn.functional.linear(torch.cat(means, dim=1), self._product((), everyone), constants)
+        results = []
+        for index, result in zip(everyone, whole.split([len(c) for c in self.constants], dim=1), strict=True):
+            free = self._free(index)
+            for place, axis in enumerate(free):
+                if not place:
+                    result = result[:, :, None] + along[axis][index]
+                else:
+                    result = result[:, :, :, None] + along[axis][index][:, :, None]
+            if len(free) == 2:
+                Phi = self.Phi[self._position[index, index, tuple(free)]]
+                full = torch.baddbmm(result.flatten(2), Phi.expand(len(result), -1, -1), flat[index].flatten(2))
+                result = full.view_as(result)
+            results.append(self._unflat(result, index))
+        return FeedForwardWeights(tuple(results[: self.spec.layers]), tuple(results[self.spec.layers :]))
+
+    def _mean_along(self, tensor: Tensor, index: int, axis: int) -> Tensor:
+        """Return the means [b, d fixed, n] of a tensor over its free axes but one."""
+        free = self._free(index)
+        if len(free) == 1:
+            return tensor
+        over = 3 - free.index(axis)
+        # In the backward pass a mean would divide a whole tensor, and a sum divides its result.
+        return tensor.sum(over) / tensor.shape[over]
+
+    def _product(self, kept: Axes, members: Sequence[int]) -> Tensor:
+        """Return the parameters of all maps between tensors that keep these axes, as one matrix."""
+        rows = [torch.cat([self.Phi[self._position[t, s, kept]] for s in members], dim=1) for t in members]
+        return torch.cat(rows)
+
+    def _outputs(self, tensor: int) -> int:
+        """Return the numbers of a tensor for each entry of its free axes: e times the sizes of the others."""
+        return self.out_channels * self._fixed(tensor)
 
     def _flat(self, tensor: Tensor, index: int) -> Tensor:
-        """Reshape [b, d, axes...] to [b, free axes..., d times all others]."""
+        """Reshape [b, d, axes...] to [b, d times all other axes, free axes...]."""
         free = [2 + i for i, axis in enumerate(self.axes[index]) if axis in self.free]
         fixed = [2 + i for i, axis in enumerate(self.axes[index]) if axis not in self.free]
-        return tensor.permute(0, *free, 1, *fixed).flatten(1 + len(free))
+        return tensor.permute(0, 1, *fixed, *free).flatten(1, 1 + len(fixed))
 
     def _unflat(self, tensor: Tensor, index: int) -> Tensor:
-        """Reshape [b, free axes..., e times all others] to [b, e, axes...]; free axes of size 1 are repeated."""
-        axes, sizes = self.axes[index], self.spec.sizes
-        free = [axis for axis in axes if axis in self.free]
-        fixed = [axis for axis in axes if axis not in self.free]
-        tensor = tensor.expand(-1, *(sizes[axis] for axis in free), -1)
-        tensor = tensor.unflatten(-1, (self.out_channels, *(sizes[axis] for axis in fixed)))
-        order = [*free, "channels", *fixed]
-        return tensor.permute(0, 1 + order.index("channels"), *(1 + order.index(axis) for axis in axes))
+        """Reshape [b, e times all other axes, free axes...] to [b, e, axes...]."""
+        fixed = [axis for axis in self.axes[index] if axis not in self.free]
+        tensor = tensor.unflatten(1, (self.out_channels, *(self.spec.sizes[axis] for axis in fixed)))
+        order = [*fixed, *self._free(index)]
+        return tensor.permute(0, 1, *(2 + order.index(axis) for axis in self.axes[index]))
 
 
 class NPLinear(PermutationLinear):
