@@ -29,7 +29,7 @@ COORDINATES = {1: 256, 2: 32, 3: 10}
 
 # Networks are read together up to this count of numbers in their responses.
 _NUMBERS_AT_ONCE = 1 << 24
-_IMAGE, _LARGEST_IMAGE = 28, 256
+_IMAGES, _IMAGE, _LARGEST_IMAGE = 16, 28, 256
 # Invariants are of the order of 1, or logarithms.
 _FARTHEST, _SMALL = 1e3, 1e-6
 
@@ -160,7 +160,7 @@ def signals(spec: NetworkSpec) -> list[Tensor]:
     inputs = spec.sizes[0]
     if spec.convolutions:
         size = _image_size(spec)
-        return random_images(inputs, (size, size))
+        return [family[:_IMAGES] for family in random_images(inputs, (size, size))]
     if is_field(spec):
         line = torch.linspace(-1, 1, COORDINATES[inputs])
         return [torch.cartesian_prod(*[line] * inputs).view(-1, inputs)]

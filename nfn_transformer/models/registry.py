@@ -124,6 +124,9 @@ class BranchEntry:
     imported when it builds. So --help needs no PyTorch. None: other families are read alone."""
     builds: Mapping[str, str] = field(default_factory=dict)
     """Family of other networks -> `module:name` of what builds the module from their sizes and a `config`."""
+    edits: Mapping[str, str] = field(default_factory=dict)
+    """Family of networks -> `module:name` of what builds a module from weights to changed weights, from their sizes and
+    a `config`."""
     config: type[BranchConfig] = BranchConfig
     """Frozen dataclass; each field beyond those of `BranchConfig` is a flag of the same name."""
     check: Callable[[Any, Any, str], None] | None = None

@@ -92,13 +92,19 @@ class StackHead(WeightSpaceHead):
     """True if each number of a whole network is first embedded, with positions of inputs and outputs."""
 
     def __init__(self, spec: AnySpec, config: ClassifierChannels | NetworkChannels):
+        sizes, channels = sizes_and_channels(spec, config)
+        layers = self.build_layers(spec, config)
+        super().__init__(spec, layers, self.build_pooling(sizes, channels[-1], config.init_type), config)
+
+    @classmethod
+    def build_layers(cls, spec: AnySpec, config: ClassifierChannels | NetworkChannels) -> list[nn.Module]:
+        """Return the layers up to the pooling."""
         sizes, (first, *channels) = sizes_and_channels(spec, config)
         layers: list[nn.Module] = []
-        if self.embeds and isinstance(spec, NetworkSpec):
+        if cls.embeds and isinstance(spec, NetworkSpec):
             layers, first = [NFTEmbedding(sizes, first, channels[0])], channels[0]
         pairs = zip((first, *channels[:-1]), channels, strict=True)
-        layers += [self.layer(sizes, d, e, config.init_type) for d, e in pairs]
-        super().__init__(spec, layers, self.build_pooling(sizes, channels[-1], config.init_type), config)
+        return [*layers, *(cls.layer(sizes, d, e, config.init_type) for d, e in pairs)]
 
     def build_pooling(self, spec: FeedForwardSpec, channels: int, init_type: str) -> WeightSpaceModule:
         """Return the pooling of the last layer's channels."""

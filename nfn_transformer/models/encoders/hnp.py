@@ -12,6 +12,7 @@ register(
         help="linear layers",
         symmetry="permutations, signs and phases",
         builds={"feed_forward": "nfn_transformer.models.weight_space_heads:HNPHead"},
+        edits={"feed_forward": "nfn_transformer.models.weight_space_editors:HNPEditor"},
         config=NetworkChannels,
         check=partial(refuse_reference_init, "--enc_mode hnp"),
         reads=("dropout", "standardize", "init_type"),

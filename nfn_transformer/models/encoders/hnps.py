@@ -10,6 +10,7 @@ register(
         help="linear layers that respect scales",
         symmetry="permutations, scales, signs and phases",
         builds={"feed_forward": "nfn_transformer.models.weight_space_heads:HNPSHead"},
+        edits={"feed_forward": "nfn_transformer.models.weight_space_editors:HNPSEditor"},
         config=NetworkChannels,
         reads=("dropout", "standardize", "init_type"),
         defaults={"cls_mode": "no", "emb_mode": "no", "standardize": True},

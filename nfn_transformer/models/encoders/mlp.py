@@ -10,6 +10,7 @@ register(
         help="flattened weights",
         build="nfn_transformer.models.branch:FlattenedBranch",
         builds={"feed_forward": "nfn_transformer.models.branch:FlattenedBranch"},
+        edits={"feed_forward": "nfn_transformer.models.weight_space_editors:MLPEditor"},
         config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
     )

@@ -20,6 +20,7 @@ register(
         help="attention among neurons",
         symmetry="permutations, signs and phases",
         builds={"feed_forward": "nfn_transformer.models.weight_space_heads:NFTHead"},
+        edits={"feed_forward": "nfn_transformer.models.weight_space_editors:NFTEditor"},
         config=NetworkChannels,
         check=check_network_nft,
         reads=("dropout", "standardize"),

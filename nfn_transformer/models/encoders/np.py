@@ -12,6 +12,7 @@ register(
         help="linear layers alike for all neurons; positions of inputs and outputs",
         symmetry="permutations, signs and phases",
         builds={"feed_forward": "nfn_transformer.models.weight_space_heads:NPHead"},
+        edits={"feed_forward": "nfn_transformer.models.weight_space_editors:NPEditor"},
         config=NetworkChannels,
         check=partial(refuse_reference_init, "--enc_mode np"),
         reads=("dropout", "standardize", "init_type"),
