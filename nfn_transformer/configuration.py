@@ -62,14 +62,15 @@ def check_values(entries: Iterable[Field], values: Mapping[str, Any]) -> None:
     """Check the values that were given, by their fields' names.
 
     Raises:
-        ValueError: a value is out of its bounds or none of its choices, or the field that enables it is False.
+        ValueError: a value is out of its bounds or none of its choices, or the field that enables it is False or None.
     """
     for entry in entries:
         rules, value = setting_of(entry), values.get(entry.name)
         if value is None:
             continue
         if not values.get(rules.key, True):
-            raise ValueError(f"--{entry.name} {value}: requires --{rules.key} True")
+            true = " True" if values[rules.key] is False else ""
+            raise ValueError(f"--{entry.name} {value}: requires --{rules.key}{true}")
         if rules.choices and value not in rules.choices:
             raise ValueError(f"--{entry.name} {value}: expected one of {', '.join(rules.choices)}")
         if rules.low is not None:

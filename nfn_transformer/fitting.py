@@ -191,7 +191,7 @@ def _run_config(
             raise TypeError(f"fit: no setting '{name}'; expected {', '.join(close)}")
     values = {kind: _parsed(kind, names, settings) for kind, names in configs.items()}
     try:
-        check_values(fields(DataConfig), {"augment": False, **values[DataConfig]})
+        check_values(fields(DataConfig), {"augment": False, "edit": None, **values[DataConfig]})
         read = {name: value for name, value in asdict(origin).items() if name != "labels"}  # which the task tells
         data = DataConfig(**read, **values[DataConfig])
         predictor: ModelConfig | TreeConfig

@@ -1,4 +1,4 @@
-"""Predict the accuracy of transformers from their weights by a trained predictor, or score it on a labelled zoo.
+"""Predict labels of networks, as their accuracy, from their weights by a trained predictor, or score it on a zoo.
 
 python nfn_transformer/predict.py --run RUN CHECKPOINT [CHECKPOINT ...]
 python nfn_transformer/predict.py --run RUN --dataset mnist --data_path data/mnist_transformer
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = Parser(
         "predict.py",
-        "Predict the accuracy of transformers from their weights by a trained predictor: of checkpoints, "
+        "Predict labels of networks, as their accuracy, from their weights by a trained predictor: of checkpoints, "
         "or, with --dataset and --data_path, of a labelled zoo, which also scores the predictor.",
         (
             "python nfn_transformer/predict.py --run runs/RUN checkpoint.pt folder/ zipped.zip --out predicted.csv",
@@ -66,7 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
             )
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true accuracy to this CSV")
+    parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true label to this CSV")
+    parser.add_argument(
+        "--edited", type=Path, metavar="FOLDER", help="of a run of --task edit: write the changed INRs as checkpoints"
+    )
     return parser
 
 

@@ -56,7 +56,7 @@ def test_networks_are_predicted_in_any_form(fitted, small, small_zoo):
     torch.testing.assert_close(fitted.predict(exact), expected[index], atol=1e-6, rtol=0)
     assert len(fitted.predict(small_zoo)) == 60
     for wrong in (torch.zeros(3), [torch.zeros(3)], 5):
-        with pytest.raises(TypeError, match="expected paths, state dicts, TransformerWeights or a zoo"):
+        with pytest.raises(TypeError, match="expected paths, state dicts, weights or a zoo"):
             fitted.predict(wrong)
     with pytest.raises(nfn.ZooError, match=r"state dict 0: 'classifier\.fc2\.bias' is missing"):
         fitted.predict({key: value for key, value in states[0].items() if key != "classifier.fc2.bias"})

@@ -86,7 +86,7 @@ def run_config(
     """
     data = {name: getattr(flags, name) for name in DATA_FIELDS if getattr(flags, name) is not None}
     try:
-        check_values(DATA_FIELDS.values(), data)
+        check_values(DATA_FIELDS.values(), {name: getattr(flags, name) for name in DATA_FIELDS})
     except ValueError as error:
         raise UserError(str(error)) from None
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)

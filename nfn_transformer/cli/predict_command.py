@@ -2,12 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from nfn_transformer import atomic_files
 from nfn_transformer.cli.command_line import find_device
 from nfn_transformer.errors import RunError, UserError, ZooError
+from nfn_transformer.families.registry import FAMILIES
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.resources import limit_threads
@@ -34,6 +39,10 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     run, device = RunDirectory.open(flags.run), find_device(flags.device)
     predictor = FittedPredictor(run, device)
     task = predictor.trained.task
+    if flags.edited is not None and task.name != "edit":
+        raise UserError(f"--edited {flags.edited}: requires a run of --task edit, got {task.name}")
+    if flags.edited is not None and flags.checkpoints:
+        raise UserError(f"--edited {flags.edited}: requires a zoo, by --split or --dataset, got checkpoints")
     if not run.results_file.is_file():
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
@@ -99,15 +108,39 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     data = _labelled_data(trained_on, flags)
     condition = trained_on.where if flags.where is None else Condition.parse(flags.where).text
     test_split = None if flags.split == "all" else _load_test_split(predictor, data, condition, flags.split == "test")
+    zoo: Zoo | MixedZoo
     if test_split is None:
         zoo = load_zoo(replace(data, where=condition))
         scores = predictor.evaluate(zoo, "all" if flags.split == "all" else "unseen")
         scope = f"all of its checkpoints but {scores.left_out}" if scores.left_out else "all of its checkpoints"
     else:
-        scores, scope = predictor.evaluate_on(*test_split, "test"), "the run's own test split"
+        zoo, index = test_split
+        scores, scope = predictor.evaluate_on(zoo, index, "test"), "the run's own test split"
         scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
     print("\n".join([scores.metrics.line(scores.interval), *scores.warnings]))
+    if flags.edited is not None and isinstance(zoo, Zoo):
+        _write_edited(predictor, zoo, scores.names, flags.edited)
     return scores
+
+
+def _write_edited(predictor: FittedPredictor, zoo: Zoo, names: Sequence[str], folder: Path) -> None:
+    """Write the changed INRs of a zoo's networks as state dicts FOLDER/NAME.pt.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    position = {name: index for index, name in enumerate(zoo.names)}
+    changed = predictor.edit(zoo, torch.tensor([position[name] for name in names]))
+    states = FAMILIES[changed.spec.family].state_dict(changed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for place, name in enumerate(names):
+            file = folder / f"{name.removesuffix('.pt').replace('/', '_')}.pt"
+            with atomic_files.replacing(file) as temporary:
+                torch.save({key: tensor[place].clone() for key, tensor in states.items()}, temporary)
+    except OSError as error:
+        raise UserError(f"--edited {folder}: cannot be written ({error.strerror})") from None
+    print(f"{len(names)} changed INRs written to {folder}", file=sys.stderr)

@@ -73,15 +73,6 @@ class SirenFits:
     """Steps [n] that each fit took, int64."""
 
 
-def pixel_grid(height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the coordinates [2, height * width] of pixels, row by row: first the column's, then the row's, in [-1, 1].
-
-    This is the order of the DWSNets zoo.
-    """
-    rows, columns = torch.linspace(-1, 1, height, dtype=dtype), torch.linspace(-1, 1, width, dtype=dtype)
-    return torch.stack([columns.repeat(height), rows.repeat_interleave(width)])
-
-
 def draw(rows: Tensor, plan: SirenPlan, grid: Tensor) -> Tensor:
     """Return the pictures [n, colours, pixels] of SIRENs with numbers [n, P] at places [2, pixels]."""
     return _Pass(rows, plan, grid.expand(len(rows), *grid.shape)).outputs

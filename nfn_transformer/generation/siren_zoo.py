@@ -13,8 +13,9 @@ from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.generation.array_plan import ArrayZooPlan, TrainedPart
 from nfn_transformer.generation.array_zoo import ArrayZoo
 from nfn_transformer.generation.images import ImageData
-from nfn_transformer.generation.siren_fits import OFFSET, OMEGA, SirenPlan, fit_sirens, pixel_grid
+from nfn_transformer.generation.siren_fits import OFFSET, OMEGA, SirenPlan, fit_sirens
 from nfn_transformer.seeding import make_generator
+from nfn_transformer.weights.feed_forward_pass import pixel_grid
 
 FITS_VERSION = 1
 """Raised whenever the same configuration gives other networks, so that parts of both never mix."""

@@ -204,7 +204,9 @@ class Ensemble(Predictor):
         return outputs if self.training else outputs.mean(0)
 
 
-def build_predictor(spec: AnySpec, config: ModelConfig, seed: int, outputs: int = 1) -> AccuracyPredictor | Ensemble:
+def build_predictor(
+    spec: AnySpec, config: ModelConfig, seed: int, outputs: int = 1, kind: type[AccuracyPredictor] = AccuracyPredictor
+) -> AccuracyPredictor | Ensemble:
     """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
     ```python
@@ -213,12 +215,13 @@ def build_predictor(spec: AnySpec, config: ModelConfig, seed: int, outputs: int 
     predicted = model.predict(zoo.weights(torch.arange(8)))  # [8]
     ```
 
-    The first member of an ensemble is the predictor that `ensemble` 1 gives. A task may want several `outputs`.
+    The first member of an ensemble is the predictor that `ensemble` 1 gives. A task may want several
+    `outputs`, or another `kind` of predictor.
     """
     members = []
     for index in range(config.ensemble):
         purpose = ("parameters", index) if index else ("parameters",)
         with torch.random.fork_rng(devices=[]):  # PyTorch's own layers draw from the global stream
             torch.manual_seed(derive_seed(seed, *purpose))
-            members.append(AccuracyPredictor(spec, config, outputs))
+            members.append(kind(spec, config, outputs))
     return members[0] if config.ensemble == 1 else Ensemble(members)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CHUNK = 256
 
 Batch = tuple[Features, Tensor]
-"""Features [b, ...] and labels [b] of b networks, or [m, b, ...] and [m, b] of b networks for each of m models."""
+"""Features [b, ...] and labels [b, ...] of b networks, or [m, b, ...] of b networks for each of m models."""
 
 Featurize = Callable[[Weights], Features]
 """From weights [b, 1, ...] to features, as `models.predictor.Predictor.featurize`."""
@@ -80,7 +80,7 @@ class StoredFeatures:
         labels = self._labels.index_select(0, chosen)
         if index.ndim > 1:
             features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
-        return replace(features, network=index), labels.view(index.shape)
+        return replace(features, network=index), labels.view(*index.shape, *labels.shape[1:])
 
 
 class StreamedFeatures:
@@ -132,7 +132,7 @@ class StreamedFeatures:
             features = self._featurize(self._zoo.weights_of(rows))
         features = features.map(lambda tensor: tensor.unflatten(0, index.shape))
         network = self._pinned(index).to(self._device, non_blocking=True)
-        return replace(features, network=network), labels.view(index.shape)
+        return replace(features, network=network), labels.view(*index.shape, *labels.shape[1:])
 
 
 def read_features(

@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy
 from nfn_transformer.errors import UserError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.printable import printable
+from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split
 from nfn_transformer.training.metrics import Interval, bootstrap_interval
 from nfn_transformer.training.task import Task
-from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.reading import Zoo, labels_among
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
 MOST_NAMED = 40
@@ -59,6 +60,10 @@ class ClassTask(Task):
     def outputs(self) -> int:  # type: ignore[override]
         """Number of classes."""
         return len(self.classes)
+
+    def labels_of(self, zoo: Zoo | MixedZoo) -> Tensor:
+        """Return the classes [n] of a zoo's networks as positions in `classes`."""
+        return labels_among(zoo, self.classes)
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropies [..., b] of logits [..., b, classes]."""
@@ -131,7 +136,7 @@ class ClassTask(Task):
         return [self.classes[position] for position in positions.long().tolist()]
 
 
-def fit_classes(zoo: Zoo | MixedZoo, split: Split) -> dict[str, tuple[str, ...]]:
+def fit_classes(zoo: Zoo | MixedZoo, split: Split, config: DataConfig) -> dict[str, tuple[str, ...]]:
     """Return the names of a zoo's classes.
 
     Raises:

@@ -21,6 +21,7 @@ from nfn_transformer.configuration import (
 from nfn_transformer.errors import RunError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.tasks import TASKS
+from nfn_transformer.training.tasks.edit import EDITS
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
@@ -55,6 +56,8 @@ class DataConfig:
         "what is learned of each network: " + " | ".join(f"{name}, {entry.help}" for name, entry in TASKS.items()),
         choices=tuple(TASKS),
     )
+    edit: str | None = setting(None, "with --task edit: the picture that is wanted", choices=EDITS)
+    edit_side: int = setting(28, "with --edit: pixels of a picture's side", key="edit", low=2, high=1024)
     ckpt_epoch: str = setting("75", "epoch of the checkpoints: a number, best or all", original=True, metavar="EPOCH")
     cut_off: float = setting(
         0.0, "keep checkpoints of at least this accuracy, a fraction in [0, 1]", original=True, low=0, high=1

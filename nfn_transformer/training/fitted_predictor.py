@@ -7,24 +7,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nfn_transformer.errors import RunError, ZooError, type_of
-from nfn_transformer.models.predictor import Predictor
+from nfn_transformer.models.editor import EditPredictor
+from nfn_transformer.models.predictor import Ensemble, Predictor
 from nfn_transformer.training.class_task import ClassTask
 from nfn_transformer.training.data import load_zoo, recorded_split, split_record
 from nfn_transformer.training.metrics import Interval
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import load_trained
+from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
 from nfn_transformer.trees.fitting import TreeModel
-from nfn_transformer.weights.containers import TransformerWeights
+from nfn_transformer.weights.containers import NetworkWeights, Weights
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
-from nfn_transformer.zoo.reading import Zoo, labels_among
+from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -162,9 +163,7 @@ class FittedPredictor:
         path = self.directory.results_file
         return read_json(path) if path.is_file() else {}
 
-    def predict(
-        self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None = None
-    ) -> Tensor:
+    def predict(self, networks: Checkpoints | Weights | Zoo | MixedZoo, n_heads: int | None = None) -> Tensor:
         """Return the predicted labels [n] of n networks: float64 numbers, or int64 positions in `classes`.
 
         ```python
@@ -185,7 +184,7 @@ class FittedPredictor:
         return self.trained.task.predictions(self._outputs(networks, n_heads))
 
     def predict_probabilities(
-        self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None = None
+        self, networks: Checkpoints | Weights | Zoo | MixedZoo, n_heads: int | None = None
     ) -> Tensor:
         """Return the probabilities of all classes, float64 [n, classes], of n networks; see `predict`.
 
@@ -199,11 +198,38 @@ class FittedPredictor:
             )
         return task.probabilities(self._outputs(networks, n_heads))
 
-    def _outputs(self, networks: Checkpoints | TransformerWeights | Zoo | MixedZoo, n_heads: int | None) -> Tensor:
+    def edit(self, zoo: Zoo, index: Tensor | None = None) -> NetworkWeights:
+        """Return the changed INRs, on the CPU, of the networks `index` [n] of a zoo; all by default.
+
+        ```python
+        changed = predictor.edit(zoo, torch.arange(8))
+        pictures = nfn.draw_pictures(changed, side=28)  # [8, colours, 28, 28]
+        ```
+
+        Raises:
+            RunError: the predictor was not trained to edit, or is an ensemble. The INRs have other sizes.
+        """
+        model = self.model
+        if isinstance(model, Ensemble):
+            raise RunError(
+                f"{self.directory.path}: no INR draws the mean of an ensemble's pictures; expected one member"
+            )
+        if not isinstance(model, EditPredictor):
+            raise RunError(f"{self.directory.path}: edits no networks; expected a run of task edit")
+        self._check_sizes(zoo)
+        model.eval()
+        parts = []
+        for chunk in (torch.arange(len(zoo)) if index is None else index).split(EVALUATION_BATCH):
+            with torch.inference_mode():
+                parts.append(model.edit(cast(NetworkWeights, zoo.weights(chunk)).to(model.device)).to("cpu"))
+        columns = zip(*(part.tensors() for part in parts), strict=True)
+        return parts[0].map(lambda _: torch.cat(next(columns)))
+
+    def _outputs(self, networks: Checkpoints | Weights | Zoo | MixedZoo, n_heads: int | None) -> Tensor:
         if isinstance(networks, Zoo | MixedZoo):
             self._check_sizes(networks)
             return self.trained.outputs(networks, torch.arange(len(networks)))
-        if isinstance(networks, TransformerWeights):
+        if isinstance(networks, Weights):
             return self.trained.outputs_of(networks)
         return self.checkpoint_outputs(networks, n_heads)[1]
 
@@ -216,9 +242,7 @@ class FittedPredictor:
         """
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
-            raise TypeError(
-                f"predict: expected paths, state dicts, TransformerWeights or a zoo, got {type_of(checkpoints)}"
-            )
+            raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
         if not isinstance(self.spec, TransformerSpec):
             raise RunError(f"networks of family {self.spec.family} are predicted from a zoo, not from loose files")
         names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
@@ -360,7 +384,7 @@ class FittedPredictor:
             raise RunError(
                 f"{self.directory.path}: expected a zoo that is read with labels='{labels}', got '{zoo.origin.labels}'"
             )
-        return labels_among(zoo, self.classes) if self.classes else zoo.labels
+        return self.trained.task.labels_of(zoo)
 
     def _check_sizes(self, zoo: Zoo | MixedZoo) -> None:
         for spec in zoo.specs:

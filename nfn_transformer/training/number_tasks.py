@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from nfn_transformer.figures import new_figure, optional_picture, save_png
+from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split
 from nfn_transformer.training.metrics import (
     Interval,
@@ -107,7 +108,7 @@ class RegressTask(NumberTask):
         return measure_numbers(self.predictions(outputs), labels, self.losses(outputs, labels).mean().item())
 
 
-def fit_scale(zoo: Zoo | MixedZoo, split: Split) -> dict[str, float]:
+def fit_scale(zoo: Zoo | MixedZoo, split: Split, config: DataConfig) -> dict[str, float]:
     """Return mean and deviation of the training side's labels; the deviation is 1 where all are equal."""
     labels = zoo.labels[split.train].double()
     return {"mean": labels.mean().item(), "deviation": labels.std(correction=0).item() or 1.0}

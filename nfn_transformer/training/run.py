@@ -325,8 +325,10 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     if config.model != NETWORK:
         return TreeRun.on_available_device(config, data)
     entry = TASKS[config.data.task]
-    facts = {} if entry.fit is None else resolve_name(entry.fit)(data.zoo, data.split)
+    facts = {} if entry.fit is None else resolve_name(entry.fit)(data.zoo, data.split, config.data)
     task: Task = resolve_name(entry.build)(**facts)
+    if task.label_dims and isinstance(data.zoo, Zoo):
+        data = replace(data, zoo=replace(data.zoo, labels=task.labels_of(data.zoo)))
     training, kind = config.training, torch.device(config.device).type
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
     if training.compile and kind == "cpu" and shutil.which(compiler) is None:
@@ -336,7 +338,9 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     if training.cuda_graphs and distributed.count > 1:
         raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
     try:
-        model = build_predictor(data.zoo.spec, config.predictor, config.seed, task.outputs).to(config.device)
+        model = build_predictor(data.zoo.spec, config.predictor, config.seed, task.outputs, task.predictor).to(
+            config.device
+        )
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
@@ -353,6 +357,13 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
     if zoo.origin is not None and zoo.origin.labels != task.labels:
         read = f"got labels='{zoo.origin.labels}'"
         raise UserError(f"--task {task.name}: expected a zoo that is read with labels='{task.labels}', {read}")
+    if config.data.edit is not None and task.name != "edit":
+        raise UserError(f"--edit {config.data.edit}: requires --task edit, got {task.name}")
+    if task.name == "edit" and isinstance(predictor, ModelConfig):
+        editors = [name for name, entry in entries(ENCODER).items() if zoo.spec.family in entry.edits]
+        if predictor.enc_mode not in editors:
+            expected = f"expected one of {', '.join(editors)}" if editors else "and no other encoder does"
+            raise UserError(f"--task edit: --enc_mode {predictor.enc_mode} changes no such networks, {expected}")
     if config.model != NETWORK and not task.trees:
         learnt = ", ".join(name for name, entry in TASKS.items() if entry.trees)
         raise UserError(f"--task {task.name}: not learned by --model {config.model}, expected one of {learnt}")

@@ -71,10 +71,11 @@ class Step:
 
         Args:
             features: [b, ...], or [m, b, ...] for m runs.
-            labels: [b] or [m, b].
+            labels: [b, ...] or [m, b, ...].
             size: of the whole batch, of which other processes may have parts.
         """
-        backward = self._whole if labels.shape[-1] == self._whole_size else self._plain
+        networks = labels.shape[labels.ndim - 1 - self._plain.task.label_dims]
+        backward = self._whole if networks == self._whole_size else self._plain
         losses = backward(features, labels, size)
         for group, of_run in zip(self._optimizer.param_groups, self.runs[0].optimizer.param_groups, strict=True):
             group["lr"] = of_run["lr"]
@@ -107,15 +108,16 @@ class BackwardPass:
         for parameter in self.parameters:
             parameter.grad = None
         # On the CPU in pieces whose gradients add up; several processes add theirs up only once.
-        pieces = math.ceil(labels.numel() / NETWORKS_AT_ONCE)
+        shape = labels.shape[: labels.ndim - self.task.label_dims]
+        pieces = math.ceil(shape.numel() / NETWORKS_AT_ONCE)
         if pieces <= 1 or labels.device.type != "cpu" or self.processes > 1:
             return self._add_gradients(features, labels, size) / size
-        axis, networks = labels.ndim - 1, labels.shape[-1]
+        axis, networks = len(shape) - 1, shape[-1]
         sums, length = [], math.ceil(networks / pieces)
         for start in range(0, networks, length):
             end = min(start + length, networks)
             piece = features.map(lambda tensor, start=start, end=end: tensor.narrow(axis, start, end - start))
-            sums.append(self._add_gradients(piece, labels[..., start:end], size))
+            sums.append(self._add_gradients(piece, labels.narrow(axis, start, end - start), size))
         return torch.stack(sums).sum(0) / size
 
     def _add_gradients(self, features: Features, labels: Tensor, size: int) -> Tensor:
@@ -124,9 +126,11 @@ class BackwardPass:
             outputs = self.forward(features)
         outputs = outputs.float() if self.amp else outputs
         shape = outputs.shape if self.task.outputs == 1 else outputs.shape[:-1]
-        members = len(shape) > labels.ndim
+        dims = self.task.label_dims
+        members = len(shape) > labels.ndim - dims
         targets = labels.to(outputs.dtype)
-        targets = targets.unsqueeze(-2).expand(shape) if members else targets
+        if members:
+            targets = targets.unsqueeze(-2 - dims).expand(*shape, *labels.shape[labels.ndim - dims :])
         sums = self.task.losses(outputs, targets).sum(-1)
         # Averaging over processes divides once more, by their number. Members of an ensemble learn each by itself.
         sums.backward(torch.full_like(sums, self.processes / size))

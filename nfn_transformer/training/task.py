@@ -7,8 +7,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from nfn_transformer.models.predictor import AccuracyPredictor
 from nfn_transformer.training.metrics import Interval
 from nfn_transformer.training.tasks import TASKS, TaskEntry
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 
 class Measures(Protocol):
@@ -40,17 +43,29 @@ class Task:
     """class of the measures"""
     outputs: int = 1
     """number of outputs for each network"""
+    label_dims: ClassVar[int] = 0
+    """dimensions of a network's label"""
+    predictor: ClassVar[type] = AccuracyPredictor
+    """class of the model, built from a spec, a configuration and the number of outputs"""
     measure: Callable[[Tensor, Tensor], Any]
     """from outputs and labels [n] to the measures"""
     is_better: Callable[[Any, Any], bool]
     """whether an epoch's validation measures beat the best so far; on a full tie the earlier epoch stays"""
     losses: Callable[[Tensor, Tensor], Tensor]
-    """from outputs [..., b] or [..., b, outputs] and labels [..., b] to losses [..., b], which training minimises"""
+    """from outputs [..., b] or [..., b, outputs] and labels [..., b, ...] to losses [..., b] of the training"""
 
     @property
     def entry(self) -> TaskEntry:
         """Declaration of the task."""
         return TASKS[self.name]
+
+    def labels_of(self, zoo: Zoo | MixedZoo) -> Tensor:
+        """Return the labels [n, ...] of a zoo's networks.
+
+        Raises:
+            ZooError: a label is not of the task.
+        """
+        return zoo.labels
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the predicted labels [n] from outputs on the CPU."""

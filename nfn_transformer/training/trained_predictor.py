@@ -187,7 +187,7 @@ def load_network(path: Path) -> tuple[Predictor, int, Task]:
         spec, config = spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"])
         task = task_from_json(header["task"]) if "task" in header else AccuracyTask()
         with _at_most(sum(tensor.numel() for tensor in tensors.values())):
-            model = build_predictor(spec, config, seed=0, outputs=task.outputs)
+            model = build_predictor(spec, config, seed=0, outputs=task.outputs, kind=task.predictor)
         model.load_state_dict(tensors)
         return model, int(header["epoch"]), task
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:

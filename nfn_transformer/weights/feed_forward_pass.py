@@ -71,6 +71,21 @@ def network_responses(inputs: Tensor, weights: NetworkWeights) -> list[Tensor]:
     return responses
 
 
+def pixel_grid(height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the coordinates [2, height * width] of pixels, row by row: first the column's, then the row's, in [-1, 1].
+
+    This is the order of the DWSNets zoo.
+    """
+    rows, columns = torch.linspace(-1, 1, height, dtype=dtype), torch.linspace(-1, 1, width, dtype=dtype)
+    return torch.stack([columns.repeat(height), rows.repeat_interleave(width)])
+
+
+def draw_pictures(weights: NetworkWeights, side: int) -> Float[Tensor, "b colours side side"]:
+    """Return the pictures that b INRs draw on the grid of `pixel_grid`."""
+    grid = pixel_grid(side, side, weights.biases[0].dtype).to(weights.biases[0].device).T
+    return network_outputs(grid, weights).transpose(1, 2).unflatten(2, (side, side))
+
+
 def _convolve(maps: Tensor, W: Tensor, bias: Tensor, spec: NetworkSpec, layer: int) -> Tensor:
     """Return the maps [b, n, n_(s+1), ...] before the activation; each network is a group of one convolution."""
     b = len(maps)

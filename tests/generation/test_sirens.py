@@ -7,9 +7,10 @@ from array_zoos import read_arrays
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
-from nfn_transformer.generation.siren_fits import SirenPlan, draw, fit_sirens, pixel_grid
+from nfn_transformer.generation.siren_fits import SirenPlan, draw, fit_sirens
 from nfn_transformer.generation.siren_zoo import SirenZooPlan, digit_pictures
 from nfn_transformer.seeding import make_generator
+from nfn_transformer.weights.feed_forward_pass import pixel_grid
 
 PLAN = SirenPlan((2, 8, 8, 1), steps=400, decibels=30.0)
 TINY = ["--family", "siren", "--runs", "5", "--hidden", "6", "--steps", "20", "--population", "4", "--jobs", "1"]

@@ -75,7 +75,7 @@ def test_the_best_epoch_by_accuracy_then_loss(candidate, best, better):
 
 def test_standardised_numbers(small):
     split = split_runs(small.runs, 1)
-    task = RegressTask(**fit_scale(replace(small, labels=small.labels * 1000 - 7), split))
+    task = RegressTask(**fit_scale(replace(small, labels=small.labels * 1000 - 7), split, DataConfig()))
     labels = small.labels[split.train] * 1000 - 7
     standardised = (labels - task.mean) / task.deviation
     assert standardised.mean().item() == pytest.approx(0, abs=1e-5)

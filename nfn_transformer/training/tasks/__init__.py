@@ -40,7 +40,8 @@ class TaskEntry:
     score: Score
     """Measure by which runs are compared."""
     fit: str | None = None
-    """`module:function` from a zoo and its split to arguments of `build`, plain values that JSON holds; None: none."""
+    """`module:function` from a zoo, its split and the configuration of both to arguments of `build`, plain values that
+    JSON holds; None: none."""
     trees: bool = False
     """True if tree models learn it."""
 

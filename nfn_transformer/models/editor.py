@@ -1,0 +1,58 @@
+"""Predictor of changed weights: a module that maps an INR's weights to others, and the picture that these draw."""
+
+from pkgutil import resolve_name
+
+from torch import Tensor, nn
+
+from nfn_transformer.families.registry import AnySpec
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import AccuracyPredictor, Features, Predictor
+from nfn_transformer.models.registry import ENCODER
+from nfn_transformer.weights.containers import NetworkWeights, Weights
+from nfn_transformer.weights.feed_forward_pass import draw_pictures
+from nfn_transformer.weights.spec import NetworkSpec
+
+
+class EditPredictor(AccuracyPredictor):
+    """Map of INRs to changed INRs, whose outputs are the pixels that the changed ones draw.
+
+    Args:
+        spec: sizes and function of the INRs, from 2 coordinates to colours.
+        config: the encoder, whose entry names a module from `NetworkWeights` to `NetworkWeights`, and its widths.
+        outputs: pixels times colours; a picture is a square.
+    """
+
+    def __init__(self, spec: NetworkSpec, config: ModelConfig, outputs: int):
+        Predictor.__init__(self)
+        self.spec, self.config, self.branches = spec, config, {}
+        self.editor: nn.Module = resolve_name(config.chosen[ENCODER].edits[spec.family])(
+            spec, config.branch_config(ENCODER)
+        )
+        self.is_slow_to_featurize = False
+        self.needs_normalization = False
+        self.side = round((outputs / spec.sizes[-1]) ** 0.5)
+
+    def featurize(self, weights: Weights) -> Features:
+        """Return the weights themselves.
+
+        Raises:
+            SpecError: the weights have other sizes.
+        """
+        weights.check(self.spec)
+        return Features(weights, None, None)
+
+    def supports(self, spec: AnySpec) -> bool:
+        """Return whether networks have the very sizes and function of the training split's."""
+        return spec == self.spec
+
+    def edit(self, weights: NetworkWeights) -> NetworkWeights:
+        """Return the changed INRs."""
+        return self.editor(weights)
+
+    def begin_epoch(self, key: int) -> None:
+        """Set nothing: an editor drops no numbers."""
+
+    def from_features(self, features: Features) -> Tensor:
+        """Return the pixels [b, colours * side * side] that the changed INRs draw."""
+        assert isinstance(features.encoder, NetworkWeights), "features are those of `featurize`"
+        return draw_pictures(self.edit(features.encoder), self.side).flatten(1)
