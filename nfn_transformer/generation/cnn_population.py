@@ -21,7 +21,7 @@ from nfn_transformer.weights.state_dicts import row_length, unflatten_rows
 KERNEL, STRIDE = 3, 2
 """Side of the kernels, and stride; there is no padding."""
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,33 @@ def initial_cnn(plan: CnnPlan, settings: CnnSettings, generator: Generator) -> T
 
 
 def cnn_logits(
-    rows: Tensor, plan: CnnPlan, activation: str, images: Tensor, dropout: Callable[[Tensor], Tensor] | None = None
+    rows: Tensor, plan: CnnPlan, activation: str, images: Tensor, dropout: PopulationDropout | None = None
 ) -> Tensor:
     """Return the logits [n, b, classes] of n networks on images [n, b, channels, height, width].
+
+    Dropout comes after each activation. An activation of zero is zero, so that numbers are dropped before it instead,
+    and what reads the others is rescaled instead of them.
 
     Args:
         rows: numbers [n, P] of the networks.
         plan: their sizes.
         activation: one of CNN_ACTIVATIONS.
         images: of each network; expanded ones may be the same for all.
-        dropout: function of activations [n, ...].
+        dropout: of training.
     """
     tensors = list(unflatten_rows(rows, plan.shapes).values())
+    count = len(rows)
     maps = images.transpose(0, 1).flatten(1, 2)  # [b, n * channels, height, width]
-    for weight, bias in zip(tensors[:-2:2], tensors[1:-2:2], strict=True):
-        maps = F.conv2d(maps, weight.flatten(0, 1), bias.flatten(), stride=STRIDE, groups=len(rows))
-        maps = _ACTIVATIONS[activation](maps)  # [b, n * out, height, width]
+    for layer, (weight, bias) in enumerate(zip(tensors[:-2:2], tensors[1:-2:2], strict=True)):
+        if dropout is not None and layer:
+            weight = weight * dropout.scale[:, None, None, None, None]
+        maps = F.conv2d(maps, weight.flatten(0, 1), bias.flatten(), stride=STRIDE, groups=count)  # [b, n * out, ...]
         if dropout is not None:
-            by_network = maps.unflatten(1, (len(rows), -1)).transpose(0, 1)
-            maps = dropout(by_network).transpose(0, 1).flatten(1, 2)
-    means = maps.mean((2, 3)).unflatten(1, (len(rows), -1)).transpose(0, 1)  # [n, b, maps]
+            maps.mul_(dropout.kept(len(maps), maps[0].numel() // count).view_as(maps))
+        maps = _ACTIVATIONS[activation](maps)
+    means = maps.mean((2, 3)).unflatten(1, (count, -1)).transpose(0, 1)  # [n, b, maps]
+    if dropout is not None:
+        means = means * dropout.scale[:, None, None]
     return torch.baddbmm(tensors[-1][:, None], means, tensors[-2].transpose(1, 2))
 
 

@@ -49,3 +49,19 @@ class PopulationDropout:
         kept = bits >= (self._dropped - 2**15).to(torch.int16)[:, None]
         scale = (1 / (1 - self._dropped / 2**16)).to(activations.dtype)
         return activations * (kept * scale[:, None]).view_as(activations)
+
+    @property
+    def scale(self) -> Tensor:
+        """Factors [n] by which `kept` activations grow, float32."""
+        return (1 / (1 - (self._dropped / 2**8).round() / 2**8)).float()
+
+    def kept(self, batch: int, size: int) -> Tensor:
+        """Return 1 for activations [batch, n, size] that are kept, 0 for others, by 8 random bits each.
+
+        On a CPU this takes a quarter of the time of a call.
+        """
+        self._calls += 1
+        bits = random_bits(derive_keys(self._keys, self._calls), -(-batch * size // 4)).view(torch.int8)
+        bits = bits[:, : batch * size].unflatten(1, (batch, size)).transpose(0, 1)  # [batch, n, size]
+        dropped = ((self._dropped / 2**8).round() - 2**7).to(torch.int8)[:, None]
+        return torch.ge(bits, dropped, out=torch.empty(bits.shape, device=bits.device))

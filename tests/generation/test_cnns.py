@@ -12,6 +12,7 @@ from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
 from nfn_transformer.generation.cnn_population import CnnPlan, CnnPopulation, train_cnns
 from nfn_transformer.generation.cnn_recipe import SMALL_CNN_ZOO, CnnSettings, draw_settings
 from nfn_transformer.generation.cnn_zoo import CnnZooPlan
+from nfn_transformer.generation.dropout import PopulationDropout
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.samples import LabelledSamples
 
@@ -37,6 +38,16 @@ def test_a_network_in_company_is_the_network_alone():
         assert torch.allclose(alone.rows[0], together.rows[index], rtol=0, atol=1e-6)  # stored in single precision
         assert alone.correct[0].tolist() == together.correct[index].tolist()
     assert (together.rows[:, 0] - together.rows[:, 1]).abs().amax(1).min() > 1e-4
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    dropout = PopulationDropout([0.0, 0.25, 0.7], 0, [4, 5, 6], torch.device("cpu"))
+    kept = dropout.kept(50, 400)  # [50, 3, 400]
+    assert kept.mean((0, 2)).tolist() == pytest.approx([1, 0.75, 0.3], abs=0.01)
+    assert (kept * dropout.scale[:, None]).mean((0, 2)).tolist() == pytest.approx([1, 1, 1], abs=0.03)
+    again = PopulationDropout([0.7], 0, [6], torch.device("cpu")).kept(50, 400)
+    assert torch.equal(again[:, 0], kept[:, 2])
+    assert not torch.equal(dropout.kept(50, 400), kept)
 
 
 def test_ranges_are_those_of_the_small_cnn_zoo():
