@@ -13,9 +13,10 @@ from nfn_transformer.cli.command_line import Parser, add_boolean, positive_int, 
 from nfn_transformer.configuration import setting_of
 from nfn_transformer.errors import UserError
 from nfn_transformer.training.config import DataConfig
+from nfn_transformer.zoo.network_facts import FACTS
 
 _COLUMN_FLAGS = ("file_column", "epoch_column", "label_column", "run_column")
-_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where", *_COLUMN_FLAGS)
+_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where", *_COLUMN_FLAGS, *FACTS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,10 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
         "trained on nor selected by",
     )
     for entry in fields(DataConfig):
-        if entry.name in (*_COLUMN_FLAGS, "weights_key"):
-            parser.add_argument(
-                f"--{entry.name}", help=setting_of(entry).help.replace("(default:", "(default: the run's; else")
-            )
+        if entry.name in (*_COLUMN_FLAGS, "weights_key", *FACTS):
+            rules = setting_of(entry)
+            help = rules.help.replace("(default:", "(default: the run's; else")
+            parser.add_argument(f"--{entry.name}", metavar=rules.metavar, help=help)
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true label to this CSV")

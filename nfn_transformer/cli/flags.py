@@ -26,6 +26,7 @@ from nfn_transformer.training.config import DataConfig, RunConfig, TrainingConfi
 from nfn_transformer.trees.config import TREE_MODELS, TREE_SETTING_KINDS, TREE_SETTINGS, BoostingConfig, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
+from nfn_transformer.zoo.network_facts import FACTS, network_facts
 from nfn_transformer.zoo.sources import find_zoo
 
 BUNDLED_DATASET = "digits"
@@ -89,6 +90,8 @@ def run_config(
         check_values(DATA_FIELDS.values(), {name: getattr(flags, name) for name in DATA_FIELDS})
     except ValueError as error:
         raise UserError(str(error)) from None
+    if facts := {name: data[name] for name in FACTS if name in data}:
+        network_facts({}, facts, {})
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}

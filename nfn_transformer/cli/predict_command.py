@@ -23,11 +23,12 @@ from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.zoo.metadata import Condition
+from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
 
-READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key")
+READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key", *FACTS)
 """Flags of how a zoo is read; the run's own are the default."""
 
 

@@ -94,6 +94,14 @@ class DataConfig:
     weights_key: str | None = setting(
         None, "key of the weights, as ema, in files that hold several networks (default: state_dict, model, ...)"
     )
+    activation: str | None = setting(
+        None,
+        "activation of feed-forward networks whose zoo does not tell it, as relu, tanh, sine (default: relu)",
+    )
+    omega: str | None = setting(None, "omega of their sin(omega x) (default: 1)", metavar="NUMBER")
+    offset: str | None = setting(None, "number that is added to their outputs (default: 0)", metavar="NUMBER")
+    stride: str | None = setting(None, "stride of their convolutions, one for all or one each", metavar="N,...")
+    padding: str | None = setting(None, "padding of their convolutions, one for all or one each", metavar="N,...")
     train_networks: int | None = setting(
         None,
         "train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation and "

@@ -19,6 +19,7 @@ from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import Columns
+from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.runs import describe_networks
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
@@ -103,6 +104,7 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
         columns=Columns(config.file_column, config.epoch_column, config.label_column, config.run_column),
         weights_key=config.weights_key,
         labels=TASKS[config.task].labels,
+        facts={name: str(getattr(config, name)) for name in FACTS if getattr(config, name) is not None},
     )
 
 

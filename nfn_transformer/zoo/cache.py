@@ -8,8 +8,10 @@ import re
 import sys
 import time
 import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +27,8 @@ from nfn_transformer.zoo.sources import Release
 
 # To be raised whenever the file, or the result of reading a checkpoint, changes.
 CACHE_FORMAT = 3
+
+Content = TypeVar("Content")
 
 # Far longer than any zoo takes to be written.
 _LEFTOVER_SECONDS = 6 * 3600
@@ -58,20 +62,24 @@ class ZooCache:
             zoo = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
             self.paths.append(user_folder / "nfn_transformer" / zoo / name)
 
-    def load(self) -> Collection | None:
+    def load(self, decode: Callable[[dict, Mapping[str, Tensor]], Content]) -> Content | None:
         """Return the cached checkpoints; None without a cache, or with one that is damaged or of other files.
 
-        The rows are those of the file, mapped into memory: the system reads them when they are touched, and drops them
-        when memory is short.
+        The tensors are those of the file, mapped into memory: the system reads them when they are touched, and drops
+        them when memory is short.
+
+        Args:
+            decode: makes the checkpoints from the content and the tensors that `save` wrote.
         """
         for path in self.paths:
             # A damaged file fails in each of these ways, and means the same in all of them.
             with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 with safe_open(path, "pt") as file:
                     header = file.metadata() or {}
-                    rows = file.get_tensor("rows") if header.get("key") == self._key else None
-                if rows is not None and header["checksum"] == _checksum(self._key, header["content"], rows):
-                    return _collection(json.loads(header["content"]), rows)
+                    names = sorted(file.keys()) if header.get("key") == self._key else []
+                    tensors = {name: file.get_tensor(name) for name in names}
+                if names and header["checksum"] == _checksum(self._key, header["content"], tensors):
+                    return decode(json.loads(header["content"]), tensors)
         return None
 
     def folder(self) -> Path | None:
@@ -95,24 +103,22 @@ class ZooCache:
             return None
         return path
 
-    def save(self, collection: Collection) -> None:
-        """Write the cache to the first writable folder; warn on stderr if there is none."""
-        signatures = [
-            {"shapes": signature.shapes, "heads": signature.heads, "count": count}
-            for signature, count in collection.signatures
-        ]
-        faults = [[fault.name, fault.reason, fault.detail, fault.kind] for fault in collection.faults]
-        content = {"names": collection.names, "signatures": signatures, "faults": faults}
-        notes = {"stray_keys": collection.stray_keys, "entries": collection.entries, "forms": collection.forms}
-        text = json.dumps({**content, **notes})
-        header = {"key": self._key, "content": text, "checksum": _checksum(self._key, text, collection.rows)}
+    def save(self, content: dict, tensors: Mapping[str, Tensor]) -> None:
+        """Write the cache to the first writable folder; warn on stderr if there is none.
+
+        Args:
+            content: what JSON can hold of the checkpoints.
+            tensors: their numbers, at least one tensor.
+        """
+        text, tensors = json.dumps(content), dict(sorted(tensors.items()))
+        header = {"key": self._key, "content": text, "checksum": _checksum(self._key, text, tensors)}
         problems = []
         for path in self.paths:
             try:
                 _make_folder(path.parent)
                 _remove_leftovers(path)
                 with replacing(path) as temporary:
-                    save_file({"rows": collection.rows}, temporary, header)
+                    save_file(tensors, temporary, header)
                 return
             except (OSError, SafetensorError) as error:
                 problems.append(f"{path.parent}: {error}")
@@ -136,12 +142,25 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
-def _collection(content: dict, rows: Tensor) -> Collection:
-    """Return the checkpoints of a cache's content and rows.
+def encode_collection(collection: Collection) -> tuple[dict, dict[str, Tensor]]:
+    """Return checkpoints as content and tensors of a cache."""
+    signatures = [
+        {"shapes": signature.shapes, "heads": signature.heads, "count": count}
+        for signature, count in collection.signatures
+    ]
+    faults = [[fault.name, fault.reason, fault.detail, fault.kind] for fault in collection.faults]
+    content = {"names": collection.names, "signatures": signatures, "faults": faults}
+    notes = {"stray_keys": collection.stray_keys, "entries": collection.entries, "forms": collection.forms}
+    return {**content, **notes}, {"rows": collection.rows}
+
+
+def decode_collection(content: dict, tensors: Mapping[str, Tensor]) -> Collection:
+    """Return the checkpoints of a cache's content and tensors.
 
     Raises:
         ValueError: the two do not fit each other.
     """
+    rows = tensors["rows"]
     signatures = [
         (Signature(tuple((key, tuple(shape)) for key, shape in item["shapes"]), item["heads"]), item["count"])
         for item in content["signatures"]
@@ -155,7 +174,9 @@ def _collection(content: dict, rows: Tensor) -> Collection:
     return Collection(names, rows, signatures, faults, stray, entries, dict(content["forms"]))
 
 
-def _checksum(key: str, content: str, rows: Tensor) -> str:
+def _checksum(key: str, content: str, tensors: Mapping[str, Tensor]) -> str:
     # Enough against damage, and several gigabytes a second; against forgery no checksum in the file helps.
-    start = zlib.crc32(content.encode(), zlib.crc32(key.encode()))
-    return f"{zlib.crc32(rows.numpy().data.cast('B'), start):08x}"
+    checksum = zlib.crc32(content.encode(), zlib.crc32(key.encode()))
+    for rows in tensors.values():
+        checksum = zlib.crc32(rows.numpy().data.cast("B"), checksum) if rows.numel() else checksum
+    return f"{checksum:08x}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import torch
@@ -41,6 +42,12 @@ class Outcome:
     """without a fault its known keys and their shapes, in the canonical order"""
     row: numpy.ndarray | None = None
     """without a fault its numbers, float32 [row length]"""
+    facts: tuple[tuple[str, Any], ...] = ()
+    """fields of `NetworkSpec` that the file tells, by name"""
+    label: str | None = None
+    """label that the file tells, as text"""
+    is_chosen: bool = True
+    """False for a sound checkpoint that a condition on its content leaves out"""
 
 
 def read_checkpoint(
@@ -65,8 +72,8 @@ def read_checkpoint(
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
     known = network.known
-    unknown = tuple(_key_name(key) for key, value in network.unknown.items() if isinstance(value, Tensor))
-    entries = tuple(_key_name(key) for key, value in network.unknown.items() if not isinstance(value, Tensor))
+    unknown = tuple(key_name(key) for key, value in network.unknown.items() if isinstance(value, Tensor))
+    entries = tuple(key_name(key) for key, value in network.unknown.items() if not isinstance(value, Tensor))
 
     def faulty(reason: Reason, detail: str, kind: str = "") -> Outcome:
         return Outcome(Fault(name, reason, detail, kind), unknown, entries, network.form)
@@ -79,23 +86,41 @@ def read_checkpoint(
         kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner.values()])), "")
         return faulty(Reason.MISSING_KEY, _first(absent, "is missing"), kind)
     for key in required:
-        if problem := _tensor_problem(known[key]):
+        if problem := tensor_problem(known[key]):
             return faulty(Reason.UNREADABLE, f"'{key}' {problem}")
     tensors: dict[str, Tensor] = {key: known[key] for key in required}  # type: ignore[misc] # checked above
+    if problem := oversized(tensors, size):
+        return faulty(Reason.UNREADABLE, problem)
+    row, problem = row_of(tensors)
+    if row is None:
+        return faulty(Reason.NOT_FINITE, problem)
+    shapes = tuple((key, tuple(tensor.shape)) for key, tensor in tensors.items())
+    return Outcome(None, unknown, entries, network.form, shapes, row)
+
+
+def oversized(tensors: Mapping[str, Tensor], size: int) -> str:
+    """Return why tensors are no content of a file of `size` bytes; nothing where they can be.
+
+    A tensor may be a view that repeats few numbers, so a small file could claim any size.
+    """
+    count = row_length({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    if count <= size or (_own_numbers(tensors) <= size and 4 * count <= MAX_FILE_BYTES):
+        return ""
+    return f"claims {count} numbers, more than a file of {size} bytes can hold"
+
+
+def row_of(tensors: Mapping[str, Tensor]) -> tuple[numpy.ndarray | None, str]:
+    """Return the numbers of a state dict, float32 [row length]; None and the key where they are not finite."""
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    count = row_length(shapes)
-    # A tensor may be a view that repeats few numbers, so a small file could claim any size.
-    if count > size and (_own_numbers(tensors) > size or 4 * count > MAX_FILE_BYTES):
-        return faulty(Reason.UNREADABLE, f"claims {count} numbers, more than a file of {size} bytes can hold")
-    row = torch.empty(count)
+    row = torch.empty(row_length(shapes))
     with torch.no_grad():
         flatten_state_dict(tensors, shapes, row)
     # Several times faster than torch's own, and this is done for every checkpoint.
     if numpy.isfinite(row.numpy()).all():
-        return Outcome(None, unknown, entries, network.form, tuple(shapes.items()), row.numpy())
+        return row.numpy(), ""
     bad = {key: part for key, part in unflatten_rows(row[None], shapes).items() if not torch.isfinite(part).all()}
     is_nan = torch.isnan(next(iter(bad.values()))).any()
-    return faulty(Reason.NOT_FINITE, _first(list(bad), f"holds {'NaN' if is_nan else 'Inf'}"))
+    return None, _first(list(bad), f"holds {'NaN' if is_nan else 'Inf'}")
 
 
 def _own_numbers(tensors: Mapping[str, Tensor]) -> int:
@@ -121,7 +146,8 @@ def load_state_dict(content: bytes) -> Mapping:
     return state
 
 
-def _key_name(key: object) -> str:
+def key_name(key: object) -> str:
+    """Return a key of a file's mapping as text, or its type."""
     # The text of anything but a small key could be of any length, or not to be had at all.
     if isinstance(key, str):
         return key
@@ -133,11 +159,12 @@ def _first(keys: list[str], problem: str) -> str:
     return f"'{keys[0]}' {problem}{more}"
 
 
-def _tensor_problem(value: object) -> str | None:
+def tensor_problem(value: object) -> str:
+    """Return why a value is no tensor that can be read; nothing where it is one."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}, expected a tensor"
     if value.is_nested:
         return "is a nested tensor, expected plain floating point"
     if value.layout != torch.strided or value.dtype not in _PRECISIONS or value.device.type != "cpu":
         return f"is a {value.layout} tensor of {value.dtype} on {value.device.type}, expected plain floating point"
-    return None
+    return ""

@@ -20,19 +20,26 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.resources import free_bytes
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
+from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS
 from nfn_transformer.zoo.sources import Source, UnreadableFile
 
 # Large enough to hide the cost of a message, small enough that waiting chunks need little memory.
 CHUNK = 64
+
+# Of a zoo whose first files are damaged.
+_MOST_TRIED = 10
 
 # So many rows of one length are no longer a rare exception.
 _COMMON = 64
 
 Files = Sequence[tuple[str, str]]
 Scratch = Callable[[], Path | None]
+Reader = Callable[[str, bytes, str | None, Callable[[str], bytes] | None], Outcome]
 
 
-def read_outcomes(source: Source, files: Files, n_workers: int, weights_key: str | None = None) -> Iterator[Outcome]:
+def read_outcomes(
+    source: Source, files: Files, n_workers: int, weights_key: str | None = None, read: Reader = read_checkpoint
+) -> Iterator[Outcome]:
     """Yield the outcomes of reading checkpoints, in the order of `files`, whatever the number of workers.
 
     Args:
@@ -40,18 +47,20 @@ def read_outcomes(source: Source, files: Files, n_workers: int, weights_key: str
         files: file name and path within the source, of each checkpoint.
         n_workers: processes that read, at most as many as there are cores; 0 reads in this one.
         weights_key: see `containers.find_network`.
+        read: reads a file, as `checkpoint.read_checkpoint` does; worker processes import it by its name.
 
     Raises:
         ZooError: a worker process died.
     """
     if n_workers == 0 or len(files) <= CHUNK:
-        yield from (_read(source, name, path, weights_key) for name, path in files)
+        yield from (_read(source, name, path, weights_key, read) for name, path in files)
         return
     n_workers = min(n_workers, os.cpu_count() or 1)
     chunks = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
     waiting: deque[Future[list[Outcome]]] = deque()
     # A forked child can hang in a lock that another thread of torch held; a spawned one starts clean.
-    pool = ProcessPoolExecutor(min(n_workers, len(chunks)), get_context("spawn"), _start_worker, (source, weights_key))
+    context, shared = get_context("spawn"), (source, weights_key, read)
+    pool = ProcessPoolExecutor(min(n_workers, len(chunks)), context, _start_worker, shared)
     try:
         while chunks or waiting:
             # Only so many chunks are under way that finished ones do not pile up in memory.
@@ -64,7 +73,16 @@ def read_outcomes(source: Source, files: Files, n_workers: int, weights_key: str
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source, name: str, path: str, weights_key: str | None) -> Outcome:
+def begins_with_transformer(source: Source, files: Files, weights_key: str | None) -> bool:
+    """Return whether the first of files that can be read is a transformer, or looks like one; True where none can."""
+    for name, path in files[:_MOST_TRIED]:
+        outcome = _read(source, name, path, weights_key, read_checkpoint)
+        if outcome.fault is None or outcome.fault.reason != Reason.UNREADABLE:
+            return outcome.fault is None or outcome.fault.kind not in FEED_FORWARD_KINDS
+    return True
+
+
+def _read(source: Source, name: str, path: str, weights_key: str | None, read: Reader) -> Outcome:
     def read_beside(file: str) -> bytes:
         try:
             return source.read(path.removesuffix(path.rsplit("/", 1)[-1]) + file)
@@ -75,23 +93,24 @@ def _read(source: Source, name: str, path: str, weights_key: str | None) -> Outc
         content = source.read(path)
     except UnreadableFile as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    return read_checkpoint(name, content, weights_key, read_beside)
+    return read(name, content, weights_key, read_beside)
 
 
 _worker_source: Source
 _worker_weights_key: str | None
+_worker_read: Reader
 
 
-def _start_worker(source: Source, weights_key: str | None) -> None:
-    global _worker_source, _worker_weights_key
-    _worker_source, _worker_weights_key = source, weights_key
+def _start_worker(source: Source, weights_key: str | None, read: Reader) -> None:
+    global _worker_source, _worker_weights_key, _worker_read
+    _worker_source, _worker_weights_key, _worker_read = source, weights_key, read
     # Ctrl-C reaches all processes; the one that the user started says so, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
 def _read_chunk(files: Files) -> list[Outcome]:
-    return [_read(_worker_source, name, path, _worker_weights_key) for name, path in files]
+    return [_read(_worker_source, name, path, _worker_weights_key, _worker_read) for name, path in files]
 
 
 class RowMatrix:

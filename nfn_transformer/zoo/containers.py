@@ -14,7 +14,7 @@ from nfn_transformer.weights.state_dicts import is_known_key
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
-_USUAL = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
+USUAL_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Names of the trained weights in training checkpoints, the most telling first."""
 
 _PART = re.compile(r"(?<=\.)(?:embedding|encoder|classifier)\.")
@@ -50,7 +50,7 @@ def find_network(content: Mapping, weights_key: str | None = None) -> NetworkSta
     networks = dict(_networks(content, (), _DEPTH, set()))
     if weights_key is not None:
         chosen = {path: state for path, state in networks.items() if weights_key in _names(path)}
-        inside = {path: state for path, state in chosen.items() if path[-1].rstrip(".") in (*_USUAL, weights_key)}
+        inside = {path: state for path, state in chosen.items() if path[-1].rstrip(".") in (*USUAL_NAMES, weights_key)}
         if len(chosen) != 1 and len(inside) == 1:
             chosen = inside
         if len(chosen) != 1:
@@ -64,7 +64,7 @@ def find_network(content: Mapping, weights_key: str | None = None) -> NetworkSta
     elif len(networks) == 1:
         ((path, state),) = networks.items()
     else:
-        usual = [path for name in _USUAL for path in networks if name in _names(path)]
+        usual = [path for name in USUAL_NAMES for path in networks if name in _names(path)]
         if not usual:
             listed = ", ".join(_path_text(path) for path in list(networks)[:_MOST_LISTED])
             raise ValueError(f"holds {len(networks)} networks: {listed}; --weights_key NAME chooses one")

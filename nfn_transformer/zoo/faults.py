@@ -166,10 +166,21 @@ def listed(items: Sequence[str], most: int = MOST_LISTED) -> str:
     return ", ".join(f"'{shortened(item)}'" for item in items[:most]) + more
 
 
-def kind_lines(faults: Iterable[Fault]) -> list[str]:
-    """Return a line on what faulty files look like and what can be done with them; none where they are unlike all."""
-    kinds = Counter(fault.kind for fault in faults if fault.kind).most_common(1)
-    return [f"{count} files look like {kind}: {EXPECTED}. {ADVICE[kind]}." for kind, count in kinds]
+def kind_lines(faults: Iterable[Fault], sound: str = "") -> list[str]:
+    """Return a line on what faulty files look like and what can be done with them; none where they are unlike all.
+
+    Args:
+        faults: of the files, by name.
+        sound: name of the first sound file, where there is one.
+    """
+    alike = [fault for fault in faults if fault.kind]
+    kinds = Counter(fault.kind for fault in alike).most_common(1)
+    lines = []
+    for kind, count in kinds:
+        first = quoted(next(fault.name for fault in alike if fault.kind == kind))
+        others = f", the first of the others is {quoted(sound)}" if sound else ""
+        lines.append(f"{count} files look like {kind}, the first is {first}{others}: {EXPECTED}. {ADVICE[kind]}.")
+    return lines
 
 
 def check_acceptable(
@@ -179,6 +190,7 @@ def check_acceptable(
     dataset: str,
     allow_faulty: bool,
     write_list: Callable[[], Path | None] = lambda: None,
+    sound: str = "",
 ) -> None:
     """Check that a zoo is sound enough to be used: few faults, one architecture, one shape.
 
@@ -188,6 +200,7 @@ def check_acceptable(
         path, dataset: of the zoo, for messages.
         allow_faulty: use the sound checkpoints of the most common shape, however few they are.
         write_list: see `listed_lines`.
+        sound: name of the first sound checkpoint.
 
     Raises:
         ZooError: more than 5 % carry unknown keys, have another shape or are faulty, or none is sound. The message
@@ -217,7 +230,7 @@ def check_acceptable(
     if problems:
         first = f"{path}, data set {quoted(dataset)}: {'; '.join(problems)}{hint}"
         lines = [f"  {line}" for line in listed_lines(report, write_list)]
-        raise ZooError(bounded("\n".join([first, *lines, *kind_lines(report.faults), report.summary()])))
+        raise ZooError(bounded("\n".join([first, *lines, *kind_lines(report.faults, sound), report.summary()])))
 
 
 def _shape_lines(signatures: Sequence[tuple[Signature, int]]) -> list[str]:

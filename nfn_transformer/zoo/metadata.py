@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import Release
 
@@ -172,7 +173,7 @@ def select_rows(
             other heads. Several epochs are read, and a row's run cannot be told.
     """
     table, paths, notes = _read_rows(release, condition, columns or Columns(), labels)
-    meeting = [row for row in table if all(_same(row.cells[key], value) for key, value in condition.wanted)]
+    meeting = [row for row in table if all(same_value(row.cells[key], value) for key, value in condition.wanted)]
     if table and not meeting:
         raise _table_error(release, f"no row where {condition.text}; {_values(table, condition)}")
     canonical = canonical_epoch(epoch)
@@ -274,7 +275,7 @@ def _positions(
         **({_RUN: (columns.run,)} if columns.run else {}),
         **{name: (name,) for name, _ in condition.wanted},
     }
-    optional = {name: (name,) for name in (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS)}
+    optional = {name: (name,) for name in (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS, *FACTS)}
     position: dict[str, int] = {}
     for role, choices in (wanted | optional).items():
         for name in reversed(choices):  # the first one counts
@@ -342,7 +343,8 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(numbers, key=lambda name: (numbers[name] is None, numbers[name] or 0.0, name)))
 
 
-def _same(cell: str, value: str) -> bool:
+def same_value(cell: str, value: str) -> bool:
+    """Return whether a cell has a value; both are compared as numbers where both are numbers."""
     return cell == value or ("_" not in cell + value and _number(cell) is not None and _number(cell) == _number(value))
 
 
@@ -367,14 +369,11 @@ def _describe(rows: list[TableRow], kind: str) -> Entry | Fault:
     name, cells = rows[0].name, rows[0].cells
     if not rows[0].is_named:
         return Fault(name, Reason.MISSING, "the row has no ckpt_file")
-    labels = {_class_name(row.label) if kind == "class" else _number(row.label) for row in rows}
-    label = 0.0 if kind == "none" else labels.pop()
-    if labels and kind != "none":
+    label, fault = parse_label(name, rows[0].label, kind)
+    if any(parse_label(name, row.label, kind)[0] != label for row in rows[1:]):
         return Fault(name, Reason.LABEL, f"its rows contradict each other: labels {_quoted(row.label for row in rows)}")
-    low, high = (0, 1) if kind == "accuracy" else (-_LARGEST, _LARGEST)
-    if label is None or not (isinstance(label, str) or low <= label <= high):
-        text = f"label {rows[0].label}" if rows[0].label else "no label"
-        return Fault(name, Reason.LABEL, f"{text}, expected {_EXPECTED[kind]}")
+    if fault is not None:
+        return fault
     texts = [row.cells.get(HEADS_COLUMN, "") for row in rows]
     texts = [text for text in texts if text.lower() not in EMPTY_CELLS]
     numbers = {_number(text) for text in texts}
@@ -384,6 +383,18 @@ def _describe(rows: list[TableRow], kind: str) -> Entry | Fault:
         return Fault(name, Reason.SHAPE, detail)
     run = rows[0].run or name.rsplit(".", 1)[0]
     return Entry(name, run, rows[0].epoch, label, heads.pop() if heads else None, tuple(encode(cells)))
+
+
+def parse_label(name: str, text: str, kind: str) -> tuple[float | str, Fault | None]:
+    """Return the number, or the name of the class, of a label; and the fault of checkpoint `name` where it is none."""
+    if kind == "none":
+        return 0.0, None
+    label = _class_name(text) if kind == "class" else _number(text)
+    low, high = (0, 1) if kind == "accuracy" else (-_LARGEST, _LARGEST)
+    if label is None or not (isinstance(label, str) or low <= label <= high):
+        problem = f"label {text}" if text else "no label"
+        return 0.0, Fault(name, Reason.LABEL, f"{problem}, expected {_EXPECTED[kind]}")
+    return label, None
 
 
 def _quoted(texts: Iterable[str]) -> str:

@@ -1,9 +1,10 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,12 +21,12 @@ from nfn_transformer.weights.state_dicts import (
     state_dict_shapes,
     unflatten_rows,
 )
-from nfn_transformer.zoo.cache import ZooCache
-from nfn_transformer.zoo.collecting import Collection, collect, read_outcomes
+from nfn_transformer.zoo.cache import ZooCache, decode_collection, encode_collection
+from nfn_transformer.zoo.collecting import Collection, begins_with_transformer, collect, read_outcomes
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, listed
 from nfn_transformer.zoo.metadata import Columns, Condition, Selection, class_names, select_rows
 from nfn_transformer.zoo.runs import canonical_epoch
-from nfn_transformer.zoo.sources import Release, open_release
+from nfn_transformer.zoo.sources import NoReleaseError, Release, open_release
 
 if TYPE_CHECKING:
     from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -54,6 +55,12 @@ class ZooOrigin:
     weights_key: str | None = None
     labels: str = "accuracy"
     """see `metadata.LABELS`"""
+    activation: str | None = None
+    """see `network_facts.FACTS`, as of the other facts"""
+    omega: str | None = None
+    offset: str | None = None
+    stride: str | None = None
+    padding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,9 @@ def read_zoo(
     columns: Columns | None = None,
     weights_key: str | None = None,
     labels: str = "accuracy",
-) -> Zoo:
-    """Read the checkpoints of one epoch of a zoo.
+    facts: Mapping[str, str] | None = None,
+) -> "Zoo | MixedZoo":
+    """Read the checkpoints of one epoch of a zoo: one `Zoo`, or a `MixedZoo` of networks of several sizes or functions.
 
     ```python
     zoo = nfn.read_zoo("data/digits_transformers.zip", "digits")
@@ -141,9 +149,11 @@ def read_zoo(
     ```
 
     Args:
-        data_path: the zoo's folder, or its zip; `data/digits_transformers.zip` is found from every folder.
-        dataset: any name that has a table `metadata/NAME.csv`.
-        ckpt_epoch: a number, `best` (best and best1), or `all`.
+        data_path: the zoo's folder or zip; or a public zoo in a format of `zoo.formats`, a .tar.xz file of arrays too.
+            `data/digits_transformers.zip` is found from every folder.
+        dataset: any name that has a table `metadata/NAME.csv`; in a public zoo, its folder.
+        ckpt_epoch: a number, `best` (best and best1), or `all`. In a public zoo without epoch 75 that means the last
+            checkpoint of each training, as `last` does.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
         load_cache: use the cache of an earlier call on the same files; the cache is written either way.
@@ -153,6 +163,7 @@ def read_zoo(
         columns: names of the table's columns other than the release's.
         weights_key: key of the weights in each file; None finds them, see `containers.find_network`.
         labels: `accuracy`, a number in [0, 1]; `number`, any finite one; `class`, the name of a class; or `none`.
+        facts: what neither weights nor table tell of feed-forward networks, as text: `network_facts.FACTS`.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
@@ -160,7 +171,20 @@ def read_zoo(
     """
     condition, path = Condition.parse(where), Path(data_path)
     path = path if path.exists() else find_bundled(path)
-    with open_release(path, dataset) as release:
+    names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
+    place, epoch = str(path.resolve()), str(ckpt_epoch)
+    told: dict[str, Any] = dict(facts or {})
+    origin = ZooOrigin(place, dataset, epoch, n_heads, allow_faulty, condition.text, False, **names)
+    origin = replace(origin, weights_key=weights_key, labels=labels, **told)
+    choice = (columns or Columns(), weights_key, labels, told, allow_faulty, load_cache, n_workers, progress)
+    with ExitStack() as stack:
+        try:
+            release = stack.enter_context(open_release(path, dataset))
+        except NoReleaseError as problem:
+            from nfn_transformer.zoo.listed_zoo import ReadRequest, read_public_zoo
+
+            request = ReadRequest(dataset, epoch, condition, *choice)
+            return replace(read_public_zoo(path, request, problem), origin=origin)
         selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns, labels)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         all_tell = all(entry.heads is not None for entry in selection.entries)
@@ -168,11 +192,16 @@ def read_zoo(
         # Rows whose label is a fault are not read, so that the kind of labels decides what the cache holds.
         cache_condition = " ".join(filter(None, (condition.text, way, "" if labels == "accuracy" else labels)))
         cache = ZooCache(release, canonical_epoch(str(ckpt_epoch)), 0 if all_tell else default, cache_condition)
-        cached = cache.load() if load_cache else None
+        cached = cache.load(decode_collection) if load_cache else None
         collection = cached
         if collection is None:
             present = [entry for entry in selection.entries if entry.name in selection.paths]
             files = [(entry.name, selection.paths[entry.name]) for entry in present]
+            if not begins_with_transformer(release.source, files, weights_key):
+                from nfn_transformer.zoo.listed_table import ReadRequest, read_table_zoo
+
+                request = ReadRequest(dataset, epoch, condition, *choice)
+                return replace(read_table_zoo(release, selection, request), origin=origin)
             outcomes = tqdm(
                 read_outcomes(release.source, files, n_workers, weights_key),
                 desc=f"reading {printable(release.dataset)}",
@@ -189,11 +218,8 @@ def read_zoo(
             )
         zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
-            cache.save(collection)
-    absolute_path = str(path.resolve())
-    names = {f"{role}_column": name for role, name in asdict(columns or Columns()).items()}
-    origin = ZooOrigin(absolute_path, dataset, str(ckpt_epoch), n_heads, allow_faulty, condition.text, False, **names)
-    return replace(zoo, origin=replace(origin, weights_key=weights_key, labels=labels))
+            cache.save(*encode_collection(collection))
+    return replace(zoo, origin=origin)
 
 
 def labels_among(zoo: "Zoo | MixedZoo", classes: Sequence[str]) -> Tensor:
@@ -235,7 +261,10 @@ def _build_zoo(
     def write_list() -> Path | None:
         return cache.write_list(report.csv())
 
-    check_acceptable(report, collection.signatures, release.source.path, release.dataset, allow_faulty, write_list)
+    first = collection.names[0] if collection.names else ""
+    check_acceptable(
+        report, collection.signatures, release.source.path, release.dataset, allow_faulty, write_list, first
+    )
     majority, _ = collection.signatures[0]
     try:
         spec = spec_from_shapes(dict(majority.shapes), majority.heads)

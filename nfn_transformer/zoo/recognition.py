@@ -5,33 +5,35 @@ from collections.abc import Mapping
 
 EXPECTED = (
     "expected keys encoder.0.attention.queries.weight, ..., classifier.fc2.bias of blocks without residual "
-    "connections, attention biases or affine LayerNorms (docs/zoo_format.md)"
+    "connections, attention biases or affine LayerNorms, or LAYER.weight and LAYER.bias in turn of a chain of linear "
+    "layers and 2-D convolutions (docs/zoo_format.md)"
 )
 
-_TRANSFORMER = (
+_FOREIGN = (
     "Such networks have residual connections, biases or LayerNorm weights, whose symmetries the predictors do not "
     "have: make_zoo.py trains networks of the kind that can be read"
 )
 _PLAIN = (
-    "Its weights can be read in Python by layout_of and read_networks of "
-    "nfn_transformer.weights.feed_forward_networks, for the permutation layers "
-    "(docs/library.md); training commands read transformers alone"
+    "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions with biases: "
+    "keys LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
 )
 
+TRANSFORMER = "a transformer of the zoo"
+FEED_FORWARD_KINDS = ("a CNN", "an INR (a network from coordinates)", "an MLP")
+
 _KINDS = (
-    ("an nn.TransformerEncoder", r"layers\.\d+\.self_attn\.in_proj_(weight|bias)", _TRANSFORMER),
-    ("a Hugging Face ViT", r"encoder\.layer\.\d+\.attention\.attention\.query\.weight", _TRANSFORMER),
-    ("a Hugging Face BERT", r"encoder\.layer\.\d+\.attention\.self\.query\.weight", _TRANSFORMER),
-    ("a GPT-2", r"h\.\d+\.attn\.c_attn\.weight", _TRANSFORMER),
-    ("a Llama", r"layers\.\d+\.self_attn\.q_proj\.weight", _TRANSFORMER),
-    ("a timm ViT", r"blocks\.\d+\.attn\.qkv\.weight", _TRANSFORMER),
-    ("a torchvision ViT", r"encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight", _TRANSFORMER),
+    ("an nn.TransformerEncoder", r"layers\.\d+\.self_attn\.in_proj_(weight|bias)", _FOREIGN),
+    ("a Hugging Face ViT", r"encoder\.layer\.\d+\.attention\.attention\.query\.weight", _FOREIGN),
+    ("a Hugging Face BERT", r"encoder\.layer\.\d+\.attention\.self\.query\.weight", _FOREIGN),
+    ("a GPT-2", r"h\.\d+\.attn\.c_attn\.weight", _FOREIGN),
+    ("a Llama", r"layers\.\d+\.self_attn\.q_proj\.weight", _FOREIGN),
+    ("a timm ViT", r"blocks\.\d+\.attn\.qkv\.weight", _FOREIGN),
+    ("a torchvision ViT", r"encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight", _FOREIGN),
 )
 ADVICE = {
     **{name: advice for name, _, advice in _KINDS},
-    "a CNN": _PLAIN,
-    "an INR (a network from coordinates)": _PLAIN,
-    "an MLP": _PLAIN,
+    TRANSFORMER: "Zoos of such networks are read where all of them are transformers: --where COLUMN=VALUE reads a part",
+    **dict.fromkeys(FEED_FORWARD_KINDS, _PLAIN),
     "a LoRA or another adapter": "An adapter is a part of a network: merge it into the network first",
 }
 """Kind of network -> what can be done with it."""

@@ -15,7 +15,7 @@ from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, class_names, select_rows
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin, labels_among, read_zoo
 from nfn_transformer.zoo.runs import canonical_epoch
-from nfn_transformer.zoo.sources import open_release
+from nfn_transformer.zoo.sources import NoReleaseError, open_release
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,23 @@ def read_all_sizes(
     """
     condition = Condition.parse(where)
     data_path = find_bundled(Path(data_path))
-    with open_release(data_path, dataset) as release:
-        rows = select_rows(release, str(ckpt_epoch), condition, columns=columns, labels=labels).rows
+    settings |= {"columns": columns, "labels": labels}
+    try:
+        with open_release(data_path, dataset) as release:
+            rows = select_rows(release, str(ckpt_epoch), condition, columns=columns, labels=labels).rows
+    except NoReleaseError:  # a public zoo gives all of its sizes, or the error
+        zoo = read_zoo(data_path, dataset, ckpt_epoch, where=where, **settings)
+        return replace(zoo, origin=zoo.origin and replace(zoo.origin, all_sizes=True))
     tell = [name for name in SIZE_COLUMNS if name in rows[0].cells and name not in dict(condition.wanted)]
     # A column that some rows leave empty tells nothing apart: a condition on the others would meet those rows as well.
     tell = [name for name in tell if not any(row.cells[name].lower() in EMPTY_CELLS for row in rows)]
     sizes = {tuple(canonical_epoch(row.cells[name]) for name in tell) for row in rows}
-    parts = []
+    parts: list[Zoo] = []
     for size in sorted(sizes, key=lambda size: [(len(number), number) for number in size]):
         pairs = [f"{name}={number}" for name, number in zip(tell, size, strict=True)]
         each = ",".join(([condition.text] if condition.text else []) + pairs)
-        parts.append(read_zoo(data_path, dataset, ckpt_epoch, where=each, columns=columns, labels=labels, **settings))
+        zoo = read_zoo(data_path, dataset, ckpt_epoch, where=each, **settings)
+        parts += zoo.parts if isinstance(zoo, MixedZoo) else (zoo,)
     classes = class_names(name for part in parts for name in part.classes)
     parts = [replace(part, labels=labels_among(part, classes), classes=classes) for part in parts]
     origin = parts[0].origin and replace(parts[0].origin, where=condition.text, all_sizes=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, Self
+from typing import BinaryIO, Protocol, Self, cast
 
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import UserError, ZooError
@@ -24,6 +24,9 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_TABLE_ROWS = 250_000
 MAX_TABLE_BYTES = 64 * 2**20
 
+DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error)
+"""Errors of reading a damaged file or member of a zip, after it was opened."""
+
 _ENCRYPTED = 0x1 | 0x40
 
 
@@ -33,6 +36,10 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".safetensors.index.json")
 
 class UnreadableFile(Exception):
     """A file of the zoo cannot be read; the message says why."""
+
+
+class NoReleaseError(ZooError):
+    """A path holds no data set in the layout of docs/zoo_format.md; one of `zoo.formats` may recognise it."""
 
 
 class Source(Protocol):
@@ -69,9 +76,23 @@ class Source(Protocol):
         """
         ...
 
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+        ...
+
+    def open(self, name: str, most: int | None = None) -> BinaryIO:
+        """Open a file, to be read bit by bit where it may be large.
+
+        Raises:
+            UnreadableFile: the file cannot be read, or has more than `most` bytes, by default MAX_FILE_BYTES.
+        """
+        ...
+
     def close(self) -> None:
         """Close all open files."""
         ...
+
+    def __hash__(self) -> int: ...
 
 
 class FolderSource:
@@ -117,16 +138,28 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         """See `Source`."""
         try:
-            # A pipe would wait for a writer.
-            with open(self.path / name, "rb", opener=_open_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise UnreadableFile("not a regular file")
-                if status.st_size > MAX_FILE_BYTES:
-                    raise _too_large(status.st_size)
+            with self.open(name) as file:
                 return file.read(MAX_FILE_BYTES)
         except OSError as error:
             raise UnreadableFile(error.strerror or str(error)) from None
+
+    def has(self, name: str) -> bool:
+        """See `Source`."""
+        return bool(_file_stamp(self.path / name))
+
+    def open(self, name: str, most: int | None = None) -> BinaryIO:
+        """See `Source`."""
+        try:
+            # A pipe would wait for a writer.
+            file = open(self.path / name, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
+            status = os.fstat(file.fileno())
+        except OSError as error:
+            raise UnreadableFile(error.strerror or str(error)) from None
+        most = MAX_FILE_BYTES if most is None else most
+        if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+            return file
+        file.close()
+        raise _too_large(status.st_size, most) if stat.S_ISREG(status.st_mode) else UnreadableFile("not a regular file")
 
     def close(self) -> None:
         """See `Source`."""
@@ -142,7 +175,9 @@ class ZipSource:
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise ZooError(f"{path}: not a zip file that can be read ({error}); expected a folder or a zip") from None
+            raise NoReleaseError(
+                f"{path}: not a zip file that can be read ({error}); expected a folder or a zip"
+            ) from None
         # A member without a name is no file of any zoo, and zipfile itself stumbles over it.
         named = [member for member in self._archive.infolist() if member.filename]
         self._members = {member.filename: member for member in named if not member.is_dir()}
@@ -165,6 +200,18 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         """See `Source`."""
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except DAMAGE as error:
+            raise UnreadableFile(f"damaged in the zip ({error})") from None
+
+    def has(self, name: str) -> bool:
+        """See `Source`."""
+        return name in self._members
+
+    def open(self, name: str, most: int | None = None) -> BinaryIO:
+        """See `Source`."""
         member = self._members[name]
         if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
             raise UnreadableFile(f"unsafe name '{name}' in the zip")
@@ -172,11 +219,12 @@ class ZipSource:
             raise UnreadableFile("encrypted in the zip")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnreadableFile(f"compressed with method {member.compress_type}, expected stored or deflated")
-        if member.file_size > MAX_FILE_BYTES:
-            raise _too_large(member.file_size)
+        most = MAX_FILE_BYTES if most is None else most
+        if member.file_size > most:
+            raise _too_large(member.file_size, most)
         try:
-            return self._archive.read(member)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+            return cast(BinaryIO, self._archive.open(member))
+        except DAMAGE as error:
             raise UnreadableFile(f"damaged in the zip ({error})") from None
 
     def close(self) -> None:
@@ -228,8 +276,8 @@ def _scan(folder: Path) -> list[os.DirEntry]:
         raise ZooError(f"{name}: {error.strerror or error}, expected a folder that can be read") from None
 
 
-def _too_large(size: int) -> UnreadableFile:
-    return UnreadableFile(f"{size} bytes, more than the {MAX_FILE_BYTES} that a zoo's file may have")
+def _too_large(size: int, most: int) -> UnreadableFile:
+    return UnreadableFile(f"{size} bytes, more than the {most} that a zoo's file may have")
 
 
 def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list[str]:
@@ -290,13 +338,16 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
             raise _not_one_table(source, dataset, tables, matching)
         table = matching[0]
         try:
-            metadata = source.read(table)
+            with source.open(table) as file:
+                metadata = file.read(MAX_FILE_BYTES)
             if len(metadata) > MAX_TABLE_BYTES:
                 raise UnreadableFile(f"a table of {len(metadata)} bytes, expected at most {MAX_TABLE_BYTES}")
             if (rows := max(metadata.count(b"\n"), metadata.count(b"\r"))) > MAX_TABLE_ROWS:
                 raise UnreadableFile(f"a table of {rows} rows, expected at most {MAX_TABLE_ROWS}")
         except UnreadableFile as error:
             raise ZooError(f"{path}: {printable(f'{table}: {error}')}") from None
+        except DAMAGE as error:
+            raise ZooError(f"{path}: {printable(f'{table}: damaged in the zip ({error})')}") from None
         folder = table.removesuffix(f"metadata/{dataset}.csv") + dataset
         stamps = source.files(folder)
         names = visible_files(stamps, SUFFIXES)
@@ -328,7 +379,7 @@ def _not_one_table(source: Source, dataset: str, tables: list[str], matching: li
         content = f"there are the data sets {_listed(names)}"
     else:
         content = f"there are no metadata tables at all; the zoo holds {_listed(source.entries())}"
-    return ZooError(
+    return NoReleaseError(
         f"{source.path}: no data set {quoted(dataset)}; looked for {quoted(f'metadata/{dataset}.csv')}, and {content}"
     )
 

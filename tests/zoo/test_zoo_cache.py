@@ -213,7 +213,7 @@ def test_a_cache_that_claims_to_fit_is_checked(zoo, reads, forgery):
     else:
         header["content"] = json.dumps({"names": 3})
     if "checksum" in header:
-        header["checksum"] = cache._checksum(header["key"], header.get("content", ""), rows)
+        header["checksum"] = cache._checksum(header["key"], header.get("content", ""), {"rows": rows})
     save_file({"rows": rows}, cache_file(zoo), header)
     assert_same(fresh, read(zoo))
     assert len(reads) == 2

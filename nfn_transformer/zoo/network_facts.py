@@ -1,0 +1,69 @@
+"""Facts of a feed-forward network's function that its weights do not tell: activation, frequency, strides, ..."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from nfn_transformer.errors import UserError
+from nfn_transformer.printable import quoted
+
+FACTS = ("activation", "omega", "offset", "stride", "padding")
+"""Names of the facts, as tables' columns and flags have them."""
+
+ACTIVATION_NAMES = {
+    **{name: name for name in ("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "sine", "none")},
+    **{"leakyrelu": "leaky_relu", "lrelu": "leaky_relu", "sin": "sine", "siren": "sine"},
+    **{"linear": "none", "identity": "none"},
+}
+"""Names of activations in tables -> one of `weights.spec.ACTIVATIONS`."""
+
+PLURALS = {"stride": "strides", "padding": "paddings"}
+"""Facts with a number for each convolution -> field of `NetworkSpec`."""
+
+
+def network_facts(cells: Mapping[str, str], given: Mapping[str, str], default: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of `NetworkSpec` that texts tell: `activation`, `omega`, `offset`, `strides`, `paddings`.
+
+    Strides and paddings are tuples: of one number for all convolutions, or of one each.
+
+    Args:
+        cells: those of FACTS that a table tells; empty cells are absent.
+        given: those that the user tells.
+        default: those of the format, where neither tells.
+
+    Raises:
+        UserError: table and user contradict each other, or a text is no activation or number.
+    """
+    for name, text in given.items():
+        if name in cells and _fact(name, cells[name], f"column {name}") != _fact(name, text, f"--{name}"):
+            raise UserError(f"--{name} {text}: contradicts the table, whose column {name} is {quoted(cells[name])}")
+    texts = {**default, **given, **cells}
+    values = {name: _fact(name, text, f"--{name}" if name in given else name) for name, text in texts.items()}
+    return {PLURALS.get(name, name): value for name, value in values.items()}
+
+
+def _fact(name: str, text: str, source: str) -> Any:
+    if name == "activation":
+        known = ACTIVATION_NAMES.get(text.strip().lower())
+        if known is None:
+            raise UserError(f"{source} {quoted(text)}: expected one of {', '.join(ACTIVATION_NAMES)}")
+        return known
+    if name in ("omega", "offset"):
+        number = _number(text)
+        if not abs(number) < 1e6:
+            raise UserError(f"{source} {quoted(text)}: expected a number")
+        return number
+    parts = text.replace(",", " ").strip("()[] ").split()
+    numbers = [_number(part) for part in parts[:100]]
+    low = 1 if name == "stride" else 0
+    if not numbers or not all(low <= number < 1000 and number.is_integer() for number in numbers):
+        raise UserError(f"{source} {quoted(text)}: expected a whole number of at least {low}, or one per convolution")
+    return tuple(map(int, numbers))
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value

@@ -1,0 +1,230 @@
+"""Zoos of the field in their own formats: small files made in exactly these, with random numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_zoo import state_dict as transformer_state
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.weights.feed_forward_pass import network_outputs
+from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+
+def save(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+
+
+def siren_state(seed: int, keys: tuple[str, str, str], sizes: tuple[int, ...] = (2, 8, 8, 1)) -> dict[str, Tensor]:
+    """A state dict with these names of layers."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, inputs, outputs in zip(keys, sizes, sizes[1:], strict=False):
+        state |= {f"{key}.weight": torch.randn(outputs, inputs, generator=generator) / 10}
+        state |= {f"{key}.bias": torch.randn(outputs, generator=generator) / 10}
+    return state
+
+
+def drawn(state: dict[str, Tensor], offset: float) -> Tensor:
+    """The values at 5 coordinates, as the zoos' own code computes them."""
+    numbers, (*hidden, last) = grid(), list(zip(*[iter(tensor.double() for tensor in state.values())] * 2, strict=True))
+    for W, b in hidden:
+        numbers = torch.sin(30 * functional.linear(numbers, W, b))
+    return functional.linear(numbers, *last) + offset
+
+
+def grid() -> Tensor:
+    return torch.linspace(-1, 1, 10, dtype=torch.float64).reshape(5, 2)
+
+
+def outputs(zoo, name: str, inputs: Tensor) -> Tensor:
+    """The outputs of a network of a zoo, by its name."""
+    index = torch.tensor([zoo.names.index(name)])
+    ((_, rows, part),) = zoo.by_size(index)
+    return network_outputs(inputs, part.weights_of(rows.double()))[0]
+
+
+DWS = ("seq.0", "seq.1", "seq.2")
+
+
+@pytest.fixture
+def dwsnets(tmp_path) -> Path:
+    """MNIST and Fashion-MNIST of DWSNets: 6 images each; one of MNIST has two augmented copies."""
+    root = tmp_path / "inrs"
+    for image in range(6):
+        side = "training" if image < 4 else "testing"
+        for copy in ("_augmented_0", "_augmented_1") if image == 5 else ("",):
+            folder = root / f"mnist-inrs/mnist_png_{side}_{image % 3}_{image}{copy}"
+            save(folder / "checkpoints/model_final.pth", siren_state(image, DWS))
+        side = "train" if image < 4 else "test"
+        save(root / f"fmnist_inrs/{side}/model_{image}.pth", {**siren_state(image, DWS), "label": image % 4})
+    return root
+
+
+def test_inrs_of_dwsnets(dwsnets):
+    zoo = read_zoo(dwsnets, "mnist", labels="class")
+    assert len(zoo) == 7
+    assert len(set(zoo.runs)) == 6
+    assert zoo.classes == ("0", "1", "2")
+    assert (zoo.spec.activation, zoo.spec.omega, zoo.spec.offset) == ("sine", 30.0, 0.5)
+    name = "mnist-inrs/mnist_png_training_1_1/checkpoints/model_final.pth"
+    torch.testing.assert_close(outputs(zoo, name, grid()), drawn(siren_state(1, DWS), 0.5))
+    fashion = read_zoo(dwsnets, "fmnist", labels="class")
+    name = "fmnist_inrs/train/model_3.pth"
+    assert len(fashion) == 6
+    assert fashion.labels[fashion.names.index(name)] == 3
+    torch.testing.assert_close(outputs(fashion, name, grid()), drawn(siren_state(3, DWS), 0.5))
+    assert len(read_zoo(dwsnets, "mnist", labels="class", where="side=testing")) == 3
+    with pytest.raises(
+        ZooError, match="data set 'cifar': expected one folder with it, got 'fmnist_inrs/', 'mnist-inrs/'"
+    ):
+        read_zoo(dwsnets, "cifar", labels="class")
+
+
+NFN = ("net.0.linear", "net.1.linear", "net.2")
+
+
+def test_inrs_of_nfn_and_their_copies(tmp_path):
+    for image in range(4):
+        for copy in ("", "aug0_", "aug1_"):
+            path = tmp_path / f"siren_cifar_wts/randinit_smaller_{copy}{image}s/net{image * 1000}.pth"
+            save(path, siren_state(image, NFN, (2, 8, 8, 3)))
+    zoo = read_zoo(tmp_path, "cifar", labels="class")
+    assert len(zoo) == 12
+    assert len(set(zoo.runs)) == 4
+    assert zoo.spec.sizes == (2, 8, 8, 3)
+    for name in ("randinit_smaller_2s/net2000.pth", "randinit_smaller_aug1_2s/net2000.pth"):
+        torch.testing.assert_close(
+            outputs(zoo, f"siren_cifar_wts/{name}", grid()), drawn(siren_state(2, NFN, (2, 8, 8, 3)), 0)
+        )
+    assert len(read_zoo(tmp_path / "siren_cifar_wts", "cifar", labels="class", where="copy=0")) == 4
+
+
+class ParkCNN(nn.Module):
+    """A CNN of the park: `residual` names the layer whose output is added to the shared channels."""
+
+    def __init__(self, channels: list[int], residual: list[int], activation: str):
+        super().__init__()
+        sides = zip([3, *channels], channels, strict=False)
+        self.layers = nn.ModuleList([nn.Conv2d(i, o, 3, 1 + (s == 0), 1) for s, (i, o) in enumerate(sides)])
+        self.fc = nn.Linear(channels[-1], 10)
+        self.residual, self.activation = residual, {"relu": torch.relu, "gelu": functional.gelu}[activation]
+        self.config = {
+            "n_layers": len(channels),
+            "n_classes": 10,
+            "channels": channels,
+            "kernel_size": [3] * len(channels),
+            "stride": [2] + [1] * (len(channels) - 1),
+            "padding": [1] * len(channels),
+            "residual": residual,
+            "activation": activation,
+        }
+
+    def forward(self, maps):
+        seen = []
+        for layer, other in zip(self.layers, self.residual, strict=True):
+            maps = layer(maps)
+            if other >= 0:
+                shared = min(maps.shape[1], seen[other].shape[1])
+                maps = maps.clone()
+                maps[:, :shared] += seen[other][:, :shared]
+            maps = self.activation(maps)
+            seen.append(maps)
+        return self.fc(maps.mean((2, 3)))
+
+
+@pytest.fixture
+def park(tmp_path) -> tuple[Path, ParkCNN]:
+    """Five runs with two checkpoints each, of two architectures; and the CNN of the last checkpoint of run 1."""
+    torch.manual_seed(0)
+    kept = None
+    for run in range(5):
+        for epoch in (10, 50):
+            cnn = ParkCNN([4, 6, 5], [-1, -1, 0], "relu") if run % 2 else ParkCNN([8, 4], [-1, -1], "gelu")
+            content = {"model": cnn.state_dict(), "config": cnn.config, "iteration": epoch}
+            content["last_result"] = {"test/acc": run / 10 + epoch / 1000, "time": 1.5, "config": {"lr": 0.1}}
+            save(tmp_path / f"park/NetTrainer_{run:05d}/checkpoint_{epoch:06d}/checkpoint.pt", content)
+            kept = cnn if (run, epoch) == (1, 50) else kept
+    return tmp_path / "park", kept
+
+
+def test_wild_park_has_several_sizes_and_residual_connections(park):
+    root, cnn = park
+    zoo = read_zoo(root, "park")
+    assert isinstance(zoo, MixedZoo)
+    assert len(zoo) == 5
+    assert set(zoo.epochs) == {"50"}
+    assert {spec.sizes for spec in zoo.specs} == {(3, 4, 6, 5, 10), (3, 8, 4, 10)}
+    name = "NetTrainer_00001/checkpoint_000050/checkpoint.pt"
+    assert zoo.labels[zoo.names.index(name)] == pytest.approx(0.15)
+    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    torch.testing.assert_close(outputs(zoo, name, images), cnn.double()(images).detach())
+    assert len(read_zoo(root, "park", "all")) == 10
+    relu = read_zoo(root, "park", where="activation=relu")
+    assert len(relu) == 2
+    assert relu.spec.activation == "relu"
+    assert relu.report.examined == 2
+    with pytest.raises(ZooError, match="--activation gelu: contradicts 'NetTrainer_00001"):
+        read_zoo(root, "park", where="activation=relu", facts={"activation": "gelu"})
+
+
+def test_faults_of_public_zoos_are_reported_file_by_file(park):
+    root, cnn = park
+    broken = {"model": cnn.state_dict(), "config": {**cnn.config, "stride": "2"}, "last_result": {"test/acc": 0.5}}
+    contents = [
+        (b"junk", "unreadable: not a checkpoint"),
+        (broken, "unreadable: config: 'stride' is a str, expected a list with a number a layer"),
+        ({**broken, "config": {**cnn.config, "residual": [2, -1, 0]}}, "shape differs: residuals (2, -1, 0)"),
+        ({**broken, "config": cnn.config, "model": transformer_state(0)}, "missing key: holds encoder blocks"),
+        ({**broken, "config": cnn.config, "last_result": {}}, "label: no label, expected a number in [0, 1]"),
+    ]
+    for number, (content, _) in enumerate(contents):
+        file = root / f"Faulty_{number}/checkpoint_000050/checkpoint.pt"
+        save(file, content)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+    zoo = read_zoo(root, "park", allow_faulty=True)
+    assert len(zoo) == 5
+    assert zoo.report.examined == 10
+    for line, (_, expected) in zip(zoo.report.fault_lines(), contents, strict=True):
+        assert expected in line
+    with pytest.raises(ZooError, match=r"5 of 10 checkpoints .* are faulty"):
+        read_zoo(root, "park")
+
+
+def test_model_zoos(tmp_path):
+    for model in range(5):
+        folder = tmp_path / f"mnist/NN_tune_trainable_{model}"
+        torch.manual_seed(model)
+        cnn = nn.ModuleDict(
+            {"0": nn.Conv2d(1, 3, 5), "3": nn.Conv2d(3, 4, 5), "6": nn.Linear(4 * 4 * 4, 6), "9": nn.Linear(6, 10)}
+        )
+        for epoch in (0, 5):
+            save(folder / f"checkpoint_{epoch:06d}/checkpoints", nn.ModuleDict({"module_list": cnn}).state_dict())
+        (folder / "params.json").write_text(json.dumps({"model::nlin": "tanh", "optim::lr": 3e-4, "seed": model}))
+        lines = [{"training_iteration": epoch, "test_acc": model / 10 + epoch / 100} for epoch in range(6)]
+        (folder / "result.json").write_text("\n".join(map(json.dumps, lines)))
+    zoo = read_zoo(tmp_path, "mnist")
+    assert len(zoo) == 5
+    assert zoo.spec.flattened == 16
+    assert zoo.spec.activation == "tanh"
+    assert zoo.labels.tolist() == pytest.approx([model / 10 + 0.05 for model in range(5)])
+    assert zoo.hyperparameters[0, 0] == pytest.approx(3e-4)
+    assert len(read_zoo(tmp_path, "mnist", "0", where="seed=3")) == 1
+    (folder / "result.json").write_text('{"training_iteration": NaN}')
+    with pytest.raises(ZooError, match=r"NN_tune_trainable_4/result.json: not JSON: NaN, expected a finite number$"):
+        read_zoo(tmp_path, "mnist")
+
+
+def test_a_folder_of_no_format_lists_what_was_looked_for(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(ZooError) as error:
+        read_zoo(tmp_path, "mnist")
+    assert "\n" not in str(error.value)
+    for part in ("metadata/mnist.csv", "weights.npy", "model_final.pth", "checkpoint.pt", "the zoo holds 'pictures'"):
+        assert part in str(error.value)
