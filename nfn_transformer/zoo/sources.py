@@ -178,6 +178,7 @@ class ZipSource:
             raise NoReleaseError(
                 f"{path}: not a zip file that can be read ({error}); expected a folder or a zip"
             ) from None
+        self.close = self._archive.close
         # A member without a name is no file of any zoo, and zipfile itself stumbles over it.
         named = [member for member in self._archive.infolist() if member.filename]
         self._members = {member.filename: member for member in named if not member.is_dir()}
@@ -226,10 +227,6 @@ class ZipSource:
             return cast(BinaryIO, self._archive.open(member))
         except DAMAGE as error:
             raise UnreadableFile(f"damaged in the zip ({error})") from None
-
-    def close(self) -> None:
-        """See `Source`."""
-        self._archive.close()
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
