@@ -16,7 +16,7 @@ OMEGA, OFFSET = 30.0, 0.5
 """Factor in front of each sine's argument, and number added to the outputs."""
 
 _CHUNK_BYTES = 1 << 19
-"""Bytes of one layer's activations of the networks that step together: a chunk's tensors stay in a core's cache."""
+"""Bytes of one layer's activations of the networks that step together on a CPU: they stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def fit_sirens(
     generators: Sequence[Generator],
     after_fits: Callable[[int], object] = lambda count: None,
 ) -> SirenFits:
-    """Fit a SIREN to each picture; the networks step together in chunks, and leave them one by one.
+    """Fit a SIREN to each picture; the networks step together, on a CPU in chunks, and leave one by one.
 
     Args:
         plan: of the fits.
@@ -123,7 +123,9 @@ def fit_sirens(
         generators: of the initial numbers, one for each network.
         after_fits: called, for progress, with the number of fits that have ended.
     """
-    size = max(1, _CHUNK_BYTES // (max(plan.sizes) * grid.shape[1] * pictures.element_size()))
+    size = len(pictures)
+    if pictures.device.type == "cpu":
+        size = max(1, _CHUNK_BYTES // (max(plan.sizes) * grid.shape[1] * pictures.element_size()))
     rows = torch.stack([plan.initial(generator) for generator in generators]).to(pictures)
     parts = [
         _fit_chunk(plan, part, targets, grid, after_fits)
@@ -136,9 +138,9 @@ def _fit_chunk(
     plan: SirenPlan, rows: Tensor, targets: Tensor, grid: Tensor, after_fits: Callable[[int], object]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the fitted numbers [m, P], decibels [m] and steps [m]."""
-    fitted, steps = rows.clone(), torch.zeros(len(rows), dtype=torch.int64)
-    errors = rows.new_zeros(len(rows))
-    left = torch.arange(len(rows))  # indices of the networks that go on
+    fitted, errors = rows.clone(), rows.new_zeros(len(rows))
+    steps = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    left = torch.arange(len(rows), device=rows.device)  # indices of the networks that go on
     optimizer = PopulationOptimizer(["adam"] * len(rows), rows, rows.new_full((len(rows),), plan.lr), rows[:, 0] * 0)
     enough = 10 ** (-plan.decibels / 10)
     for step in range(plan.steps + 1):
@@ -157,5 +159,5 @@ def _fit_chunk(
             forward = _Pass(rows, plan, grid.expand(len(rows), *grid.shape))
             difference = difference[going]
         gradient = forward.gradient(difference.mul_(2 / difference[0].numel()))
-        optimizer.step(gradient, rows.new_ones(len(rows)), torch.ones(len(rows), dtype=torch.bool))
+        optimizer.step(gradient, rows.new_ones(len(rows)), torch.ones_like(left, dtype=torch.bool))
     return fitted, -10 * errors.log10(), steps

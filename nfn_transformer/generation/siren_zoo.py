@@ -13,7 +13,7 @@ from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.generation.array_plan import ArrayZooPlan, TrainedPart
 from nfn_transformer.generation.array_zoo import ArrayZoo
 from nfn_transformer.generation.images import ImageData
-from nfn_transformer.generation.siren_fits import OFFSET, OMEGA, SirenPlan, fit_sirens
+from nfn_transformer.generation.siren_fits import OFFSET, OMEGA, SirenPlan, draw, fit_sirens
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.feed_forward_pass import pixel_grid
 
@@ -117,8 +117,13 @@ class SirenZooPlan(ArrayZooPlan):
         generators = [make_generator(self.seed, "image", image, "copy", copy) for image, copy in images]
         pixels = self.pictures.pixels[[image for image, _ in images]]  # [n, colours, height, width]
         grid = pixel_grid(*pixels.shape[2:]).to(device)
-        fits = fit_sirens(siren, pixels.flatten(2).to(device), grid, generators, after)
-        return {name: tensor.cpu() for name, tensor in vars(fits).items()}
+        targets = pixels.flatten(2).to(device)
+        fits = fit_sirens(siren, targets, grid, generators, after)
+        rows, decibels = fits.rows, fits.decibels
+        if self.half:
+            rows = rows.half().float()
+            decibels = -10 * (draw(rows, siren, grid) - targets).square().mean((1, 2)).log10()
+        return {"rows": rows.cpu(), "decibels": decibels.cpu(), "steps": fits.steps.cpu()}
 
     def seconds(self, device: torch.device) -> float:
         """See `ArrayZooPlan`."""

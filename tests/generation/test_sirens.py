@@ -59,12 +59,15 @@ def test_a_fit_in_company_is_the_fit_alone():
         assert torch.allclose(alone.rows[0], together.rows[index], rtol=0, atol=1e-9)
 
 
-def test_the_written_networks_draw_the_digits(tmp_path):
+@pytest.mark.parametrize("half", [False, True])
+def test_the_written_networks_draw_the_digits(tmp_path, half):
     """The zoo is read and drawn by this test's own formula."""
-    flags = ["--family", "siren", "--runs", "4", "--hidden", "16", "--copies", "1", "--decibels", "25", "--jobs", "1"]
+    flags = ["--half", str(half)]
+    flags += ["--family", "siren", "--runs", "4", "--hidden", "16", "--copies", "1", "--decibels", "25", "--jobs", "1"]
     assert make_zoo.main(["--out", str(tmp_path / "zoo"), "--dataset", "shapes", *flags]) == 0
     variables, table = read_arrays(tmp_path / "zoo/shapes")
     assert [(row["run"], row["copy"], row["label"]) for row in table] == [(r, c, r) for r in "0123" for c in "01"]
+    variables = {name: array.astype(np.float64) for name, array in variables.items()}
     line = np.linspace(-1, 1, 8)
     h = np.broadcast_to(np.stack(np.meshgrid(line, line), -1), (8, 8, 8, 2))  # [networks, row, column, (x, y)]
     for layer in ("dense", "dense_1", "dense_2"):
@@ -73,7 +76,7 @@ def test_the_written_networks_draw_the_digits(tmp_path):
     wanted = digit_pictures().pixels[[0, 0, 1, 1, 2, 2, 3, 3], 0].numpy()
     decibels = -10 * np.log10(((h[..., 0] - wanted) ** 2).mean((1, 2)))
     assert np.allclose(decibels, [float(row["psnr"]) for row in table], atol=0.02)
-    assert decibels.min() >= 25
+    assert decibels.min() >= (24.5 if half else 25)
 
 
 def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch, capsys):
