@@ -166,7 +166,7 @@ class CanonicalForm(NamedTuple):
         return replace(change, weights=tuple(matrices), biases=tuple(biases))
 
 
-def canonical_form(weights: NetworkWeights, scales: bool = False) -> CanonicalForm:
+def canonical_form(weights: NetworkWeights, scales: bool = False, signs: bool = True) -> CanonicalForm:
     """Return weights that only permutations of hidden neurons change; without residual connections of one function.
 
     Sine neurons get a phase with biases in [-pi / (2 omega), pi / (2 omega)]. Neurons of odd activations get the sign
@@ -179,6 +179,7 @@ def canonical_form(weights: NetworkWeights, scales: bool = False) -> CanonicalFo
     Args:
         weights: of b networks.
         scales: also remove positive factors, where the activation commutes with them.
+        signs: remove signs; else the form is one up to permutations and signs.
     """
     spec, matrices, biases = weights.spec, list(weights.weights), list(weights.biases)
     rows, columns = [], []
@@ -189,7 +190,7 @@ def canonical_form(weights: NetworkWeights, scales: bool = False) -> CanonicalFo
             biases[s], column = biases[s] - phase * (math.pi / spec.omega), 1 - 2 * (phase % 2)
         incoming = matrices[s].flatten(2)
         norm = torch.linalg.vector_norm(torch.cat([incoming, biases[s][..., None]], dim=2), dim=2)
-        if spec.activation in SIGNED:
+        if signs and spec.activation in SIGNED:
             tells = torch.where(biases[s].abs() > _NO_BIAS * norm, biases[s], incoming.sum(2))
             row = torch.where(tells < 0, -row, row)
         if scales and spec.activation in SCALED:

@@ -33,15 +33,15 @@ class Editor(nn.Module):
 
     Args:
         spec: sizes and function of the networks.
-        removes_scales: the canonical form is free of positive factors.
+        removes_scales, removes_signs: the canonical form is free of positive factors, and of signs.
     """
 
     needs_normalization = True
     """True if `fit_normalization` is to be called before the first epoch."""
 
-    def __init__(self, spec: NetworkSpec, removes_scales: bool = False):
+    def __init__(self, spec: NetworkSpec, removes_scales: bool = False, removes_signs: bool = True):
         super().__init__()
-        self.spec, self._removes_scales = spec, removes_scales
+        self.spec, self._removes_scales, self._removes_signs = spec, removes_scales, removes_signs
         self.sizes = RootMeanSquares(2 * spec.layers)
 
     def fit_normalization(self, seen: Iterable[NetworkWeights]) -> None:
@@ -50,7 +50,7 @@ class Editor(nn.Module):
 
     def form(self, weights: NetworkWeights) -> CanonicalForm:
         """Return the canonical form in which networks are read."""
-        return canonical_form(weights, self._removes_scales)
+        return canonical_form(weights, self._removes_scales, self._removes_signs)
 
     def change(self, weights: NetworkWeights) -> NetworkWeights:
         """Return the change of canonical weights, both in units of `sizes`."""

@@ -27,7 +27,7 @@ def editor(name, spec, U):
 def test_editing_commutes_with_the_group(name, kind, generator):
     spec, U = SPECS[kind], random_networks(SPECS[kind], 3, generator)
     module = editor(name, spec, U)
-    largest_scale = 1e4 if name == "hnps" else 1.0
+    largest_scale = 1e4 if name in ("hnps", "bilinear") else 1.0
     g = NetworkElement.sample(spec, generator, largest_scale)
     with torch.no_grad():
         changed, moved = module(U), module(g.act(U))

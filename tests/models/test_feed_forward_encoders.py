@@ -14,7 +14,7 @@ from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.spec import NetworkSpec
 
 TOLERANCE = 1e-9
-SCALE_FREE = ("hnps", "magep", "complete")
+SCALE_FREE = ("hnps", "magep", "complete", "bilinear")
 ENCODERS = ("np", "hnp", "nft", *SCALE_FREE)
 
 
