@@ -1,16 +1,19 @@
 """SIRENs: fits that draw their images, alone as in company, and the zoo that the command writes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from array_zoos import read_arrays
 
+import nfn_transformer as nfn
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
 from nfn_transformer.generation.siren_fits import SirenPlan, draw, fit_sirens
 from nfn_transformer.generation.siren_zoo import SirenZooPlan, digit_pictures
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.weights.feed_forward_pass import pixel_grid
+from nfn_transformer.weights.feed_forward_pass import network_outputs, pixel_grid
 
 PLAN = SirenPlan((2, 8, 8, 1), steps=400, decibels=30.0)
 TINY = ["--family", "siren", "--runs", "5", "--hidden", "6", "--steps", "20", "--population", "4", "--jobs", "1"]
@@ -116,3 +119,24 @@ def test_bad_flags_are_named(tmp_path, capsys, flags, message):
         run_command(make_zoo.main, ["--out", str(tmp_path / "zoo"), "--family", "siren", *flags])
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_bundled_sirens_draw_all_digits_and_are_those_of_their_recipe():
+    """They are read and drawn as any other zoo."""
+    bundled_sirens = Path(__file__).parents[2] / "data/digit_sirens.zip"
+    assert bundled_sirens.stat().st_size <= 5_000_000
+    zoo = nfn.read_zoo(bundled_sirens, "digits", labels="class", load_cache=False, progress=False)
+    pictures = digit_pictures()
+    assert [zoo.classes[int(label)] for label in zoo.labels] == list(map(str, pictures.labels.tolist()))
+    drawn = network_outputs(pixel_grid(8, 8).T, zoo.weights(torch.arange(1797)))[..., 0]  # [1797, 64]
+    error = (drawn - pictures.pixels.flatten(1)).square().mean(1)
+    assert (-10 * error.log10()).min() >= 39.99
+    first = fit_sirens(
+        SirenPlan(zoo.spec.sizes),
+        pictures.pixels[:1].flatten(2),
+        pixel_grid(8, 8),
+        [make_generator(1, "image", 0, "copy", 0)],
+    )
+    assert torch.allclose(
+        SirenPlan(zoo.spec.sizes).tensors(first.rows)[0], zoo.weights(torch.arange(1)).weights[0], atol=1e-3
+    )
