@@ -15,7 +15,7 @@ from nfn_transformer.generation.optimizers import PopulationOptimizer
 OMEGA, OFFSET = 30.0, 0.5
 """Factor in front of each sine's argument, and number added to the outputs."""
 
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 20
 """Bytes of one layer's activations of the networks that step together on a CPU: they stay in a core's cache."""
 
 
