@@ -1,10 +1,13 @@
 """Predictor of changed weights: a module that maps an INR's weights to others, and the picture that these draw."""
 
+from collections.abc import Iterable
 from pkgutil import resolve_name
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfn_transformer.families.registry import AnySpec
+from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import AccuracyPredictor, Features, Predictor
 from nfn_transformer.models.registry import ENCODER
@@ -18,18 +21,16 @@ class EditPredictor(AccuracyPredictor):
 
     Args:
         spec: sizes and function of the INRs, from 2 coordinates to colours.
-        config: the encoder, whose entry names a module from `NetworkWeights` to `NetworkWeights`, and its widths.
+        config: the encoder, whose entry names an editor (`weight_space_editors.Editor`), and its widths.
         outputs: pixels times colours; a picture is a square.
     """
 
     def __init__(self, spec: NetworkSpec, config: ModelConfig, outputs: int):
         Predictor.__init__(self)
         self.spec, self.config, self.branches = spec, config, {}
-        self.editor: nn.Module = resolve_name(config.chosen[ENCODER].edits[spec.family])(
-            spec, config.branch_config(ENCODER)
-        )
+        self.editor: Any = resolve_name(config.chosen[ENCODER].edits[spec.family])(spec, config.branch_config(ENCODER))
         self.is_slow_to_featurize = False
-        self.needs_normalization = False
+        self.needs_normalization = self.editor.needs_normalization
         self.side = round((outputs / spec.sizes[-1]) ** 0.5)
 
     def featurize(self, weights: Weights) -> Features:
@@ -40,6 +41,10 @@ class EditPredictor(AccuracyPredictor):
         """
         weights.check(self.spec)
         return Features(weights, None, None)
+
+    def fit_normalization(self, seen: Iterable[Features]) -> None:
+        """Fit the editor to the training split's weights."""
+        self.editor.fit_normalization(Reiterable(lambda: (features.encoder for features in seen)))
 
     def supports(self, spec: AnySpec) -> bool:
         """Return whether networks have the very sizes and function of the training split's."""

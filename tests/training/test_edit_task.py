@@ -29,6 +29,8 @@ DOT = torch.tensor([[0.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 class LastBias(nn.Module):
     """Adds one learned number to the last bias of each INR: a darker or a lighter picture."""
 
+    needs_normalization = False
+
     def __init__(self, spec: NetworkSpec, config: registry.BranchConfig):
         super().__init__()
         self.change = nn.Parameter(torch.zeros(1))
@@ -145,7 +147,10 @@ def test_an_edit_as_json():
         ({"task": "edit"}, "--task edit: requires --edit, one of dilate, erode, gradient, contrast"),
         ({"task": "edit", "edit": "blur"}, "--edit blur: expected one of dilate"),
         ({"task": "edit", "edit_side": 8}, "--edit_side 8: requires --edit"),
-        ({"task": "edit", "edit": "erode", "encoder": "mlp"}, "--task edit: --enc_mode mlp changes no such networks, "),
+        (
+            {"task": "edit", "edit": "erode", "encoder": "statnn"},
+            "--task edit: --enc_mode statnn changes no such networks, ",
+        ),
         ({"task": "edit", "edit": "erode", "model": "gbtree"}, "--task edit: not learned by --model gbtree"),
     ],
 )
