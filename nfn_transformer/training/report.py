@@ -60,7 +60,7 @@ def evaluate_best(
         **({SEEN: sum(map(bool, sides))} if any(sides) else {}),
     }
     write_json(directory.results_file, results)
-    title = f"test: {score.key} {asdict(test)[score.key]:.3f}, {len(index)} networks"
+    title = f"test: {score.name} {asdict(test)[score.key]:.3f}, {len(index)} networks"
     task.draw(directory.path, outputs, labels, title)
     _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn

@@ -4,14 +4,16 @@ config.json             the exact configuration, versions, and the sizes of the 
 split.json              file names of the train, validation and test side, and a digest of their data
 excluded.csv            checkpoints that were left out, and why; and those used in spite of a quirk
 metrics.csv             a row per finished epoch, or per round of a tree model
-best.safetensors        weights of the best epoch by validation tau, with what rebuilds the model; or
+best.safetensors        weights of the best epoch by validation, with what rebuilds the model; or
 best.xgboost.json       the trees of the best round by validation RMSE, as XGBoost writes them; or
 best.lightgbm.txt       the same as LightGBM writes them
 best.*.sha256           digest of the trees' file, which `sha256sum --check` reads; other files hold their own
 state.pt                what resuming a network needs; removed when the run is complete
 results.json            validation and test metrics of the best epoch or round; there once the run is complete
-test_predictions.csv    file name, true and predicted accuracy of each test checkpoint
-test_predictions.png    the same as a scatter plot
+test_predictions.csv    file name, true and predicted label of each test checkpoint
+test_predictions.png    the same as a scatter plot; or
+confusion_matrix.png    how many networks of each class got each prediction; or
+edited.png              pictures before, wanted and got
 learning_curves.png     metrics.csv as a picture
 """
 
