@@ -39,6 +39,8 @@ class Edges(NamedTuple):
     """Edges to the outputs."""
     is_last: Float[Tensor, "b H"]
     """1 for the last hidden layer of each network."""
+    widths: Float[Tensor, "b H"]
+    """Count of each hidden layer's nodes, at least 1."""
 
 
 def messages(edges: Edges, nodes: Nodes, onward: nn.Linear, back: nn.Linear) -> tuple[Nodes, Nodes]:
@@ -50,29 +52,36 @@ def messages(edges: Edges, nodes: Nodes, onward: nn.Linear, back: nn.Linear) -> 
         onward, back: maps from d to k d numbers: one matrix for each number of an edge.
     """
     k, last = edges.first.shape[-1], edges.is_last[..., None, None]
+    widths, last_width = edges.widths, (edges.widths * edges.is_last).sum(1)
+    inputs, outputs = (torch.full_like(last_width, each.shape[1]) for each in (nodes.inputs, nodes.outputs))
     sent = Nodes(*(onward(numbers).unflatten(-1, (k, -1)) for numbers in nodes))
     returned = Nodes(*(back(numbers).unflatten(-1, (k, -1)) for numbers in nodes))
-    into_first, into_others = _sum(edges.first, sent.inputs), _sum(edges.middle, sent.hidden[:, :-1])
+    into_first, into_others = (
+        _sum(edges.first, sent.inputs, inputs),
+        _sum(edges.middle, sent.hidden[:, :-1], widths[:, :-1]),
+    )
     into_last = (sent.hidden * last[..., None]).sum(1)  # numbers of each network's last hidden layer
     forward = Nodes(
         torch.zeros_like(nodes.inputs),
         torch.cat([into_first[:, None], into_others], dim=1),
-        _sum(edges.last, into_last),
+        _sum(edges.last, into_last, last_width),
     )
-    from_outputs = _sum(edges.last.transpose(1, 2), returned.outputs)
-    from_hidden = _sum(edges.middle.transpose(2, 3), returned.hidden[:, 1:])
+    from_outputs = _sum(edges.last.transpose(1, 2), returned.outputs, outputs)
+    from_hidden = _sum(edges.middle.transpose(2, 3), returned.hidden[:, 1:], widths[:, 1:])
     from_hidden = torch.cat([from_hidden, torch.zeros_like(nodes.hidden[:, :1])], dim=1)
     backward = Nodes(
-        _sum(edges.first.transpose(1, 2), returned.hidden[:, 0]),
+        _sum(edges.first.transpose(1, 2), returned.hidden[:, 0], widths[:, 0]),
         from_hidden + from_outputs[:, None] * last,
         torch.zeros_like(nodes.outputs),
     )
     return forward, backward
 
 
-def _sum(edges: Float[Tensor, "b *p t s k"], numbers: Float[Tensor, "b *p s k d"]) -> Float[Tensor, "b *p t d"]:
+def _sum(
+    edges: Float[Tensor, "b *p t s k"], numbers: Float[Tensor, "b *p s k d"], counts: Float[Tensor, " b *p"]
+) -> Float[Tensor, "b *p t d"]:
     """Return the sum over s and k of edges times numbers, divided by the root of the count of s."""
-    return edges.flatten(-2) @ numbers.flatten(-3, -2) / edges.shape[-2] ** 0.5
+    return edges.flatten(-2) @ numbers.flatten(-3, -2) * counts.rsqrt()[..., None, None]
 
 
 class BilinearLayer(nn.Module):
@@ -107,11 +116,11 @@ class BilinearLayer(nn.Module):
             around = torch.cat([own_x, x_in, x_out], dim=-1)
             first, second = self.pairs(around).chunk(2, dim=-1)
             change, gate = self.even(torch.cat([first * second, own_z, z_in, z_out], dim=-1)).chunk(2, dim=-1)
-            new_x.append(bounded(own_x + self.odd(around) * gate))
+            new_x.append(damped(own_x + self.odd(around) * gate))
             new_z.append(own_z + change)
         return Nodes(*new_x), Nodes(*new_z)
 
 
-def bounded(numbers: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+def damped(numbers: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Return numbers divided by a root of their mean square plus 1, so that they stay of the order of 1."""
     return numbers * (1 + numbers.square().mean(-1, keepdim=True)).rsqrt()

@@ -54,7 +54,7 @@ class BilinearTrunk(nn.Module):
         """Return odd and even numbers, 1 for each last hidden layer [b, H], and which hidden nodes exist [b, H, n]."""
         there = ~features.hidden.isnan()
         x, z, edges = self.start(features, there)
-        squares = Edges(edges.first.square(), edges.middle.square(), edges.last.square(), edges.is_last)
+        squares = edges._replace(first=edges.first**2, middle=edges.middle**2, last=edges.last**2)
         for layer in self.layers:
             x, z = layer(edges, squares, x, z)
         return x, z, edges.is_last, there
@@ -84,7 +84,7 @@ class BilinearTrunk(nn.Module):
             even.expand(-1, -1, there.shape[2], -1),
             self.positions[1][1].expand(len(apart), -1, -1),
         )
-        return x, z, Edges(edges[0], edges[1], edges[2], is_last)
+        return x, z, Edges(edges[0], edges[1], edges[2], is_last, there.sum(2).clamp(min=1).to(is_last.dtype))
 
 
 class BilinearEncoder(Branch):

@@ -15,7 +15,7 @@ from nfn_transformer.weights.spec import NetworkSpec
 
 TOLERANCE = 1e-9
 SCALE_FREE = ("hnps", "magep", "complete", "bilinear")
-ENCODERS = ("np", "hnp", "nft", *SCALE_FREE)
+ENCODERS = ("np", "hnp", "nft", "graph", *SCALE_FREE)
 
 
 def predictor(encoder: str, spec: NetworkSpec, U: NetworkWeights, **flags) -> Predictor:
@@ -52,6 +52,35 @@ def test_what_is_no_symmetry_moves_predictions(encoder, generator):
     signs = NetworkElement.sample(other, generator)
     assert moves(model, U, signs) > 1e-6
     assert moves(model, U, permuted_apart(signs)) > 1e-6
+
+
+@pytest.mark.parametrize("flags", [{"graph_conv": "attention"}, {"graph_probes": 3}], ids=["attention", "probes"])
+@pytest.mark.parametrize("name", ["siren", "relu cnn"])
+def test_graphs_of_other_kinds_have_the_symmetries(flags, name, generator):
+    spec, U = SPECS[name], random_networks(SPECS[name], 6, generator)
+    model = predictor("graph", spec, U, **flags)
+    claimed = spec if spec.activation == "sine" else replace(spec, activation="gelu")
+    assert moves(model, U, NetworkElement.sample(claimed, generator)) < TOLERANCE
+
+
+@pytest.mark.parametrize("encoder", ["graph", "bilinear", "complete"])
+def test_a_network_among_larger_ones_is_read_as_alone(encoder, generator):
+    specs = [NetworkSpec((1, 4, 6, 3), ((3, 3), (3, 3), None)), NetworkSpec((1, 3, 3), ((2, 2), None))]
+    large, small = (random_networks(spec, 4, generator) for spec in specs)
+    model = predictor(encoder, specs[0], large)
+    assert model.supports(specs[1])
+    assert not model.supports(replace(specs[1], sizes=(2, 3, 3), kernels=(None, None)))
+    shapes = iter([tensor.shape[1:] for tensor in model.featurize(large).tensors()])
+    features = model.featurize(small)
+
+    def among_larger(tensor: torch.Tensor) -> torch.Tensor:
+        largest = [max(pair) for pair in zip(tensor.shape[1:], next(shapes), strict=True)]
+        padded = tensor.new_full((len(tensor), *largest), float("nan"))
+        padded[(slice(None), *map(slice, tensor.shape[1:]))] = tensor
+        return padded
+
+    with torch.no_grad():
+        assert relative_error(model.from_features(features.map(among_larger)), model.from_features(features)) < 1e-12
 
 
 def permuted_apart(g: NetworkElement) -> NetworkElement:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nfn_transformer.configuration import COUNT, setting
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, register
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 
 HEADS = 4
 """Attention heads of relational attention."""
@@ -22,9 +22,16 @@ class GraphConfig(BranchConfig):
         f"gnn, means of messages; attention, relational attention with {HEADS} attention heads",
         choices=("gnn", "attention"),
     )
+    graph_probes: int = setting(
+        0,
+        "learned inputs; what each neuron of a feed-forward network answers to them is read too",
+        low=0,
+        high=2**31 - 1,
+        family=NetworkSpec.family,
+    )
 
 
-def check_graph(config: GraphConfig, spec: TransformerSpec, zoo: str) -> None:
+def check_graph(config: GraphConfig, spec: TransformerSpec | NetworkSpec, zoo: str) -> None:
     """Raise UserError if the heads of attention do not divide the width."""
     if config.graph_conv == "attention" and config.graph_dim % HEADS:
         raise UserError(
@@ -40,6 +47,7 @@ register(
         help="neurons and weights as a graph",
         symmetry="permutations",
         build="nfn_transformer.models.graph_encoder:GraphEncoder",
+        builds={"feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEncoder"},
         config=GraphConfig,
         check=check_graph,
         reads=("dropout", "standardize", "log_magnitudes"),

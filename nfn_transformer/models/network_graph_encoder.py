@@ -1,0 +1,117 @@
+"""Encoder of feed-forward networks as layered graphs (`features.layered_graph`; Kofinas et al. 2024, arXiv 2403.12143).
+
+Neurons are nodes with biases, weights are edges, inputs and outputs have learned positions. Signs and phases are
+removed first (`groups.network`). With probes, a node also carries what its neuron answers to learned inputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nfn_transformer.features.layered_graph import LayeredGraph, are_joinable, most_edge_numbers, read_layered_graph
+from nfn_transformer.features.network_invariants import signals
+from nfn_transformer.groups.network import canonical_form
+from nfn_transformer.layers.bilinear import Nodes
+from nfn_transformer.layers.layered_graph_layers import Block, LayeredGraphLayer
+from nfn_transformer.models.branch import Branch, network_head
+from nfn_transformer.models.encoders.graph import HEADS, GraphConfig
+from nfn_transformer.weights.containers import NetworkWeights, TensorTree
+from nfn_transformer.weights.feed_forward_pass import network_responses
+from nfn_transformer.weights.spec import ACTIVATIONS, NetworkSpec
+
+
+@dataclass(frozen=True)
+class GraphFeatures(TensorTree):
+    """Graphs of b networks."""
+
+    graph: LayeredGraph
+    """Biases and weights."""
+    networks: NetworkWeights | None
+    """Networks that answer to probes; None without probes."""
+
+
+class NetworkGraphEncoder(Branch):
+    """Map of feed-forward networks of any depth and width to numbers [b, outputs].
+
+    Args:
+        spec: of the networks; the parameters' shapes depend on its inputs, outputs, and the presence of convolutions.
+        config: layers, their width and kind, probes, number of outputs, dropout.
+
+    Raises:
+        SpecError: with probes, no image has the size that flattened maps need.
+    """
+
+    def __init__(self, spec: NetworkSpec, config: GraphConfig):
+        super().__init__()
+        self.spec, d, count = spec, config.graph_dim, config.graph_layers
+        numbers, heads = most_edge_numbers(spec), HEADS if config.graph_conv == "attention" else 0
+        self.kernels = nn.ParameterList(torch.randn(numbers, d) * numbers**-0.5 for _ in range(3))
+        self.kinds = nn.ParameterList(torch.randn(d) for _ in range(3))
+        self.positions = nn.ParameterList(torch.randn(count, d) for count in (spec.sizes[0], spec.sizes[-1]))
+        self.biases = nn.Parameter(torch.randn(2, d))
+        self.places = nn.Linear(3 + len(ACTIVATIONS), d)
+        self.layers = nn.ModuleList(LayeredGraphLayer(d, index == count - 1, heads) for index in range(count))
+        self.norm = nn.LayerNorm(d)
+        self.head = network_head(5 * d, config.outputs, config.dropout)
+        self.probes = self.answers = None
+        if config.graph_probes:
+            examples = torch.cat(signals(spec))
+            chosen = torch.randint(len(examples), (config.graph_probes,))
+            self.probes = nn.Parameter(examples[chosen] + 0.01 * torch.randn(config.graph_probes, *examples.shape[1:]))
+            self.answers = nn.Linear(config.graph_probes, d, bias=False)
+
+    def featurize(self, weights: NetworkWeights) -> GraphFeatures:
+        """Return the graphs of b networks without phases and signs."""
+        form = canonical_form(weights).weights
+        return GraphFeatures(read_layered_graph(form), None if self.probes is None else form)
+
+    def supports(self, spec: NetworkSpec) -> bool:
+        """Return whether networks have as many inputs and outputs, and convolutions if the own ones have some."""
+        return self.probes is None and isinstance(spec, NetworkSpec) and are_joinable(self.spec, spec)
+
+    def from_features(self, features: GraphFeatures, keys: Tensor | None = None) -> Tensor:
+        """Map graphs to [b, outputs]."""
+        graph = features.graph
+        there = ~graph.hidden.isnan()  # [b, H, n]
+        has_layer = there.any(2)  # [b, H]
+        depth, number = has_layer.sum(1, keepdim=True), torch.arange(1, there.shape[1] + 1, device=there.device)
+        is_last = (number == depth).to(graph.outputs.dtype)
+        nodes = self._nodes(features, number / (depth + 1), is_last)
+        blocks = self._blocks(graph)
+        for layer in self.layers:
+            nodes, blocks = layer(nodes, blocks, is_last)
+        inputs, hidden, outputs = map(self.norm, nodes)
+        mask = there[..., None].to(hidden.dtype)
+        of_layers = (hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
+        mean, last = of_layers.sum(1) / depth, (of_layers * is_last[..., None]).sum(1)
+        return self.head(torch.cat([inputs.mean(1), of_layers[:, 0], mean, last, outputs.mean(1)], dim=1), keys)
+
+    def _nodes(self, features: GraphFeatures, place: Tensor, is_last: Tensor) -> Nodes:
+        """Return the first numbers of all nodes: positions, places and activations, biases, and answers to probes."""
+        graph = features.graph
+        is_first = torch.zeros_like(is_last)
+        is_first[:, 0] = 1
+        activation = graph.activation[:, None].expand(-1, place.shape[1], -1)
+        places = torch.stack([place.to(is_last.dtype), is_first, is_last], dim=-1)
+        embedded = self.places(torch.cat([places, activation], dim=-1))[:, :, None]
+        hidden = graph.hidden.nan_to_num(nan=0.0)[..., None] * self.biases[0] + embedded
+        outputs = self.positions[1] + graph.outputs[..., None] * self.biases[1]
+        inputs = self.positions[0].expand(len(outputs), -1, -1)
+        if self.probes is None or self.answers is None or features.networks is None:
+            return Nodes(inputs, hidden, outputs)
+        *of_hidden, last = (
+            (each if each.ndim == 3 else each.mean((-2, -1))).transpose(1, 2)  # [b, n_s, probes]
+            for each in network_responses(self.probes, features.networks)
+        )
+        widest = hidden.shape[2]
+        answers = [torch.nn.functional.pad(each, (0, 0, 0, widest - each.shape[1])) for each in of_hidden]
+        return Nodes(inputs, hidden + self.answers(torch.stack(answers, dim=1)), outputs + self.answers(last))
+
+    def _blocks(self, graph: LayeredGraph) -> tuple[Block, Block, Block]:
+        """Return the first numbers of all edges."""
+        blocks = []
+        for edges, kernel, kind in zip((graph.first, graph.middle, graph.last), self.kernels, self.kinds, strict=True):
+            numbers = edges.nan_to_num(nan=0.0) @ kernel[: edges.shape[-1]] + kind
+            blocks.append(Block(numbers, ~edges[..., 0].isnan()))
+        return blocks[0], blocks[1], blocks[2]
