@@ -60,9 +60,11 @@ _PUBLIC = {
     ),
     "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
     "nfn_transformer.weights.feed_forward_pass": (
+        "draw_pictures",
         "feed_forward_outputs",
         "network_outputs",
         "network_responses",
+        "pixel_grid",
         "sine",
     ),
     "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
@@ -151,9 +153,11 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.feed_forward_networks import layout_of as layout_of
     from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks
     from nfn_transformer.weights.feed_forward_networks import write_networks as write_networks
+    from nfn_transformer.weights.feed_forward_pass import draw_pictures as draw_pictures
     from nfn_transformer.weights.feed_forward_pass import feed_forward_outputs as feed_forward_outputs
     from nfn_transformer.weights.feed_forward_pass import network_outputs as network_outputs
     from nfn_transformer.weights.feed_forward_pass import network_responses as network_responses
+    from nfn_transformer.weights.feed_forward_pass import pixel_grid as pixel_grid
     from nfn_transformer.weights.feed_forward_pass import sine as sine
     from nfn_transformer.weights.forward import image_logits as image_logits
     from nfn_transformer.weights.forward import word_logits as word_logits

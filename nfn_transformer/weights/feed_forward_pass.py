@@ -71,19 +71,22 @@ def network_responses(inputs: Tensor, weights: NetworkWeights) -> list[Tensor]:
     return responses
 
 
-def pixel_grid(height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def pixel_grid(
+    height: int, width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Tensor:
     """Return the coordinates [2, height * width] of pixels, row by row: first the column's, then the row's, in [-1, 1].
 
     This is the order of the DWSNets zoo.
     """
-    rows, columns = torch.linspace(-1, 1, height, dtype=dtype), torch.linspace(-1, 1, width, dtype=dtype)
+    rows, columns = (torch.linspace(-1, 1, count, dtype=dtype, device=device) for count in (height, width))
     return torch.stack([columns.repeat(height), rows.repeat_interleave(width)])
 
 
 def draw_pictures(weights: NetworkWeights, side: int) -> Float[Tensor, "b colours side side"]:
     """Return the pictures that b INRs draw on the grid of `pixel_grid`."""
-    grid = pixel_grid(side, side, weights.biases[0].dtype).to(weights.biases[0].device).T
-    return network_outputs(grid, weights).transpose(1, 2).unflatten(2, (side, side))
+    like = weights.biases[0]
+    grid = pixel_grid(side, side, like.dtype, like.device)  # on the device, as a CUDA graph copies nothing to it
+    return network_outputs(grid.T, weights).transpose(1, 2).unflatten(2, (side, side))
 
 
 def _convolve(maps: Tensor, W: Tensor, bias: Tensor, spec: NetworkSpec, layer: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Means, standard errors, the best of a column, and paired comparisons: against numbers known otherwise."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from table_by_hand import NAN, grid, result, results
 
+from nfn_transformer.grids import rendering
 from nfn_transformer.grids.grid_file import Published
 from nfn_transformer.grids.results_table import build_table, corrected_interval
 
@@ -143,3 +145,19 @@ def test_what_has_no_pair_is_not_compared():
 
 def test_nothing_is_compared_unasked():
     assert build_table(grid(), results({("A", "all"): [0.5] * 3, ("B", "all"): [0.4] * 3})).comparisons == []
+
+
+def test_scores_of_other_tasks():
+    errors = {("A", "all"): [0.2, 0.3], ("B", "all"): [0.1, 0.2]}
+    edited = {cell: replace(result, task="edit") for cell, result in results(errors).items()}
+    table = build_table(grid(seeds=(1, 2), reference_row="A"), edited)
+    assert [summary.best for summary in table.summaries.values()] == [False, True]
+    assert (table.score_name, table.score_key, table.sign) == ("mean squared error", "loss", -1)
+    assert rendering.summary_header(table)[2:4] == ["loss_mean", "loss_standard_error"]
+    text = rendering.markdown(table, "command", [])
+    assert "Mean squared error on the test side" in text
+    assert "Difference of mean squared error on the same splits" in text
+    mixed = edited | {("A", "all", 2): replace(edited["A", "all", 2], task="classify")}
+    table = build_table(grid(seeds=(1, 2), reference_row="A"), mixed)
+    assert table.score_key == "score"
+    assert table.comparisons[0].seeds == 1  # the other pair is of two tasks
