@@ -4,14 +4,14 @@ import difflib
 import shutil
 import tempfile
 import weakref
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 
 from nfn_transformer.cli.command_line import find_device
-from nfn_transformer.configuration import check_values, parse_values
+from nfn_transformer.configuration import check_values, parse_values, setting_of
 from nfn_transformer.errors import RunError, UserError, type_of
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES, entries
@@ -29,6 +29,7 @@ from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resum
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
+from nfn_transformer.zoo.published_split import checksum_of
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -170,7 +171,8 @@ def _run_config(
 ) -> RunConfig:
     """Return the configuration that a command would have with the same settings; see `fit` for errors."""
     origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
-    choice = {entry.name for entry in fields(DataConfig)} - {entry.name for entry in fields(ZooOrigin)}
+    choice = {entry.name for entry in fields(DataConfig) if setting_of(entry).help}
+    choice -= {entry.name for entry in fields(ZooOrigin)}
     choice_settings = {
         name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
     }
@@ -194,6 +196,8 @@ def _run_config(
         check_values(fields(DataConfig), {"augment": False, "edit": None, **values[DataConfig]})
         read = {name: value for name, value in asdict(origin).items() if name != "labels"}  # which the task tells
         data = DataConfig(**read, **values[DataConfig])
+        if data.split:
+            data = replace(data, split_checksum=checksum_of(Path(data.split)))
         predictor: ModelConfig | TreeConfig
         training: TrainingConfig | BoostingConfig
         if model == NETWORK:

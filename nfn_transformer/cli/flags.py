@@ -27,13 +27,14 @@ from nfn_transformer.trees.config import TREE_MODELS, TREE_SETTING_KINDS, TREE_S
 from nfn_transformer.trees.features import TREE_FEATURES
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.network_facts import FACTS, network_facts
+from nfn_transformer.zoo.published_split import checksum_of
 from nfn_transformer.zoo.sources import find_zoo
 
 BUNDLED_DATASET = "digits"
 """Data set of the zoo that comes with the package, which is read where neither --dataset nor --data_path is given."""
 
-DATA_FIELDS = {entry.name: entry for entry in fields(DataConfig)}
-"""Fields of DataConfig by name; each one is a flag."""
+DATA_FIELDS = {entry.name: entry for entry in fields(DataConfig) if setting_of(entry).help}
+"""Fields of DataConfig by name that are flags."""
 
 
 def training_parser(program: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -95,6 +96,8 @@ def run_config(
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
+    if flags.split:
+        data |= {"split": str(Path(flags.split).resolve()), "split_checksum": checksum_of(Path(flags.split))}
     limit_threads()  # before their number is recorded
     return RunConfig(
         seed=flags.seed,

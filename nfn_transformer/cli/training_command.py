@@ -94,7 +94,9 @@ def _train_and_test(
             for run in runs:
                 split = run.data.split
                 sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
-                print(f"split by seed {run.config.seed}: {sides}")
+                data = run.config.data
+                source = f"{Path(data.split).name} ({data.split_checksum})" if data.split else f"seed {run.config.seed}"
+                print(f"split by {source}: {sides}")
             if first.config.data.augment:
                 factor = first.config.data.augment_factor
                 print(f"each side is {factor} times its size, by transformed copies of its own networks")

@@ -32,7 +32,7 @@ from nfn_transformer.weights.containers import (
     flatten,
     trained_tensors,
 )
-from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec, are_alike
 
 HEAD_WIDTH, NETWORK_HEAD_WIDTH = 10, 64
 
@@ -296,13 +296,6 @@ def parts_of(weights: Weights, part: str) -> tuple[Part, ...]:
         return (weights.classifier,)
     assert weights.embedding is not None, "ModelConfig.check refuses networks without an embedding"
     return (weights.embedding,)
-
-
-def are_alike(spec: AnySpec, other: AnySpec) -> bool:
-    """Return whether networks are feed-forward ones of the same sizes; activations and strides may differ."""
-    if not (isinstance(spec, NetworkSpec) and isinstance(other, NetworkSpec)):
-        return False
-    return (spec.sizes, spec.trailing) == (other.sizes, other.trailing)
 
 
 def example_weights(spec: AnySpec) -> Weights:

@@ -19,10 +19,10 @@ from nfn_transformer.layers.magep import MAGEPLayer
 from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
 from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
 from nfn_transformer.layers.scaling import RootMeanSquares
-from nfn_transformer.models.branch import Branch, are_alike, network_head, readout_head
+from nfn_transformer.models.branch import Branch, network_head, readout_head
 from nfn_transformer.models.registry import ClassifierChannels, NetworkChannels
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights, Weights
-from nfn_transformer.weights.spec import FeedForwardSpec, NetworkSpec
+from nfn_transformer.weights.spec import FeedForwardSpec, NetworkSpec, are_alike
 
 
 class WeightSpaceHead(Branch):

@@ -102,6 +102,14 @@ class DataConfig:
     offset: str | None = setting(None, "number that is added to their outputs (default: 0)", metavar="NUMBER")
     stride: str | None = setting(None, "stride of their convolutions, one for all or one each", metavar="N,...")
     padding: str | None = setting(None, "padding of their convolutions, one for all or one each", metavar="N,...")
+    split: str = setting(
+        "",
+        "file of a published split: JSON with the paths of train, val and test, or the Small CNN Zoo's CSV of rows "
+        "(default: 70, 15 and 15 % of the runs, drawn by the seed)",
+        key="never",
+        metavar="FILE",
+    )
+    split_checksum: str = setting("")
     train_networks: int | None = setting(
         None,
         "train on so many of the training side, drawn by the seed, to see what a larger zoo is worth; validation and "

@@ -20,6 +20,7 @@ from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.network_facts import FACTS
+from nfn_transformer.zoo.published_split import read_published_split
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 from nfn_transformer.zoo.runs import describe_networks
 from nfn_transformer.zoo.several_sizes import MixedZoo, read_all_sizes
@@ -119,6 +120,10 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
     least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
     kept = (zoo.labels >= (least if config.task == "accuracy" else -math.inf)).nonzero().flatten()
+    if config.split:
+        sides = read_published_split(Path(config.split), config.split_checksum, [zoo.names[i] for i in kept.tolist()])
+        split = Split(*(kept[side] for side in sides))
+        return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
@@ -217,6 +222,8 @@ def prepare(zoo: Zoo | MixedZoo, split: Split, config: DataConfig | None = None,
         UserError: the zoo cannot be enlarged.
     """
     record = split_record(zoo, split)
+    if config is not None and config.split:
+        record["published"] = {"file": config.split, "checksum": config.split_checksum}
     if config is not None and config.augment:
         if isinstance(zoo, MixedZoo):
             raise UserError("--augment True: cannot be combined with --all_sizes True; it enlarges zoos of one size")

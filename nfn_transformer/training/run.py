@@ -40,6 +40,7 @@ from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, outputs_of_features, save_predictor
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.features import check_readable, supports
+from nfn_transformer.weights.spec import are_alike
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -370,14 +371,15 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
     for spec in zoo.specs:
         if isinstance(predictor, ModelConfig):
             predictor.check(spec, dataset)
-            readable = spec == zoo.spec or predictor.reads_several_sizes
+            readable = spec == zoo.spec or predictor.reads_several_sizes or are_alike(spec, zoo.spec)
         else:
             check_readable(predictor.features, zoo, dataset)
             readable = supports(predictor.features, zoo.spec, spec)
         if not readable:
             encoders = ", ".join(name for name, entry in entries(ENCODER).items() if entry.several_sizes)
+            flag = "--all_sizes True: " if config.data.all_sizes else ""
             raise UserError(
-                f"--all_sizes True: zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
+                f"{flag}zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
                 f"{encoders} reads, without branches beside it, and trees that read hyperparameters, or invariants of "
-                "equally many blocks"
+                "equally many blocks; --where COLUMN=VALUE reads a part of the zoo"
             )

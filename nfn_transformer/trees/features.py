@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
+from nfn_transformer.weights.spec import are_alike
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 
 if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
@@ -30,7 +30,7 @@ class TreeFeatures:
     """Features [b, numbers] of b networks; None where weights do not tell them."""
     check: Callable[[Zoo | MixedZoo, str], None] | None = None
     """Raise UserError if a zoo, of a data set's name, lacks the features."""
-    supports: Callable[[AnySpec, AnySpec], bool] = operator.eq
+    supports: Callable[[AnySpec, AnySpec], bool] = lambda spec, other: spec == other or are_alike(spec, other)
     """Return whether trees fitted to networks of one spec can predict networks of another."""
 
 

@@ -149,3 +149,10 @@ class NetworkSpec:
     def feed_forward(self) -> FeedForwardSpec:
         """Return the sizes from which layers between weight spaces are built."""
         return FeedForwardSpec(self.sizes)
+
+
+def are_alike(spec: object, other: object) -> bool:
+    """Return whether networks are feed-forward ones of the same sizes; activations and strides may differ."""
+    if not (isinstance(spec, NetworkSpec) and isinstance(other, NetworkSpec)):
+        return False
+    return (spec.sizes, spec.trailing) == (other.sizes, other.trailing)

@@ -4,7 +4,6 @@ import random
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nfn_transformer.bounded_text import MOST_JSON, parse_json
@@ -18,20 +17,8 @@ _ROW = re.compile(r"row(\d+)", re.ASCII)
 _MOST_ROWS = 5_000_000
 
 
-@dataclass(frozen=True)
-class PublishedSplit:
-    """Positions of a zoo's networks on each side."""
-
-    sides: tuple[list[int], list[int], list[int]]
-    """those of training, validation and test, ascending"""
-    note: str
-    """sentence on networks that are not in the file, for the screen"""
-    checksum: str
-    """of the file"""
-
-
-def read_published_split(path: Path, names: Sequence[str], runs: Sequence[str]) -> PublishedSplit:
-    """Return the sides of networks by a published split.
+def read_published_split(path: Path, checksum: str, names: Sequence[str]) -> list[list[int]]:
+    """Return the positions of networks on the sides of a published split: training, validation and test, ascending.
 
     A JSON file is {train, val, test} -> {path: [...]} or a list of paths. Each is matched with the end of a network's
     path. A CSV file of one column holds the order of an array zoo's rows, as the papers on the Small CNN Zoo have it.
@@ -40,40 +27,45 @@ def read_published_split(path: Path, names: Sequence[str], runs: Sequence[str]) 
 
     Args:
         path: the file.
+        checksum: of the file, see `checksum_of`.
         names: names of the zoo's networks.
-        runs: their runs.
 
     Raises:
-        ZooError: the file is damaged or of another form, or a side would be empty.
+        ZooError: the file is another, damaged or of another form, or a side would be empty.
     """
+    found = checksum_of(path)
+    if found != checksum:
+        raise ZooError(f"--split {path}: has changed, checksum {found}, expected {checksum}")
     try:
-        if path.stat().st_size > MOST_JSON:
-            raise ZooError(f"--split {path}: {path.stat().st_size} bytes, expected at most {MOST_JSON}")
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"--split {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    try:
-        sides, absent = _by_path(text, names) if text.lstrip()[:1] in "{[" and text else _by_row(text, names)
+        text = path.read_text("utf-8-sig")
+        sides = _by_path(text, names) if text.lstrip().startswith(("{", "[")) else _by_row(text, names)
+    except UnicodeDecodeError as error:
+        raise ZooError(f"--split {path}: not a text in UTF-8 ({error.reason})") from None
     except ValueError as error:
         raise ZooError(f"--split {path}: {printable(str(error))}") from None
     counts = dict(zip(SIDES, map(len, sides), strict=True))
     if not all(counts.values()):
         listed = ", ".join(f"{count} {side}" for side, count in counts.items())
         raise ZooError(f"--split {path}: expected networks of the zoo on each side, got {listed} of {len(names)}")
-    side_of = {runs[position]: side for side, positions in enumerate(sides) for position in positions}
-    twice = {runs[p] for side, positions in enumerate(sides) for p in positions if side_of[runs[p]] != side}
-    checksum, left = f"{zlib.crc32(content):08x}", len(names) - sum(counts.values())
-    note = (
-        f"split of {path.name} (checksum {checksum}): {left} networks and {absent} of its entries have no counterpart"
-    )
-    if twice:
-        note += f"; warning: {len(twice)} runs stand on two sides, the first {quoted(min(twice))}"
-    return PublishedSplit((sides[0], sides[1], sides[2]), note, checksum)
+    return sides
 
 
-def _by_path(text: str, names: Sequence[str]) -> tuple[list[list[int]], int]:
-    """Return the sides by a JSON text, and the number of its paths that no network has.
+def checksum_of(path: Path) -> str:
+    """Return the checksum of the file of a published split.
+
+    Raises:
+        ZooError: the file cannot be read, or is larger than any split.
+    """
+    try:
+        if path.stat().st_size > MOST_JSON:
+            raise ZooError(f"--split {path}: {path.stat().st_size} bytes, expected at most {MOST_JSON}")
+        return f"{zlib.crc32(path.read_bytes()):08x}"
+    except OSError as error:
+        raise ZooError(f"--split {path}: cannot be read ({error.strerror or error})") from None
+
+
+def _by_path(text: str, names: Sequence[str]) -> list[list[int]]:
+    """Return the sides by a JSON text; paths that no network has are left out.
 
     Raises:
         ValueError: the text is of another form, or a network is on two sides.
@@ -90,7 +82,7 @@ def _by_path(text: str, names: Sequence[str]) -> tuple[list[list[int]], int]:
                 if known != position:
                     by_end[parts[start:end]] = -1  # the end of several
     seen: dict[int, str] = {}
-    sides, absent = [], 0
+    sides = []
     for side, keys in SIDES.items():
         key = next((key for key in keys if key in record), None)
         if key is None:
@@ -104,17 +96,16 @@ def _by_path(text: str, names: Sequence[str]) -> tuple[list[list[int]], int]:
             ends = (by_end[parts[start:]] for start in range(len(parts)) if parts[start:] in by_end)
             position = next(ends, -1)
             if position < 0:
-                absent += 1
                 continue
             if seen.setdefault(position, side) != side:
                 raise ValueError(f"{quoted(names[position])} is on the sides {seen[position]} and {side}")
             positions.add(position)
         sides.append(sorted(positions))
-    return sides, absent
+    return sides
 
 
-def _by_row(text: str, names: Sequence[str]) -> tuple[list[list[int]], int]:
-    """Return the sides by a text of one column of row indices, and the number of rows that are not in the zoo.
+def _by_row(text: str, names: Sequence[str]) -> list[list[int]]:
+    """Return the sides by a text of one column of row indices; rows that are not in the zoo are left out.
 
     Raises:
         ValueError: the text is of another form, or the networks are no rows of an array zoo.
@@ -140,4 +131,4 @@ def _by_row(text: str, names: Sequence[str]) -> tuple[list[list[int]], int]:
     random.Random(0).shuffle(first_half)
     trained = int(0.8 * half)
     sides = [first_half[:trained], first_half[trained:], list(range(half, len(order)))]
-    return [sorted(order[place] for place in side) for side in sides], len(rows) - len(order)
+    return [sorted(order[place] for place in side) for side in sides]
