@@ -345,6 +345,11 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
+    if isinstance(data.zoo, MixedZoo) and not all(map(model.supports, data.zoo.specs)):
+        other = next(spec for spec in data.zoo.specs if not model.supports(spec))
+        raise UserError(
+            f"--enc_mode {config.predictor.enc_mode}: built for {data.zoo.spec}, reads no {other} beside it"
+        )
     optimizer = build_optimizer(training, model.parameters())
     history = History(better=task.is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
@@ -376,7 +381,8 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
             check_readable(predictor.features, zoo, dataset)
             readable = supports(predictor.features, zoo.spec, spec)
         if not readable:
-            encoders = ", ".join(name for name, entry in entries(ENCODER).items() if entry.several_sizes)
+            readers = {name: each for name, each in entries(ENCODER).items() if zoo.spec.family in each.families}
+            encoders = ", ".join(name for name, each in readers.items() if each.several_sizes)
             flag = "--all_sizes True: " if config.data.all_sizes else ""
             raise UserError(
                 f"{flag}zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "

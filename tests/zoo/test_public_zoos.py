@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from public_zoos import write_array_zoo
+from small_zoo import SmallZoo
 from small_zoo import state_dict as transformer_state
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
+from nfn_transformer.training.run import check_predictor
 from nfn_transformer.weights.feed_forward_pass import network_outputs
+from nfn_transformer.zoo.network_checkpoint import network_outcome
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -228,3 +234,89 @@ def test_a_folder_of_no_format_lists_what_was_looked_for(tmp_path):
     assert "\n" not in str(error.value)
     for part in ("metadata/mnist.csv", "weights.npy", "model_final.pth", "checkpoint.pt", "the zoo holds 'pictures'"):
         assert part in str(error.value)
+
+
+@pytest.fixture
+def plain(tmp_path) -> SmallZoo:
+    """Twelve CNNs in our own layout, with batch norm behind the first convolution, and a column `activation`."""
+    zoo = SmallZoo(tmp_path / "plain")
+    for run in range(12):
+        zoo.add(f"run{run}", plain_network(run).state_dict(), activation="tanh", stride="2")
+    zoo.write_table()
+    return zoo
+
+
+def plain_network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm2d(4)
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.5, 2)
+    layers = (nn.Conv2d(1, 4, 3, 2, bias=False), norm, nn.Tanh(), nn.Conv2d(4, 5, 3, 2), nn.Tanh())
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(5 * 4, 3)).eval()
+
+
+def test_state_dicts_in_our_own_layout_with_batch_norm_folded(plain):
+    zoo = read_zoo(plain.path, "mnist")
+    assert len(zoo) == 12
+    assert (zoo.spec.activation, zoo.spec.strides, zoo.spec.flattened) == ("tanh", (2, 2), 4)
+    images = torch.randn(3, 1, 11, 11, dtype=torch.float64)
+    for index, name in enumerate(zoo.names):
+        expected = plain_network(int(name.split("_")[0].removeprefix("run"))).double()(images).detach()
+        weights = zoo.weights(torch.tensor([index])).to(torch.float64)
+        torch.testing.assert_close(network_outputs(images, weights)[0], expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ZooError, match="--activation relu: contradicts the table, whose column activation is 'tanh'"):
+        read_zoo(plain.path, "mnist", facts={"activation": "relu"})
+
+
+def test_what_the_table_does_not_tell_is_told_by_flags_or_said(plain):
+    plain.write_table(drop="activation")
+    zoo = read_zoo(plain.path, "mnist")
+    assert zoo.spec.activation == "relu"
+    assert "no column tells the activation: taken for relu (--activation)" in zoo.report.summary()
+    assert read_zoo(plain.path, "mnist", facts={"activation": "sin", "omega": "30"}).spec.omega == 30
+
+
+@pytest.mark.parametrize("order", ["CNNs first", "transformers first"])
+def test_a_mixed_folder_names_the_first_of_each(tmp_path, order):
+    zoo = SmallZoo(tmp_path / "zoo")
+    states = [plain_network(0).state_dict(), transformer_state(0)]
+    for run in range(10):
+        zoo.add(f"run{run}", states[(run % 2) ^ (order == "transformers first")])
+    zoo.write_table()
+    with pytest.raises(ZooError) as error:
+        read_zoo(zoo.path, "mnist")
+    kind = "a transformer of the zoo" if order == "CNNs first" else "a CNN"
+    expected = f"5 files look like {kind}, the first is 'run1_75_1.pt', the first of the others is 'run0_75_0.pt'"
+    assert expected in str(error.value)
+
+
+def test_batch_norm_that_cannot_be_folded_is_named():
+    after_activation = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 2)).state_dict()
+    outcome = network_outcome("a.pt", after_activation, 10_000)
+    assert "batch norm '2' does not stand directly after a linear layer" in outcome.fault.detail
+    resnet = {"conv1.weight": torch.ones(4, 1, 3, 3), "bn1.running_mean": torch.zeros(5)}
+    outcome = network_outcome("a.pt", {**resnet, "bn1.running_var": torch.ones(5)}, 10_000)
+    assert outcome.fault.detail == "'bn1.running_mean' has shape (5,), expected (4,) as 'conv1'"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"0.weight": torch.ones(1).expand(30_000, 30_000), "0.bias": torch.ones(30_000)}, "claims 900030000 numbers"),
+        ({"0.weight": torch.ones(0, 3), "0.bias": torch.ones(0)}, "'0.weight' has shape (0, 3), expected numbers"),
+        ({"0.weight": torch.ones(2, 3), "0.bias": "x"}, "'0.weight' and '', expected 'LAYER.weight' and 'LAYER.bias'"),
+        ({"0.weight": torch.ones(2, 3).to_sparse(), "0.bias": torch.ones(2)}, "is a torch.sparse_coo tensor"),
+        ({"0.weight": torch.full((2, 3), torch.nan), "0.bias": torch.ones(2)}, "'0.weight' holds NaN"),
+        ({}, "the state dict is empty"),
+    ],
+)
+def test_hostile_state_dicts_are_faults(state, message):
+    assert message in network_outcome("a.pt", state, 10_000).fault.detail
+
+
+def test_zoos_of_two_activations_are_read_as_a_whole_and_those_of_two_sizes_are_not(tmp_path, park):
+    write_array_zoo(tmp_path / "cifar10")
+    config = RunConfig(1, NETWORK, DataConfig("any"), ModelConfig("np", "no", "no"), TrainingConfig())
+    check_predictor(config, read_zoo(tmp_path, "cifar10"))
+    with pytest.raises(UserError, match=r"has networks of 2 sizes, which only --enc_mode .*complete"):
+        check_predictor(config, read_zoo(park[0], "park"))
