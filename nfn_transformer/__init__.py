@@ -24,6 +24,7 @@ _PUBLIC = {
     "nfn_transformer.groups.complete": ("CompleteElement",),
     "nfn_transformer.groups.equivariance_error": ("assert_equivariant", "equivariance_error"),
     "nfn_transformer.groups.monomial": ("MonomialElement",),
+    "nfn_transformer.groups.network": ("NetworkElement", "canonical_form"),
     "nfn_transformer.groups.permutation": ("PermutationElement",),
     "nfn_transformer.groups.published": ("BlockElement", "GroupElement"),
     "nfn_transformer.groups.random_elements": ("transform_each", "transform_one_by_one"),
@@ -104,6 +105,8 @@ if TYPE_CHECKING:
     from nfn_transformer.groups.equivariance_error import assert_equivariant as assert_equivariant
     from nfn_transformer.groups.equivariance_error import equivariance_error as equivariance_error
     from nfn_transformer.groups.monomial import MonomialElement as MonomialElement
+    from nfn_transformer.groups.network import NetworkElement as NetworkElement
+    from nfn_transformer.groups.network import canonical_form as canonical_form
     from nfn_transformer.groups.permutation import PermutationElement as PermutationElement
     from nfn_transformer.groups.published import BlockElement as BlockElement
     from nfn_transformer.groups.published import GroupElement as GroupElement

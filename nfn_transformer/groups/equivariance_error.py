@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from nfn_transformer.errors import type_of
 from nfn_transformer.groups.element import Element
 from nfn_transformer.seeding import make_generator
-from nfn_transformer.weights.containers import BlockWeights, FeedForwardWeights, TensorTree, TransformerWeights
+from nfn_transformer.weights.containers import (
+    BlockWeights,
+    FeedForwardWeights,
+    NetworkWeights,
+    TensorTree,
+    TransformerWeights,
+)
 
 
 @runtime_checkable
@@ -30,7 +36,7 @@ class Group(Protocol):
         """Return a random element."""
 
 
-_Weights = BlockWeights | FeedForwardWeights | TransformerWeights
+_Weights = BlockWeights | FeedForwardWeights | TransformerWeights | NetworkWeights
 
 
 def equivariance_error(
@@ -63,7 +69,7 @@ def equivariance_error(
         TypeError: `weights` are no weights, or `elements` no group and no elements.
     """
     if not isinstance(weights, TensorTree):
-        expected = "BlockWeights, FeedForwardWeights or TransformerWeights"
+        expected = "BlockWeights, FeedForwardWeights, NetworkWeights or TransformerWeights"
         raise TypeError(f"equivariance_error: weights: expected {expected}, got {type_of(weights)}")
     if not (isinstance(elements, Group | Action | Iterable)):
         raise TypeError(f"equivariance_error: elements: expected a group or elements, got {type_of(elements)}")

@@ -1,7 +1,7 @@
 """Layers on layered graphs whose nodes and edges both carry numbers, by messages or by relational attention.
 
 The formulas are those of `layers.graph_layers`. Here each layer of a network is one block of edges between all nodes of
-two neighbouring layers, so that sums over edges are sums along a dimension, and nothing is gathered or scattered.
+two neighbouring layers. Sums over edges are sums along a dimension, and nothing is gathered or scattered.
 """
 
 import math

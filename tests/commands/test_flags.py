@@ -80,7 +80,7 @@ def test_log_magnitudes_alone_are_refused():
 
 def test_what_is_of_graphs_is_read_by_them_alone():
     read = ModelConfig.from_flags(vars(main.build_parser().parse_args(["--enc_mode", "graph", "--graph_dim", "8"])))
-    assert read.options == {"graph_layers": 3, "graph_dim": 8, "graph_conv": "gnn"}
+    assert read.options == {"graph_layers": 3, "graph_dim": 8, "graph_conv": "gnn", "graph_probes": 0}
     with pytest.raises(
         UserError, match=r"--graph_conv attention: not read by --enc_mode inv .*; requires --enc_mode graph$"
     ):
