@@ -23,6 +23,9 @@ from nfn_transformer.layers.base import WeightSpaceModule
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
+FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
+LIFTED = 1 + 2 * len(FREQUENCIES)
+
 _SYMMETRY = "hidden neurons permuted"
 
 
@@ -69,6 +72,19 @@ class NFTEmbedding(WeightSpaceModule[FeedForwardSpec]):
         lifted[-1] = lifted[-1] + self.outputs
         outputs = [tensor.movedim(-1, 1) for tensor in lifted]
         return FeedForwardWeights(tuple(outputs[:L]), tuple(outputs[L:]))
+
+
+def fourier_lift(weights: FeedForwardWeights) -> FeedForwardWeights:
+    """Return weights of one channel and size 1, each x as LIFTED channels: x, sin(f x) and cos(f x), f of FREQUENCIES.
+
+    Layers that follow see more of each weight than its mean over neurons (Neural Functional Transformers; Tancik et al.
+    2020, arXiv 2006.10739). Published frequencies are random.
+    """
+
+    def lift(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, *(wave(f * tensor) for f in FREQUENCIES for wave in (torch.sin, torch.cos))], dim=1)
+
+    return weights.map(lift)
 
 
 class NFTBlock(WeightSpaceModule[FeedForwardSpec]):

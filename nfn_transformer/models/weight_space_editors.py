@@ -16,11 +16,11 @@ from torch import nn
 
 from nfn_transformer.groups.network import CanonicalForm, canonical_form
 from nfn_transformer.layers.base import relu
-from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
+from nfn_transformer.layers.nft import LIFTED, NFTBlock, NFTEmbedding, fourier_lift
 from nfn_transformer.layers.scaling import Reiterable, RootMeanSquares
 from nfn_transformer.models.branch import example_weights
 from nfn_transformer.models.registry import NetworkChannels
-from nfn_transformer.models.weight_space_heads import HNPHead, HNPSHead, NPHead, StackHead
+from nfn_transformer.models.weight_space_heads import HNPHead, HNPSHead, NFTHead, NPHead, StackHead
 from nfn_transformer.weights.containers import FeedForwardWeights, NetworkWeights
 from nfn_transformer.weights.spec import NetworkSpec
 
@@ -89,6 +89,8 @@ class StackEditor(Editor):
     def change(self, weights: NetworkWeights) -> NetworkWeights:
         """See `Editor`."""
         features = weights.features()
+        if self.head.lifts_weights_of(self.spec):
+            features = fourier_lift(features)
         for layer in self.layers:
             features = relu(layer(features))
         return to_networks(self.last(features), self.spec)
@@ -118,15 +120,18 @@ class NFTEditor(Editor):
     def __init__(self, spec: NetworkSpec, config: NetworkChannels):
         super().__init__(spec)
         sizes, channels = spec.feed_forward, config.network_channels
+        self._lifts = NFTHead.lifts_weights_of(spec)
         blocks = [NFTBlock(sizes, channels[0]) for _ in channels]
-        self.layers = nn.Sequential(NFTEmbedding(sizes, spec.channels, channels[0]), *blocks)
+        embedding = NFTEmbedding(sizes, LIFTED if self._lifts else spec.channels, channels[0])
+        self.layers = nn.Sequential(embedding, *blocks)
         self.last = nn.ModuleList(nn.Linear(channels[0], spec.channels) for _ in range(2 * spec.layers))
         shrink(self.last)
 
     def change(self, weights: NetworkWeights) -> NetworkWeights:
         """See `Editor`."""
         maps = iter(self.last)
-        features = self.layers(weights.features())
+        features = weights.features()
+        features = self.layers(fourier_lift(features) if self._lifts else features)
         changes = features.map(lambda tensor: next(maps)(tensor.movedim(1, -1)).movedim(-1, 1))
         return to_networks(changes, self.spec)
 

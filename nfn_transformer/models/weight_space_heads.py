@@ -16,7 +16,7 @@ from nfn_transformer.groups.network import canonical_form
 from nfn_transformer.layers.base import WeightSpaceModule, relu
 from nfn_transformer.layers.hnps import HNPSLayer, HNPSPooling
 from nfn_transformer.layers.magep import MAGEPLayer
-from nfn_transformer.layers.nft import NFTBlock, NFTEmbedding
+from nfn_transformer.layers.nft import LIFTED, NFTBlock, NFTEmbedding, fourier_lift
 from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, NPPooling
 from nfn_transformer.layers.scaling import RootMeanSquares
 from nfn_transformer.models.branch import Branch, network_head, readout_head
@@ -36,6 +36,8 @@ class WeightSpaceHead(Branch):
         activate: True if a ReLU follows each layer.
     """
 
+    lifts: ClassVar[bool] = False
+    """True if weights of whole networks without kernels are lifted to waves, see `layers.nft.fourier_lift`."""
     removes_scales: ClassVar[bool] = False
     """True if features are free of positive factors of neurons: they are no features but rounding for the layers."""
 
@@ -61,6 +63,11 @@ class WeightSpaceHead(Branch):
             return weights.classifier
         return canonical_form(weights, self.removes_scales).weights.features()
 
+    @classmethod
+    def lifts_weights_of(cls, spec: AnySpec) -> bool:
+        """Return whether weights of networks of a spec are lifted."""
+        return cls.lifts and isinstance(spec, NetworkSpec) and spec.channels == 1
+
     def supports(self, spec: AnySpec) -> bool:
         """Return whether feed-forward networks have the same sizes, with any activation."""
         return are_alike(self.spec, spec)
@@ -76,6 +83,8 @@ class WeightSpaceHead(Branch):
         if self.sizes is not None:
             sizes = iter(self.sizes().unbind())
             weights = weights.map(lambda tensor: tensor / next(sizes))
+        if self.lifts_weights_of(self.spec):
+            weights = fourier_lift(weights)
         for layer in self.layers:
             weights = relu(layer(weights)) if self._activate else layer(weights)
         return self.head(self.pooling(weights), keys)
@@ -100,6 +109,7 @@ class StackHead(WeightSpaceHead):
     def build_layers(cls, spec: AnySpec, config: ClassifierChannels | NetworkChannels) -> list[nn.Module]:
         """Return the layers up to the pooling."""
         sizes, (first, *channels) = sizes_and_channels(spec, config)
+        first = LIFTED if cls.lifts_weights_of(spec) else first
         layers: list[nn.Module] = []
         if cls.embeds and isinstance(spec, NetworkSpec):
             layers, first = [NFTEmbedding(sizes, first, channels[0])], channels[0]
@@ -114,7 +124,7 @@ class StackHead(WeightSpaceHead):
 class HNPHead(StackHead):
     """Branch that respects permuting hidden neurons (HNP-NFN, arXiv 2302.14040)."""
 
-    layer, invariant = HNPLinear, HNPPooling
+    layer, invariant, lifts = HNPLinear, HNPPooling, True
 
 
 class NPHead(StackHead):
@@ -124,7 +134,7 @@ class NPHead(StackHead):
     remains is permuting hidden neurons.
     """
 
-    layer, invariant, embeds = NPLinear, NPPooling, True
+    layer, invariant, embeds, lifts = NPLinear, NPPooling, True, True
 
 
 class HNPSHead(StackHead):
@@ -146,8 +156,11 @@ class MAGEPHead(StackHead):
 class NFTHead(WeightSpaceHead):
     """Branch of attention among neurons, which respects permuting hidden ones (NFT, arXiv 2305.13546)."""
 
+    lifts = True
+
     def __init__(self, spec: AnySpec, config: ClassifierChannels | NetworkChannels):
         sizes, (first, *channels) = sizes_and_channels(spec, config)
+        first = LIFTED if self.lifts_weights_of(spec) else first
         blocks = [NFTBlock(sizes, channels[0]) for _ in channels]
         layers = [NFTEmbedding(sizes, first, channels[0]), *blocks]
         super().__init__(spec, layers, HNPPooling(sizes, channels[0]), config, activate=False)

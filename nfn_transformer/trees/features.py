@@ -104,32 +104,35 @@ def _invariants(weights: Weights) -> Tensor:
     import torch
 
     from nfn_transformer.features.invariants import read_invariants
+    from nfn_transformer.features.network_invariants import read_network_invariants
     from nfn_transformer.weights.containers import TransformerWeights
 
-    if not isinstance(weights, TransformerWeights):
-        raise SpecError(f"invariants are those of transformers, got networks of family {weights.spec.family}")
-    invariants = read_invariants(weights)
-    return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
+    if isinstance(weights, TransformerWeights):
+        invariants = read_invariants(weights)
+        return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
+    return torch.cat([tensor.flatten(1) for tensor in read_network_invariants(weights).tensors()], dim=1)
 
 
 def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
     from nfn_transformer.features.invariants import check_has_invariants
+    from nfn_transformer.features.network_invariants import count_network_invariants
     from nfn_transformer.weights.spec import TransformerSpec
 
-    if not isinstance(zoo.spec, TransformerSpec):
-        raise UserError(f"--features invariants: reads transformers, zoo '{dataset}' is of family {zoo.spec.family}")
     try:
-        check_has_invariants(zoo.spec)
+        if isinstance(zoo.spec, TransformerSpec):
+            check_has_invariants(zoo.spec)
+        else:
+            count_network_invariants(zoo.spec)
     except SpecError as error:
         raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
 
 
 def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:
     from nfn_transformer.features.invariants import has_like_invariants
-    from nfn_transformer.weights.spec import TransformerSpec
+    from nfn_transformer.weights.spec import TransformerSpec, are_alike
 
     if not (isinstance(spec, TransformerSpec) and isinstance(other, TransformerSpec)):
-        return False
+        return are_alike(spec, other)
     return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
 
 

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from random_networks import SPECS, random_networks
 from symmetry import random_transformer
 
 from nfn_transformer.errors import RunError, UserError, ZooError
+from nfn_transformer.features.network_invariants import COORDINATES
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.network import NetworkElement
 from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
 from nfn_transformer.trees.features import TREE_FEATURES, check_readable, features_of_checkpoints, features_of_networks
@@ -100,3 +103,11 @@ def test_features_beyond_single_precision_are_named(small):
     with pytest.raises(ZooError, match=rf"{small.names[3]}: its statistics features are beyond float32"):
         features_of_checkpoints("statistics", huge, torch.tensor([5, 3]))
     assert torch.isfinite(features_of_checkpoints("invariants", huge, torch.tensor([5, 3]))).all()
+
+
+def test_invariants_of_feed_forward_networks_are_invariant(generator):
+    U = random_networks(SPECS["siren"], 3, generator)
+    features = features_of_networks("invariants", U)
+    moved = features_of_networks("invariants", NetworkElement.sample(SPECS["siren"], generator).act(U))
+    assert features.shape[1] > COORDINATES[2] ** 2
+    assert (moved - features).abs().max() < 1e-9
