@@ -46,8 +46,8 @@ class DataConfig:
     )
     data_path: str = setting(
         "",
-        "folder or zip of the zoo (default: the first of data/DATASET_transformer, data/DATASET_transformer.zip, "
-        "data/DATASET_transformers.zip that exists)",
+        "folder or zip of the zoo, or a .tar.xz of arrays; docs/public_zoos.md has the formats of others (default: the "
+        "first of data/DATASET_transformer, data/DATASET_transformer.zip, data/DATASET_transformers.zip that exists)",
         original=True,
         key="never",
     )
@@ -58,7 +58,12 @@ class DataConfig:
     )
     edit: str | None = setting(None, "with --task edit: the picture that is wanted", choices=EDITS)
     edit_side: int = setting(28, "with --edit: pixels of a picture's side", key="edit", low=2, high=1024)
-    ckpt_epoch: str = setting("75", "epoch of the checkpoints: a number, best or all", original=True, metavar="EPOCH")
+    ckpt_epoch: str = setting(
+        "75",
+        "epoch of the checkpoints: a number, best or all; of public zoos the last one, unless another is asked for",
+        original=True,
+        metavar="EPOCH",
+    )
     cut_off: float = setting(
         0.0, "keep checkpoints of at least this accuracy, a fraction in [0, 1]", original=True, low=0, high=1
     )

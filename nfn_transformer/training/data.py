@@ -127,9 +127,10 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
+        met = f" have an accuracy of at least {config.cut_off}" if config.task == "accuracy" else ""
         raise ZooError(
             f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "
-            f"{len(kept)} of {len(zoo)} checkpoints have an accuracy of at least {config.cut_off}; {error}"
+            f"{len(kept)} of {len(zoo)} checkpoints{met}; {error}"
         ) from None
     return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
 

@@ -23,7 +23,6 @@ from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import NetworkWeights, Weights
-from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
@@ -243,8 +242,6 @@ class FittedPredictor:
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
-        if not isinstance(self.spec, TransformerSpec):
-            raise RunError(f"networks of family {self.spec.family} are predicted from a zoo, not from loose files")
         names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
         places = torch.tensor([position for group in groups for position in group.positions])
         outputs = torch.cat([self.trained.outputs_of(group.weights) for group in groups])[places.argsort()]

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError, ZooError
+from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable
-from nfn_transformer.weights.containers import TransformerWeights
-from nfn_transformer.weights.spec import TransformerSpec
+from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
     state_dict_shapes,
     unflatten_rows,
-    weights_from_state_dict,
 )
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
-from nfn_transformer.zoo.collecting import read_outcomes
+from nfn_transformer.zoo.collecting import Reader, read_outcomes
 from nfn_transformer.zoo.faults import Fault, Reason, bounded, kind_lines, shortened
 from nfn_transformer.zoo.faults import listed as listed_items
+from nfn_transformer.zoo.network_checkpoint import read_network_checkpoint
 from nfn_transformer.zoo.runs import fingerprint
 from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, Source, ZipSource, looked_for, visible_files
 
@@ -38,8 +39,8 @@ class LooseCheckpoints:
 
     positions: list[int]
     """[n] among all networks that were read"""
-    weights: TransformerWeights
-    """[n, 1, ...]"""
+    weights: Weights
+    """[n, 1, ...], of feed-forward networks [n, ...]"""
     fingerprints: list[str]
     """[n], see `runs.fingerprint`"""
 
@@ -47,13 +48,13 @@ class LooseCheckpoints:
 Checkpoint = str | Path | Mapping[str, Tensor]
 """Path of a checkpoint, of a folder or of a zip of checkpoints; or a state dict."""
 
-Supports = Callable[[TransformerSpec], bool]
+Supports = Callable[[AnySpec], bool]
 """Predicate of the specs that can be used."""
 
 
 def read_loose_checkpoints(
     paths: Sequence[Checkpoint],
-    spec: TransformerSpec,
+    spec: AnySpec,
     supports: Supports | None = None,
     n_heads: int | None = None,
     weights_key: str | None = None,
@@ -65,7 +66,8 @@ def read_loose_checkpoints(
     Args:
         paths: checkpoint files, folders (every checkpoint below them but embedding.pt) and zips of such folders. A
             state dict may stand for a path.
-        spec: sizes that networks are expected to have.
+        spec: sizes that networks are expected to have. What no checkpoint tells of feed-forward networks, as their
+            activation, is that of `spec`.
         supports: predicate of other sizes that networks may have; none where it is None.
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
         weights_key: see `containers.find_network`.
@@ -77,12 +79,15 @@ def read_loose_checkpoints(
     names: list[str] = []
     faults: list[Fault] = []
     unread: dict[str, tuple[str, ...]] = {}
-    by_spec: dict[TransformerSpec, tuple[list[int], list[Tensor]]] = {}
+    by_spec: dict[AnySpec, tuple[list[int], list[Tensor]]] = {}
+    if isinstance(spec, NetworkSpec) and n_heads is not None:
+        raise ZooError(f"--n_heads {n_heads}: requires networks with attention, got a predictor of {spec.family} ones")
+    read = read_network_checkpoint if isinstance(spec, NetworkSpec) else read_checkpoint
     for number, path in enumerate(paths):
         outcomes = (
-            _state_outcome(number, path, weights_key)
+            _state_outcome(number, path, weights_key, read)
             if isinstance(path, Mapping)
-            else _outcomes(Path(path), weights_key)
+            else _outcomes(Path(path), weights_key, read)
         )
         for name, outcome in outcomes:
             if outcome.fault:
@@ -91,7 +96,11 @@ def read_loose_checkpoints(
             if outcome.unknown:
                 unread[name] = outcome.unknown
             try:
-                size = _spec(dict(outcome.shapes), spec, supports, n_heads)
+                size: AnySpec
+                if isinstance(spec, NetworkSpec):
+                    size = _network_spec(dict(outcome.shapes), spec, supports)
+                else:
+                    size = _spec(dict(outcome.shapes), spec, supports, n_heads)
                 positions, rows = by_spec.setdefault(size, ([], []))
                 positions.append(len(names))
                 rows.append(torch.from_numpy(outcome.row))
@@ -113,9 +122,32 @@ def read_loose_checkpoints(
     groups = []
     for size, (positions, rows) in by_spec.items():
         matrix = torch.stack(rows)
-        weights = weights_from_state_dict(unflatten_rows(matrix, state_dict_shapes(size)), size)
+        family = FAMILIES[size.family]
+        weights = family.weights(unflatten_rows(matrix, family.shapes(size)), size)
         groups.append(LooseCheckpoints(positions, weights, [fingerprint(row) for row in matrix.numpy()]))
     return names, groups
+
+
+def _network_spec(shapes: dict[str, Shape], expected: NetworkSpec, supports: Supports | None) -> NetworkSpec:
+    """Return the spec of a feed-forward network with the function of `expected`.
+
+    Raises:
+        SpecError: the sizes are neither expected nor supported, or their convolutions' strides cannot be told.
+    """
+    facts = {name: getattr(expected, name) for name in ("activation", "omega", "offset")}
+    own = sum(len(shape) == 4 for shape in shapes.values())
+    for name in ("strides", "paddings", "residuals"):
+        values = getattr(expected, name)
+        if own != expected.convolutions and values:
+            if len(set(values)) > 1 or name == "residuals":
+                raise SpecError(f"{own} convolutions, expected {expected.convolutions}: their {name} cannot be told")
+            values = values[:1] * own
+        facts[name] = values
+    spec = FAMILIES[NetworkSpec.family].spec_from_shapes(shapes, facts)
+    if spec == expected or (supports is not None and supports(spec)):
+        return spec
+    found, wanted = (f"sizes {each.sizes}, kernels {each.trailing}" for each in (spec, expected))
+    raise SpecError(f"has {found}, expected {wanted}")
 
 
 def _spec(
@@ -149,22 +181,25 @@ def _difference(shapes: dict[str, Shape], spec: TransformerSpec) -> str | None:
     return f"'{extra[0]}' is not expected: these networks have {len(spec.blocks)} blocks" if extra else None
 
 
-def _state_outcome(number: int, state: Mapping[str, Tensor], weights_key: str | None) -> list[tuple[str, Outcome]]:
+def _state_outcome(
+    number: int, state: Mapping[str, Tensor], weights_key: str | None, read: Reader
+) -> list[tuple[str, Outcome]]:
     """Return name and outcome of a state dict, which is read as its file would be."""
     file, name = io.BytesIO(), f"state dict {number}"
     # Copies, as torch.save writes the whole storage of a view.
     copies = {key: value.detach().clone() if isinstance(value, Tensor) else value for key, value in state.items()}
     torch.save(copies, file)
-    return [(name, read_checkpoint(name, file.getvalue(), weights_key))]
+    return [(name, read(name, file.getvalue(), weights_key, None))]
 
 
-def _outcomes(path: Path, weights_key: str | None) -> Iterator[tuple[str, Outcome]]:
+def _outcomes(path: Path, weights_key: str | None, read: Reader) -> Iterator[tuple[str, Outcome]]:
     """Yield path and outcome of each checkpoint in a file, a folder or a zip."""
     if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
     if path.is_file() and not _is_zip_of_checkpoints(path):
         files = [(str(path), path.name)]
-        yield from zip([str(path)], read_outcomes(FolderSource(path.parent), files, 0, weights_key), strict=True)
+        outcomes = read_outcomes(FolderSource(path.parent), files, 0, weights_key, read)
+        yield from zip([str(path)], outcomes, strict=True)
         return
     source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     try:
@@ -172,7 +207,7 @@ def _outcomes(path: Path, weights_key: str | None) -> Iterator[tuple[str, Outcom
         if not members:
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
         files = [(f"{path}/{member}", member) for member in members]
-        yield from zip([name for name, _ in files], read_outcomes(source, files, 0, weights_key), strict=True)
+        yield from zip([name for name, _ in files], read_outcomes(source, files, 0, weights_key, read), strict=True)
     finally:
         source.close()
 

@@ -104,12 +104,11 @@ class MixedZoo:
 
     def _positions(self, index: Tensor) -> Iterator[tuple[Tensor, int, Zoo]]:
         """Yield for each part among the selected its positions in `index`, and the first index of the part."""
-        start = 0
-        for part in self.parts:
-            positions = ((index >= start) & (index < start + len(part))).nonzero().squeeze(1)
-            if len(positions):
-                yield positions, start, part
-            start += len(part)
+        counts = torch.tensor([len(part) for part in self.parts])
+        ends = counts.cumsum(0)
+        places = torch.searchsorted(ends, index, right=True)
+        for place in places.unique().tolist():  # of thousands of parts few are among the selected
+            yield (places == place).nonzero().squeeze(1), int(ends[place] - counts[place]), self.parts[place]
 
 
 def read_all_sizes(

@@ -16,6 +16,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.weights.feed_forward_pass import network_outputs
+from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
 from nfn_transformer.zoo.network_checkpoint import network_outcome
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -320,3 +321,18 @@ def test_zoos_of_two_activations_are_read_as_a_whole_and_those_of_two_sizes_are_
     check_predictor(config, read_zoo(tmp_path, "cifar10"))
     with pytest.raises(UserError, match=r"has networks of 2 sizes, which only --enc_mode .*complete"):
         check_predictor(config, read_zoo(park[0], "park"))
+
+
+def test_loose_checkpoints_of_other_names_and_depths_have_the_function_of_the_zoo(dwsnets):
+    zoo = read_zoo(dwsnets, "mnist", labels="class")
+    states = [siren_state(1, ("a", "b", "c")), siren_state(2, ("0", "1", "2", "3"), (2, 8, 8, 8, 1))]
+    names, groups = read_loose_checkpoints([dwsnets / "mnist-inrs", *states], zoo.spec, supports=lambda spec: True)
+    assert len(names) == 9
+    assert [len(group.positions) for group in groups] == [8, 1]
+    for weights, index, state in ((groups[0].weights, 7, states[0]), (groups[1].weights, 0, states[1])):
+        got = network_outputs(grid(), weights.to(torch.float64))[index]
+        torch.testing.assert_close(got, drawn(state, 0.5))
+    with pytest.raises(ZooError, match=r"has sizes \(2, 8, 8, 8, 1\), .*expected sizes \(2, 8, 8, 1\)"):
+        read_loose_checkpoints(states, zoo.spec)
+    with pytest.raises(ZooError, match="holds encoder blocks, expected a feed-forward network"):
+        read_loose_checkpoints([transformer_state(0)], zoo.spec)
