@@ -4,6 +4,8 @@ Neurons are nodes with biases, weights are edges, inputs and outputs have learne
 removed first (`groups.network`). With probes, a node also carries what its neuron answers to learned inputs.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,7 @@ from nfn_transformer.layers.bilinear import Nodes
 from nfn_transformer.layers.layered_graph_layers import Block, LayeredGraphLayer
 from nfn_transformer.models.branch import Branch, network_head
 from nfn_transformer.models.encoders.graph import HEADS, GraphConfig
+from nfn_transformer.models.weight_space_editors import Editor, shrink
 from nfn_transformer.weights.containers import NetworkWeights, TensorTree
 from nfn_transformer.weights.feed_forward_pass import network_responses
 from nfn_transformer.weights.spec import ACTIVATIONS, NetworkSpec
@@ -31,29 +34,31 @@ class GraphFeatures(TensorTree):
     """Networks that answer to probes; None without probes."""
 
 
-class NetworkGraphEncoder(Branch):
-    """Map of feed-forward networks of any depth and width to numbers [b, outputs].
+class GraphTrunk(nn.Module):
+    """Map of graphs to numbers of all nodes and edges.
 
     Args:
         spec: of the networks; the parameters' shapes depend on its inputs, outputs, and the presence of convolutions.
-        config: layers, their width and kind, probes, number of outputs, dropout.
+        config: layers, their width and kind, probes.
+        keeps_edges: the last layer changes edges too.
 
     Raises:
         SpecError: with probes, no image has the size that flattened maps need.
     """
 
-    def __init__(self, spec: NetworkSpec, config: GraphConfig):
+    def __init__(self, spec: NetworkSpec, config: GraphConfig, keeps_edges: bool = False):
         super().__init__()
-        self.spec, d, count = spec, config.graph_dim, config.graph_layers
-        numbers, heads = most_edge_numbers(spec), HEADS if config.graph_conv == "attention" else 0
+        d, count, numbers = config.graph_dim, config.graph_layers, most_edge_numbers(spec)
+        heads = HEADS if config.graph_conv == "attention" else 0
         self.kernels = nn.ParameterList(torch.randn(numbers, d) * numbers**-0.5 for _ in range(3))
         self.kinds = nn.ParameterList(torch.randn(d) for _ in range(3))
         self.positions = nn.ParameterList(torch.randn(count, d) for count in (spec.sizes[0], spec.sizes[-1]))
         self.biases = nn.Parameter(torch.randn(2, d))
         self.places = nn.Linear(3 + len(ACTIVATIONS), d)
-        self.layers = nn.ModuleList(LayeredGraphLayer(d, index == count - 1, heads) for index in range(count))
+        self.layers = nn.ModuleList(
+            LayeredGraphLayer(d, index == count - 1 and not keeps_edges, heads) for index in range(count)
+        )
         self.norm = nn.LayerNorm(d)
-        self.head = network_head(5 * d, config.outputs, config.dropout)
         self.probes = self.answers = None
         if config.graph_probes:
             examples = torch.cat(signals(spec))
@@ -61,33 +66,18 @@ class NetworkGraphEncoder(Branch):
             self.probes = nn.Parameter(examples[chosen] + 0.01 * torch.randn(config.graph_probes, *examples.shape[1:]))
             self.answers = nn.Linear(config.graph_probes, d, bias=False)
 
-    def featurize(self, weights: NetworkWeights) -> GraphFeatures:
-        """Return the graphs of b networks without phases and signs."""
-        form = canonical_form(weights).weights
-        return GraphFeatures(read_layered_graph(form), None if self.probes is None else form)
-
-    def supports(self, spec: NetworkSpec) -> bool:
-        """Return whether networks have as many inputs and outputs, and convolutions if the own ones have some."""
-        return self.probes is None and isinstance(spec, NetworkSpec) and are_joinable(self.spec, spec)
-
-    def from_features(self, features: GraphFeatures, keys: Tensor | None = None) -> Tensor:
-        """Map graphs to [b, outputs]."""
-        graph = features.graph
-        there = ~graph.hidden.isnan()  # [b, H, n]
-        has_layer = there.any(2)  # [b, H]
-        depth, number = has_layer.sum(1, keepdim=True), torch.arange(1, there.shape[1] + 1, device=there.device)
-        is_last = (number == depth).to(graph.outputs.dtype)
-        nodes = self._nodes(features, number / (depth + 1), is_last)
-        blocks = self._blocks(graph)
+    def forward(self, features: GraphFeatures) -> tuple[Nodes, tuple[Block, Block, Block], Tensor, Tensor]:
+        """Return nodes and edges, 1 for each last hidden layer [b, H], and which hidden nodes exist [b, H, n]."""
+        there = ~features.graph.hidden.isnan()
+        depth, number = there.any(2).sum(1, keepdim=True), torch.arange(1, there.shape[1] + 1, device=there.device)
+        is_last = (number == depth).to(features.graph.outputs.dtype)
+        nodes = self.first_nodes(features, number / (depth + 1), is_last)
+        blocks = self.first_blocks(features.graph)
         for layer in self.layers:
             nodes, blocks = layer(nodes, blocks, is_last)
-        inputs, hidden, outputs = map(self.norm, nodes)
-        mask = there[..., None].to(hidden.dtype)
-        of_layers = (hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
-        mean, last = of_layers.sum(1) / depth, (of_layers * is_last[..., None]).sum(1)
-        return self.head(torch.cat([inputs.mean(1), of_layers[:, 0], mean, last, outputs.mean(1)], dim=1), keys)
+        return Nodes(*map(self.norm, nodes)), blocks, is_last, there
 
-    def _nodes(self, features: GraphFeatures, place: Tensor, is_last: Tensor) -> Nodes:
+    def first_nodes(self, features: GraphFeatures, place: Tensor, is_last: Tensor) -> Nodes:
         """Return the first numbers of all nodes: positions, places and activations, biases, and answers to probes."""
         graph = features.graph
         is_first = torch.zeros_like(is_last)
@@ -108,10 +98,73 @@ class NetworkGraphEncoder(Branch):
         answers = [torch.nn.functional.pad(each, (0, 0, 0, widest - each.shape[1])) for each in of_hidden]
         return Nodes(inputs, hidden + self.answers(torch.stack(answers, dim=1)), outputs + self.answers(last))
 
-    def _blocks(self, graph: LayeredGraph) -> tuple[Block, Block, Block]:
+    def first_blocks(self, graph: LayeredGraph) -> tuple[Block, Block, Block]:
         """Return the first numbers of all edges."""
         blocks = []
         for edges, kernel, kind in zip((graph.first, graph.middle, graph.last), self.kernels, self.kinds, strict=True):
             numbers = edges.nan_to_num(nan=0.0) @ kernel[: edges.shape[-1]] + kind
             blocks.append(Block(numbers, ~edges[..., 0].isnan()))
         return blocks[0], blocks[1], blocks[2]
+
+
+class NetworkGraphEncoder(Branch):
+    """Map of feed-forward networks of any depth and width to numbers [b, outputs].
+
+    Args:
+        spec, config: see `GraphTrunk`; besides, number of outputs and dropout.
+
+    Raises:
+        SpecError: with probes, no image has the size that flattened maps need.
+    """
+
+    def __init__(self, spec: NetworkSpec, config: GraphConfig):
+        super().__init__()
+        self.spec, self.trunk = spec, GraphTrunk(spec, config)
+        self.head = network_head(5 * config.graph_dim, config.outputs, config.dropout)
+
+    def featurize(self, weights: NetworkWeights) -> GraphFeatures:
+        """Return the graphs of b networks without phases and signs."""
+        form = canonical_form(weights).weights
+        return GraphFeatures(read_layered_graph(form), None if self.trunk.probes is None else form)
+
+    def supports(self, spec: NetworkSpec) -> bool:
+        """Return whether networks have as many inputs and outputs, and convolutions if the own ones have some."""
+        return self.trunk.probes is None and isinstance(spec, NetworkSpec) and are_joinable(self.spec, spec)
+
+    def from_features(self, features: GraphFeatures, keys: Tensor | None = None) -> Tensor:
+        """Map graphs to [b, outputs]."""
+        (inputs, hidden, outputs), _, is_last, there = self.trunk(features)
+        mask = there[..., None].to(hidden.dtype)
+        of_layers = (hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
+        mean = of_layers.sum(1) / there.any(2).sum(1, keepdim=True)
+        last = (of_layers * is_last[..., None]).sum(1)
+        return self.head(torch.cat([inputs.mean(1), of_layers[:, 0], mean, last, outputs.mean(1)], dim=1), keys)
+
+
+class NetworkGraphEditor(Editor):
+    """Editor by the same layers: a change of each weight from its edge, of each bias from its node."""
+
+    def __init__(self, spec: NetworkSpec, config: GraphConfig):
+        super().__init__(spec)
+        d = config.graph_dim
+        self.trunk = GraphTrunk(spec, config, keeps_edges=True)
+        self.of_edges = nn.ModuleList(nn.Linear(d, math.prod(trailing)) for trailing in spec.trailing)
+        self.of_nodes = nn.ModuleList(nn.Linear(d, 1) for _ in spec.trailing)
+        for layer in (*self.of_edges, *self.of_nodes):
+            shrink(layer)
+
+    def change(self, weights: NetworkWeights) -> NetworkWeights:
+        """See `Editor`."""
+        sizes = iter(self.sizes().unbind())
+        networks = weights.map(lambda tensor: tensor * next(sizes))  # which answer to probes
+        features = GraphFeatures(read_layered_graph(weights, scaled=True), networks)
+        nodes, (first, middle, last), _, _ = self.trunk(features)
+        hidden, edges = self.spec.sizes[1:-1], [first.edges, *middle.edges.unbind(1), last.edges]
+        sides = list(itertools.pairwise((self.spec.sizes[0], *hidden, self.spec.sizes[-1])))
+        matrices = [
+            layer(edge[:, :rows, :columns]).view_as(matrix)
+            for layer, edge, (columns, rows), matrix in zip(self.of_edges, edges, sides, weights.weights, strict=True)
+        ]
+        targets = [*(nodes.hidden[:, s, :n] for s, n in enumerate(hidden)), nodes.outputs]
+        biases = [layer(target).squeeze(-1) for layer, target in zip(self.of_nodes, targets, strict=True)]
+        return NetworkWeights(self.spec, tuple(matrices), tuple(biases))

@@ -48,6 +48,7 @@ register(
         symmetry="permutations",
         build="nfn_transformer.models.graph_encoder:GraphEncoder",
         builds={"feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEncoder"},
+        edits={"feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEditor"},
         config=GraphConfig,
         check=check_graph,
         reads=("dropout", "standardize", "log_magnitudes"),
