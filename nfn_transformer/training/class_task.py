@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.printable import printable
+from nfn_transformer.rms import root_mean_square
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split
 from nfn_transformer.training.metrics import Interval, bootstrap_interval
@@ -29,7 +30,7 @@ class ClassMetrics:
     """Measures of predicted classes."""
 
     loss: float
-    """mean cross entropy"""
+    """networks: mean cross entropy; tree models: root mean squared error of indicators"""
     accuracy: float
     """share of right classes in [0, 1]"""
 
@@ -134,6 +135,28 @@ class ClassTask(Task):
 
     def _names(self, positions: Tensor) -> list[str]:
         return [self.classes[position] for position in positions.long().tolist()]
+
+
+@dataclass(frozen=True)
+class TreeClassTask(ClassTask):
+    """Classes that trees learn as indicators of 0 and 1: outputs are the shares of the classes in the leaves."""
+
+    def is_better(self, candidate: ClassMetrics, best: ClassMetrics) -> bool:
+        """Return whether the error is lower."""
+        return candidate.loss < best.loss
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return the indicators [n, classes] that trees are fitted to, float32."""
+        return one_hot(labels.long(), len(self.classes)).float()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the shares [n, classes] in float64."""
+        return outputs.double()
+
+    def measure(self, outputs: Tensor, labels: Tensor) -> ClassMetrics:
+        """Return accuracy and the root mean squared error of the indicators."""
+        error = root_mean_square(outputs.double() - self.targets(labels))
+        return ClassMetrics(error, (self.predictions(outputs) == labels).double().mean().item())
 
 
 def fit_classes(zoo: Zoo | MixedZoo, split: Split, config: DataConfig) -> dict[str, tuple[str, ...]]:

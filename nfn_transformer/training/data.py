@@ -203,7 +203,7 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     indices: dict[str, Tensor] = {side.name: getattr(split, side.name) for side in fields(split)}
     names = {side: [zoo.names[position] for position in index.tolist()] for side, index in indices.items()}
     networks = {side: describe_networks(zoo, index) for side, index in indices.items()}
-    return {**names, **digests, "networks": networks}
+    return {**names, **digests, **({"classes": list(zoo.classes)} if zoo.classes else {}), "networks": networks}
 
 
 def data_digest(record: dict, config: RunConfig) -> str | None:

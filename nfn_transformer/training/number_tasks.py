@@ -123,6 +123,10 @@ class TreeTask(NumberTask):
     measure = staticmethod(measure_regression)
     is_better = staticmethod(is_lower)
 
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return the numbers [n] that trees are fitted to."""
+        return labels
+
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return predicted numbers [n] in float64."""
         return outputs.double()

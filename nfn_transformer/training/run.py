@@ -39,6 +39,7 @@ from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, outputs_of_features, save_predictor
 from nfn_transformer.training.trees import TreeRun
+from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
 from nfn_transformer.trees.features import check_readable, supports
 from nfn_transformer.weights.spec import are_alike
 from nfn_transformer.zoo.reading import Zoo
@@ -370,9 +371,10 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
         if predictor.enc_mode not in editors:
             expected = f"expected one of {', '.join(editors)}" if editors else "and no other encoder does"
             raise UserError(f"--task edit: --enc_mode {predictor.enc_mode} changes no such networks, {expected}")
-    if config.model != NETWORK and not task.trees:
-        learnt = ", ".join(name for name, entry in TASKS.items() if entry.trees)
-        raise UserError(f"--task {task.name}: not learned by --model {config.model}, expected one of {learnt}")
+    if isinstance(predictor, TreeConfig) and predictor.library not in task.trees:
+        models = [name for name, entry in TREE_MODELS.items() if entry.library in task.trees]
+        expected = f"expected one of {', '.join(models)}" if models else "nor by another tree model"
+        raise UserError(f"--task {task.name}: not learned by --model {config.model}, {expected}")
     for spec in zoo.specs:
         if isinstance(predictor, ModelConfig):
             predictor.check(spec, dataset)

@@ -21,9 +21,10 @@ from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
 from nfn_transformer.training.config import NETWORK, spec_from_json
-from nfn_transformer.training.number_tasks import AccuracyTask, TreeTask
-from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
+from nfn_transformer.training.number_tasks import AccuracyTask
+from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line, read_json
 from nfn_transformer.training.task import Task, task_from_json
+from nfn_transformer.training.trees import tree_task
 from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
@@ -231,6 +232,7 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
         digest = digest_file(path)
         if digest.is_file() and digest.read_text(encoding="utf-8", errors="replace") != digest_line(path, content):
             raise ValueError("damaged: it has another checksum than it was written with")
-        return TrainedTrees(library.parse(content), spec, config.predictor.features, TreeTask(config.data.task))
+        task = tree_task(config.data.task, read_json(directory.split_file).get("classes", ()))
+        return TrainedTrees(library.parse(content), spec, config.predictor.features, task)
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,10 +11,12 @@ from tqdm import tqdm
 
 from nfn_transformer import atomic_files
 from nfn_transformer.seeding import derive_seed
+from nfn_transformer.training.class_task import TreeClassTask
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History, RoundRecord
-from nfn_transformer.training.metrics import is_lower, measure_regression
+from nfn_transformer.training.metrics import is_lower
+from nfn_transformer.training.number_tasks import TreeTask
 from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
 from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
@@ -31,6 +34,8 @@ class TreeRun:
 
     config: RunConfig[TreeConfig, BoostingConfig]
     data: RunData
+    task: TreeTask | TreeClassTask
+    """what the trees learn"""
     directory: RunDirectory = field(init=False)
     """made once all runs of a command are sound"""
     history: History = field(default_factory=lambda: History(unit="round", better=is_lower))
@@ -43,7 +48,7 @@ class TreeRun:
         device, reason = tree_library(config.predictor.library).device_for(config.device)
         if reason:
             print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
-        return cls(replace(config, device=device), data)
+        return cls(replace(config, device=device), data, tree_task(config.data.task, data.zoo.classes))
 
     def describe(self) -> str:
         """Return the library and the kind of the model, for the screen."""
@@ -62,9 +67,9 @@ class TreeRun:
         train, validation = data.split.train, data.split.validation
         sides = Sides(
             train=features_of_checkpoints(features, data.zoo, train).numpy(),
-            train_labels=data.zoo.labels[train].numpy(),
+            train_labels=self.task.targets(data.zoo.labels[train]).numpy(),
             validation=features_of_checkpoints(features, data.zoo, validation).numpy(),
-            validation_labels=data.zoo.labels[validation].numpy(),
+            validation_labels=self.task.targets(data.zoo.labels[validation]).numpy(),
         )
         seed = derive_seed(config.seed, "trees") % 2**31
         settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
@@ -94,6 +99,11 @@ class TreeRun:
             self.directory.write_metrics([record.row() for record in self.history.records])
 
 
+def tree_task(name: str, classes: Sequence[str]) -> TreeTask | TreeClassTask:
+    """Return the task of trees that learn accuracies, numbers or one of the classes."""
+    return TreeClassTask(classes=tuple(classes)) if name == "classify" else TreeTask(name)
+
+
 class _RoundObserver:
     """Measures each round, and says when to stop (`trees.fitting.Observer`)."""
 
@@ -106,7 +116,7 @@ class _RoundObserver:
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
         """Record a round; return whether it is the best so far, and whether it shall be the last."""
         now, history = time.perf_counter(), self._run.history
-        validation = measure_regression(torch.from_numpy(predictions), self._labels)
+        validation = self._run.task.measure(torch.from_numpy(predictions), self._labels)
         record = RoundRecord(len(history.records) + 1, train_loss, validation, now - self._start)
         self._start = now
         self._run.finish_round(record)

@@ -15,7 +15,8 @@ from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
 from nfn_transformer.trees.libraries import TreeLibrary
 
-# Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole.
+# Nodes of all trees one after another. A leaf has feature -1; children are counted within the whole. Its value is a
+# number, or one for each class.
 _KINDS = {"roots": "i8", "feature": "i4", "left": "i4", "right": "i4", "threshold": "f8", "value": "f8"}
 _ROWS_AT_ONCE = 1024
 # A random tree on a million networks has about a hundred levels, and a prediction takes a step for each.
@@ -46,7 +47,7 @@ class ExtraTrees:
         return len(self._arrays["roots"])
 
     def predict(self, inputs: ndarray) -> ndarray:
-        """Predict the labels [n], float64, of n networks from their features [n, numbers].
+        """Predict the labels [n], or indicators [n, classes], float64, of n networks from their features [n, numbers].
 
         Raises:
             ValueError: the trees read more numbers than there are.
@@ -56,7 +57,7 @@ class ExtraTrees:
             raise ValueError(f"networks of {inputs.shape[1]} numbers, the trees read number {most}")
         inputs = inputs.astype(np.float32)  # as they were when thresholds were drawn
         starts = range(0, len(inputs), _ROWS_AT_ONCE)
-        return np.concatenate([np.empty(0), *(self._predict(inputs[s : s + _ROWS_AT_ONCE]) for s in starts)])
+        return np.concatenate([self._predict(inputs[s : s + _ROWS_AT_ONCE]) for s in starts or [0]])
 
     def _predict(self, inputs: ndarray) -> ndarray:
         arrays = self._arrays
@@ -74,7 +75,8 @@ def _check(arrays: dict[str, ndarray]) -> None:
         raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(sorted(_KINDS))}")
     roots, nodes = arrays["roots"], len(arrays["feature"])
     for name, kind in _KINDS.items():
-        expected = (len(roots) if name == "roots" else nodes,)
+        expected: tuple[int, ...] = (len(roots) if name == "roots" else nodes,)
+        expected += arrays[name].shape[1:2] if name == "value" else ()
         if arrays[name].dtype != np.dtype(kind) or arrays[name].shape != expected:
             raise ValueError(f"'{name}' is {arrays[name].dtype} {arrays[name].shape}, expected {kind} {expected}")
     if not len(roots) or roots[0] != 0 or (roots[1:] <= roots[:-1]).any() or roots[-1] >= nodes:
@@ -140,7 +142,9 @@ def _arrays(trees: list[DecisionTreeRegressor]) -> dict[str, ndarray]:
         "left": joined("left", lambda tree, root: np.where(tree.children_left < 0, 0, tree.children_left + root)),
         "right": joined("right", lambda tree, root: np.where(tree.children_left < 0, 0, tree.children_right + root)),
         "threshold": joined("threshold", lambda tree, root: np.where(tree.children_left < 0, 0, tree.threshold)),
-        "value": joined("value", lambda tree, root: tree.value[:, 0, 0]),
+        "value": joined(
+            "value", lambda tree, root: tree.value[:, :, 0].squeeze(1) if tree.n_outputs == 1 else tree.value[:, :, 0]
+        ),
     }
 
 

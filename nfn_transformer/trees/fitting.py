@@ -34,11 +34,11 @@ class Sides:
     train: ndarray
     """Features of the training networks [n, numbers], float32."""
     train_labels: ndarray
-    """Labels of the training networks [n]."""
+    """Labels of the training networks [n], or indicators of their classes [n, classes]."""
     validation: ndarray
     """Features of the validation networks [m, numbers], float32."""
     validation_labels: ndarray
-    """Labels of the validation networks [m]."""
+    """Labels or indicators of the validation networks, as `train_labels`."""
 
 
 class Observer(Protocol):
@@ -49,7 +49,7 @@ class Observer(Protocol):
 
         Args:
             train_loss: root mean squared error on the training side.
-            predictions: of the validation side, [n].
+            predictions: of the validation side, [n] or [n, classes].
 
         Returns:
             is_best: the round is the best so far.

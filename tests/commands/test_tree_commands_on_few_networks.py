@@ -29,7 +29,7 @@ def test_a_constant_prediction_has_no_tau_but_is_the_mean(model, few, tmp_path, 
     printed = capsys.readouterr()
     assert "split by seed 3: 9 train, 2 validation, 3 test" in printed.out
     assert "test tau nan  R2" in printed.out
-    assert "warning: tau is undefined where all predictions, or all accuracies, are equal" in printed.out
+    assert "warning: tau is undefined where all predictions, or all labels, are equal" in printed.out
     results = read(path / "results.json")
     assert (results["status"], results["best_round"], results["trees"]) == ("complete", 1, 1)
     assert results["test"]["tau"] is results["validation"]["tau"] is None

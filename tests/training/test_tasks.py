@@ -239,11 +239,30 @@ def test_any_number(coloured, capsys, tmp_path):
             predictor.predict_probabilities(zoo)
 
 
+def test_trees_learn_classes(classes, tmp_path):
+    settings = {"model": "extra_trees", "task": "classify", "features": "statistics", "n_estimators": 20}
+    fitted = nfn.fit(classes, progress=False, out_dir=tmp_path / "run", **settings)
+    results = fitted.results
+    assert results["test"]["accuracy"] > results["test_references"]["accuracy_of_the_most_common_class"]
+    probabilities = fitted.predict_probabilities(classes)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(59, dtype=torch.float64))
+    (record,) = fitted.history
+    assert record["validation_accuracy"] == results["validation"]["accuracy"]
+    test = fitted.test_split(classes)
+    indicators = torch.nn.functional.one_hot(classes.labels[test].long(), 3)
+    error = (probabilities[test] - indicators).square().mean().sqrt().item()
+    assert results["test"]["loss"] == pytest.approx(error)
+    assert fitted.evaluate(classes).accuracy == results["test"]["accuracy"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"cut_off": 0.5, "task": "classify"}, "--cut_off 0.5: requires --task accuracy"),
-        ({"model": "gbtree", "task": "classify"}, "--task classify: not learned by --model gbtree"),
+        (
+            {"model": "gbtree", "task": "classify"},
+            "--task classify: not learned by --model gbtree, expected one of extra_trees",
+        ),
         ({}, "--task accuracy: expected a zoo that is read with labels='accuracy', got labels='class'"),
     ],
 )

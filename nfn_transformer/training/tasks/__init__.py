@@ -24,6 +24,9 @@ class Score:
 
 TAU = Score("tau", "Kendall's tau")
 
+ALL_TREES = ("xgboost", "lightgbm", "scikit-learn")
+"""Libraries of tree models, see `trees.config.TREE_MODELS`."""
+
 
 @dataclass(frozen=True)
 class TaskEntry:
@@ -42,8 +45,8 @@ class TaskEntry:
     fit: str | None = None
     """`module:function` from a zoo, its split and the configuration of both to arguments of `build`, plain values that
     JSON holds; None: none."""
-    trees: bool = False
-    """True if tree models learn it."""
+    trees: tuple[str, ...] = ()
+    """Libraries whose tree models learn it."""
 
 
 TASKS: dict[str, TaskEntry] = {}

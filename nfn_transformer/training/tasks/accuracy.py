@@ -1,6 +1,6 @@
 """Task of the paper: the accuracy of each network, by binary cross entropy (arXiv 2410.04209, section 6)."""
 
-from nfn_transformer.training.tasks import TASKS, TAU, TaskEntry
+from nfn_transformer.training.tasks import ALL_TREES, TASKS, TAU, TaskEntry
 
 TASKS.update(
     accuracy=TaskEntry(
@@ -9,6 +9,6 @@ TASKS.update(
         labels="accuracy",
         build="nfn_transformer.training.number_tasks:AccuracyTask",
         score=TAU,
-        trees=True,
+        trees=ALL_TREES,
     )
 )

@@ -10,5 +10,6 @@ TASKS.update(
         build="nfn_transformer.training.class_task:ClassTask",
         fit="nfn_transformer.training.class_task:fit_classes",
         score=Score("accuracy", "accuracy"),
+        trees=("scikit-learn",),
     )
 )

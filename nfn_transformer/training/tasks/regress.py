@@ -1,6 +1,6 @@
 """Task: any number of each network, by the squared error of what the training side standardises."""
 
-from nfn_transformer.training.tasks import TASKS, TAU, TaskEntry
+from nfn_transformer.training.tasks import ALL_TREES, TASKS, TAU, TaskEntry
 
 TASKS.update(
     regress=TaskEntry(
@@ -10,6 +10,6 @@ TASKS.update(
         build="nfn_transformer.training.number_tasks:RegressTask",
         fit="nfn_transformer.training.number_tasks:fit_scale",
         score=TAU,
-        trees=True,
+        trees=ALL_TREES,
     )
 )
