@@ -89,7 +89,9 @@ def _tested(file: Path) -> str:
     """Return a digest of the tested networks' files and labels, whatever was predicted."""
     try:
         with open(file, newline="", encoding="utf-8") as opened:
-            tested = sorted((row["file"], row.get("accuracy") or row["label"]) for row in csv.DictReader(opened))
+            rows = list(csv.DictReader(opened))
+        # An edit has no labels: its file holds errors.
+        tested = sorted((row["file"], row.get("accuracy") or row.get("label") or row["unedited"][:0]) for row in rows)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     return hashlib.sha256(json.dumps(tested).encode()).hexdigest()

@@ -12,6 +12,7 @@ import nfn_transformer as nfn
 from nfn_transformer import predict
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.families.feed_forward import network_shapes, network_weights
+from nfn_transformer.grids.recorded_runs import read_run
 from nfn_transformer.models import registry
 from nfn_transformer.models.editor import EditPredictor
 from nfn_transformer.training.edit_task import EditTask
@@ -109,6 +110,9 @@ def test_a_training_and_the_changed_networks(sirens, last_bias, tmp_path, monkey
     assert results["test"]["loss"] == pytest.approx(results["test"]["left"] * unedited)
     assert results["validation"]["loss"] == min(row["validation_loss"] for row in fitted.history)
     assert (path / "edited.png").is_file()
+    recorded = read_run(path).result
+    assert recorded is not None
+    assert (recorded.task, recorded.score) == ("edit", results["test"]["loss"])
     assert fitted.evaluate(sirens).metrics.loss == pytest.approx(results["test"]["loss"], rel=1e-6)
     changed = fitted.edit(sirens)
     torch.testing.assert_close(draw_pictures(changed, 6), fitted.predict(sirens))
