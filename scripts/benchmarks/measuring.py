@@ -22,9 +22,9 @@ from nfn_transformer import (
     Zoo,
     build_predictor,
     make_generator,
-    state_dict_shapes,
 )
 from nfn_transformer.cli.command_line import HelpFormatter, find_device, positive_int
+from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import RunData, Split, prepare, split_runs
 from nfn_transformer.training.run import Run
@@ -60,9 +60,9 @@ class Case:
     networks: int = NETWORKS
 
 
-def random_zoo(spec: TransformerSpec, networks: int) -> Zoo:
+def random_zoo(spec: AnySpec, networks: int) -> Zoo:
     """A zoo of random weights, normal with standard deviation 0.1, and random accuracies; the same in every process."""
-    shapes = state_dict_shapes(spec)
+    shapes = FAMILIES[spec.family].shapes(spec)
     numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
     generator = make_generator(0, "benchmark")
     names = [f"run{index:06d}_75_0.pt" for index in range(networks)]

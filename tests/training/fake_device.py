@@ -16,10 +16,16 @@ from torch.optim import optimizer as torch_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from nfn_transformer.features import probes
+from nfn_transformer.features import network_invariants, probes
 from nfn_transformer.weights import forward
 
 DEVICE = torch.device("meta")
+CACHES = (
+    forward._encoding_on,
+    probes._images,
+    probes._texts,
+    network_invariants.signals,
+)
 
 aten = torch.ops.aten
 DEPENDS_ON_NUMBERS = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
@@ -99,7 +105,7 @@ def second_device() -> Iterator[Callable[..., tuple]]:
         def enter(*values):
             with fake_tensor.FakeCopyMode(mode):  # attributes that are tensors too
                 values = copy.deepcopy(values)
-            for cache in (forward._encoding_on, probes._images, probes._texts):  # no fake tensor is for other tests
+            for cache in CACHES:  # no fake tensor is for other tests
                 cache.cache_clear()
                 stack.callback(cache.cache_clear)
             stack.enter_context(mode)

@@ -20,12 +20,13 @@ from nfn_transformer.generation.population import Population
 from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.models.registry import ENCODER, entries
 from nfn_transformer.training.config import OPTIMIZERS
 from nfn_transformer.training.data import prepare, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trained_predictor import TrainedNetwork
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, NetworkSpec, TransformerSpec
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
 SPEC = TransformerSpec((BlockSpec(2, 4, 2, 2, 5),), FeedForwardSpec((4, 5, 3)), EmbeddingSpec(1, 4, (2, 2), 4))
@@ -41,6 +42,9 @@ MODELS = [
     ModelConfig("mlp", "statnn", "mlp", options=CHANNELS | HEAD),
     ModelConfig("no", "mlp", "no", options=HEAD),
 ]
+INR = NetworkSpec((2, 4, 4, 1), (None,) * 3, "sine", 30.0, offset=0.5)
+CNN = NetworkSpec((1, 3, 4, 2), ((3, 3), (3, 3), None), strides=(2, 1))
+NETWORK_ENCODERS = {name: entry for name, entry in entries(ENCODER).items() if NetworkSpec.family in entry.families}
 
 
 @pytest.fixture
@@ -92,6 +96,16 @@ def test_two_trainings_at_once_with_what_helps_on_small_zoos(runs, model):
     members = 2 if model == MODELS[-1] else 1
     helped = replace(model, dropout=0.3, standardize=True, log_magnitudes=logs, ensemble=members)
     made = runs(helped, (1, 2))
+    train(made, stream=False)
+    assert_trained(made)
+
+
+@pytest.mark.parametrize(("spec", "seeds"), [(INR, (1, 2)), (CNN, (1,))], ids=["two of INRs", "one of CNNs"])
+@pytest.mark.parametrize("name", NETWORK_ENCODERS)
+def test_encoders_of_feed_forward_networks(runs, name, spec, seeds):
+    settings = {flag: {"graph_probes": 3}.get(flag, e.default) for flag, e in NETWORK_ENCODERS[name].settings.items()}
+    narrow = {flag: (3, 3) if isinstance(value, tuple) else value for flag, value in settings.items()}
+    made = runs(ModelConfig(name, "no", "no", options=narrow), seeds, random_zoo(spec, 12))
     train(made, stream=False)
     assert_trained(made)
 
