@@ -1,10 +1,12 @@
 """Predicting by checked flags of predict.py: predictions of checkpoints, or scores on a labelled zoo."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredicto
 from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo
@@ -42,8 +45,6 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     task = predictor.trained.task
     if flags.edited is not None and task.name != "edit":
         raise UserError(f"--edited {flags.edited}: requires a run of --task edit, got {task.name}")
-    if flags.edited is not None and flags.checkpoints:
-        raise UserError(f"--edited {flags.edited}: requires a zoo, by --split or --dataset, got checkpoints")
     if not run.results_file.is_file():
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
@@ -52,6 +53,8 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     else:
         names, outputs, sides = predictor.checkpoint_outputs(flags.checkpoints, flags.n_heads, flags.weights_key)
         columns = task.columns(outputs)
+        if flags.edited is not None:
+            _write_edited(predictor.edit(flags.checkpoints), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
@@ -123,23 +126,24 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
     print("\n".join([scores.metrics.line(scores.interval), *scores.warnings]))
     if flags.edited is not None and isinstance(zoo, Zoo):
-        _write_edited(predictor, zoo, scores.names, flags.edited)
+        position = {name: index for index, name in enumerate(zoo.names)}
+        chosen = zoo.weights(torch.tensor([position[name] for name in scores.names]))
+        _write_edited(predictor.edit(cast(NetworkWeights, chosen)), scores.names, flags.edited)
     return scores
 
 
-def _write_edited(predictor: FittedPredictor, zoo: Zoo, names: Sequence[str], folder: Path) -> None:
-    """Write the changed INRs of a zoo's networks as state dicts FOLDER/NAME.pt.
+def _write_edited(changed: NetworkWeights, names: Sequence[str], folder: Path) -> None:
+    """Write changed INRs as state dicts FOLDER/NAME.pt; slashes and points in front of a name become underlines.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    position = {name: index for index, name in enumerate(zoo.names)}
-    changed = predictor.edit(zoo, torch.tensor([position[name] for name in names]))
     states = FAMILIES[changed.spec.family].state_dict(changed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for place, name in enumerate(names):
-            file = folder / f"{name.removesuffix('.pt').replace('/', '_')}.pt"
+            stem = re.sub(r"\.(pt|pth|ckpt|safetensors)$", "", name).lstrip("./").replace("/", "_")
+            file = folder / f"{stem}.pt"
             with atomic_files.replacing(file) as temporary:
                 torch.save({key: tensor[place].clone() for key, tensor in states.items()}, temporary)
     except OSError as error:

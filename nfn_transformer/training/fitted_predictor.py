@@ -23,7 +23,7 @@ from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.containers import NetworkWeights, Weights
-from nfn_transformer.zoo.loose_checkpoints import Checkpoint, read_loose_checkpoints
+from nfn_transformer.zoo.loose_checkpoints import Checkpoint, LooseCheckpoints, read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -197,30 +197,35 @@ class FittedPredictor:
             )
         return task.probabilities(self._outputs(networks, n_heads))
 
-    def edit(self, zoo: Zoo, index: Tensor | None = None) -> NetworkWeights:
-        """Return the changed INRs, on the CPU, of the networks `index` [n] of a zoo; all by default.
+    def edit(self, networks: Checkpoints | NetworkWeights | Zoo) -> NetworkWeights:
+        """Return the changed INRs of n INRs, on the CPU.
 
         ```python
-        changed = predictor.edit(zoo, torch.arange(8))
+        changed = predictor.edit(zoo.weights(torch.arange(8)))
         pictures = nfn.draw_pictures(changed, side=28)  # [8, colours, 28, 28]
         ```
 
         Raises:
             RunError: the predictor was not trained to edit, or is an ensemble. The INRs have other sizes.
+            ZooError: a path or a state dict is no INR that the predictor reads.
         """
-        model = self.model
+        model, path = self.model, self.directory.path
         if isinstance(model, Ensemble):
-            raise RunError(
-                f"{self.directory.path}: no INR draws the mean of an ensemble's pictures; expected one member"
-            )
+            raise RunError(f"{path}: no INR draws the mean of an ensemble's pictures; expected one member")
         if not isinstance(model, EditPredictor):
-            raise RunError(f"{self.directory.path}: edits no networks; expected a run of task edit")
-        self._check_sizes(zoo)
+            raise RunError(f"{path}: edits no networks; expected a run of task edit")
+        if isinstance(networks, Zoo):
+            self._check_sizes(networks)
+            networks = cast(NetworkWeights, networks.weights(torch.arange(len(networks))))
+        if not isinstance(networks, NetworkWeights):
+            (group,) = self._read_checkpoints(networks)[1]  # INRs of one size
+            networks = cast(NetworkWeights, group.weights)
         model.eval()
         parts = []
-        for chunk in (torch.arange(len(zoo)) if index is None else index).split(EVALUATION_BATCH):
-            with torch.inference_mode():
-                parts.append(model.edit(cast(NetworkWeights, zoo.weights(chunk)).to(model.device)).to("cpu"))
+        with torch.inference_mode():
+            for start in range(0, networks.batch, EVALUATION_BATCH):
+                chunk = networks[start : start + EVALUATION_BATCH].to(model.device)
+                parts.append(model.edit(chunk).to("cpu"))
         columns = zip(*(part.tensors() for part in parts), strict=True)
         return parts[0].map(lambda _: torch.cat(next(columns)))
 
@@ -239,10 +244,7 @@ class FittedPredictor:
 
         The side is train or validation for weights that the predictor has seen, else "".
         """
-        several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
-        if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
-            raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
-        names, groups = read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
+        names, groups = self._read_checkpoints(checkpoints, n_heads, weights_key)
         places = torch.tensor([position for group in groups for position in group.positions])
         outputs = torch.cat([self.trained.outputs_of(group.weights) for group in groups])[places.argsort()]
         sides, seen = [""] * len(names), self.seen_networks()
@@ -250,6 +252,14 @@ class FittedPredictor:
             for position, weights in zip(group.positions, group.fingerprints, strict=True):
                 sides[position] = seen.side(weights).replace(TEST, "")
         return names, outputs, sides
+
+    def _read_checkpoints(
+        self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
+    ) -> tuple[list[str], list[LooseCheckpoints]]:
+        several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
+        if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
+            raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
+        return read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
 
     def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.

@@ -127,6 +127,10 @@ def test_a_training_and_the_changed_networks(sirens, last_bias, tmp_path, monkey
     place = sirens.names.index(files[0].stem)
     drawn = draw_pictures(network_weights({key: tensor[None] for key, tensor in state.items()}, SPEC), 6)
     torch.testing.assert_close(drawn[0], draw_pictures(changed, 6)[place])
+    assert predict.main(["--run", str(path), str(files[0]), "--edited", str(tmp_path / "twice")]) == 0
+    (file,) = (tmp_path / "twice").iterdir()
+    again = torch.load(file, weights_only=True)
+    torch.testing.assert_close(again[list(again)[-1]], state[list(state)[-1]] + fitted.model.editor.change.detach())
 
 
 def test_members_of_an_ensemble_learn_as_alone(sirens, last_bias):
