@@ -13,10 +13,13 @@ from measuring import random_zoo
 from torch import nn
 from trainings import build_run
 
+from nfn_transformer.generation.cnn_population import CnnPlan, CnnPopulation
+from nfn_transformer.generation.cnn_recipe import CnnSettings
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.optimizers import RULES
 from nfn_transformer.generation.population import Population
+from nfn_transformer.generation.siren_fits import SirenPlan, fit_sirens
 from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
@@ -26,6 +29,7 @@ from nfn_transformer.training.data import prepare, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trained_predictor import TrainedNetwork
+from nfn_transformer.weights.feed_forward_pass import pixel_grid
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, NetworkSpec, TransformerSpec
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -150,6 +154,24 @@ def test_making_a_population(entered):
     trained = population.trained()
     found = [tensor for of in trained.snapshots.values() for tensor in (of.correct, *of.state.values())]
     assert {tensor.device.type for tensor in (trained.diverged, *found)} == {"cpu"}
+
+
+def test_making_cnns(entered):
+    """Each step ends an epoch of all networks, as the answers are."""
+    plan = CnnPlan(maps=(1, 3, 3), classes=10, batch_size=8, seed=0, snapshots=(1, 2), half=True)
+    settings = [CnnSettings("relu", "he_normal", 0.1, 1e-3, 0.2, 1.0, optimizer, 0.01) for optimizer in RULES]
+    data = digits().limited(16, 16).to(DEVICE)
+    (population,) = entered(CnnPopulation(plan, range(len(settings)), settings, data.train, data.test))
+    for _ in range(2):
+        population.step()
+    assert {tensor.device.type for tensor in vars(population.trained).values()} == {"cpu"}
+
+
+def test_fitting_sirens(entered):
+    plan = SirenPlan((2, 4, 1), steps=2)
+    targets, grid = entered(torch.rand(3, 1, 4).to(DEVICE), pixel_grid(2, 2).to(DEVICE))
+    fits = fit_sirens(plan, targets, grid, [torch.Generator() for _ in range(3)])
+    assert {tensor.device for tensor in vars(fits).values()} == {DEVICE}
 
 
 class Shifted(nn.Linear):
