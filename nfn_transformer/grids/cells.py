@@ -24,11 +24,8 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 
 # Flags that the grid itself sets.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
-# Fields of DataConfig that select the checkpoints of a zoo.
-_SELECTING = (
-    *("task", "ckpt_epoch", "n_heads", "allow_faulty", "where", "all_sizes"),
-    *("file_column", "epoch_column", "label_column", "run_column", "weights_key"),
-)
+# Fields of DataConfig that decide nothing of how a zoo is read.
+_AFTER_READING = ("cut_off", "train_networks", "augment", "augment_factor", "augment_scale", "edit", "edit_side")
 # Flags that a resumed cell is given again; none of them affects its numbers.
 _RESUME_FLAGS = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 
@@ -196,7 +193,7 @@ def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: d
 
 def _source(data: DataConfig) -> DataConfig:
     """Return the part of the configuration that selects the checkpoints of a zoo."""
-    return replace(DataConfig(data.dataset, data.data_path), **{name: getattr(data, name) for name in _SELECTING})
+    return replace(data, **{name: getattr(DataConfig, name) for name in _AFTER_READING})
 
 
 def _identity(config: RunConfig, digest: str | None) -> str:

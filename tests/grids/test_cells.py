@@ -255,3 +255,13 @@ def test_all_models_of_a_seed_share_one_split(planned):
     assert splits[0] == splits[1]
     assert splits[0]["digest"] == first.digest
     assert first.result().test == trees.result().test == len(splits[0]["test"])
+
+
+def test_columns_of_several_tasks_read_labels_of_their_own(planned):
+    columns = [
+        {"name": column, "flags": {"task": "classify", "label_column": column}} for column in ("optimizer", "dropout")
+    ]
+    cells, _ = planned(columns=[{"name": "all", "flags": {}}, *columns])
+    assert len({cell.digest for cell in cells}) == 3
+    alone, _ = planned(columns=columns[1:])
+    assert alone[0].directory == cells[2].directory
