@@ -46,6 +46,7 @@ from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
+from nfn_transformer.zoo.published_split import checksum_of, read_published_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MOST_SECONDS = 20
@@ -90,6 +91,7 @@ class Sound:
         images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
         names = ("train_images", "train_labels", "test_images", "test_labels")
         np.savez_compressed(folder / "images.npz", **dict(zip(names, (images, labels) * 2, strict=True)))
+        write_public_zoos(folder / "public")
         (folder / "images.idx").write_bytes(struct.pack(">IIII", 0x803, 2, 2, 2) + bytes(8))
 
 
@@ -183,7 +185,7 @@ def changed(content: bytes, draw: random.Random) -> bytes:
     """Return the content of a JSON or text file, changed by its structure or its bytes."""
     text = content.decode()
     way = draw.randrange(3)
-    if way == 0 and text.startswith(("{", "[")):
+    if way == 0 and text.startswith(("{", "[")) and "\n{" not in text:
         return changed_json(text, draw).encode("utf-8", "surrogatepass")
     return changed_bytes(content, draw) if way == 1 else changed_text(text, draw).encode("utf-8", "surrogatepass")
 
@@ -334,6 +336,72 @@ def task_case(sound: Sound, folder: Path, draw: random.Random) -> None:
         read_idx(path, 3)
 
 
+def write_public_zoos(folder: Path) -> None:
+    """Write small zoos in the formats of others, and a split of each."""
+    layers = {"conv2d": (3, 3, 1, 2), "dense": (8, 3)}
+    lines, width = ["varname,start_idx,end_idx,shape"], 0
+    for layer, shape in layers.items():
+        for name, size in (("bias:0", shape[-1:]), ("kernel:0", shape)):
+            end = width + int(np.prod(size))
+            lines.append(f'sequential/{layer}/{name},{width},{end},"{size}"')
+            width = end
+    arrays = folder / "arrays"
+    arrays.mkdir(parents=True)
+    np.save(arrays / "weights.npy", np.random.default_rng(1).random((30, width), np.float32))
+    (arrays / "layout.csv").write_text("\n".join(lines))
+    rows = [f"{row % 3},{row / 30},{('relu', 'tanh')[row % 2]},2,valid" for row in range(30)]
+    header = "step,test_accuracy,config.activation,config.stride,config.padding"
+    (arrays / "metrics.csv").write_text("\n".join([header, *rows]))
+    (arrays / "split").write_text("\n".join(map(str, [0, *range(30)])))
+    state = {"seq.0.weight": torch.ones(4, 2), "seq.0.bias": torch.ones(4), "seq.1.weight": torch.ones(1, 4)}
+    state["seq.1.bias"] = torch.ones(1)
+    config = {"stride": [1], "padding": [0], "residual": [-1], "activation": "relu", "n_layers": 1}
+    cnn = {"layers.0.weight": torch.ones(4, 3, 3, 3), "layers.0.bias": torch.ones(4)}
+    cnn |= {"fc.weight": torch.ones(2, 4), "fc.bias": torch.ones(2)}
+    paths: dict[str, list[str]] = {"inrs": [], "park": [], "models": []}
+    for run in range(12):
+        park = {"model": cnn, "config": config, "iteration": 3, "last_result": {"test/acc": run / 12}}
+        files = {
+            "inrs": (f"mnist_png_training_{run % 2}_{run}/checkpoints/model_final.pth", state),
+            "park": (f"run{run}/checkpoint_000003/checkpoint.pt", park),
+            "models": (f"run{run}/checkpoint_000003/checkpoints", state),
+        }
+        for zoo, (path, content) in files.items():
+            (folder / zoo / path).parent.mkdir(parents=True)
+            torch.save(content, folder / zoo / path)
+            paths[zoo].append(path)
+        (folder / f"models/run{run}/params.json").write_text('{"model::nlin": "tanh", "optim::lr": 0.1}')
+        (folder / f"models/run{run}/result.json").write_text('{"training_iteration": 3, "test_acc": 0.5}\n' * 2)
+    for zoo, each in paths.items():
+        split = {"train": {"path": each[:6]}, "val": {"path": each[6:9]}, "test": {"path": each[9:]}}
+        (folder / zoo / "split").write_text(json.dumps(split))
+
+
+def public_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Read a public zoo with a changed file or split, from a folder, a zip or an archive."""
+    zoo, name = folder / "zoo", draw.choice(("arrays", "inrs", "park", "models"))
+    shutil.copytree(sound.folder / "public" / name, zoo, ignore=shutil.ignore_patterns(".zoo_cache"))
+    files = sorted(file for file in zoo.rglob("*") if file.is_file())
+    tables = [file for file in files if not zipfile.is_zipfile(file)]
+    file = draw.choice(tables if tables and draw.random() < 0.5 else files)
+    content, path = file.read_bytes(), zoo
+    kind = draw.randrange(8)
+    if kind == 0:
+        path = Path(shutil.make_archive(str(folder / "packed"), draw.choice(("zip", "xztar", "tar")), zoo))
+        path.write_bytes(changed_bytes(path.read_bytes(), draw))
+    elif zipfile.is_zipfile(file):
+        file.write_bytes((changed_archive if kind < 5 else changed_bytes)(content, draw))
+    elif file.suffix == ".npy":
+        start = 130 if kind < 5 else len(content)  # of the header, or of all
+        file.write_bytes(changed_bytes(content[:start], draw) + content[start:])
+    else:
+        file.write_bytes(changed(content, draw))
+    labels = draw.choice(("accuracy", "class", "number"))
+    read = read_zoo(path, "mnist", draw.choice(("75", "all", "best")), None, True, labels=labels, progress=False)
+    if (path / "split").is_file():
+        read_published_split(path / "split", checksum_of(path / "split"), read.names)
+
+
 CASES: dict[str, Callable[[Sound, Path, random.Random], None]] = {
     "checkpoint": checkpoint_case,
     "zoo": zoo_case,
@@ -341,6 +409,7 @@ CASES: dict[str, Callable[[Sound, Path, random.Random], None]] = {
     "tree": tree_case,
     "settings": settings_case,
     "task": task_case,
+    "public": public_case,
 }
 
 

@@ -127,6 +127,7 @@ DAMAGES = {
     "weights.npy": [
         (lambda content: content[:-5], "truncated: "),
         (lambda content: b"PK" + content, "magic string is not correct"),
+        (lambda content: content.replace(b"'descr'", b"('descr'"), "a damaged header"),
         (lambda content: content.replace(b"'<f4'", b"'|O' "), "an array of object, expected floating point by rows"),
         (lambda content: content.replace(b"(180, ", b"(179, "), "expected 180 rows of the table"),
     ],

@@ -348,7 +348,8 @@ def _outcomes(source: Source, name: str, layout: Layout, rows: Sequence[int], co
     try:
         with source.open(name, MOST_BYTES) as file:
             for position, block in _blocks(file, rows, len(layout.columns), count):
-                numbers = block[:, layout.columns].astype(np.float32)
+                with np.errstate(over="ignore"):  # what is too large becomes infinite, and a fault
+                    numbers = block[:, layout.columns].astype(np.float32)
                 finite = np.asarray(np.isfinite(numbers).all(axis=1)).tolist()
                 for row, values, is_finite in zip(rows[position : position + len(block)], numbers, finite, strict=True):
                     if is_finite:
@@ -369,7 +370,10 @@ def _blocks(file: BinaryIO, rows: Sequence[int], width: int, count: int) -> Iter
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of .npy, expected 1.0 or 2.0")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(file)
+    try:
+        shape, is_fortran, dtype = read_header(file)
+    except Exception as error:  # Python's own parser fails in more ways than NumPy documents
+        raise ValueError(f"a damaged header ({type(error).__name__})") from None
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8) or is_fortran:
         raise ValueError(f"an array of {dtype}{' by columns' if is_fortran else ''}, expected floating point by rows")
     if shape != (count, width):
