@@ -336,3 +336,15 @@ def test_loose_checkpoints_of_other_names_and_depths_have_the_function_of_the_zo
         read_loose_checkpoints(states, zoo.spec)
     with pytest.raises(ZooError, match="holds encoder blocks, expected a feed-forward network"):
         read_loose_checkpoints([transformer_state(0)], zoo.spec)
+
+
+def test_a_family_that_is_not_recognised_lists_what_was_looked_for(tmp_path):
+    zoo = SmallZoo(tmp_path / "zoo")
+    for run in range(10):
+        zoo.add(f"run{run}", {"lstm.weight_ih_l0": torch.ones(8, 3), "lstm.weight_hh_l0": torch.ones(8, 2)})
+    zoo.write_table()
+    with pytest.raises(ZooError) as error:
+        read_zoo(zoo.path, "mnist")
+    assert "10 files look like a network of no family that is read, the first is 'run0_75_0.pt'" in str(error.value)
+    assert "encoder.0.attention.queries.weight, ..., classifier.fc2.bias" in str(error.value)
+    assert "LAYER.weight and LAYER.bias in turn" in str(error.value)
