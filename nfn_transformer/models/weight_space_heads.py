@@ -6,9 +6,11 @@ each neuron's sign are the alternative. Their means over neurons are all 0 at fi
 SIRENs HNP layers reached 14 % on signed copies of each neuron, and 33 % on the canonical form.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from nfn_transformer.families.registry import AnySpec
@@ -40,6 +42,8 @@ class WeightSpaceHead(Branch):
     """True if weights of whole networks without kernels are lifted to waves, see `layers.nft.fourier_lift`."""
     removes_scales: ClassVar[bool] = False
     """True if features are free of positive factors of neurons: they are no features but rounding for the layers."""
+    rescales: ClassVar[bool] = False
+    """True if each layer's tensors of whole networks are divided by their initial sizes, then log(1 + x) is taken."""
 
     def __init__(
         self,
@@ -55,7 +59,10 @@ class WeightSpaceHead(Branch):
         build_head = network_head if isinstance(spec, NetworkSpec) else readout_head
         self.head = build_head(pooling.out_channels, config.outputs, config.dropout)
         self.needs_normalization = config.standardize
-        self.sizes = RootMeanSquares(2 * pooling.spec.layers) if config.standardize else None
+        tensors = 2 * pooling.spec.layers
+        self.sizes = RootMeanSquares(tensors) if config.standardize else None
+        is_rescaled = config.standardize and self.rescales and isinstance(spec, NetworkSpec)
+        self.layer_sizes = nn.ModuleList(RootMeanSquares(tensors) for _ in layers if is_rescaled)
 
     def featurize(self, weights: Weights) -> FeedForwardWeights:
         """Return the classifier's weights themselves, or the canonical form of a feed-forward network."""
@@ -73,21 +80,36 @@ class WeightSpaceHead(Branch):
         return are_alike(self.spec, spec)
 
     def fit_normalization(self, seen: Iterable[FeedForwardWeights]) -> None:
-        """Fit the size of each tensor."""
-        if self.sizes is not None:
-            self.sizes.fit(weights.tensors() for weights in seen)
+        """Fit the size of each tensor, and of each layer's where they are divided by these as well."""
+        if self.sizes is None:
+            return
+        self.sizes.fit(weights.tensors() for weights in seen)
+        with torch.no_grad():
+            for depth, sizes in enumerate(self.layer_sizes):
+                layers = self.layers[: depth + 1]
+                cast(RootMeanSquares, sizes).fit(self._through(layers, weights).tensors() for weights in seen)
 
     def from_features(self, features: FeedForwardWeights, keys: Tensor | None = None) -> Tensor:
         """Map feed-forward weights of one channel to [b, out]."""
-        weights = features
+        return self.head(self.pooling(self._through(self.layers, features)), keys)
+
+    def _through(self, layers: nn.ModuleList, weights: FeedForwardWeights) -> FeedForwardWeights:
+        """Return what the first layers make of features; each layer's size is 1 until it is fitted."""
         if self.sizes is not None:
-            sizes = iter(self.sizes().unbind())
-            weights = weights.map(lambda tensor: tensor / next(sizes))
+            weights = _divided(weights, self.sizes)
         if self.lifts_weights_of(self.spec):
             weights = fourier_lift(weights)
-        for layer in self.layers:
+        for layer, sizes in itertools.zip_longest(layers, self.layer_sizes[: len(layers)]):
             weights = relu(layer(weights)) if self._activate else layer(weights)
-        return self.head(self.pooling(weights), keys)
+            # Products of products of an unusual network would overflow. Its features are free of scales already.
+            weights = weights if sizes is None else _divided(weights, sizes).map(torch.log1p)
+        return weights
+
+
+def _divided(weights: FeedForwardWeights, sizes: nn.Module) -> FeedForwardWeights:
+    """Return the weights with each tensor divided by its size."""
+    each = iter(sizes().unbind())
+    return weights.map(lambda tensor: tensor / next(each))
 
 
 class StackHead(WeightSpaceHead):
@@ -150,7 +172,7 @@ class HNPSHead(StackHead):
 class MAGEPHead(StackHead):
     """Branch of polynomials that respect permuting and scaling hidden neurons (MAGEP-NFN, arXiv 2410.04213)."""
 
-    layer, invariant, removes_scales = MAGEPLayer, HNPSPooling, True
+    layer, invariant, removes_scales, rescales = MAGEPLayer, HNPSPooling, True, True
 
 
 class NFTHead(WeightSpaceHead):
