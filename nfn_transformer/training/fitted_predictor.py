@@ -398,7 +398,7 @@ class FittedPredictor:
             if not self.trained.supports(spec):
                 run, source = self.spec, "the zoo" if zoo.origin is None else zoo.origin.data_path
                 same = type(run) is type(spec)
-                names = [entry.name for entry in fields(run) if entry.compare] if same else []
+                names = [entry.name for entry in reversed(fields(run)) if entry.compare] if same else []
                 pairs = [(vars(run)[name], vars(spec)[name]) for name in names]
                 expected, size = next((pair for pair in pairs if pair[0] != pair[1]), (run, spec))
                 raise RunError(

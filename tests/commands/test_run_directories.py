@@ -12,6 +12,7 @@ from running import fail
 
 from nfn_transformer import main, predict
 from nfn_transformer.training import report
+from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory
 
 QUICK = ("--enc_mode", "no", "--cls_mode", "no", "--epochs", "2", "--dataset", "digits", "--device", "cpu")
@@ -103,7 +104,7 @@ def test_9_results_come_before_pictures(run, monkeypatch):
     def no_picture(*_):
         raise RuntimeError("no picture")
 
-    monkeypatch.setattr(report, "_plot_predictions", no_picture)
+    monkeypatch.setattr(AccuracyTask, "draw", no_picture)
     with pytest.raises(RuntimeError, match="no picture"):
         main.main(["--resume", str(run)])
     assert json.loads((run / "results.json").read_text()) == results

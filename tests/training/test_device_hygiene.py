@@ -24,9 +24,12 @@ from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
+from nfn_transformer.training.class_task import ClassTask
 from nfn_transformer.training.config import OPTIMIZERS
 from nfn_transformer.training.data import prepare, split_runs
+from nfn_transformer.training.edit_task import EditTask
 from nfn_transformer.training.loop import train
+from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trained_predictor import TrainedNetwork
 from nfn_transformer.weights.feed_forward_pass import pixel_grid
@@ -61,13 +64,15 @@ def entered():
 def runs(entered, tmp_path):
     """Return what makes runs of fake models on the device and of a fake zoo on the CPU, one for each seed."""
 
-    def make(config, seeds, zoo=None, change=lambda model: model, **settings):
+    def make(config, seeds, zoo=None, change=lambda model: model, task=None, **settings):
         zoo = random_zoo(SPEC, 12) if zoo is None else zoo
-        models = [change(build_predictor(zoo.spec, config, seed)).to(DEVICE) for seed in seeds]
+        task = task or AccuracyTask()
+        kind = {"outputs": task.outputs, "kind": task.predictor}
+        models = [change(build_predictor(zoo.spec, config, seed, **kind)).to(DEVICE) for seed in seeds]
         models, data = entered(models, [prepare(zoo, split_runs(zoo.runs, seed)) for seed in seeds])
         settings = {"epochs": 1, "warmup_epochs": 0, "lr": 1e-3, **settings}
         made = [
-            build_run(model, of_seed, RunDirectory(tmp_path), seed, **settings)
+            build_run(model, of_seed, RunDirectory(tmp_path), seed, task=task, **settings)
             for model, of_seed, seed in zip(models, data, seeds, strict=True)
         ]
         for run in made:
@@ -110,6 +115,25 @@ def test_encoders_of_feed_forward_networks(runs, name, spec, seeds):
     settings = {flag: {"graph_probes": 3}.get(flag, e.default) for flag, e in NETWORK_ENCODERS[name].settings.items()}
     narrow = {flag: (3, 3) if isinstance(value, tuple) else value for flag, value in settings.items()}
     made = runs(ModelConfig(name, "no", "no", options=narrow), seeds, random_zoo(spec, 12))
+    train(made, stream=False)
+    assert_trained(made)
+
+
+@pytest.mark.parametrize("seeds", [(1, 2)])
+def test_classes(runs, seeds):
+    made = runs(replace(TINY, ensemble=2), seeds, task=ClassTask(classes=("a", "b", "c")))
+    train(made)
+    assert_trained(made)
+
+
+@pytest.mark.parametrize("name", ["hnp", "graph"])
+def test_editors_of_inrs(runs, name):
+    task = EditTask(side=4)
+    settings = {flag: {"graph_probes": 0}.get(flag, e.default) for flag, e in NETWORK_ENCODERS[name].settings.items()}
+    narrow = {flag: (3, 3) if isinstance(value, tuple) else value for flag, value in settings.items()}
+    zoo = random_zoo(INR, 12)
+    zoo = replace(zoo, labels=task.labels_of(zoo))
+    made = runs(ModelConfig(name, "no", "no", options=narrow), (1,), zoo, task=task)
     train(made, stream=False)
     assert_trained(made)
 
