@@ -16,7 +16,7 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.containers import INDEX_SUFFIX, find_network, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, Shapes
-from nfn_transformer.zoo.recognition import UNKNOWN, recognize
+from nfn_transformer.zoo.recognition import UNKNOWN_FAMILY, recognize
 from nfn_transformer.zoo.sources import MAX_FILE_BYTES
 from nfn_transformer.zoo.torch_file import load_torch_file
 
@@ -83,7 +83,7 @@ def read_checkpoint(
     if absent:
         # One that is held a million times is looked into once.
         inner = {id(value): value for value in network.unknown.values() if isinstance(value, Mapping)}
-        kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner.values()])), UNKNOWN)
+        kind = "" if known else next(filter(None, map(recognize, [network.unknown, *inner.values()])), UNKNOWN_FAMILY)
         return faulty(Reason.MISSING_KEY, _first(absent, "is missing"), kind)
     for key in required:
         if problem := tensor_problem(known[key]):

@@ -4,12 +4,12 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.zoo.collecting import Reader, read_outcomes
-from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, chosen_checkpoints
+from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, chosen_checkpoints, refuse_flags
 from nfn_transformer.zoo.metadata import encode, same_value
 from nfn_transformer.zoo.network_facts import network_facts
 from nfn_transformer.zoo.sources import Source
@@ -93,7 +93,18 @@ def list_files(
     Raises:
         ZooError: no file meets the condition, has the epoch, or facts are contradictory.
     """
+    own = {
+        "file_column": request.columns.file,
+        "epoch_column": request.columns.epoch,
+        "run_column": request.columns.run,
+    }
+    refuse_flags("a zoo whose paths tell what its files are", own)
     files = _meeting(source, request, files)
+    if (column := request.columns.label) is not None:
+        if any(column not in each.cells for each in files):
+            there = ", ".join(map(quoted, sorted(files[0].cells)[:30])) or "none"
+            raise ZooError(f"{source.path}: --label_column {column}: no such column; there are {there}")
+        files = [replace(each, label=each.cells[column]) for each in files]
     scores = [each.label or "" for each in files] if all(each.label is not None for each in files) else None
     trainings = [each.training or each.path for each in files]
     epochs = [each.epoch for each in files]

@@ -38,6 +38,13 @@ class ReadRequest:
     progress: bool = True
 
 
+def refuse_flags(kind: str, flags: Mapping[str, object]) -> None:
+    """Raise ZooError for the first flag, name -> value, that is given although zoos of a kind have no use for it."""
+    for name, value in flags.items():
+        if value is not None:
+            raise ZooError(f"--{name} {value}: cannot be combined with {kind}")
+
+
 class ListedNetwork(NamedTuple):
     """A checkpoint of a listing."""
 

@@ -16,7 +16,7 @@ from nfn_transformer.weights.state_dicts import is_known_key
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
 from nfn_transformer.zoo.containers import INDEX_SUFFIX, USUAL_NAMES, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason
-from nfn_transformer.zoo.recognition import TRANSFORMER, UNKNOWN, recognize
+from nfn_transformer.zoo.recognition import TRANSFORMER, UNKNOWN_FAMILY, recognize
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 _LAYER, _NORM = re.compile(r"(conv|fc|linear|lin|dense)_?(\d*)"), re.compile(r"(bn|norm|batchnorm|batch_norm)_?(\d*)")
@@ -120,7 +120,7 @@ def network_outcome(name: str, state: Mapping, size: int) -> Outcome:
         tensors = fold_batch_norm(tensors)
         shapes = family.shapes(family.spec_from_shapes({key: tuple(t.shape) for key, t in tensors.items()}, {}))
     except SpecError as error:
-        return faulty(Reason.SHAPE if tensors else Reason.MISSING_KEY, str(error), recognize(state) or UNKNOWN)
+        return faulty(Reason.SHAPE if tensors else Reason.MISSING_KEY, str(error), recognize(state) or UNKNOWN_FAMILY)
     row, problem = row_of({key: tensors[key] for key in shapes})
     if row is None:
         return faulty(Reason.NOT_FINITE, problem)

@@ -24,6 +24,7 @@ from nfn_transformer.weights.state_dicts import (
 from nfn_transformer.zoo.cache import ZooCache, decode_collection, encode_collection
 from nfn_transformer.zoo.collecting import Collection, begins_with_transformer, collect, read_outcomes
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, listed
+from nfn_transformer.zoo.listing import ReadRequest, refuse_flags
 from nfn_transformer.zoo.metadata import Columns, Condition, Selection, class_names, select_rows
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import NoReleaseError, Release, open_release
@@ -181,10 +182,11 @@ def read_zoo(
         try:
             release = stack.enter_context(open_release(path, dataset))
         except NoReleaseError as problem:
-            from nfn_transformer.zoo.listed_zoo import ReadRequest, read_public_zoo
+            from nfn_transformer.zoo.listed_zoo import read_public_zoo
 
-            request = ReadRequest(dataset, epoch, condition, *choice)
-            return replace(read_public_zoo(path, request, problem), origin=origin)
+            public = read_public_zoo(path, ReadRequest(dataset, epoch, condition, *choice), problem)
+            refuse_flags("networks without attention", {"n_heads": n_heads})
+            return replace(public, origin=origin)
         selection = select_rows(release, str(ckpt_epoch), condition, n_heads, columns, labels)
         default = DEFAULT_HEADS if n_heads is None else n_heads
         all_tell = all(entry.heads is not None for entry in selection.entries)
@@ -198,8 +200,9 @@ def read_zoo(
             present = [entry for entry in selection.entries if entry.name in selection.paths]
             files = [(entry.name, selection.paths[entry.name]) for entry in present]
             if not begins_with_transformer(release.source, files, weights_key):
-                from nfn_transformer.zoo.listed_table import ReadRequest, read_table_zoo
+                from nfn_transformer.zoo.listed_table import read_table_zoo
 
+                refuse_flags("networks without attention", {"n_heads": n_heads})
                 request = ReadRequest(dataset, epoch, condition, *choice)
                 return replace(read_table_zoo(release, selection, request), origin=origin)
             outcomes = tqdm(

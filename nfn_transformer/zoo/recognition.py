@@ -19,7 +19,7 @@ _PLAIN = (
 )
 
 TRANSFORMER = "a transformer of the zoo"
-UNKNOWN = "a network of no family that is read"
+UNKNOWN_FAMILY = "a network of no family that is read"
 FEED_FORWARD_KINDS = ("a CNN", "an INR (a network from coordinates)", "an MLP")
 
 _KINDS = (
@@ -33,7 +33,7 @@ _KINDS = (
 )
 ADVICE = {
     **{name: advice for name, _, advice in _KINDS},
-    UNKNOWN: "--weights_key NAME names the key of the weights in files that hold them elsewhere",
+    UNKNOWN_FAMILY: "--weights_key NAME names the key of the weights in files that hold them elsewhere",
     TRANSFORMER: "Zoos of such networks are read where all of them are transformers: --where COLUMN=VALUE reads a part",
     **dict.fromkeys(FEED_FORWARD_KINDS, _PLAIN),
     "a LoRA or another adapter": "An adapter is a part of a network: merge it into the network first",

@@ -17,6 +17,7 @@ from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, Trai
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.weights.feed_forward_pass import network_outputs
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
+from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.network_checkpoint import network_outcome
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -348,3 +349,17 @@ def test_a_family_that_is_not_recognised_lists_what_was_looked_for(tmp_path):
     assert "10 files look like a network of no family that is read, the first is 'run0_75_0.pt'" in str(error.value)
     assert "encoder.0.attention.queries.weight, ..., classifier.fc2.bias" in str(error.value)
     assert "LAYER.weight and LAYER.bias in turn" in str(error.value)
+
+
+def test_flags_without_a_use_are_errors_and_labels_may_be_any_cell(dwsnets, tmp_path):
+    zoo = read_zoo(dwsnets, "mnist", labels="number", columns=Columns(label="id"))
+    assert sorted(zoo.labels.tolist()) == [0, 1, 2, 3, 4, 5, 5]
+    write_array_zoo(tmp_path / "cifar10")
+    for path, settings, expected in (
+        (dwsnets, {"columns": Columns(label="x")}, "--label_column x: no such column; there are 'id', 'label', 'side'"),
+        (dwsnets, {"columns": Columns(run="x")}, "--run_column x: cannot be combined with a zoo whose paths tell"),
+        (dwsnets, {"n_heads": 2}, "--n_heads 2: cannot be combined with networks without attention"),
+        (tmp_path / "cifar10", {"weights_key": "ema"}, "--weights_key ema: cannot be combined with a zoo of arrays"),
+    ):
+        with pytest.raises(ZooError, match=expected):
+            read_zoo(path, "mnist", **settings)

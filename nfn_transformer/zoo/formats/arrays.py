@@ -25,7 +25,7 @@ from nfn_transformer.weights.state_dicts import Shape
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.formats.registry import ZooFormat, register_format
-from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, chosen_checkpoints
+from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, chosen_checkpoints, refuse_flags
 from nfn_transformer.zoo.metadata import EMPTY_CELLS, LABEL_COLUMNS, encode, same_value
 from nfn_transformer.zoo.network_facts import FACTS, network_facts
 from nfn_transformer.zoo.runs import canonical_epoch
@@ -205,6 +205,8 @@ def _list(source: Source, request: ReadRequest) -> Listing:
     Raises:
         ZooError: a file is missing or damaged, or no row is chosen.
     """
+    own = {"file_column": request.columns.file, "weights_key": request.weights_key}
+    refuse_flags("a zoo of arrays", own)
     folder = _folder_of(source, request.dataset)
     if folder is None:
         there = ", ".join(map(quoted, _datasets(source)))

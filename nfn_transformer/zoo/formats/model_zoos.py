@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import ZooError
@@ -68,6 +69,7 @@ def _list(source: Source, request: ReadRequest) -> Listing:
         facts = {"activation": activation} if activation in ACTIVATION_NAMES else {}
         files.append(ListedFile(match[0], match["run"], folder, epoch, label, cells, facts))
     note = "pooling between convolutions is not told by a state dict: drawn or probed outputs leave it out"
+    request = replace(request, columns=replace(request.columns, label=None))  # which chose the labels above
     return list_files(source, request, files, read_network_checkpoint, {}, (note,), repr(read_stamps))
 
 

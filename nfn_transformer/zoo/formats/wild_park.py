@@ -37,7 +37,8 @@ def _list(source: Source, request: ReadRequest) -> Listing:
         for match in matching_files(source, request.dataset, _PATTERN)
     ]
     read = functools.partial(read_cnn, label=request.columns.label or _LABEL, condition=request.condition)
-    return list_files(source, replace(request, condition=Condition()), files, read, {})
+    columns = replace(request.columns, label=None)  # the files themselves tell labels, and meet conditions
+    return list_files(source, replace(request, condition=Condition(), columns=columns), files, read, {})
 
 
 def read_cnn(
@@ -59,11 +60,12 @@ def read_cnn(
     try:
         loaded = load_mapping(content)
         parts = {}
-        for key in ("model", "config", "last_result"):
+        for part in ("model", "config", "last_result"):
+            key = weights_key if weights_key is not None and part == "model" else part
             value = loaded.get(key)
             if not isinstance(value, Mapping):
                 raise ValueError(f"'{key}' is {'absent' if value is None else 'no mapping'}, expected a mapping")
-            parts[key] = value
+            parts[part] = value
         config = parts["config"]
         if any(not same_value(scalar_text(config.get(key)) or "", value) for key, value in condition.wanted):
             return Outcome(None, is_chosen=False)
