@@ -358,7 +358,7 @@ def test_flags_without_a_use_are_errors_and_labels_may_be_any_cell(dwsnets, tmp_
     for path, settings, expected in (
         (dwsnets, {"columns": Columns(label="x")}, "--label_column x: no such column; there are 'id', 'label', 'side'"),
         (dwsnets, {"columns": Columns(run="x")}, "--run_column x: cannot be combined with a zoo whose paths tell"),
-        (dwsnets, {"n_heads": 2}, "--n_heads 2: cannot be combined with networks without attention"),
+        (dwsnets, {"n_heads": 2, "labels": "class"}, "--n_heads 2: cannot be combined with networks without attention"),
         (tmp_path / "cifar10", {"weights_key": "ema"}, "--weights_key ema: cannot be combined with a zoo of arrays"),
     ):
         with pytest.raises(ZooError, match=expected):
