@@ -1,6 +1,6 @@
 """From a zoo's folder or zip to tensors: the sound checkpoints of one epoch, and a report on the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from nfn_transformer.weights.state_dicts import (
     unflatten_rows,
 )
 from nfn_transformer.zoo.cache import ZooCache, decode_collection, encode_collection
+from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.collecting import Collection, begins_with_transformer, collect, read_outcomes
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, check_acceptable, listed
 from nfn_transformer.zoo.listing import ReadRequest, refuse_flags
@@ -205,24 +206,39 @@ def read_zoo(
                 refuse_flags("networks without attention", {"n_heads": n_heads})
                 request = ReadRequest(dataset, epoch, condition, *choice)
                 return replace(read_table_zoo(release, selection, request), origin=origin)
-            outcomes = tqdm(
-                read_outcomes(release.source, files, n_workers, weights_key),
-                desc=f"reading {printable(release.dataset)}",
-                total=len(files),
-                unit=" checkpoints",
-                disable=None if progress else True,  # None: only on a terminal
-            )
+            outcomes = read_outcomes(release.source, files, n_workers, weights_key)
             heads = [entry.heads or default for entry in present]
-            collection = collect([name for name, _ in files], heads, outcomes, cache.folder)
-            collection.faults.extend(
-                Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'")
-                for entry in selection.entries
-                if entry.name not in selection.paths
-            )
+            collection = _collect(release, selection, heads, outcomes, cache, progress)
         zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
             cache.save(*encode_collection(collection))
     return replace(zoo, origin=origin)
+
+
+def _collect(
+    release: Release,
+    selection: Selection,
+    heads: Sequence[int],
+    outcomes: Iterable[Outcome],
+    cache: ZooCache,
+    progress: bool,
+) -> Collection:
+    """Return the checkpoints of a selection's files, with a progress bar; those without a file are faults."""
+    names = [entry.name for entry in selection.entries if entry.name in selection.paths]
+    shown = tqdm(
+        outcomes,
+        desc=f"reading {printable(release.dataset)}",
+        total=len(names),
+        unit=" checkpoints",
+        disable=None if progress else True,  # None: only on a terminal
+    )
+    collection = collect(names, heads, shown, cache.folder)
+    collection.faults.extend(
+        Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'")
+        for entry in selection.entries
+        if entry.name not in selection.paths
+    )
+    return collection
 
 
 def labels_among(zoo: "Zoo | MixedZoo", classes: Sequence[str]) -> Tensor:

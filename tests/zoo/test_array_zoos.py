@@ -11,6 +11,7 @@ from public_zoos import CNN_LAYERS, STEPS, layout_text, pack, table_text, write_
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.weights.feed_forward_pass import network_outputs
+from nfn_transformer.zoo.array_layout import parse_layout
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -184,8 +185,6 @@ def test_archives_are_unpacked_once_and_checked(folder, tmp_path, capsys):
 
 
 def test_layouts_of_tensorflow_may_have_kernels_first():
-    from nfn_transformer.zoo.formats.arrays import parse_layout
-
     one, other = (parse_layout(layout_text(CNN_LAYERS, first)[0]) for first in (True, False))
     assert one.shapes == other.shapes
     assert not np.array_equal(one.columns, other.columns)
