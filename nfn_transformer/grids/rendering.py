@@ -7,7 +7,7 @@ from pathlib import Path
 from nfn_transformer import atomic_files
 from nfn_transformer.grids.figure import save_figure
 from nfn_transformer.grids.grid_file import Published
-from nfn_transformer.grids.results_table import Comparison, Summary, Table
+from nfn_transformer.grids.results_table import Summary, Table
 from nfn_transformer.training.results import FEW, RunResult
 
 DASH = "\N{EN DASH}"
@@ -41,7 +41,7 @@ def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
     lines += ["", *_legend(table), ""]
     if table.comparisons:
         compared = f"Difference of {table.score_name} on the same splits, {_COMPARED}"
-        lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table.comparisons), "", compared, ""]
+        lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table), "", compared, ""]
     if problems:
         lines += ["## Missing", "", *(f"- {_escaped(problem)}" for problem in problems), ""]
     return "\n".join(lines)
@@ -70,14 +70,15 @@ def _escaped(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def _number(mean: float, error: float | None) -> str:
+def _number(mean: float, error: float | None, decimals: int) -> str:
     if math.isnan(mean):
         return "nan"
-    return f"{mean:.3f}" if error is None or math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+    text = f"{mean:.{decimals}f}"
+    return text if error is None or math.isnan(error) else f"{text} ± {error:.{decimals}f}"
 
 
-def _published(published: Published | None) -> str:
-    return DASH if published is None else _number(published.mean, published.standard_error)
+def _published(published: Published | None, decimals: int) -> str:
+    return DASH if published is None else _number(published.mean, published.standard_error, decimals)
 
 
 def _marks(table: Table, summary: Summary) -> str:
@@ -88,9 +89,9 @@ def _marks(table: Table, summary: Summary) -> str:
 
 
 def _markdown_cell(table: Table, summary: Summary) -> str:
-    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error)
+    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error, table.decimals)
     text = f"**{text}**" if summary.best else text
-    beside = f" ({_published(summary.published)})" if table.grid.published else ""
+    beside = f" ({_published(summary.published, table.decimals)})" if table.grid.published else ""
     return text + _marks(table, summary) + beside
 
 
@@ -117,17 +118,18 @@ def _legend(table: Table) -> list[str]:
     return [text + (f" Run on {machines}." if machines else "")]
 
 
-def _comparison_rows(comparisons: Sequence[Comparison]) -> list[str]:
+def _comparison_rows(table: Table) -> list[str]:
+    spec = f"+.{table.decimals}f"
     body = [
         [
             comparison.within,
             f"{comparison.name} minus {comparison.reference}",
-            f"{comparison.difference:+.3f}",
-            DASH if math.isnan(comparison.low) else f"[{comparison.low:+.3f}, {comparison.high:+.3f}]",
+            f"{comparison.difference:{spec}}",
+            DASH if math.isnan(comparison.low) else f"[{comparison.low:{spec}}, {comparison.high:{spec}}]",
             DASH if math.isnan(comparison.p) else f"{comparison.p:.3f}",
             f"{comparison.wins} of {comparison.seeds}",
         ]
-        for comparison in comparisons
+        for comparison in table.comparisons
     ]
     return _markdown_rows(["where", "what", "difference", "95 % interval", "p", "seeds above 0"], body)
 
@@ -156,11 +158,11 @@ def _latex_number(text: str) -> str:
 
 
 def _latex_cell(table: Table, summary: Summary) -> str:
-    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error)
+    text = DASH if not summary.seeds else _number(summary.mean, summary.standard_error, table.decimals)
     shown = _latex_number(text)
     shown = rf"\boldmath{shown}" if summary.best else shown
     shown = rf"{{{shown}}}" if summary.best else shown
-    beside = f" ({_latex_number(_published(summary.published))})" if table.grid.published else ""
+    beside = f" ({_latex_number(_published(summary.published, table.decimals))})" if table.grid.published else ""
     return shown + _latex_text(_marks(table, summary)) + beside
 
 

@@ -87,6 +87,11 @@ class Table:
         return self.scores[0].key if len(self.scores) == 1 else "score"
 
     @property
+    def decimals(self) -> int:
+        """Decimals of the scores."""
+        return max(score.decimals for score in self.scores)
+
+    @property
     def sign(self) -> int:
         """1 if more is better, -1 if less is."""
         return 1 if self.scores[0].rises else -1
@@ -99,11 +104,12 @@ def build_table(grid: Grid, results: Results) -> Table:
         by_row = {row.name: _summary(grid, results, row.name, column.name) for row in grid.rows}
         tasks = {result.task for (_, name, _), result in results.items() if name == column.name}
         rises = all(TASKS[task].score.rises for task in tasks)
+        decimals = max((TASKS[task].score.decimals for task in tasks), default=3)
         # A mean over fewer seeds is no rival of one over all.
         rivals = {row: s.mean for row, s in by_row.items() if s.seeds == len(grid.seeds) and not s.undefined}
         for row, summary in by_row.items():
             best = (max if rises else min)(rivals.values(), default=math.nan)
-            is_best = row in rivals and len(by_row) > 1 and f"{summary.mean:.3f}" == f"{best:.3f}"
+            is_best = row in rivals and len(by_row) > 1 and round(summary.mean, decimals) == round(best, decimals)
             summaries[row, column.name] = replace(summary, best=is_best)
     return Table(grid, results, summaries, list(_comparisons(grid, results)))
 

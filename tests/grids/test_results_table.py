@@ -156,6 +156,8 @@ def test_scores_of_other_tasks():
     assert rendering.summary_header(table)[2:4] == ["loss_mean", "loss_standard_error"]
     text = rendering.markdown(table, "command", [])
     assert "Mean squared error on the test side" in text
+    assert "| B | **0.15000 ± 0.05000** |" in text
+    assert "| -0.10000 |" in text
     assert "Difference of mean squared error on the same splits" in text
     mixed = edited | {("A", "all", 2): replace(edited["A", "all", 2], task="classify")}
     table = build_table(grid(seeds=(1, 2), reference_row="A"), mixed)

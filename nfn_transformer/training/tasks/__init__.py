@@ -20,6 +20,8 @@ class Score:
     """Name in tables and pictures."""
     rises: bool = True
     """True if more is better."""
+    decimals: int = 3
+    """Decimals in tables."""
 
 
 TAU = Score("tau", "Kendall's tau")

@@ -13,6 +13,6 @@ TASKS.update(
         labels="none",
         build="nfn_transformer.training.edit_task:EditTask",
         fit="nfn_transformer.training.edit_task:fit_pictures",
-        score=Score("loss", "mean squared error", rises=False),
+        score=Score("loss", "mean squared error", rises=False, decimals=5),
     )
 )
