@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ def read_loose_checkpoints(
             try:
                 size: AnySpec
                 if isinstance(spec, NetworkSpec):
-                    size = _network_spec(dict(outcome.shapes), spec, supports)
+                    size = _network_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports)
                 else:
                     size = _spec(dict(outcome.shapes), spec, supports, n_heads)
                 positions, rows = by_spec.setdefault(size, ([], []))
@@ -128,25 +129,27 @@ def read_loose_checkpoints(
     return names, groups
 
 
-def _network_spec(shapes: dict[str, Shape], expected: NetworkSpec, supports: Supports | None) -> NetworkSpec:
-    """Return the spec of a feed-forward network with the function of `expected`.
+def _network_spec(
+    shapes: dict[str, Shape], told: dict[str, Any], expected: NetworkSpec, supports: Supports | None
+) -> NetworkSpec:
+    """Return the spec of a feed-forward network with the function that its file tells, else that of `expected`.
 
     Raises:
         SpecError: the sizes are neither expected nor supported, or their convolutions' strides cannot be told.
     """
     facts = {name: getattr(expected, name) for name in ("activation", "omega", "offset")}
     own = sum(len(shape) == 4 for shape in shapes.values())
-    for name in ("strides", "paddings", "residuals"):
+    for name in () if told else ("strides", "paddings", "residuals"):
         values = getattr(expected, name)
         if own != expected.convolutions and values:
             if len(set(values)) > 1 or name == "residuals":
                 raise SpecError(f"{own} convolutions, expected {expected.convolutions}: their {name} cannot be told")
             values = values[:1] * own
         facts[name] = values
-    spec = FAMILIES[NetworkSpec.family].spec_from_shapes(shapes, facts)
+    spec = FAMILIES[NetworkSpec.family].spec_from_shapes(shapes, facts | told)
     if spec == expected or (supports is not None and supports(spec)):
         return spec
-    found, wanted = (f"sizes {each.sizes}, kernels {each.trailing}" for each in (spec, expected))
+    found, wanted = (f"sizes {each.sizes}, {each.activation}, kernels {each.trailing}" for each in (spec, expected))
     raise SpecError(f"has {found}, expected {wanted}")
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from nfn_transformer.weights.state_dicts import is_known_key
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
 from nfn_transformer.zoo.containers import INDEX_SUFFIX, USUAL_NAMES, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.network_facts import CONFIG_LISTS, config_facts
 from nfn_transformer.zoo.recognition import TRANSFORMER, UNKNOWN_FAMILY, recognize
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
@@ -29,18 +31,25 @@ BATCH_NORM_EPSILON = 1e-5
 def read_network_checkpoint(
     name: str, content: bytes, weights_key: str | None = None, read_beside: Callable[[str], bytes] | None = None
 ) -> Outcome:
-    """Return the outcome of reading a feed-forward network's checkpoint; see `checkpoint.read_checkpoint`."""
+    """Return the outcome of reading a feed-forward network's checkpoint; see `checkpoint.read_checkpoint`.
+
+    A file with the `config` of CNN Wild Park tells its network's function.
+    """
     size = len(content)
     loaded: Mapping
+    facts: dict[str, Any] = {}
     try:
         if name.endswith(INDEX_SUFFIX) and read_beside is not None:
             loaded, size = read_shares(content, read_beside)
         else:
             loaded = load_mapping(content)
         state, form = find_state_dict(loaded, weights_key)
+        config: object = loaded.get("config")
+        if isinstance(config, Mapping) and all(isinstance(config.get(key), list | tuple) for key in CONFIG_LISTS):
+            facts = config_facts(config)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    return replace(network_outcome(name, state, size), form=form)
+    return replace(network_outcome(name, state, size), form=form, facts=tuple(sorted(facts.items())))
 
 
 def load_mapping(content: bytes) -> Mapping:

@@ -20,6 +20,11 @@ ACTIVATION_NAMES = {
 PLURALS = {"stride": "strides", "padding": "paddings"}
 """Facts with a number for each convolution -> field of `NetworkSpec`."""
 
+CONFIG_LISTS = {"stride": "strides", "padding": "paddings", "residual": "residuals"}
+"""Lists in a checkpoint's `config`, with a number for each convolution -> field of `NetworkSpec`."""
+
+_MOST_LAYERS = 1_000
+
 
 def network_facts(cells: Mapping[str, str], given: Mapping[str, str], default: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of `NetworkSpec` that texts tell: `activation`, `omega`, `offset`, `strides`, `paddings`.
@@ -67,3 +72,26 @@ def _number(text: str) -> float:
     except ValueError:
         return math.nan
     return value
+
+
+def config_facts(config: Mapping) -> dict[str, Any]:
+    """Return the fields of `NetworkSpec` that a checkpoint's `config` tells, as those of CNN Wild Park have it.
+
+    Raises:
+        ValueError: a value is not of its type.
+    """
+    activation = config.get("activation")
+    known = ACTIVATION_NAMES.get(activation.lower()) if isinstance(activation, str) else "none"
+    if known is None or not isinstance(activation, str | None):
+        raise ValueError(f"config: activation {str(activation)[:50]!r}: expected one of {', '.join(ACTIVATION_NAMES)}")
+    facts: dict[str, Any] = {"activation": known}
+    for key, name in CONFIG_LISTS.items():
+        values = config.get(key)
+        if not isinstance(values, list | tuple) or len(values) > _MOST_LAYERS:
+            raise ValueError(f"config: '{key}' is a {type(values).__name__}, expected a list with a number a layer")
+        low = {"stride": 1, "padding": 0, "residual": -1}[key]
+        if not all(type(value) is int and low <= value < _MOST_LAYERS for value in values):
+            raise ValueError(f"config: '{key}' holds others than whole numbers from {low}")
+        if key != "residual" or any(value >= 0 for value in values):
+            facts[name] = tuple(values)
+    return facts

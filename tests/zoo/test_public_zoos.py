@@ -173,6 +173,9 @@ def test_wild_park_has_several_sizes_and_residual_connections(park):
     images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
     torch.testing.assert_close(outputs(zoo, name, images), cnn.double()(images).detach())
     assert len(read_zoo(root, "park", "all")) == 10
+    names, groups = read_loose_checkpoints([root], zoo.spec, supports=lambda spec: True)
+    assert len(names) == 10
+    assert {group.weights.spec for group in groups} == set(zoo.specs)
     relu = read_zoo(root, "park", where="activation=relu")
     assert len(relu) == 2
     assert relu.spec.activation == "relu"
@@ -333,7 +336,7 @@ def test_loose_checkpoints_of_other_names_and_depths_have_the_function_of_the_zo
     for weights, index, state in ((groups[0].weights, 7, states[0]), (groups[1].weights, 0, states[1])):
         got = network_outputs(grid(), weights.to(torch.float64))[index]
         torch.testing.assert_close(got, drawn(state, 0.5))
-    with pytest.raises(ZooError, match=r"has sizes \(2, 8, 8, 8, 1\), .*expected sizes \(2, 8, 8, 1\)"):
+    with pytest.raises(ZooError, match=r"has sizes \(2, 8, 8, 8, 1\), sine, .*expected sizes \(2, 8, 8, 1\)"):
         read_loose_checkpoints(states, zoo.spec)
     with pytest.raises(ZooError, match="holds encoder blocks, expected a feed-forward network"):
         read_loose_checkpoints([transformer_state(0)], zoo.spec)

@@ -14,16 +14,13 @@ from nfn_transformer.zoo.listed_files import ROOT, ListedFile, list_files, match
 from nfn_transformer.zoo.listing import Listing, ReadRequest
 from nfn_transformer.zoo.metadata import Condition, same_value
 from nfn_transformer.zoo.network_checkpoint import load_mapping, network_outcome, scalar_text
-from nfn_transformer.zoo.network_facts import ACTIVATION_NAMES
+from nfn_transformer.zoo.network_facts import config_facts
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import Source
 
 _PATTERN = ROOT + r"(?P<run>[^/]+)/checkpoint_(?P<epoch>\d+)/checkpoint\.pt"
 
 _LABEL = "test/acc"
-
-_LISTS = {"stride": "strides", "padding": "paddings", "residual": "residuals"}
-_MOST_LAYERS = 1_000
 
 
 def _recognize(source: Source, dataset: str) -> bool:
@@ -69,36 +66,13 @@ def read_cnn(
         config = parts["config"]
         if any(not same_value(scalar_text(config.get(key)) or "", value) for key, value in condition.wanted):
             return Outcome(None, is_chosen=False)
-        facts = _facts(config)
+        facts = config_facts(config)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
     outcome = network_outcome(name, parts["model"], len(content))
     return replace(
         outcome, facts=tuple(sorted(facts.items())), label=scalar_text(parts["last_result"].get(label)) or ""
     )
-
-
-def _facts(config: Mapping) -> dict[str, object]:
-    """Return the fields of `NetworkSpec` that a `config` tells.
-
-    Raises:
-        ValueError: a value is not of its type.
-    """
-    activation = config.get("activation")
-    known = ACTIVATION_NAMES.get(activation.lower()) if isinstance(activation, str) else "none"
-    if known is None or not isinstance(activation, str | None):
-        raise ValueError(f"config: activation {str(activation)[:50]!r}: expected one of {', '.join(ACTIVATION_NAMES)}")
-    facts: dict[str, object] = {"activation": known}
-    for key, name in _LISTS.items():
-        values = config.get(key)
-        if not isinstance(values, list | tuple) or len(values) > _MOST_LAYERS:
-            raise ValueError(f"config: '{key}' is a {type(values).__name__}, expected a list with a number a layer")
-        low = {"stride": 1, "padding": 0, "residual": -1}[key]
-        if not all(type(value) is int and low <= value < _MOST_LAYERS for value in values):
-            raise ValueError(f"config: '{key}' holds others than whole numbers from {low}")
-        if key != "residual" or any(value >= 0 for value in values):
-            facts[name] = tuple(values)
-    return facts
 
 
 register_format(
