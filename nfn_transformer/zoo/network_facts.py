@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.printable import quoted
+from nfn_transformer.printable import printable, quoted
 
 FACTS = ("activation", "omega", "offset", "stride", "padding")
 """Names of the facts, as tables' columns and flags have them."""
@@ -48,21 +48,22 @@ def network_facts(cells: Mapping[str, str], given: Mapping[str, str], default: M
 
 
 def _fact(name: str, text: str, source: str) -> Any:
+    shown = printable(text, 100) if source.startswith("--") else quoted(text)
     if name == "activation":
         known = ACTIVATION_NAMES.get(text.strip().lower())
         if known is None:
-            raise UserError(f"{source} {quoted(text)}: expected one of {', '.join(ACTIVATION_NAMES)}")
+            raise UserError(f"{source} {shown}: expected one of {', '.join(ACTIVATION_NAMES)}")
         return known
     if name in ("omega", "offset"):
         number = _number(text)
         if not abs(number) < 1e6:
-            raise UserError(f"{source} {quoted(text)}: expected a number")
+            raise UserError(f"{source} {shown}: expected a number")
         return number
     parts = text.replace(",", " ").strip("()[] ").split()
     numbers = [_number(part) for part in parts[:100]]
     low = 1 if name == "stride" else 0
     if not numbers or not all(low <= number < 1000 and number.is_integer() for number in numbers):
-        raise UserError(f"{source} {quoted(text)}: expected a whole number of at least {low}, or one per convolution")
+        raise UserError(f"{source} {shown}: expected a whole number of at least {low}, or one per convolution")
     return tuple(map(int, numbers))
 
 

@@ -13,6 +13,7 @@ from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.weights.feed_forward_pass import network_outputs
 from nfn_transformer.zoo.array_layout import parse_layout
 from nfn_transformer.zoo.metadata import Columns
+from nfn_transformer.zoo.network_facts import network_facts
 from nfn_transformer.zoo.reading import read_zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -188,3 +189,16 @@ def test_layouts_of_tensorflow_may_have_kernels_first():
     one, other = (parse_layout(layout_text(CNN_LAYERS, first)[0]) for first in (True, False))
     assert one.shapes == other.shapes
     assert not np.array_equal(one.columns, other.columns)
+
+
+def test_facts_are_checked_before_anything_is_read():
+    assert network_facts({}, {"stride": "2,1", "activation": "SIN"}, {}) == {"strides": (2, 1), "activation": "sine"}
+    for name, text in (
+        ("activation", "swish"),
+        ("omega", "1e9"),
+        ("stride", "0"),
+        ("padding", "1.5"),
+        ("offset", "nan"),
+    ):
+        with pytest.raises(UserError, match=rf"^--{name} {text}: expected "):
+            network_facts({}, {name: text}, {})

@@ -97,9 +97,10 @@ def _read_table(source: Source, name: str, wanted: Mapping[str, Sequence[str]]) 
             for append, index in pairs:
                 cell = line[index].strip() if index < len(line) else ""
                 append(memo.setdefault(cell, cell))
-    if lacking := [wanted[role] for role in wanted if role not in position and role[0] == "!"]:
+    if lacking := [role for role in wanted if role not in position and role[0] == "!"]:
         listed = ", ".join(map(quoted, header[:40])) or "no columns"
-        raise ValueError(f"no column {' or '.join(map(quoted, lacking[0]))}; there are {listed}")
+        hint = "; --label_column names another, --task classify reads 'label'" if "!label" in lacking else ""
+        raise ValueError(f"no column {' or '.join(map(quoted, wanted[lacking[0]]))}; there are {listed}{hint}")
     return columns, count
 
 
