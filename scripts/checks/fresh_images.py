@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     zoo = load_zoo(config)
     test = read_idx_folder(flags.images).test
     fresh = slice(flags.skip, flags.skip + flags.take)
-    accuracies = _accuracies(zoo, test.images[fresh], test.labels[fresh])
+    accuracies = _accuracies(zoo, test.inputs[fresh], test.labels[fresh])
     taus: dict[str, list[float]] = {"fresh images": [], "ties": []}
     for seed in flags.seeds:
         index, generator = draw_split(zoo, config, seed).test, make_generator(seed, "ties")
