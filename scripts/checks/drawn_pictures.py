@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 from sklearn.svm import SVC
 
-from nfn_transformer import NetworkWeights
+from nfn_transformer import NetworkWeights, UserError, draw_pictures
 from nfn_transformer.cli.command_line import number_in, run_command, seed_list
-from nfn_transformer.errors import UserError
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import draw_split, load_zoo
-from nfn_transformer.weights.feed_forward_pass import draw_pictures
 
 _BATCH = 256
 

@@ -15,14 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfn_transformer import NetworkWeights, kendall_tau, make_generator, network_outputs
+from nfn_transformer import MixedZoo, NetworkWeights, UserError, Zoo, kendall_tau, make_generator, network_outputs
 from nfn_transformer.cli.command_line import number_in, run_command, seed_list
-from nfn_transformer.errors import UserError
 from nfn_transformer.generation.images import read_idx_folder
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import draw_split, load_zoo
-from nfn_transformer.zoo.reading import Zoo
-from nfn_transformer.zoo.several_sizes import MixedZoo
 
 _NETWORKS, _IMAGES, _DRAWS = 32, 500, 20
 
