@@ -52,6 +52,7 @@ _INNER = {
     "trees": "memory of a fit without its imports",
     "zoo.faults": "a zoo of random networks is made in memory",
     "zoo.metadata": "the same",
+    "zoo.published_split": "its files are changed at random",
 }
 
 
