@@ -42,6 +42,7 @@ def test_type_checkers_see_the_same_names():
 # What scripts use besides: the command line's pieces, and the parts of training and generation that they take time of.
 _INNER = {
     "cli.command_line": "types of arguments, and how a command ends",
+    "families.registry": "a zoo of random networks of any family is made in memory",
     "figures": "the way to write a picture",
     "generation": "populations are timed part by part",
     "grids.grid_file": "rows of a grid file",
