@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-SHORT_WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+SHORT_WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}
 """Variables by which threads of OpenMP (GNU's and LLVM's) soon sleep while they wait for each other.
 
 By default they spin for milliseconds. Beside another program, a thread then waits by using up the time of the thread
