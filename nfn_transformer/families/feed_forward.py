@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
-from nfn_transformer.families.registry import Family, register_family
+from nfn_transformer.families.registry import FAMILIES, Family
 from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.feed_forward_networks import layout_of
 from nfn_transformer.weights.spec import NetworkSpec
@@ -71,17 +71,15 @@ def _spec_from_json(values: Mapping[str, Any]) -> NetworkSpec:
     return NetworkSpec(**{**values, **lists, "kernels": kernels})
 
 
-register_family(
-    Family(
-        name=NetworkSpec.family,
-        kind="MLPs, INRs or CNNs",
-        keys="LAYER.weight and LAYER.bias of linear layers and 2-D convolutions in turn",
-        spec=NetworkSpec,
-        recognize=lambda shapes: bool(shapes) and all(len(shape) in (1, 2, 4) for shape in shapes.values()),
-        spec_from_shapes=network_spec,
-        shapes=network_shapes,
-        weights=network_weights,
-        state_dict=network_state_dict,
-        spec_from_json=_spec_from_json,
-    )
+FAMILIES[NetworkSpec.family] = Family(
+    name=NetworkSpec.family,
+    kind="MLPs, INRs or CNNs",
+    keys="LAYER.weight and LAYER.bias of linear layers and 2-D convolutions in turn",
+    spec=NetworkSpec,
+    recognize=lambda shapes: bool(shapes) and all(len(shape) in (1, 2, 4) for shape in shapes.values()),
+    spec_from_shapes=network_spec,
+    shapes=network_shapes,
+    weights=network_weights,
+    state_dict=network_state_dict,
+    spec_from_json=_spec_from_json,
 )

@@ -42,9 +42,4 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
-"""Families by name."""
-
-
-def register_family(family: Family) -> None:
-    """Add a family."""
-    FAMILIES[family.name] = family
+"""Families by name. A file of this folder adds its own; nothing else names it."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfn_transformer.families.registry import Family, register_family
+from nfn_transformer.families.registry import FAMILIES, Family
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     is_known_key,
@@ -22,17 +22,15 @@ def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
     return TransformerSpec(blocks, FeedForwardSpec(tuple(values["classifier"]["sizes"])), embedding)
 
 
-register_family(
-    Family(
-        name=TransformerSpec.family,
-        kind="transformers of the zoo",
-        keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
-        spec=TransformerSpec,
-        recognize=lambda shapes: any(map(is_known_key, shapes)),
-        spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
-        shapes=state_dict_shapes,
-        weights=weights_from_state_dict,
-        state_dict=state_dict_from_weights,
-        spec_from_json=_spec_from_json,
-    )
+FAMILIES[TransformerSpec.family] = Family(
+    name=TransformerSpec.family,
+    kind="transformers of the zoo",
+    keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
+    spec=TransformerSpec,
+    recognize=lambda shapes: any(map(is_known_key, shapes)),
+    spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
+    shapes=state_dict_shapes,
+    weights=weights_from_state_dict,
+    state_dict=state_dict_from_weights,
+    spec_from_json=_spec_from_json,
 )
