@@ -275,8 +275,13 @@ def test_published_numbers_are_those_at_hand_and_no_others():
         ("mnist_widths", "10 channels", "no threshold"): mnist,
         ("ag_news", "Transformer-NFN", "no threshold"): ag_news,
         ("ag_news_augmentation", "Transformer-NFN", "as it is"): ag_news,
+        ("inr_mnist", "mlp", "10,000 INRs"): Published(0.176, None),
+        ("inr_mnist", "np", "10,000 INRs"): Published(0.785, None),
+        ("inr_mnist", "hnp", "10,000 INRs"): Published(0.791, None),
+        ("inr_mnist", "graph, gnn", "10,000 INRs"): Published(0.914, None),
     }
-    assert all("2410.04209" in read_grid(TABLES / f"{name}.yaml").source for name, _, _ in shipped)
+    sources = {name: read_grid(TABLES / f"{name}.yaml").source for name, _, _ in shipped}
+    assert all("DWSNets" in text if name == "inr_mnist" else "2410.04209" in text for name, text in sources.items())
     encoder, setting = place("encoder", "no threshold", read_grid(TABLES / "mnist_branches.yaml"))
     modes = config(encoder, setting).predictor
     assert (modes.enc_mode, modes.cls_mode, modes.emb_mode) == ("inv", "no", "no")
