@@ -1,6 +1,7 @@
 """Encoders of feed-forward networks: exact symmetries of what they claim, and a control that breaks them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.spec import NetworkSpec
+from nfn_transformer.zoo.reading import read_zoo
 
 TOLERANCE = 1e-9
 SCALE_FREE = ("hnps", "magep", "complete", "bilinear")
@@ -42,6 +44,25 @@ def test_the_group_changes_no_prediction(encoder, name, generator):
         assert model.predict(U).std() > 1e-5
     claimed = spec if encoder in SCALE_FREE or spec.activation != "relu" else replace(spec, activation="gelu")
     assert moves(model, U, NetworkElement.sample(claimed, generator, largest_scale=1e4)) < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def trained() -> NetworkWeights:
+    """Trained SIRENs of 24 digits, in float64."""
+    data = Path(__file__).parents[2] / "data/digit_sirens.zip"
+    zoo = read_zoo(data, "digits", progress=False, labels="none", load_cache=False)
+    return zoo.weights(torch.arange(24)).to(torch.float64)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_signs_and_phases_of_trained_networks_change_no_prediction(encoder, trained, generator):
+    model = predictor(encoder, trained.spec, trained)
+    assert moves(model, trained, NetworkElement.sample(trained.spec, generator)) < TOLERANCE
+    other = replace(trained.spec, omega=trained.spec.omega + 1)
+    wrong = NetworkElement.sample(other, generator).act(replace(trained, spec=other))
+    with torch.no_grad():
+        shift = relative_error(model.predict(replace(wrong, spec=trained.spec)), model.predict(trained))
+    assert shift > 1e-5
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
