@@ -121,7 +121,7 @@ def test_an_interrupted_training_goes_on(small, tmp_path, monkeypatch):
         ({"classifier_channels": (5,)}, "no setting 'classifier_channels'; expected classifier_nfn_channels"),
         ({"epochs": "3"}, "'epochs' is '3', expected int"),
         ({"model": "gbtree", "epochs": 3}, "no setting 'epochs'; expected "),
-        ({"encoder": "spectral"}, "--enc_mode spectral: expected one of no, complete, "),
+        ({"encoder": "spectral"}, "--enc_mode spectral: expected one of no, bilinear, complete, "),
         ({"model": "forest"}, "model 'forest': expected one of transformer_nfn, gbtree"),
         ({"augment_factor": 3}, "--augment_factor 3: requires --augment True"),
         ({"cut_off": 2.0}, "--cut_off 2.0: expected "),

@@ -22,15 +22,17 @@ def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
     return TransformerSpec(blocks, FeedForwardSpec(tuple(values["classifier"]["sizes"])), embedding)
 
 
-FAMILIES[TransformerSpec.family] = Family(
-    name=TransformerSpec.family,
-    kind="transformers of the zoo",
-    keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
-    spec=TransformerSpec,
-    recognize=lambda shapes: any(map(is_known_key, shapes)),
-    spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
-    shapes=state_dict_shapes,
-    weights=weights_from_state_dict,
-    state_dict=state_dict_from_weights,
-    spec_from_json=_spec_from_json,
+FAMILIES.update(
+    zoo_transformer=Family(
+        name=TransformerSpec.family,
+        kind="transformers of the zoo",
+        keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
+        spec=TransformerSpec,
+        recognize=lambda shapes: any(map(is_known_key, shapes)),
+        spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
+        shapes=state_dict_shapes,
+        weights=weights_from_state_dict,
+        state_dict=state_dict_from_weights,
+        spec_from_json=_spec_from_json,
+    )
 )
