@@ -160,13 +160,11 @@ class ModelConfig:
         own = {name: self.options[name] for name in entry.settings}
         return entry.config(outputs=getattr(self, role.outputs), **shared, **own)
 
-    def for_family(self, family: str) -> "ModelConfig":
-        """Return the configuration for networks of a family.
+    def without_parts(self) -> "ModelConfig":
+        """Return the configuration for networks without a classifier or an embedding of their own: no such branches.
 
-        A default head or embedding branch is left out where the networks have no such part.
+        Modes other than the default stay, and `check` refuses them.
         """
-        if family == TransformerSpec.family:
-            return self
         cls_mode, emb_mode = ("no" if mode == "mlp" else mode for mode in (self.cls_mode, self.emb_mode))
         return replace(self, cls_mode=cls_mode, emb_mode=emb_mode)
 

@@ -145,6 +145,8 @@ class BranchEntry:
     """True if one model can read networks of several sizes."""
     cuda_graphs: bool = True
     """True if a GPU may record its steps: no step waits for a number on the CPU, as `.item()` and `nonzero` do."""
+    one_thread: bool = False
+    """True if a step of a small batch of the zoo's transformers takes no longer with one thread of a CPU."""
     plugin: "Plugin | None" = None
     """File outside of the package that registers it."""
     settings: Mapping[str, Field] = field(init=False)

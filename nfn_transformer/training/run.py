@@ -41,7 +41,7 @@ from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, outputs
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
 from nfn_transformer.trees.features import check_readable, supports
-from nfn_transformer.weights.spec import are_alike
+from nfn_transformer.weights.spec import TransformerSpec, are_alike
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -198,8 +198,8 @@ def begin_runs(
             zoo = load_zoo(configs[0].data, load_cache, n_workers)
     runs: list[Run | TreeRun] = []
     for config in configs:
-        if isinstance(config.predictor, ModelConfig):
-            config = replace(config, predictor=config.predictor.for_family(zoo.spec.family))
+        if isinstance(config.predictor, ModelConfig) and not isinstance(zoo.spec, TransformerSpec):
+            config = replace(config, predictor=config.predictor.without_parts())
         split = draw_split(zoo, config.data, config.seed)
         check_predictor(config, zoo)
         if distributed.count > 1:  # which may change the last digits, as the number of threads does

@@ -22,7 +22,7 @@ ENCODERS = ("np", "hnp", "nft", "graph", *SCALE_FREE)
 
 def predictor(encoder: str, spec: NetworkSpec, U: NetworkWeights, **flags) -> Predictor:
     """A predictor in float64 whose parameters are not the initial ones, so that no output is constant."""
-    config = ModelConfig.from_flags({"enc_mode": encoder, "ensemble": 1, **flags}).for_family(spec.family)
+    config = ModelConfig.from_flags({"enc_mode": encoder, "ensemble": 1, **flags}).without_parts()
     config.check(spec, "test")
     model = build_predictor(spec, config, seed=1).double().eval()
     if model.needs_normalization:

@@ -216,3 +216,33 @@ def test_a_changed_zoo_is_no_longer_the_runs_own(data):
             recorded_split(data.zoo, {**record, "test": damaged}, RECORD)
     with pytest.raises(RunError, match="not in the zoo"):
         recorded_split(data.zoo, {**record, "test": ["absent.pt"]}, RECORD)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "environment", "threads"),
+    [
+        (ModelConfig("mlp", "no", "no"), 8, {}, 1),
+        (ModelConfig("mlp", "no", "no"), 10**6, {}, 2),
+        (ModelConfig("mlp", "np", "no"), 8, {}, 2),
+        (ModelConfig("mlp", "no", "no"), 8, {"OMP_NUM_THREADS": "2"}, 2),
+    ],
+    ids=["small steps", "large steps", "a branch that gains by threads", "the user's number"],
+)
+def test_small_steps_take_one_thread(data, directory, monkeypatch, model, batch_size, environment, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    run = build_run(
+        build_predictor(data.zoo.spec, model, seed=1),
+        data,
+        directory,
+        report=lambda record: seen.append(torch.get_num_threads()),
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=batch_size,
+    )
+    torch.set_num_threads(2)
+    train([run])
+    assert seen == [threads]
+    assert torch.get_num_threads() == 2

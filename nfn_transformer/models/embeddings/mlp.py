@@ -10,5 +10,6 @@ register(
         help="one Linear on its weights",
         build="nfn_transformer.models.branch:LinearBranch",
         reads=("standardize", "log_magnitudes"),
+        one_thread=True,
     )
 )

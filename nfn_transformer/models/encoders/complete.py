@@ -43,5 +43,6 @@ register(
         # The encoder reads whole networks and is meant for small zoos.
         defaults={"cls_mode": "no", "emb_mode": "no", "dropout": 0.4, "ensemble": 5},
         several_sizes=True,
+        one_thread=True,
     )
 )

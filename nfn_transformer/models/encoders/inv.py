@@ -12,5 +12,6 @@ register(
         build="nfn_transformer.models.branch:EquivariantEncoder",
         config=EncoderChannels,
         reads=("dropout", "standardize", "init_type"),
+        one_thread=True,
     )
 )

@@ -13,5 +13,6 @@ register(
         edits={"feed_forward": "nfn_transformer.models.weight_space_editors:MLPEditor"},
         config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
+        one_thread=True,
     )
 )

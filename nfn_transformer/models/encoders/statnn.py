@@ -12,5 +12,6 @@ register(
         builds={"feed_forward": "nfn_transformer.models.branch:StatisticsBranch"},
         config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
+        one_thread=True,
     )
 )

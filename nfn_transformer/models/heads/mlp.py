@@ -11,5 +11,6 @@ register(
         build="nfn_transformer.models.branch:FlattenedBranch",
         config=ClassifierChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
+        one_thread=True,
     )
 )

@@ -11,5 +11,6 @@ register(
         build="nfn_transformer.models.branch:StatisticsBranch",
         config=ClassifierChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
+        one_thread=True,
     )
 )
