@@ -54,7 +54,7 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         names, outputs, sides = predictor.checkpoint_outputs(flags.checkpoints, flags.n_heads, flags.weights_key)
         columns = task.columns(outputs)
         if flags.edited is not None:
-            _write_edited(predictor.edit(flags.checkpoints), names, flags.edited)
+            _write_edited(predictor.edit(flags.checkpoints, flags.weights_key), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
@@ -136,13 +136,16 @@ def _write_edited(changed: NetworkWeights, names: Sequence[str], folder: Path) -
     """Write changed INRs as state dicts FOLDER/NAME.pt; slashes and points in front of a name become underlines.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or two names become one.
     """
+    stems = [re.sub(r"\.(pt|pth|ckpt|safetensors)$", "", name).lstrip("./").replace("/", "_") for name in names]
+    if len(set(stems)) < len(stems):
+        first = next(stem for place, stem in enumerate(stems) if stem in stems[:place])
+        raise UserError(f"--edited {folder}: expected networks of different names, got several as {first}.pt")
     states = FAMILIES[changed.spec.family].state_dict(changed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for place, name in enumerate(names):
-            stem = re.sub(r"\.(pt|pth|ckpt|safetensors)$", "", name).lstrip("./").replace("/", "_")
+        for place, stem in enumerate(stems):
             file = folder / f"{stem}.pt"
             with atomic_files.replacing(file) as temporary:
                 torch.save({key: tensor[place].clone() for key, tensor in states.items()}, temporary)

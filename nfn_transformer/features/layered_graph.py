@@ -41,7 +41,7 @@ class LayeredGraph(TensorTree):
 def most_edge_numbers(spec: NetworkSpec) -> int:
     """Return the most numbers on an edge of the graphs that have one form with those of a spec."""
     averages = spec.convolutions > 0 and spec.flattened == 1
-    return max(_side(spec), LARGEST_KERNEL) ** 2 if averages else spec.channels
+    return max(_side(spec), LARGEST_KERNEL) ** 2 if averages else max(_side(spec) ** 2, spec.channels)
 
 
 def _side(spec: NetworkSpec) -> int:

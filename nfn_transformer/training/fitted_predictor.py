@@ -197,7 +197,7 @@ class FittedPredictor:
             )
         return task.probabilities(self._outputs(networks, n_heads))
 
-    def edit(self, networks: Checkpoints | NetworkWeights | Zoo) -> NetworkWeights:
+    def edit(self, networks: Checkpoints | NetworkWeights | Zoo, weights_key: str | None = None) -> NetworkWeights:
         """Return the changed INRs of n INRs, on the CPU.
 
         ```python
@@ -205,9 +205,14 @@ class FittedPredictor:
         pictures = nfn.draw_pictures(changed, side=28)  # [8, colours, 28, 28]
         ```
 
+        Args:
+            networks: paths, state dicts, weights, or a zoo, of the sizes and the function of the run's INRs.
+            weights_key: key of the weights in files that hold several networks.
+
         Raises:
-            RunError: the predictor was not trained to edit, or is an ensemble. The INRs have other sizes.
+            RunError: the predictor was not trained to edit, or is an ensemble. A zoo's INRs are others.
             ZooError: a path or a state dict is no INR that the predictor reads.
+            SpecError: weights are of other INRs.
         """
         model, path = self.model, self.directory.path
         if isinstance(model, Ensemble):
@@ -218,8 +223,9 @@ class FittedPredictor:
             self._check_sizes(networks)
             networks = cast(NetworkWeights, networks.weights(torch.arange(len(networks))))
         if not isinstance(networks, NetworkWeights):
-            (group,) = self._read_checkpoints(networks)[1]  # INRs of one size
+            (group,) = self._read_checkpoints(networks, None, weights_key)[1]  # INRs of one size
             networks = cast(NetworkWeights, group.weights)
+        networks.check(model.spec)
         model.eval()
         parts = []
         with torch.inference_mode():

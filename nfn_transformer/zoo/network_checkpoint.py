@@ -161,10 +161,11 @@ def fold_batch_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         weight = folded[f"{layer}.weight"]
         gamma, beta = state.get(f"{norm}.weight"), state.get(f"{norm}.bias")
-        for key, tensor in (("running_mean", mean), ("running_var", var), ("weight", gamma), ("bias", beta)):
-            if tensor is not None and tuple(tensor.shape) != weight.shape[:1]:
-                shape = tuple(tensor.shape)
-                raise SpecError(f"'{norm}.{key}' has shape {shape}, expected {tuple(weight.shape[:1])} as '{layer}'")
+        own = {f"{norm}.running_mean": mean, f"{norm}.running_var": var, f"{norm}.weight": gamma, f"{norm}.bias": beta}
+        for key, tensor in {**own, f"{layer}.bias": folded.get(f"{layer}.bias")}.items():
+            if tensor is not None and (tensor.shape != weight.shape[:1] or not tensor.ndim):
+                expected = tuple(weight.shape[:1])
+                raise SpecError(f"'{key}' has shape {tuple(tensor.shape)}, expected {expected} as '{layer}'")
         scale = (1.0 if gamma is None else gamma.double()) / (var.double() + BATCH_NORM_EPSILON).sqrt()
         bias = folded.get(f"{layer}.bias", torch.zeros(len(mean))).double()
         shift = scale * (bias - mean) + (0.0 if beta is None else beta.double())

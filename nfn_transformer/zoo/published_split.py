@@ -21,9 +21,10 @@ def read_published_split(path: Path, checksum: str, names: Sequence[str]) -> lis
     """Return the positions of networks on the sides of a published split: training, validation and test, ascending.
 
     A JSON file is {train, val, test} -> {path: [...]} or a list of paths. Each is matched with the end of a network's
-    path. A CSV file of one column holds the order of an array zoo's rows, as the papers on the Small CNN Zoo have it.
-    The first line is skipped. The second half of the zoo's networks in this order is the test side. The first half is
-    shuffled by `random.Random(0)`; 80 % of it are for training.
+    path: with more than the file's name, where both lie in folders. A CSV file of one column holds the order of an
+    array zoo's rows, as the papers on the Small CNN Zoo have it. The first line is skipped. The second half of the
+    zoo's networks in this order is the test side. The first half is shuffled by `random.Random(0)`; 80 % of it are for
+    training.
 
     Args:
         path: the file.
@@ -93,9 +94,11 @@ def _by_path(text: str, names: Sequence[str]) -> list[list[int]]:
         positions = set()
         for each in paths:
             parts = tuple(part for part in re.split(r"[/\\]", each) if part not in ("", "."))
-            ends = (by_end[parts[start:]] for start in range(len(parts)) if parts[start:] in by_end)
-            position = next(ends, -1)
-            if position < 0:
+            start = next((start for start in range(len(parts)) if parts[start:] in by_end), 0)
+            position = by_end.get(parts[start:], -1)
+            # Of train/model_5.pth and test/model_5.pth one may be in the zoo: a file's name alone tells neither.
+            is_name_alone = start > 0 and start == len(parts) - 1 and names[position].endswith(f"/{parts[-1]}")
+            if position < 0 or is_name_alone:
                 continue
             if seen.setdefault(position, side) != side:
                 raise ValueError(f"{quoted(names[position])} is on the sides {seen[position]} and {side}")

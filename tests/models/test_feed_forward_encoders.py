@@ -7,6 +7,7 @@ import pytest
 import torch
 from random_networks import SPECS, random_networks
 
+from nfn_transformer.errors import UserError
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.groups.network import NetworkElement
 from nfn_transformer.models.config import ModelConfig
@@ -82,6 +83,19 @@ def test_graphs_of_other_kinds_have_the_symmetries(flags, name, generator):
     model = predictor("graph", spec, U, **flags)
     claimed = spec if spec.activation == "sine" else replace(spec, activation="gelu")
     assert moves(model, U, NetworkElement.sample(claimed, generator)) < TOLERANCE
+
+
+@pytest.mark.parametrize("encoder", ["graph", "bilinear"])
+def test_even_kernels_before_flattened_maps_are_read(encoder, generator):
+    spec = NetworkSpec((1, 4, 3), ((2, 2), None), strides=(2,), flattened=4)
+    model = predictor(encoder, spec, U := random_networks(spec, 4, generator))
+    assert model.predict(U).isfinite().all()
+
+
+@pytest.mark.parametrize("flags", [{"log_magnitudes": True}, {"standardize": False}])
+def test_graphs_refuse_scales_that_they_do_not_have(flags, generator):
+    with pytest.raises(UserError, match=r"^--(log_magnitudes True|standardize False): cannot be combined"):
+        predictor("graph", SPECS["siren"], random_networks(SPECS["siren"], 2, generator), **flags)
 
 
 @pytest.mark.parametrize("encoder", ["graph", "bilinear", "complete"])

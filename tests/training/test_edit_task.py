@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import nfn_transformer as nfn
 from nfn_transformer import predict
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, SpecError, UserError
 from nfn_transformer.families.feed_forward import network_shapes, network_weights
 from nfn_transformer.grids.recorded_runs import read_run
 from nfn_transformer.models import registry
@@ -128,9 +128,18 @@ def test_a_training_and_the_changed_networks(sirens, last_bias, tmp_path, monkey
     drawn = draw_pictures(network_weights({key: tensor[None] for key, tensor in state.items()}, SPEC), 6)
     torch.testing.assert_close(drawn[0], draw_pictures(changed, 6)[place])
     assert predict.main(["--run", str(path), str(files[0]), "--edited", str(tmp_path / "twice")]) == 0
+    with pytest.raises(SpecError, match="expected NetworkSpec"):
+        fitted.edit(replace(changed, spec=replace(changed.spec, omega=4.0)))
     (file,) = (tmp_path / "twice").iterdir()
     again = torch.load(file, weights_only=True)
     torch.testing.assert_close(again[list(again)[-1]], state[list(state)[-1]] + fitted.model.editor.change.detach())
+    both = {"ema": state, "state_dict": again}
+    torch.testing.assert_close(fitted.edit([both], "ema").biases[-1][0], again[list(again)[-1]])
+    torch.save(state, tmp_path / f"{files[0].stem}.pth")
+    torch.save(state, tmp_path / files[0].name)
+    same = [str(tmp_path / f"{files[0].stem}{suffix}") for suffix in (".pt", ".pth")]
+    with pytest.raises(UserError, match="expected networks of different names"):
+        predict.main(["--run", str(path), *same, "--edited", str(tmp_path / "same")])
 
 
 def test_members_of_an_ensemble_learn_as_alone(sirens, last_bias):

@@ -302,6 +302,15 @@ def test_batch_norm_that_cannot_be_folded_is_named():
     resnet = {"conv1.weight": torch.ones(4, 1, 3, 3), "bn1.running_mean": torch.zeros(5)}
     outcome = network_outcome("a.pt", {**resnet, "bn1.running_var": torch.ones(5)}, 10_000)
     assert outcome.fault.detail == "'bn1.running_mean' has shape (5,), expected (4,) as 'conv1'"
+    sound = {
+        "conv1.weight": torch.ones(4, 1, 3, 3),
+        "bn1.running_mean": torch.zeros(4),
+        "bn1.running_var": torch.ones(4),
+    }
+    outcome = network_outcome("a.pt", {**sound, "conv1.bias": torch.ones(1)}, 10_000)  # which would be repeated
+    assert outcome.fault.detail == "'conv1.bias' has shape (1,), expected (4,) as 'conv1'"
+    outcome = network_outcome("a.pt", dict.fromkeys(["conv1.weight", *sound], torch.tensor(1.0)), 10_000)
+    assert outcome.fault.detail == "'bn1.running_mean' has shape (), expected () as 'conv1'"
 
 
 @pytest.mark.parametrize(

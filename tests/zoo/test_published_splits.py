@@ -10,7 +10,7 @@ from public_zoos import STEPS, write_array_zoo
 from nfn_transformer.errors import ZooError
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split, draw_split, prepare
-from nfn_transformer.zoo.published_split import checksum_of
+from nfn_transformer.zoo.published_split import checksum_of, read_published_split
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 
 
@@ -58,6 +58,13 @@ def test_paths_choose_by_their_ends(zoo, tmp_path):
         ["row35"],
     ]
     assert names(zoo, drawn(zoo, tmp_path / "s.json", json.dumps(sides), cut_off=0.07).train) == ["row17"]
+
+
+def test_a_file_s_name_alone_chooses_no_network_of_another_folder(tmp_path):
+    sides = {"train": ["/a/train/m_1.pth", "train/m_2.pth"], "val": ["/a/train/m_3.pth"], "test": ["/a/test/m_4.pth"]}
+    (tmp_path / "split").write_text(json.dumps(sides))
+    names = ["test/m_1.pth", "train/m_2.pth", "zoo/train/m_3.pth", "test/m_4.pth"]
+    assert read_published_split(tmp_path / "split", checksum_of(tmp_path / "split"), names) == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,13 @@ class GraphConfig(BranchConfig):
 
 
 def check_graph(config: GraphConfig, spec: TransformerSpec | NetworkSpec, zoo: str) -> None:
-    """Raise UserError if the heads of attention do not divide the width."""
+    """Raise UserError if the heads of attention do not divide the width, or scales are asked for that it has not."""
+    if isinstance(spec, NetworkSpec) and (config.log_magnitudes or not config.standardize):
+        flag = "log_magnitudes True" if config.log_magnitudes else "standardize False"
+        raise UserError(
+            f"--{flag}: cannot be combined with --enc_mode graph of networks of family {spec.family}, whose edges have "
+            "a fixed size"
+        )
     if config.graph_conv == "attention" and config.graph_dim % HEADS:
         raise UserError(
             f"--graph_conv attention --graph_dim {config.graph_dim}: not a multiple of its {HEADS} attention heads"
