@@ -52,7 +52,13 @@ def is_field(spec: NetworkSpec) -> bool:
 
 
 def count_network_invariants(spec: NetworkSpec) -> tuple[int, int]:
-    """Return the numbers of a hidden layer and of the answers."""
+    """Return the numbers of a hidden layer and of the answers.
+
+    Raises:
+        SpecError: the networks have no hidden layer, or no image has the size that flattened maps need.
+    """
+    if spec.layers < 2:
+        raise SpecError(f"networks of sizes {spec.sizes}, expected a hidden layer")
     families = len(signals(spec))
     return families * len(_layer_names()), families * len(_answer_names(is_field(spec)))
 

@@ -11,7 +11,7 @@ keep the function:
     gelu, sigmoid       factors 1
 
 A kernel's numbers and those of flattened maps are multiplied alike. Layers that a residual connection adds up share
-the permutation and the factors of their common maps, and have no phases.
+the permutation and the factors of their common maps, and have no phases. Maps that one adds to the outputs stay.
 """
 
 import math
@@ -85,8 +85,8 @@ class NetworkElement(Element):
         phase = largest_phase if has_phases else 0
         drawn: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         groups = _added_up(spec)
-        for group in dict.fromkeys(groups):
-            ends = sorted({n for n, other in zip(spec.sizes[1:-1], groups, strict=True) if other == group})
+        for group in dict.fromkeys(groups[:-1]):
+            ends = sorted({n for n, other in zip(spec.sizes[1:-1], groups, strict=False) if other == group})
             blocks = zip((0, *ends), ends, strict=False)  # maps that the same layers have
             order = torch.cat([start + torch.randperm(end - start, generator=generator) for start, end in blocks])
             uniform = 2 * torch.rand(widest, generator=generator, dtype=torch.float64) - 1
@@ -94,9 +94,11 @@ class NetworkElement(Element):
             phases = torch.randint(-phase, phase + 1, (widest,), generator=generator)
             factors = largest_scale**uniform if spec.activation in SCALED else torch.ones_like(uniform)
             drawn[group] = order, (factors * signs if spec.activation in SIGNED else factors).to(dtype), phases
+        if groups[-1] in drawn:  # added to the outputs
+            drawn[groups[-1]] = torch.arange(widest), torch.ones(widest, dtype=dtype), torch.zeros(widest).long()
         layers = [
             (order[:n], factors[:n], phases[:n])
-            for n, (order, factors, phases) in zip(spec.sizes[1:-1], map(drawn.__getitem__, groups), strict=True)
+            for n, (order, factors, phases) in zip(spec.sizes[1:-1], map(drawn.__getitem__, groups[:-1]), strict=True)
         ]
         return cls(*zip(*layers, strict=True))
 
@@ -139,10 +141,10 @@ def _columns(matrix: Tensor, factors: Tensor) -> Tensor:
 
 
 def _added_up(spec: NetworkSpec) -> list[int]:
-    """Return for each hidden layer the first one of those that residual connections add up with it."""
-    first = list(range(spec.layers - 1))
+    """Return for each layer the first one of those that residual connections add up with it."""
+    first = list(range(spec.layers))
     for layer, other in enumerate(spec.residuals):
-        if other >= 0 and layer < len(first):
+        if other >= 0:
             first = [first[other] if group == first[layer] else group for group in first]
     return first
 

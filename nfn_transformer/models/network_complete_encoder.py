@@ -37,7 +37,7 @@ class NetworkCompleteEncoder(InvariantsEncoder):
         config: number of outputs, dropout, and whether answers are read.
 
     Raises:
-        SpecError: no image has the size that flattened maps need.
+        SpecError: the networks have no hidden layer, or no image has the size that flattened maps need.
     """
 
     level: Tensor
@@ -59,7 +59,9 @@ class NetworkCompleteEncoder(InvariantsEncoder):
     def supports(self, spec: NetworkSpec) -> bool:
         """Return whether networks of other sizes have invariants that mean the same."""
         own = self.spec
-        if not isinstance(spec, NetworkSpec) or count_network_invariants(spec) != count_network_invariants(own):
+        if not isinstance(spec, NetworkSpec) or spec.layers < 2:
+            return False
+        if count_network_invariants(spec) != count_network_invariants(own):
             return False
         return not is_field(own) or (spec.sizes[0], spec.sizes[-1]) == (own.sizes[0], own.sizes[-1])
 

@@ -209,6 +209,8 @@ def read_zoo(
             outcomes = read_outcomes(release.source, files, n_workers, weights_key)
             heads = [entry.heads or default for entry in present]
             collection = _collect(release, selection, heads, outcomes, cache, progress)
+        if told:
+            refuse_flags("transformers", told)
         zoo = _build_zoo(release, selection, collection, allow_faulty, cache)
         if cached is None:
             cache.save(*encode_collection(collection))

@@ -8,6 +8,7 @@ from random_networks import SPECS, inputs_of, random_networks
 
 from nfn_transformer import NetworkElement, canonical_form, network_outputs
 from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.weights.spec import NetworkSpec
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -18,6 +19,14 @@ def test_the_group_keeps_the_function(name, generator):
     assert relative_error(network_outputs(inputs_of(spec), moved), before) < 1e-9
     assert all(relative_error(a, b) > 0.01 for a, b in zip(moved.weights, U.weights, strict=True))
     assert before.std() > 0.01
+
+
+def test_maps_that_are_added_to_the_outputs_stay(generator):
+    spec = NetworkSpec((1, 5, 4, 3), ((3, 3),) * 3, paddings=(1, 1, 1), residuals=(-1, -1, 1))
+    U, g = random_networks(spec, 3, generator), NetworkElement.sample(spec, generator)
+    before = network_outputs(inputs_of(spec), U)
+    assert relative_error(network_outputs(inputs_of(spec), g.act(U)), before) < 1e-9
+    assert relative_error(g.act(U).weights[0], U.weights[0]) > 0.01
 
 
 @pytest.mark.parametrize("name", SPECS)

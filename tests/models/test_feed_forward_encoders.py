@@ -7,7 +7,7 @@ import pytest
 import torch
 from random_networks import SPECS, random_networks
 
-from nfn_transformer.errors import UserError
+from nfn_transformer.errors import SpecError, UserError
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.groups.network import NetworkElement
 from nfn_transformer.models.config import ModelConfig
@@ -90,6 +90,13 @@ def test_even_kernels_before_flattened_maps_are_read(encoder, generator):
     spec = NetworkSpec((1, 4, 3), ((2, 2), None), strides=(2,), flattened=4)
     model = predictor(encoder, spec, U := random_networks(spec, 4, generator))
     assert model.predict(U).isfinite().all()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_network_without_hidden_layers_is_refused(encoder, generator):
+    spec = NetworkSpec((5, 3), (None,))
+    with pytest.raises(SpecError, match="hidden layer"):
+        predictor(encoder, spec, U := random_networks(spec, 2, generator)).predict(U)
 
 
 @pytest.mark.parametrize("flags", [{"log_magnitudes": True}, {"standardize": False}])

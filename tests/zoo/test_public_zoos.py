@@ -375,3 +375,8 @@ def test_flags_without_a_use_are_errors_and_labels_may_be_any_cell(dwsnets, tmp_
     ):
         with pytest.raises(ZooError, match=expected):
             read_zoo(path, "mnist", **settings)
+
+
+def test_facts_of_feed_forward_networks_are_refused_for_transformers():
+    with pytest.raises(ZooError, match=r"^--omega 3: cannot be combined with transformers"):
+        read_zoo("data/digits_transformers.zip", "digits", facts={"omega": "3"})
