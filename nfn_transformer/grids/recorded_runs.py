@@ -90,8 +90,10 @@ def _tested(file: Path) -> str:
     try:
         with open(file, newline="", encoding="utf-8") as opened:
             rows = list(csv.DictReader(opened))
-        # An edit has no labels: its file holds errors.
-        tested = sorted((row["file"], row.get("accuracy") or row.get("label") or row["unedited"][:0]) for row in rows)
+        for row in rows:  # an edit has no labels: its file holds errors
+            if not {"accuracy", "label", "unedited"} & row.keys():
+                raise KeyError("accuracy")
+        tested = sorted((row["file"], row.get("accuracy") or row.get("label") or "") for row in rows)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     return hashlib.sha256(json.dumps(tested).encode()).hexdigest()

@@ -138,7 +138,10 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
         told, own = dict(listed.facts), dict(outcome.facts)
         for fact, text in request.facts.items():
             field_name = PLURALS.get(fact, fact)
-            if field_name in own and own[field_name] != told[field_name]:
+            wanted, found = told[field_name], own.get(field_name)
+            if isinstance(wanted, tuple) and isinstance(found, tuple) and len(wanted) == 1:
+                wanted *= len(found)  # one number is that of every convolution
+            if field_name in own and found != wanted:
                 raise ZooError(f"--{fact} {text}: contradicts {quoted(listed.name)}, which has {own[field_name]}")
         facts = tuple(sorted({**told, **own}.items()))
         key = outcome.shapes, facts

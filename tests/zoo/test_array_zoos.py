@@ -81,6 +81,17 @@ def test_conditions_and_steps_choose_rows_and_the_cache_gives_them_again(folder)
         read_zoo(folder, "cifar10", where="config.activation=gelu")
 
 
+def test_a_folder_of_each_checkpoint_is_no_run(folder):
+    """A column that tells each row apart must not part a network: sides of a split would share it."""
+    table = gzip.decompress((folder / "metrics.csv.gz").read_bytes()).decode().splitlines()
+    lines = [f"{line},{'modeldir' if not row else f'dir/{row}'}" for row, line in enumerate(table)]
+    (folder / "metrics.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    zoo = read_zoo(folder.parent, "cifar10", "all")
+    assert len(zoo) == 20 * len(STEPS)
+    assert len(set(zoo.runs)) == 20
+    assert len(read_zoo(folder.parent, "cifar10")) == 20
+
+
 def test_half_precision_copies_labels_and_flattened_maps(tmp_path):
     """A made zoo: columns run, copy and label, float16, and maps of 2 x 2 that a dense layer reads flattened."""
     folder = tmp_path / "digits"

@@ -180,6 +180,9 @@ def test_wild_park_has_several_sizes_and_residual_connections(park):
     assert len(relu) == 2
     assert relu.spec.activation == "relu"
     assert relu.report.examined == 2
+    assert len(read_zoo(root, "park", where="activation=relu", facts={"padding": "1"})) == 2  # of every convolution
+    with pytest.raises(ZooError, match="--stride 2: contradicts 'NetTrainer_00001"):
+        read_zoo(root, "park", where="activation=relu", facts={"stride": "2"})
     with pytest.raises(ZooError, match="--activation gelu: contradicts 'NetTrainer_00001"):
         read_zoo(root, "park", where="activation=relu", facts={"activation": "gelu"})
 

@@ -212,14 +212,19 @@ def _checked_table(source: Source, name: str, request: ReadRequest) -> tuple[dic
 
 
 def _runs(columns: Mapping[str, list[str]], count: int) -> tuple[list[str], bool]:
-    """Return the run of each row, and whether rows tell it: by a column, or by steps that rise within a network."""
-    if "run" in columns:
-        return columns["run"], True
+    """Return the run of each row, and whether rows tell it: by a column, or by steps that rise within a network.
+
+    A column that names each row otherwise tells no runs where steps do: the checkpoints of a network are one run.
+    """
+    named = columns.get("run")
     steps = columns.get("epoch", [])
     numbers = [float(step) if step.replace(".", "", 1).isdecimal() else -1.0 for step in steps]
     starts = [row for row in range(len(numbers)) if row == 0 or numbers[row] <= numbers[row - 1]]
     lengths = {end - start for start, end in itertools.pairwise([*starts, len(numbers)])}
-    if len(lengths) != 1:
+    is_regular = len(lengths) == 1
+    if named is not None and not (is_regular and lengths != {1} and len(set(named)) == count):
+        return named, True
+    if not is_regular:
         return [f"row{row}" for row in range(count)], False
     length = lengths.pop()
     return [f"network{row // length}" for row in range(count)], True
