@@ -6,9 +6,8 @@ import pytest
 import torch
 from random_networks import SPECS, inputs_of, random_networks
 
-from nfn_transformer import NetworkElement, canonical_form, network_outputs
+from nfn_transformer import NetworkElement, NetworkSpec, canonical_form, network_outputs
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.weights.spec import NetworkSpec
 
 
 @pytest.mark.parametrize("name", SPECS)
