@@ -48,7 +48,7 @@ _INNER = {
     "grids.grid_file": "rows of a grid file",
     "layers.polynomial.TermTable": "the published layers are built term by term",
     "models.branch.EquivariantEncoder": "the published way replaces the encoder of a predictor",
-    "models.predictor.AccuracyPredictor": "the same",
+    "models.predictor.SinglePredictor": "the same",
     "training": "a step, an epoch and their memory are measured alone",
     "trees": "memory of a fit without its imports",
     "zoo.faults": "a zoo of random networks is made in memory",

@@ -56,10 +56,8 @@ def make_array_zoo_by_flags(options: argparse.Namespace, program: Sequence[str])
         _announce(plan, options)
         with work.owned(configuration):
             write_text(work.path / "runs.csv", plan.listing())
-            train_populations(
-                *(work, len(plan.parts), _jobs(plan, options), options, program),
-                lambda: _train_share(plan, find_device(options.device), work),
-            )
+            jobs, device = _jobs(plan, options), find_device(options.device)
+            train_populations(work, len(plan.parts), jobs, options, program, lambda: _train_share(plan, device, work))
             _write(plan, work)
     except KeyboardInterrupt:
         print("interrupted; finished networks are kept, and the same command goes on from there", file=sys.stderr)

@@ -196,8 +196,6 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, program: S
     """Train what is left, in this process or in workers, and write the zoo."""
     argv = [*program, "--population", str(plan.population)]
     with open_work_folder(plan, data) as work:
-        train_populations(
-            *(work, len(plan.populations()), _jobs(plan, options), options, argv),
-            lambda: train_share(plan, data, find_device(options.device), work),
-        )
+        jobs, total, device = _jobs(plan, options), len(plan.populations()), find_device(options.device)
+        train_populations(work, total, jobs, options, argv, lambda: train_share(plan, data, device, work))
         write_zoo(plan, data, work, lambda summary: _report(summary, plan))

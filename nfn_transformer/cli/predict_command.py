@@ -133,7 +133,7 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
 
 
 def _write_edited(changed: NetworkWeights, names: Sequence[str], folder: Path) -> None:
-    """Write changed INRs as state dicts FOLDER/NAME.pt; slashes and points in front of a name become underlines.
+    """Write changed INRs as state dicts FOLDER/NAME.pt; the folders in a name are joined by underlines.
 
     Raises:
         UserError: the folder cannot be written, or two names become one.

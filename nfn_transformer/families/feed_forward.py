@@ -74,10 +74,6 @@ def _spec_from_json(values: Mapping[str, Any]) -> NetworkSpec:
 FAMILIES.update(
     feed_forward=Family(
         name=NetworkSpec.family,
-        kind="MLPs, INRs or CNNs",
-        keys="LAYER.weight and LAYER.bias of linear layers and 2-D convolutions in turn",
-        spec=NetworkSpec,
-        recognize=lambda shapes: bool(shapes) and all(len(shape) in (1, 2, 4) for shape in shapes.values()),
         spec_from_shapes=network_spec,
         shapes=network_shapes,
         weights=network_weights,

@@ -19,14 +19,6 @@ class Family:
 
     name: str
     """`family` of its specs."""
-    kind: str
-    """Kind of its networks in the plural, for messages."""
-    keys: str
-    """Keys by which a state dict of the family is recognised, for messages."""
-    spec: type
-    """Type of its specs, a frozen dataclass."""
-    recognize: Callable[[Mapping[str, Shape]], bool]
-    """Return whether a state dict of these shapes is a network of the family."""
     spec_from_shapes: Callable[[Mapping[str, Shape], Mapping[str, Any]], Any]
     """Return the spec of a state dict of these shapes. Facts that shapes do not tell stand beside them: `heads`, or the
     fields of a `NetworkSpec`. Raise SpecError for a shape that does not fit."""

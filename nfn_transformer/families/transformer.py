@@ -6,7 +6,6 @@ from typing import Any
 from nfn_transformer.families.registry import FAMILIES, Family
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import (
-    is_known_key,
     spec_from_shapes,
     state_dict_from_weights,
     state_dict_shapes,
@@ -25,10 +24,6 @@ def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
 FAMILIES.update(
     zoo_transformer=Family(
         name=TransformerSpec.family,
-        kind="transformers of the zoo",
-        keys="encoder.0.attention.queries.weight, ..., classifier.fc2.bias",
-        spec=TransformerSpec,
-        recognize=lambda shapes: any(map(is_known_key, shapes)),
         spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
         shapes=state_dict_shapes,
         weights=weights_from_state_dict,

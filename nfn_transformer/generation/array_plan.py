@@ -10,7 +10,7 @@ from torch import Tensor
 from nfn_transformer.generation.array_zoo import ArrayZoo
 
 TrainedPart = dict[str, Tensor]
-"""TrainedPart of the networks of a part, each with n rows."""
+"""Results of a part's n networks by name, each with n rows."""
 
 
 class ArrayZooPlan(ABC):

@@ -1,4 +1,4 @@
-"""Zoos of CNNs by the recipe of the Small CNN Zoo (Unterthiner et al. 2020): hyperparameters are drawn for each."""
+"""Zoos of CNNs after the recipe of the Small CNN Zoo (Unterthiner et al. 2020): hyperparameters are drawn for each."""
 
 import itertools
 import time

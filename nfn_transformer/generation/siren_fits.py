@@ -33,12 +33,6 @@ class SirenPlan:
     """Learning rate of Adam."""
 
     @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of a network's tensors: weight [out, in] and bias [out] of each layer."""
-        layers = zip(self.sizes[1:], self.sizes, strict=False)
-        return [shape for out, inputs in layers for shape in ((out, inputs), (out,))]
-
-    @property
     def numbers(self) -> int:
         """Count of a network's numbers P."""
         return sum(out * (inputs + 1) for out, inputs in zip(self.sizes[1:], self.sizes, strict=False))

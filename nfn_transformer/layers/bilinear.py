@@ -13,7 +13,7 @@ for an edge: time and memory grow with its numbers alone.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -26,6 +26,23 @@ class Nodes(NamedTuple):
     """Those of hidden nodes."""
     outputs: Float[Tensor, "b outputs d"]
     """Those of the outputs."""
+
+
+def pooled_nodes(
+    nodes: Nodes, there: Bool[Tensor, "b H n"], is_last: Float[Tensor, "b H"]
+) -> Float[Tensor, "b numbers"]:
+    """Return means side by side: of the inputs, the first, all and the last hidden layers, and the outputs.
+
+    Args:
+        nodes: numbers of all nodes.
+        there: True for hidden nodes that a network has.
+        is_last: 1 for the last hidden layer of each network.
+    """
+    mask = there[..., None].to(nodes.hidden.dtype)
+    of_layers = (nodes.hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
+    last = (of_layers * is_last[..., None]).sum(1)
+    mean = of_layers.sum(1) / there.any(2).sum(1, keepdim=True)
+    return torch.cat([nodes.inputs.mean(1), of_layers[:, 0], mean, last, nodes.outputs.mean(1)], dim=1)
 
 
 class Edges(NamedTuple):

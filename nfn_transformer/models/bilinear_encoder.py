@@ -17,7 +17,7 @@ from nfn_transformer.features.layered_graph import (
     read_layered_graph,
 )
 from nfn_transformer.groups.network import SIGNED, canonical_form
-from nfn_transformer.layers.bilinear import BilinearLayer, Edges, Nodes
+from nfn_transformer.layers.bilinear import BilinearLayer, Edges, Nodes, pooled_nodes
 from nfn_transformer.models.branch import Branch, network_head
 from nfn_transformer.models.encoders.bilinear import BilinearConfig
 from nfn_transformer.models.weight_space_editors import Editor, shrink
@@ -113,12 +113,8 @@ class BilinearEncoder(Branch):
     def from_features(self, features: LayeredGraph, keys: Tensor | None = None) -> Tensor:
         """Map graphs to [b, outputs]."""
         x, z, is_last, there = self.trunk(features)
-        inputs, hidden, outputs = (self._read(*numbers) for numbers in zip(x, z, strict=True))
-        mask = there[..., None].to(hidden.dtype)
-        of_layers = (hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
-        last = (of_layers * is_last[..., None]).sum(1)
-        mean = of_layers.sum(1) / there.any(2).sum(1, keepdim=True)
-        return self.head(torch.cat([inputs.mean(1), of_layers[:, 0], mean, last, outputs.mean(1)], dim=1), keys)
+        read = Nodes(*(self._read(*numbers) for numbers in zip(x, z, strict=True)))
+        return self.head(pooled_nodes(read, there, is_last), keys)
 
     def _read(self, x: Tensor, z: Tensor) -> Tensor:
         first, second = self.pairs(x).chunk(2, dim=-1)

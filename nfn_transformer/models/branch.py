@@ -49,7 +49,7 @@ class Dropout(nn.Module):
         probability: of being dropped, in [0, 1).
 
     Attributes:
-        number: of this layer among the dropouts of a model, set by `AccuracyPredictor`.
+        number: of this layer among the dropouts of a model, set by `SinglePredictor`.
     """
 
     golden: Tensor

@@ -9,14 +9,14 @@ from torch import Tensor
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import AccuracyPredictor, Features, Predictor
+from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.models.registry import ENCODER
 from nfn_transformer.weights.containers import NetworkWeights, Weights
 from nfn_transformer.weights.feed_forward_pass import draw_pictures
 from nfn_transformer.weights.spec import NetworkSpec
 
 
-class EditPredictor(AccuracyPredictor):
+class EditPredictor(Predictor):
     """Map of INRs to changed INRs, whose outputs are the pixels that the changed ones draw.
 
     Args:
@@ -26,8 +26,8 @@ class EditPredictor(AccuracyPredictor):
     """
 
     def __init__(self, spec: NetworkSpec, config: ModelConfig, outputs: int):
-        Predictor.__init__(self)
-        self.spec, self.config, self.branches = spec, config, {}
+        super().__init__()
+        self.spec, self.config = spec, config
         self.editor: Any = resolve_name(config.chosen[ENCODER].edits[spec.family])(spec, config.branch_config(ENCODER))
         self.is_slow_to_featurize = False
         self.needs_normalization = self.editor.needs_normalization

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nfn_transformer.features.layered_graph import LayeredGraph, are_joinable, most_edge_numbers, read_layered_graph
 from nfn_transformer.features.network_invariants import signals
 from nfn_transformer.groups.network import canonical_form
-from nfn_transformer.layers.bilinear import Nodes
+from nfn_transformer.layers.bilinear import Nodes, pooled_nodes
 from nfn_transformer.layers.layered_graph_layers import Block, LayeredGraphLayer
 from nfn_transformer.models.branch import Branch, network_head
 from nfn_transformer.models.encoders.graph import HEADS, GraphConfig
@@ -133,12 +133,8 @@ class NetworkGraphEncoder(Branch):
 
     def from_features(self, features: GraphFeatures, keys: Tensor | None = None) -> Tensor:
         """Map graphs to [b, outputs]."""
-        (inputs, hidden, outputs), _, is_last, there = self.trunk(features)
-        mask = there[..., None].to(hidden.dtype)
-        of_layers = (hidden * mask).sum(2) / mask.sum(2).clamp(min=1)  # [b, H, d]
-        mean = of_layers.sum(1) / there.any(2).sum(1, keepdim=True)
-        last = (of_layers * is_last[..., None]).sum(1)
-        return self.head(torch.cat([inputs.mean(1), of_layers[:, 0], mean, last, outputs.mean(1)], dim=1), keys)
+        nodes, _, is_last, there = self.trunk(features)
+        return self.head(pooled_nodes(nodes, there, is_last), keys)
 
 
 class NetworkGraphEditor(Editor):

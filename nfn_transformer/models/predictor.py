@@ -1,6 +1,6 @@
 """Predictor: branches side by side, concatenated, then Linear to one or more outputs; or an ensemble of predictors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pkgutil import resolve_name
@@ -93,8 +93,8 @@ class Predictor(nn.Module):
         return next(self.parameters()).device
 
 
-class AccuracyPredictor(Predictor):
-    """Predictor of the accuracy of transformers from their weights (arXiv 2410.04209, section 6).
+class SinglePredictor(Predictor):
+    """Predictor of one member: branches, concatenated, and a Linear (arXiv 2410.04209, section 6).
 
     Args:
         spec: sizes of the networks of the training split.
@@ -167,7 +167,7 @@ class Ensemble(Predictor):
         members: at least one, of one configuration.
     """
 
-    def __init__(self, members: Sequence[AccuracyPredictor]):
+    def __init__(self, members: Sequence[Predictor]):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.spec, self.config = members[0].spec, members[0].config
@@ -175,8 +175,8 @@ class Ensemble(Predictor):
         self.needs_normalization = members[0].needs_normalization
 
     @property
-    def _first(self) -> AccuracyPredictor:
-        return cast(AccuracyPredictor, self.members[0])
+    def _first(self) -> Predictor:
+        return cast(Predictor, self.members[0])
 
     def featurize(self, weights: Weights) -> Features:
         """See `Predictor`; all members read the same features."""
@@ -196,17 +196,17 @@ class Ensemble(Predictor):
     def begin_epoch(self, key: int) -> None:
         """Set the keys of dropout: the first member's as that of a predictor alone, the others' derived from it."""
         for index, member in enumerate(self.members):
-            cast(AccuracyPredictor, member).begin_epoch(derive_seed(key, "member", index) if index else key)
+            cast(Predictor, member).begin_epoch(derive_seed(key, "member", index) if index else key)
 
     def from_features(self, features: Features) -> Tensor:
         """Return the members' mean outputs [b] or [b, outputs]; in training those of each, [members, b, ...]."""
-        outputs = torch.stack([cast(AccuracyPredictor, member).from_features(features) for member in self.members])
+        outputs = torch.stack([cast(Predictor, member).from_features(features) for member in self.members])
         return outputs if self.training else outputs.mean(0)
 
 
 def build_predictor(
-    spec: AnySpec, config: ModelConfig, seed: int, outputs: int = 1, kind: type[AccuracyPredictor] = AccuracyPredictor
-) -> AccuracyPredictor | Ensemble:
+    spec: AnySpec, config: ModelConfig, seed: int, outputs: int = 1, kind: Callable[..., Predictor] = SinglePredictor
+) -> Predictor:
     """Return a predictor or an ensemble on the CPU, whose initial parameters depend on `seed` alone.
 
     ```python

@@ -1,7 +1,6 @@
 """The training loop: the published schedule, validation after every epoch, one run or several at once."""
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,10 +12,6 @@ from nfn_transformer.training.batches import read_features, shuffled_batches
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.run import Run
 from nfn_transformer.training.step import Step, keep_freed_memory
-from nfn_transformer.weights.containers import TransformerWeights
-
-SMALL_STEP = 1_000_000
-"""Weights that a step reads, below which one thread is enough for branches that say so."""
 
 
 def train(
@@ -49,14 +44,8 @@ def train(
         tqdm(total=sum(batches) * config.epochs, initial=finished, unit=" batches", leave=False, disable=hidden) as bar,
         ExitStack() as after,
     ):
-        data, entries = runs[0].data, runs[0].model.config.chosen.values()
-        network = data.zoo.one_of_each_size(data.split.train[:1])[0]
-        numbers = sum(tensor.numel() for tensor in network.tensors()) * config.batch_size * len(runs)
-        one_thread = isinstance(network, TransformerWeights) and all(entry.one_thread for entry in entries)
-        if one_thread and numbers < SMALL_STEP and "OMP_NUM_THREADS" not in os.environ:
-            # Several threads would take as long, and far longer beside other work, as they wait for each other.
-            after.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(1)
+        after.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(runs[0].threads)
         for epoch, active in unfinished_epochs(runs):
             if step is None or step.runs != active:
                 step = Step(active, distributed)

@@ -45,6 +45,12 @@ from nfn_transformer.weights.spec import TransformerSpec, are_alike
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
+SMALL_STEP = 1_000_000
+"""Weights that a step reads, below which one thread is enough for branches that say so."""
+
+STEP_THREADS = "step threads"
+"""Name among a configuration's versions of the threads of its steps, where these are not all."""
+
 
 @dataclass(eq=False)
 class Run:
@@ -86,6 +92,12 @@ class Run:
             self.model.fit_normalization(
                 Reiterable(lambda: (inputs for inputs, _ in features.batches(train, EVALUATION_BATCH)))
             )
+
+    @property
+    def threads(self) -> int:
+        """Return the number of CPU threads of its steps, which a resumed run has as well."""
+        recorded = self.config.versions.get(STEP_THREADS, "")
+        return int(recorded) if recorded.isdecimal() and 0 < int(recorded) <= 1024 else torch.get_num_threads()
 
     @property
     def is_over(self) -> bool:
@@ -202,6 +214,7 @@ def begin_runs(
             config = replace(config, predictor=config.predictor.without_parts())
         split = draw_split(zoo, config.data, config.seed)
         check_predictor(config, zoo)
+        config = _with_step_threads(config, zoo, len(configs))
         if distributed.count > 1:  # which may change the last digits, as the number of threads does
             config = replace(config, versions={**config.versions, "processes": str(distributed.count)})
         runs.append(_build_run(config, prepare(zoo, split, config.data, config.seed), distributed))
@@ -215,6 +228,21 @@ def begin_runs(
         path = distributed.broadcast(directory.path)
         run.directory = directory if distributed.is_main else RunDirectory(path)
     return runs
+
+
+def _with_step_threads(config: RunConfig, zoo: Zoo | MixedZoo, count: int) -> RunConfig:
+    """Return the configuration with one thread for steps where several gain nothing, of `count` runs at once.
+
+    Several threads would take as long, and far longer beside other work, as they wait for each other. The number is
+    recorded: it decides the rounding of sums.
+    """
+    if config.model != NETWORK or not isinstance(zoo, Zoo) or "OMP_NUM_THREADS" in os.environ:
+        return config
+    chosen = config.predictor.chosen.values()
+    small = zoo.rows.shape[1] * config.training.batch_size * count < SMALL_STEP
+    if not (small and isinstance(zoo.spec, TransformerSpec) and all(entry.one_thread for entry in chosen)):
+        return config
+    return replace(config, versions={**config.versions, STEP_THREADS: "1"})
 
 
 @dataclass(frozen=True)
@@ -309,6 +337,7 @@ def _restore_threads(config: RunConfig, distributed: Distributed) -> None:
             )
         torch.set_num_threads(int(threads))
     now = {**installed_versions(), "processes": str(distributed.count)}
+    now |= {STEP_THREADS: config.versions.get(STEP_THREADS, "")}  # which a resumed run keeps
     for name, version in {"processes": "1", **config.versions}.items():
         if now.get(name) != version and distributed.is_main:
             began = printable(f"{name} {version}")

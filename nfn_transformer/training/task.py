@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.models.predictor import SinglePredictor
 from nfn_transformer.training.metrics import Interval
 from nfn_transformer.training.tasks import TASKS, TaskEntry
 from nfn_transformer.zoo.reading import Zoo
@@ -45,7 +45,7 @@ class Task:
     """number of outputs for each network"""
     label_dims: ClassVar[int] = 0
     """dimensions of a network's label"""
-    predictor: ClassVar[type] = AccuracyPredictor
+    predictor: ClassVar[type] = SinglePredictor
     """class of the model, built from a spec, a configuration and the number of outputs"""
     measure: Callable[[Tensor, Tensor], Any]
     """from outputs and labels [n] to the measures"""

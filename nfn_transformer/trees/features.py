@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
-from nfn_transformer.weights.spec import are_alike
+from nfn_transformer.weights.spec import TransformerSpec, are_alike
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 
 if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
@@ -116,7 +116,6 @@ def _invariants(weights: Weights) -> Tensor:
 def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
     from nfn_transformer.features.invariants import check_has_invariants
     from nfn_transformer.features.network_invariants import count_network_invariants
-    from nfn_transformer.weights.spec import TransformerSpec
 
     try:
         if isinstance(zoo.spec, TransformerSpec):
@@ -129,7 +128,6 @@ def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
 
 def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:
     from nfn_transformer.features.invariants import has_like_invariants
-    from nfn_transformer.weights.spec import TransformerSpec, are_alike
 
     if not (isinstance(spec, TransformerSpec) and isinstance(other, TransformerSpec)):
         return are_alike(spec, other)

@@ -256,6 +256,8 @@ class NetworkWeights(TensorTree):
         sides = itertools.pairwise(spec.sizes)
         shapes = [(out, into, *rest) for (into, out), rest in zip(sides, spec.trailing, strict=True)]
         for name, tensors in (("weights", self.weights), ("biases", self.biases)):
+            if len(tensors) != len(shapes):
+                raise SpecError(f"networks have {len(tensors)} {name}, expected {len(shapes)}")
             for s, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
                 expected = shape if name == "weights" else shape[:1]
                 if tuple(tensor.shape[1:]) != expected:

@@ -5,10 +5,10 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.zoo.collecting import read_outcomes
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.listed_zoo import read_listing
-from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest
-from nfn_transformer.zoo.metadata import EMPTY_CELLS, Selection
+from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, told_facts
+from nfn_transformer.zoo.metadata import Selection
 from nfn_transformer.zoo.network_checkpoint import read_network_checkpoint
-from nfn_transformer.zoo.network_facts import FACTS, network_facts
+from nfn_transformer.zoo.network_facts import network_facts
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import Release
@@ -32,10 +32,7 @@ def read_table_zoo(release: Release, selection: Selection, request: ReadRequest)
         if entry.name not in selection.paths:
             missing.append(Fault(entry.name, Reason.MISSING, f"no such file under '{release.folder}/'"))
             continue
-        told = {fact: cells[entry.name].get(fact, "") for fact in FACTS}
-        # `none` is an activation, and elsewhere an empty cell.
-        told = {fact: text for fact, text in told.items() if text.lower() not in EMPTY_CELLS or text.lower() == "none"}
-        told = {fact: text for fact, text in told.items() if text.lower() != "none" or fact == "activation"}
+        told = told_facts(cells[entry.name])
         tells_activation = tells_activation or "activation" in told
         try:
             facts = network_facts(told, request.facts, {})

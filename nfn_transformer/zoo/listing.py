@@ -9,7 +9,8 @@ from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.faults import Fault
-from nfn_transformer.zoo.metadata import Columns, Condition
+from nfn_transformer.zoo.metadata import EMPTY_CELLS, Columns, Condition
+from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.runs import canonical_epoch
 
 DEFAULT_EPOCH = "75"
@@ -82,6 +83,16 @@ class Listing:
     """see `FaultReport`"""
     unlisted: tuple[str, ...] = ()
     """see `FaultReport`"""
+
+
+def told_facts(cells: Mapping[str, str]) -> dict[str, str]:
+    """Return the cells of FACTS that are not empty; `none` is an activation, and elsewhere an empty cell."""
+    told = {fact: cells[fact] for fact in FACTS if fact in cells}
+    return {
+        fact: text
+        for fact, text in told.items()
+        if text.lower() not in EMPTY_CELLS or (fact == "activation" and text.lower() == "none")
+    }
 
 
 def chosen_checkpoints(

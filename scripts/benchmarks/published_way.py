@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nfn_transformer import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights, Zoo, relu
 from nfn_transformer.models.branch import EquivariantEncoder
-from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.models.predictor import SinglePredictor
 
 Sample = dict[str, list[dict[str, Tensor]] | dict[str, Tensor | tuple[Tensor, ...]]]
 
@@ -48,13 +48,13 @@ class PublishedEncoder(nn.Module):
 
 
 class PublishedPredictor(nn.Module):
-    """The same function as an AccuracyPredictor with `enc_mode` inv, its encoder computed term by term.
+    """The same function as a SinglePredictor with `enc_mode` inv, its encoder computed term by term.
 
     Args:
         ours: the predictor whose parameters this one starts with; it is copied, never changed.
     """
 
-    def __init__(self, ours: AccuracyPredictor):
+    def __init__(self, ours: SinglePredictor):
         super().__init__()
         self.encoder = PublishedEncoder(ours.encoder)
         self.classifier, self.embedding, self.output = map(deepcopy, (ours.classifier, ours.embedding, ours.output))

@@ -9,7 +9,7 @@ from layers import oracle
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, relu
 
-from nfn_transformer.models.predictor import AccuracyPredictor
+from nfn_transformer.models.predictor import SinglePredictor
 from nfn_transformer.weights.containers import BlockWeights, EmbeddingWeights, FeedForwardWeights, TransformerWeights
 
 einsum = torch.einsum
@@ -34,7 +34,7 @@ class Parameters:
         return layer_norm(x, (x.shape[1],), self[f"{name}.weight"], self[f"{name}.bias"])
 
 
-def logit(model: AccuracyPredictor, weights: TransformerWeights) -> Tensor:
+def logit(model: SinglePredictor, weights: TransformerWeights) -> Tensor:
     """Encoder, classifier, embedding side by side, then Linear -> 1."""
     P, config, parts = Parameters(model), model.config, []
     blocks = [tensor for block in weights.blocks for tensor in block_tensors(block)]
@@ -76,7 +76,7 @@ def side_by_side(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
 
 
-def equivariant_encoder(model: AccuracyPredictor, blocks: tuple[BlockWeights, ...]) -> Tensor:
+def equivariant_encoder(model: SinglePredictor, blocks: tuple[BlockWeights, ...]) -> Tensor:
     """Per block equivariant layers each with a ReLU on A, B and their biases, the invariant layer, a LayerNorm."""
     P, parts = Parameters(model, "encoder."), []
     for L, U in enumerate(blocks):
@@ -136,7 +136,7 @@ def hnps_classifier(P: Parameters, U: FeedForwardWeights, channels: tuple[int, .
     return readout(P.within("head"), side_by_side(pooled))
 
 
-def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: AccuracyPredictor) -> Tensor:
+def permuted_classifier(P: Parameters, U: FeedForwardWeights, model: SinglePredictor) -> Tensor:
     """NP or HNP layers each with a ReLU on everything, the mean over what is permuted, the head.
 
     Letters: q p x are a target's inputs, hidden neurons and classes, and those of a source that are kept or not free;

@@ -18,7 +18,7 @@ from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.branch import BranchConfig
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.models.predictor import SinglePredictor, build_predictor
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
@@ -36,7 +36,7 @@ sizes = st.integers(1, 4)
 specs = st.builds(_spec, sizes, sizes, sizes, sizes, st.integers(1, 3), st.integers(2, 4), st.booleans())
 
 
-def _predictor(spec: TransformerSpec, weights: TransformerWeights) -> AccuracyPredictor:
+def _predictor(spec: TransformerSpec, weights: TransformerWeights) -> SinglePredictor:
     model = build_predictor(spec, CONFIG, seed=1).double()
     model.fit_normalization([model.featurize(weights)])
     return model

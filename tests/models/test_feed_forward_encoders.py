@@ -126,7 +126,7 @@ def test_a_network_among_larger_ones_is_read_as_alone(encoder, generator):
 
 
 def permuted_apart(g: NetworkElement) -> NetworkElement:
-    """What permutes rows of one layer, but not the columns that read them."""
+    """Element that permutes rows of one layer, but not the columns that read them."""
 
     class Wrong(NetworkElement):
         def act(self, weights):

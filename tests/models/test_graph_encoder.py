@@ -12,7 +12,7 @@ from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models import graph_encoder
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import AccuracyPredictor, build_predictor
+from nfn_transformer.models.predictor import SinglePredictor, build_predictor
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
@@ -31,7 +31,7 @@ def _spec(heads=2, key=3, value=2, hidden=5, blocks=2, with_embedding=True) -> T
     return TransformerSpec((block,) * blocks, FeedForwardSpec((6, 5, 3)), embedding)
 
 
-def _predictor(U: TransformerWeights, config: ModelConfig = CONFIG) -> AccuracyPredictor:
+def _predictor(U: TransformerWeights, config: ModelConfig = CONFIG) -> SinglePredictor:
     model = build_predictor(U.spec, config, seed=1).double()
     model.fit_normalization([model.featurize(U)])
     return model

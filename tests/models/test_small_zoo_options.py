@@ -11,7 +11,7 @@ from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import equivariance_error, relative_error
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.predictor import AccuracyPredictor, Ensemble, build_predictor
+from nfn_transformer.models.predictor import Ensemble, SinglePredictor, build_predictor
 from nfn_transformer.weights.containers import BlockWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
 
@@ -23,7 +23,7 @@ SPEC = TransformerSpec(
 OPTIONS = {"dropout": 0.3, "standardize": True, "ensemble": 3}
 
 
-def learned(config: ModelConfig, weights: TransformerWeights) -> Ensemble | AccuracyPredictor:
+def learned(config: ModelConfig, weights: TransformerWeights) -> Ensemble | SinglePredictor:
     """A predictor in double precision that has taken its scales from networks."""
     model = build_predictor(SPEC, config, seed=1).double().eval()
     model.fit_normalization([model.featurize(weights)])
@@ -97,7 +97,7 @@ def test_an_ensemble_is_the_mean_of_its_members(generator):
 
 def test_the_first_member_is_the_predictor_alone():
     several, alone = (build_predictor(SPEC, ModelConfig(ensemble=count), seed=4) for count in (3, 1))
-    assert isinstance(alone, AccuracyPredictor)
+    assert isinstance(alone, SinglePredictor)
     for name, tensor in several.members[0].state_dict().items():
         assert torch.equal(tensor, alone.state_dict()[name]), name
 

@@ -13,10 +13,12 @@ from nfn_transformer.groups.equivariance_error import equivariance_error
 from nfn_transformer.groups.published import GroupElement
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig, installed_versions
 from nfn_transformer.training.data import prepare, recorded_split, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.report import evaluate_best
+from nfn_transformer.training.run import begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_outputs
 
@@ -228,21 +230,24 @@ def test_a_changed_zoo_is_no_longer_the_runs_own(data):
     ],
     ids=["small steps", "large steps", "a branch that gains by threads", "the user's number"],
 )
-def test_small_steps_take_one_thread(data, directory, monkeypatch, model, batch_size, environment, threads):
+def test_small_steps_take_one_thread_and_so_do_resumed_ones(
+    small, tmp_path, monkeypatch, model, batch_size, environment, threads
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    seen = []
-    run = build_run(
-        build_predictor(data.zoo.spec, model, seed=1),
-        data,
-        directory,
-        report=lambda record: seen.append(torch.get_num_threads()),
-        epochs=1,
-        warmup_epochs=0,
-        batch_size=batch_size,
-    )
     torch.set_num_threads(2)
+    training = TrainingConfig(epochs=1, warmup_epochs=0, batch_size=batch_size)
+    data = DataConfig(small.origin.dataset, small.origin.data_path)
+    config = RunConfig(1, NETWORK, data, model, training, versions=installed_versions())
+    (run,) = begin_runs([config], [tmp_path / "run"], zoo=small)
+    seen = []
+    run.trackers = [Report(lambda record: seen.append(torch.get_num_threads()))]
     train([run])
     assert seen == [threads]
     assert torch.get_num_threads() == 2
+    run.directory.release()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # another number for new runs, not for this one
+    (again,) = resume_runs([tmp_path / "run"])
+    assert again.threads == threads
+    again.directory.release()

@@ -22,8 +22,15 @@ from nfn_transformer.zoo.array_layout import Layout, parse_layout
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.formats.registry import ZooFormat, register_format
-from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, chosen_checkpoints, refuse_flags
-from nfn_transformer.zoo.metadata import EMPTY_CELLS, LABEL_COLUMNS, encode, same_value
+from nfn_transformer.zoo.listing import (
+    ListedNetwork,
+    Listing,
+    ReadRequest,
+    chosen_checkpoints,
+    refuse_flags,
+    told_facts,
+)
+from nfn_transformer.zoo.metadata import LABEL_COLUMNS, encode, same_value
 from nfn_transformer.zoo.network_facts import FACTS, network_facts
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.sources import DAMAGE, Source, UnreadableFile
@@ -241,12 +248,8 @@ def _facts(
         texts = tuple(cells[row] for cells in told.values())
         if texts not in memo:
             cells = {name: "0" if text == "valid" else text for name, text in zip(told, texts, strict=True)}
-            cells = {
-                name: text for name, text in cells.items() if text.lower() not in EMPTY_CELLS or name == "activation"
-            }
-            cells = {name: text for name, text in cells.items() if text}
             try:
-                values = network_facts(cells, request.facts, FACTS_OF_THE_ZOO)
+                values = network_facts(told_facts(cells), request.facts, FACTS_OF_THE_ZOO)
             except UserError as error:
                 raise ZooError(f"{place}: row {row}: {error}") from None
             if not layout.convolutions:
