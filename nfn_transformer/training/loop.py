@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from nfn_transformer.training.batches import read_features, shuffled_batches
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.training.run import Run
+from nfn_transformer.training.run import STEP_THREADS, Run
 from nfn_transformer.training.step import Step, keep_freed_memory
 
 
@@ -44,8 +44,9 @@ def train(
         tqdm(total=sum(batches) * config.epochs, initial=finished, unit=" batches", leave=False, disable=hidden) as bar,
         ExitStack() as after,
     ):
-        after.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(runs[0].threads)
+        if runs[0].config.versions.get(STEP_THREADS) == "1":
+            after.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         for epoch, active in unfinished_epochs(runs):
             if step is None or step.runs != active:
                 step = Step(active, distributed)

@@ -49,7 +49,10 @@ SMALL_STEP = 1_000_000
 """Weights that a step reads, below which one thread is enough for branches that say so."""
 
 STEP_THREADS = "step threads"
-"""Name among a configuration's versions of the threads of its steps, where these are not all."""
+"""Name among a configuration's versions of the threads of its steps, where these are one of several.
+
+Several threads take as long for small steps, and far longer beside other work, as they wait for each other.
+Their number is recorded, as it decides the rounding of sums: a resumed run keeps it."""
 
 
 @dataclass(eq=False)
@@ -92,12 +95,6 @@ class Run:
             self.model.fit_normalization(
                 Reiterable(lambda: (inputs for inputs, _ in features.batches(train, EVALUATION_BATCH)))
             )
-
-    @property
-    def threads(self) -> int:
-        """Return the number of CPU threads of its steps, which a resumed run has as well."""
-        recorded = self.config.versions.get(STEP_THREADS, "")
-        return int(recorded) if recorded.isdecimal() and 0 < int(recorded) <= 1024 else torch.get_num_threads()
 
     @property
     def is_over(self) -> bool:
@@ -208,13 +205,18 @@ def begin_runs(
     if zoo is None:
         with distributed.main_process_first():
             zoo = load_zoo(configs[0].data, load_cache, n_workers)
+    is_small = False
+    given = "OMP_NUM_THREADS" in os.environ
+    if isinstance(zoo, Zoo) and isinstance(zoo.spec, TransformerSpec) and configs[0].model == NETWORK and not given:
+        is_small = zoo.rows.shape[1] * configs[0].training.batch_size * len(configs) < SMALL_STEP
     runs: list[Run | TreeRun] = []
     for config in configs:
         if isinstance(config.predictor, ModelConfig) and not isinstance(zoo.spec, TransformerSpec):
             config = replace(config, predictor=config.predictor.without_parts())
         split = draw_split(zoo, config.data, config.seed)
         check_predictor(config, zoo)
-        config = _with_step_threads(config, zoo, len(configs))
+        if is_small and all(e.one_thread for e in config.predictor.chosen.values()):
+            config = replace(config, versions={**config.versions, STEP_THREADS: "1"})
         if distributed.count > 1:  # which may change the last digits, as the number of threads does
             config = replace(config, versions={**config.versions, "processes": str(distributed.count)})
         runs.append(_build_run(config, prepare(zoo, split, config.data, config.seed), distributed))
@@ -228,21 +230,6 @@ def begin_runs(
         path = distributed.broadcast(directory.path)
         run.directory = directory if distributed.is_main else RunDirectory(path)
     return runs
-
-
-def _with_step_threads(config: RunConfig, zoo: Zoo | MixedZoo, count: int) -> RunConfig:
-    """Return the configuration with one thread for steps where several gain nothing, of `count` runs at once.
-
-    Several threads would take as long, and far longer beside other work, as they wait for each other. The number is
-    recorded: it decides the rounding of sums.
-    """
-    if config.model != NETWORK or not isinstance(zoo, Zoo) or "OMP_NUM_THREADS" in os.environ:
-        return config
-    chosen = config.predictor.chosen.values()
-    small = zoo.rows.shape[1] * config.training.batch_size * count < SMALL_STEP
-    if not (small and isinstance(zoo.spec, TransformerSpec) and all(entry.one_thread for entry in chosen)):
-        return config
-    return replace(config, versions={**config.versions, STEP_THREADS: "1"})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nfn_transformer.training.data import prepare, recorded_split, split_runs
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.metrics import measure_logits
 from nfn_transformer.training.report import evaluate_best
-from nfn_transformer.training.run import begin_runs, resume_runs
+from nfn_transformer.training.run import STEP_THREADS, begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import TrainedNetwork, load_network, predict_outputs
 
@@ -249,5 +249,5 @@ def test_small_steps_take_one_thread_and_so_do_resumed_ones(
     run.directory.release()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # another number for new runs, not for this one
     (again,) = resume_runs([tmp_path / "run"])
-    assert again.threads == threads
+    assert again.config.versions.get(STEP_THREADS, "2") == str(threads)
     again.directory.release()
