@@ -28,7 +28,6 @@ _PUBLIC = {
     "nfn_transformer.groups.permutation": ("PermutationElement",),
     "nfn_transformer.groups.published": ("BlockElement", "GroupElement"),
     "nfn_transformer.groups.random_elements": ("transform_each", "transform_one_by_one"),
-    "nfn_transformer.groups.sine": ("SineElement", "canonical_phases"),
     "nfn_transformer.layers.base": ("WeightSpaceLayer", "WeightSpaceModule", "relu"),
     "nfn_transformer.layers.hnps": ("HNPSLayer", "HNPSPooling"),
     "nfn_transformer.layers.magep": ("MAGEPLayer",),
@@ -62,11 +61,9 @@ _PUBLIC = {
     "nfn_transformer.weights.feed_forward_networks": ("NetworkLayout", "layout_of", "read_networks", "write_networks"),
     "nfn_transformer.weights.feed_forward_pass": (
         "draw_pictures",
-        "feed_forward_outputs",
         "network_outputs",
         "network_responses",
         "pixel_grid",
-        "sine",
     ),
     "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
     "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "NetworkSpec", "TransformerSpec"),
@@ -112,8 +109,6 @@ if TYPE_CHECKING:
     from nfn_transformer.groups.published import GroupElement as GroupElement
     from nfn_transformer.groups.random_elements import transform_each as transform_each
     from nfn_transformer.groups.random_elements import transform_one_by_one as transform_one_by_one
-    from nfn_transformer.groups.sine import SineElement as SineElement
-    from nfn_transformer.groups.sine import canonical_phases as canonical_phases
     from nfn_transformer.layers.base import WeightSpaceLayer as WeightSpaceLayer
     from nfn_transformer.layers.base import WeightSpaceModule as WeightSpaceModule
     from nfn_transformer.layers.base import relu as relu
@@ -157,11 +152,9 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.feed_forward_networks import read_networks as read_networks
     from nfn_transformer.weights.feed_forward_networks import write_networks as write_networks
     from nfn_transformer.weights.feed_forward_pass import draw_pictures as draw_pictures
-    from nfn_transformer.weights.feed_forward_pass import feed_forward_outputs as feed_forward_outputs
     from nfn_transformer.weights.feed_forward_pass import network_outputs as network_outputs
     from nfn_transformer.weights.feed_forward_pass import network_responses as network_responses
     from nfn_transformer.weights.feed_forward_pass import pixel_grid as pixel_grid
-    from nfn_transformer.weights.feed_forward_pass import sine as sine
     from nfn_transformer.weights.forward import image_logits as image_logits
     from nfn_transformer.weights.forward import word_logits as word_logits
     from nfn_transformer.weights.spec import BlockSpec as BlockSpec

@@ -7,12 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from nfn_transformer.weights.containers import FeedForwardWeights, NetworkWeights
+from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.spec import NetworkSpec
 
-Activation = Callable[[Tensor], Tensor]
-
-_ACTIVATIONS: dict[str, Activation] = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "leaky_relu": functional.leaky_relu,
     "gelu": functional.gelu,
@@ -20,16 +18,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": torch.sigmoid,
     "none": lambda numbers: numbers,
 }
-
-
-def sine(omega: float) -> Activation:
-    """Return the activation x -> sin(omega x) of SIRENs (Sitzmann et al. 2020, arXiv 2006.09661)."""
-    return lambda numbers: torch.sin(omega * numbers)
-
-
-def activation_of(spec: NetworkSpec) -> Activation:
-    """Return the activation of networks of a spec."""
-    return sine(spec.omega) if spec.activation == "sine" else _ACTIVATIONS[spec.activation]
+"""Activations by their names; that of `sine` is sin(omega x), of SIRENs (arXiv 2006.09661)."""
 
 
 def network_outputs(inputs: Tensor, weights: NetworkWeights) -> Float[Tensor, "b n outputs"]:
@@ -49,7 +38,7 @@ def network_responses(inputs: Tensor, weights: NetworkWeights) -> list[Tensor]:
         For each layer [b, n, n_(s+1)], or maps [b, n, n_(s+1), height, width]; the last one holds the outputs.
     """
     spec, convolutions = weights.spec, weights.spec.convolutions
-    activation, b = activation_of(spec), weights.batch
+    activation, b = _ACTIVATIONS.get(spec.activation, lambda x: torch.sin(spec.omega * x)), weights.batch
     shared_dims = 4 if convolutions else 2
     numbers = inputs.expand(b, *inputs.shape) if inputs.ndim == shared_dims else inputs
     responses: list[Tensor] = []
@@ -97,20 +86,3 @@ def _convolve(maps: Tensor, W: Tensor, bias: Tensor, spec: NetworkSpec, layer: i
     padding = spec.paddings[layer] if spec.paddings else 0
     out = functional.conv2d(side_by_side, W.flatten(0, 1), bias.flatten(), stride, padding, groups=b)
     return out.unflatten(1, (b, -1)).transpose(0, 1)
-
-
-def feed_forward_outputs(
-    inputs: Float[Tensor, "*b n inputs"], weights: FeedForwardWeights, activation: Activation
-) -> Float[Tensor, "b n outputs"]:
-    """Return the outputs [b, n, n_L] of b fully connected networks for n inputs.
-
-    Args:
-        inputs: [n, n_0] for all networks, or [b, n, n_0].
-        weights: of b networks of sizes n_0, ..., n_L, with one channel.
-        activation: after every layer but the last.
-    """
-    *hidden, last = [(W.squeeze(1), b.squeeze(1)) for W, b in zip(weights.weights, weights.biases, strict=True)]
-    for W, b in hidden:
-        inputs = activation(inputs @ W.transpose(1, 2) + b[:, None])
-    W, b = last
-    return inputs @ W.transpose(1, 2) + b[:, None]
