@@ -79,5 +79,6 @@ FAMILIES.update(
         weights=network_weights,
         state_dict=network_state_dict,
         spec_from_json=_spec_from_json,
+        listed_facts=("activation", "omega", "offset", "strides", "paddings"),
     )
 )

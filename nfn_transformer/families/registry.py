@@ -31,6 +31,8 @@ class Family:
     spec_from_json: Callable[[Mapping[str, Any]], Any]
     """Return the spec whose `dataclasses.asdict` is given, as JSON keeps it. Raise KeyError, TypeError or ValueError
     for another content."""
+    listed_facts: tuple[str, ...] = ()
+    """Facts of a zoo's listing that `spec_from_shapes` takes, beside those that a file tells."""
 
 
 FAMILIES: dict[str, Family] = {}

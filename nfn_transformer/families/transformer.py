@@ -29,5 +29,6 @@ FAMILIES.update(
         weights=weights_from_state_dict,
         state_dict=state_dict_from_weights,
         spec_from_json=_spec_from_json,
+        listed_facts=("heads",),
     )
 )

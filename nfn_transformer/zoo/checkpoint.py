@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.weights.state_dicts import (
     flatten_state_dict,
     required_keys,
@@ -44,6 +45,8 @@ class Outcome:
     """without a fault its numbers, float32 [row length]"""
     facts: tuple[tuple[str, Any], ...] = ()
     """fields of `NetworkSpec` that the file tells, by name"""
+    family: str = NetworkSpec.family
+    """name of the network's family, where a listing's reader reads several"""
     label: str | None = None
     """label that the file tells, as text"""
     is_chosen: bool = True

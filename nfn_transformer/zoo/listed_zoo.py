@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfn_transformer.errors import SpecError, ZooError
-from nfn_transformer.families.registry import FAMILIES
+from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.zoo.cache import ZooCache
@@ -35,10 +35,12 @@ Facts = tuple[tuple[str, Any], ...]
 class NetworkGroup:
     """Networks of one shape and function."""
 
+    family: str
+    """name of their family"""
     shapes: Shapes
     """pairs of a key and its shape, in the order of the rows"""
     facts: Facts
-    """fields of `NetworkSpec` that shapes do not tell"""
+    """what shapes do not tell of their spec, see `Family.spec_from_shapes`"""
     names: list[str] = field(default_factory=list)
     """names in the listing"""
     rows: Tensor = field(default_factory=lambda: torch.empty(0, 0))
@@ -122,7 +124,7 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
         disable=None if request.progress else True,  # None: only on a terminal
     )
     networks = Networks([])
-    groups: dict[tuple[Shapes, Facts], tuple[NetworkGroup, RowMatrix]] = {}
+    groups: dict[tuple[str, Shapes, Facts], tuple[NetworkGroup, RowMatrix]] = {}
     for listed, outcome in zip(listing.networks, outcomes, strict=True):
         if not outcome.is_chosen:
             networks.left_out += 1
@@ -135,16 +137,19 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
             networks.faults.append(outcome.fault)
             continue
         assert outcome.row is not None
-        told, own = dict(listed.facts), dict(outcome.facts)
+        taken = FAMILIES[outcome.family].listed_facts
+        told, own = {name: fact for name, fact in listed.facts if name in taken}, dict(outcome.facts)
         for fact, text in request.facts.items():
             field_name = PLURALS.get(fact, fact)
+            if field_name not in taken:
+                raise ZooError(f"--{fact} {text}: is no fact of {quoted(listed.name)}, a network of {outcome.family}")
             wanted, found = told[field_name], own.get(field_name)
             if isinstance(wanted, tuple) and isinstance(found, tuple) and len(wanted) == 1:
                 wanted *= len(found)  # one number is that of every convolution
             if field_name in own and found != wanted:
                 raise ZooError(f"--{fact} {text}: contradicts {quoted(listed.name)}, which has {own[field_name]}")
         facts = tuple(sorted({**told, **own}.items()))
-        key = outcome.shapes, facts
+        key = outcome.family, outcome.shapes, facts
         if key not in groups:
             try:
                 _spec(*key)
@@ -163,19 +168,22 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
     return networks
 
 
-def _spec(shapes: Shapes, facts: Facts) -> NetworkSpec:
+def _spec(family: str, shapes: Shapes, facts: Facts) -> AnySpec:
     """Return the spec of networks; one stride or padding is that of every convolution."""
     convolutions = sum(len(shape) == 4 for _, shape in shapes)
     fields = dict(facts)
     for name in ("strides", "paddings"):
         if len(fields.get(name, ())) == 1:
             fields[name] *= convolutions
-    return FAMILIES[NetworkSpec.family].spec_from_shapes(dict(shapes), fields)
+    return FAMILIES[family].spec_from_shapes(dict(shapes), fields)
 
 
 def _encode(networks: Networks) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the content and the tensors of a cache."""
-    groups = [{"shapes": group.shapes, "facts": group.facts, "names": group.names} for group in networks.groups]
+    groups = [
+        {"family": group.family, "shapes": group.shapes, "facts": group.facts, "names": group.names}
+        for group in networks.groups
+    ]
     faults = [[fault.name, fault.reason, fault.detail, fault.kind] for fault in networks.faults]
     content = {"groups": groups, "labels": networks.labels, "faults": faults}
     notes = {"entries": networks.entries, "forms": networks.forms, "left_out": networks.left_out}
@@ -195,7 +203,8 @@ def _decode(content: dict, tensors: Mapping[str, Tensor]) -> Networks:
         rows = tensors[f"rows{index}"]
         if rows.dtype != torch.float32 or rows.ndim != 2 or len(rows) != len(item["names"]):
             raise ValueError(f"rows {tuple(rows.shape)}, expected {len(item['names'])}")
-        groups.append(NetworkGroup(shapes, facts, item["names"], rows))
+        family = item.get("family", NetworkSpec.family)  # caches of earlier versions have none
+        groups.append(NetworkGroup(family, shapes, facts, item["names"], rows))
     faults = [Fault(name, Reason(reason), detail, kind) for name, reason, detail, kind in content["faults"]]
     entries = {name: tuple(keys) for name, keys in content["entries"].items()}
     return Networks(groups, content["labels"], faults, entries, content["forms"], content["left_out"])
@@ -260,7 +269,7 @@ def _zoo(
     networks = [listed[position] for position in kept]
     values = [labels[network.name] for network in networks]
     absent = (ABSENT,) * len(HYPERPARAMETERS)
-    spec = _spec(group.shapes, group.facts)
+    spec = _spec(group.family, group.shapes, group.facts)
     return Zoo(
         spec=spec,
         shapes=dict(group.shapes),
