@@ -23,6 +23,8 @@ class Setting:
     """Values that are allowed; empty: all."""
     metavar: str | None = None
     """Name of the value in the help."""
+    alias: str = ""
+    """Another name of its flag; empty: none."""
     family: str = ""
     """Family of networks with which alone the field is read; empty: all."""
     original: bool = True

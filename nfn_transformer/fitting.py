@@ -172,7 +172,7 @@ def _run_config(
     """Return the configuration that a command would have with the same settings; see `fit` for errors."""
     origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
     choice = {entry.name for entry in fields(DataConfig) if setting_of(entry).help}
-    choice -= {entry.name for entry in fields(ZooOrigin)}
+    choice -= {entry.name for entry in fields(ZooOrigin)}  # which the zoo tells
     choice_settings = {
         name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
     }

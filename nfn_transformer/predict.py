@@ -16,7 +16,7 @@ from nfn_transformer.training.config import DataConfig
 from nfn_transformer.zoo.network_facts import FACTS
 
 _COLUMN_FLAGS = ("file_column", "epoch_column", "label_column", "run_column")
-_ZOO_FLAGS = ("dataset", "data_path", "ckpt_epoch", "split", "allow_faulty", "where", *_COLUMN_FLAGS, *FACTS)
+_ZOO_FLAGS = ("dataset", "data_path", "table", "ckpt_epoch", "split", "allow_faulty", "where", *_COLUMN_FLAGS, *FACTS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="Python file that registers the run's encoder or head, in place of the recorded one; once for each",
     )
     parser.add_argument("--dataset", help="name of a labelled zoo's data set, to score the predictor on")
-    parser.add_argument("--data_path", help="folder or zip of that zoo (default: as main.py finds it)")
+    parser.add_argument("--data_path", "--zoo", help="folder or zip of that zoo (default: as main.py finds it)")
+    parser.add_argument("--table", metavar="FILE", help="CSV of files and scores of networks in any folder or zip")
     parser.add_argument("--ckpt_epoch", metavar="EPOCH", help="epoch of its checkpoints (default: the run's)")
     parser.add_argument(
         "--n_heads",

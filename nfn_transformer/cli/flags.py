@@ -94,6 +94,10 @@ def run_config(
     if facts := {name: data[name] for name in FACTS if name in data}:
         network_facts({}, facts, {})
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
+    if flags.table is not None:
+        if flags.data_path is None:
+            raise UserError(f"--table {flags.table}: requires --zoo FOLDER, which holds its checkpoints")
+        data["table"], dataset = str(Path(flags.table).resolve()), flags.dataset or Path(flags.data_path).resolve().stem
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
     if flags.split:
@@ -132,7 +136,8 @@ def add_setting(group, entry: Field, help: str, default: Any = None) -> None:
         if kind in (int, float):
             low = -math.inf if rules.low is None else rules.low
             parse = number_in(kind, low, math.inf if rules.high is None else rules.high, rules.above)
-        group.add_argument(name, type=parse, metavar=rules.metavar, default=default, help=help)
+        names = [name, *([f"--{rules.alias}"] if rules.alias else [])]
+        group.add_argument(*names, type=parse, metavar=rules.metavar, default=default, help=help)
 
 
 def add_tree_flags(parser: argparse.ArgumentParser, command: str, default: str) -> None:

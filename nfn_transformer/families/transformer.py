@@ -12,6 +12,9 @@ from nfn_transformer.weights.state_dicts import (
     weights_from_state_dict,
 )
 
+DEFAULT_HEADS = 2
+"""Attention heads of networks of which nothing tells them: those of the released zoos."""
+
 
 def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
     embedding = values["embedding"]
@@ -24,7 +27,7 @@ def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
 FAMILIES.update(
     zoo_transformer=Family(
         name=TransformerSpec.family,
-        spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts["heads"]),
+        spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts.get("heads", DEFAULT_HEADS)),
         shapes=state_dict_shapes,
         weights=weights_from_state_dict,
         state_dict=state_dict_from_weights,

@@ -50,6 +50,14 @@ class DataConfig:
         "first of data/DATASET_transformer, data/DATASET_transformer.zip, data/DATASET_transformers.zip that exists)",
         original=True,
         key="never",
+        alias="zoo",
+    )
+    table: str | None = setting(
+        None,
+        "CSV of checkpoints' files and scores, for checkpoints of any names, sizes and depths in the folder or zip of "
+        "--zoo; columns are guessed where they are plain (default: metadata/DATASET.csv in the zoo)",
+        key="never",
+        metavar="FILE",
     )
     task: str = setting(
         "accuracy",

@@ -92,7 +92,7 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
     Raises:
         ZooError: see `zoo.reading.read_zoo`.
     """
-    read = read_all_sizes if config.all_sizes else read_zoo
+    read = read_all_sizes if config.all_sizes and config.table is None else read_zoo
     return read(
         Path(config.data_path),
         config.dataset,
@@ -106,6 +106,7 @@ def load_zoo(config: DataConfig, load_cache: bool = True, n_workers: int = 0) ->
         weights_key=config.weights_key,
         labels=TASKS[config.task].labels,
         facts={name: str(getattr(config, name)) for name in FACTS if getattr(config, name) is not None},
+        table=config.table,
     )
 
 

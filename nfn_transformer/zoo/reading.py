@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
+from nfn_transformer.families.transformer import DEFAULT_HEADS
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.containers import Weights
 from nfn_transformer.weights.state_dicts import (
@@ -32,8 +33,6 @@ from nfn_transformer.zoo.sources import NoReleaseError, Release, open_release
 
 if TYPE_CHECKING:
     from nfn_transformer.zoo.several_sizes import MixedZoo
-
-DEFAULT_HEADS = 2
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ class ZooOrigin:
     offset: str | None = None
     stride: str | None = None
     padding: str | None = None
+    table: str | None = None
+    """absolute path of a user's own table, see `user_zoo.read_user_zoo`"""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def read_zoo(
     weights_key: str | None = None,
     labels: str = "accuracy",
     facts: Mapping[str, str] | None = None,
+    table: str | Path | None = None,
 ) -> "Zoo | MixedZoo":
     """Read the checkpoints of one epoch of a zoo: one `Zoo`, or a `MixedZoo` of networks of several sizes or functions.
 
@@ -166,6 +168,8 @@ def read_zoo(
         weights_key: key of the weights in each file; None finds them, see `containers.find_network`.
         labels: `accuracy`, a number in [0, 1]; `number`, any finite one; `class`, the name of a class; or `none`.
         facts: what neither weights nor table tell of feed-forward networks, as text: `network_facts.FACTS`.
+        table: CSV of files and labels, for checkpoints of any sizes in any folder or zip, see
+            `user_table.read_user_table`. `dataset` is a name of your choice then.
 
     Raises:
         ZooError: the zoo, the data set, the epoch or a column does not exist, heads contradict each other, or too many
@@ -179,6 +183,11 @@ def read_zoo(
     origin = ZooOrigin(place, dataset, epoch, n_heads, allow_faulty, condition.text, False, **names)
     origin = replace(origin, weights_key=weights_key, labels=labels, **told)
     choice = (columns or Columns(), weights_key, labels, told, allow_faulty, load_cache, n_workers, progress)
+    if table is not None:
+        from nfn_transformer.zoo.user_zoo import read_user_zoo
+
+        own = read_user_zoo(path, Path(table), ReadRequest(dataset, epoch, condition, *choice), n_heads)
+        return replace(own, origin=replace(origin, table=str(Path(table).resolve())))
     with ExitStack() as stack:
         try:
             release = stack.enter_context(open_release(path, dataset))

@@ -1,0 +1,111 @@
+"""A user's own models as a zoo: a folder or a zip of checkpoints, and a table of their files and scores."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+from nfn_transformer.errors import UserError, ZooError
+from nfn_transformer.printable import printable, quoted
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.zoo.any_checkpoint import read_any_checkpoint
+from nfn_transformer.zoo.collecting import Files, read_outcomes
+from nfn_transformer.zoo.faults import Fault, Reason
+from nfn_transformer.zoo.listed_zoo import read_listing
+from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, told_facts
+from nfn_transformer.zoo.metadata import ALL_EPOCHS, HEADS_COLUMN, Columns, Selection, select_rows
+from nfn_transformer.zoo.network_facts import network_facts
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+from nfn_transformer.zoo.sources import (
+    SUFFIXES,
+    FolderSource,
+    Release,
+    Source,
+    ZipSource,
+    looked_for,
+    visible_files,
+)
+from nfn_transformer.zoo.user_table import EPOCH, FILE, LABEL, RUN, read_user_table
+
+_MOST_TRIED = 10
+
+
+def read_user_zoo(path: Path, table: Path, request: ReadRequest, n_heads: int | None = None) -> Zoo | MixedZoo:
+    """Return the networks in a folder or a zip that a table lists, of all families and sizes, as one zoo a spec.
+
+    Args:
+        path: folder, links in it included, or zip.
+        table: CSV of files and labels, see `user_table.read_user_table`.
+        request: which networks are read.
+        n_heads: heads of networks whose row does not tell them.
+
+    Raises:
+        ZooError: the table or the zoo cannot be read, or too many networks are faulty.
+    """
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        problem = "not a folder or a zip" if path.exists() else "no such file or folder"
+        raise ZooError(f"{path}: {problem}; expected one with the checkpoints of --table {table}")
+    source: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
+    try:
+        stamps = source.files("")
+        files = sorted(visible_files(stamps, SUFFIXES), key=lambda name: (name.count("/"), name))
+        if not files:
+            raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
+        own = read_user_table(table, source, files, request.columns, request.labels, request.epoch)
+        fingerprint = repr((source.stamp, own.content, [(name, stamps[name]) for name in files]))
+        digest = hashlib.sha256(fingerprint.encode(errors="surrogateescape")).hexdigest()
+        name = printable(table.name)
+        release = Release(source, request.dataset, own.content, name, "", tuple(files), digest)
+        columns = Columns(FILE, EPOCH, None if request.labels == "none" else LABEL, RUN)
+        selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, columns, request.labels)
+        return read_listing(source, _listing(release, selection, own.notes, request, n_heads), request)
+    finally:
+        source.close()
+
+
+def _listing(
+    release: Release, selection: Selection, notes: tuple[str, ...], request: ReadRequest, n_heads: int | None
+) -> Listing:
+    """Return the networks of a table's rows, with all that rows and flags tell of them.
+
+    Raises:
+        ZooError: a row's facts are no facts, or contradict the flags.
+    """
+    cells = {row.name: row.cells for row in selection.rows}
+    networks, files, missing = [], [], []
+    told_names = {"heads"} if n_heads is not None else set(request.facts)
+    for entry in selection.entries:
+        if entry.name not in selection.paths:
+            missing.append(Fault(entry.name, Reason.MISSING, "no such checkpoint"))
+            continue
+        told, heads = told_facts(cells[entry.name]), entry.heads or n_heads
+        told_names |= {*told, *(("heads",) if heads is not None else ())}
+        try:
+            facts = network_facts(told, request.facts, {}) | ({} if heads is None else {"heads": heads})
+        except UserError as error:
+            raise ZooError(f"{release.source.path}: {quoted(entry.name)}: {error}") from None
+        label = entry.label if isinstance(entry.label, str) else repr(entry.label)
+        described = tuple(sorted(facts.items()))
+        networks.append(ListedNetwork(entry.name, entry.run, entry.epoch, label, described, entry.hyperparameters))
+        files.append((entry.name, selection.paths[entry.name]))
+    return Listing(
+        networks,
+        lambda: read_outcomes(release.source, files, request.n_workers, request.weights_key, read_any_checkpoint),
+        release.fingerprint,
+        faults=(*selection.faults, *missing),
+        notes=(*notes, *selection.notes, *_assumed(release.source, files, told_names)),
+        duplicates=selection.duplicates,
+        unlisted=selection.unlisted,
+    )
+
+
+def _assumed(source: Source, files: Files, told: set[str]) -> tuple[str, ...]:
+    """Return a note on what neither weights nor table nor flags tell of the first network that can be read."""
+    for outcome in read_outcomes(source, files[:_MOST_TRIED], 0, None, read_any_checkpoint):
+        if outcome.fault is None:
+            if outcome.family == NetworkSpec.family and "activation" not in {*told, *dict(outcome.facts)}:
+                return ("no column tells the activation: taken for relu (--activation)",)
+            if outcome.family == TransformerSpec.family and "heads" not in told:
+                return (f"no column {HEADS_COLUMN} tells the attention heads: taken for 2 (--n_heads)",)
+            break
+    return ()

@@ -1,0 +1,109 @@
+"""A folder of anyone's checkpoints and a CSV of files and scores are a zoo."""
+
+import csv
+
+import pytest
+import torch
+from small_zoo import DEEP, SPEC, WIDE, state_dict
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.zoo.metadata import Columns
+from nfn_transformer.zoo.reading import read_zoo
+
+
+def mlp(seed, width=3):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"0.weight": (width, 2), "0.bias": (width,), "2.weight": (1, width), "2.bias": (1,)}
+    return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+@pytest.fixture
+def user(tmp_path):
+    """Writes networks by path, and a table; reads both as a zoo."""
+
+    class User:
+        folder, table = tmp_path / "nets", tmp_path / "scores.csv"
+
+        def save(self, path, content):
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            torch.save(content, self.folder / path)
+
+        def read(self, *lines, **settings):
+            with open(self.table, "w", newline="") as file:
+                csv.writer(file).writerows(lines)
+            return read_zoo(self.folder, "nets", table=self.table, progress=False, **settings)
+
+    return User()
+
+
+def test_subfolders_mixed_sizes_and_columns_that_are_guessed(user):
+    for seed in range(4):
+        user.save(f"{'ab'[seed % 2]}/net{seed}.pt", mlp(seed, 3 + seed % 2))
+    rows = [[seed, f"/home/me/nets/{'ab'[seed % 2]}/net{seed}.pt", seed / 10] for seed in range(4)]
+    zoo = user.read(["width", "where it lies", "Accuracy"], *rows)
+    assert len(zoo) == 4
+    assert sorted(spec.sizes for spec in zoo.specs) == [(2, 3, 1), (2, 4, 1)]
+    assert dict(zip(zoo.names, zoo.labels.tolist(), strict=True))["net3.pt"] == pytest.approx(0.3)
+    assert zoo.report.notes[0].startswith(
+        "columns of scores.csv: files by 'where it lies', labels by 'Accuracy' (guessed; --file_column, --label_column"
+    )
+
+
+def test_transformers_of_several_sizes_with_their_heads(user):
+    for seed, spec in enumerate((SPEC, WIDE, DEEP)):
+        user.save(f"{seed}.pt", state_dict(seed, spec))
+    zoo = user.read(["name", "loss"], *([str(seed), 5.5 * seed] for seed in range(3)), labels="number", n_heads=2)
+    assert set(zoo.specs) == {SPEC, WIDE, DEEP}
+    assert sorted(zoo.labels.tolist()) == [0, 5.5, 11]
+    for part, _ in zip(zoo.parts, range(3), strict=True):
+        state = state_dict(int(part.names[0][0]), part.spec)
+        assert torch.equal(part.weights(torch.tensor([0])).blocks[0].W_A[0, 0], state["encoder.0.fc1.weight"].T)
+    strange = state_dict(3) | {"encoder.0.attention.queries.bias": torch.zeros(4)}
+    user.save("3.pt", strange)
+    with pytest.raises(ZooError, match="tensors that no predictor reads: 'encoder.0.attention.queries.bias'"):
+        user.read(["name", "loss"], *([str(seed), seed] for seed in range(4)), labels="number")
+
+
+def test_a_hubs_cache_with_links_of_two_revisions(user):
+    for seed, name in enumerate(("one", "two")):
+        user.save(f"models--me--{name}/blobs/{seed}", mlp(seed))
+        user.save(f"models--me--{name}/blobs/old{seed}", mlp(seed + 10))
+        for revision, blob in (("aaa", f"old{seed}"), ("bbb", str(seed))):
+            snapshot = user.folder / f"models--me--{name}/snapshots/{revision}"
+            snapshot.mkdir(parents=True)
+            (snapshot / "model.pt").symlink_to(f"../../blobs/{blob}")
+        refs = user.folder / f"models--me--{name}/refs"
+        refs.mkdir()
+        (refs / "main").write_text("bbb")
+    zoo = user.read(["model", "acc"], ["me/one", 0.5], ["me/two", 0.7])
+    assert zoo.labels.tolist() == pytest.approx([0.5, 0.7])
+    assert torch.equal(zoo.rows[1], torch.cat([tensor.flatten() for tensor in mlp(1).values()]))
+
+
+def test_checkpoints_of_one_training_are_one_run(user):
+    for seed in range(4):
+        user.save(f"run{seed // 2}_epoch{seed}.pt", mlp(seed))
+    rows = [[f"run{seed // 2}_epoch{seed}.pt", seed, seed / 10, "xy"[seed % 2]] for seed in range(4)]
+    zoo = user.read(["file", "epoch", "acc", "group"], *rows)
+    assert sorted(map(tuple, zip(zoo.runs, zoo.epochs, strict=True)))[0] == ("run0_", "0")
+    assert len(set(zoo.runs)) == 2
+    assert "4 files are of 2 runs, 2 of them with several epochs" in zoo.report.notes[1]
+    last = user.read(["file", "epoch", "acc", "group"], *rows, columns=Columns(epoch="epoch"))
+    assert last.epochs == ["1", "3"]
+    grouped = user.read(["file", "epoch", "acc", "group"], *rows, columns=Columns(run="group"))
+    assert sorted(set(grouped.runs)) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "problem"),
+    [
+        (["acc", "epochs"], [0.5, 3], "no column names the 1 checkpoints, the first of which is 'net.pt'; there are"),
+        (["path", "accuracy", "top1"], ["net.pt", 0.5, 0.6], "labels may be 'accuracy' and 'top1': --label_column"),
+        (["path", "lr", "quality"], ["net.pt", 0.5, 0.6], "no column has a plain name of a label"),
+        (["path", "accuracy"], ["net.pt", 1.5], "label 1.5, expected a number in"),
+    ],
+)
+def test_what_cannot_be_guessed_or_read_is_an_error(user, header, row, problem):
+    user.save("net.pt", mlp(0))
+    with pytest.raises(ZooError, match=problem):
+        user.read(header, row)
