@@ -60,7 +60,7 @@ def test_transformers_of_several_sizes_with_their_heads(user):
         assert torch.equal(part.weights(torch.tensor([0])).blocks[0].W_A[0, 0], state["encoder.0.fc1.weight"].T)
     strange = state_dict(3) | {"encoder.0.attention.queries.bias": torch.zeros(4)}
     user.save("3.pt", strange)
-    with pytest.raises(ZooError, match="tensors that no predictor reads: 'encoder.0.attention.queries.bias'"):
+    with pytest.raises(ZooError, match="tensors that no predictor reads: .encoder"):
         user.read(["name", "loss"], *([str(seed), seed] for seed in range(4)), labels="number")
 
 
@@ -100,7 +100,7 @@ def test_checkpoints_of_one_training_are_one_run(user):
         (["acc", "epochs"], [0.5, 3], "no column names the 1 checkpoints, the first of which is 'net.pt'; there are"),
         (["path", "accuracy", "top1"], ["net.pt", 0.5, 0.6], "labels may be 'accuracy' and 'top1': --label_column"),
         (["path", "lr", "quality"], ["net.pt", 0.5, 0.6], "no column has a plain name of a label"),
-        (["path", "accuracy"], ["net.pt", 1.5], "label 1.5, expected a number in"),
+        (["path", "accuracy"], ["net.pt", -1], "label -1, expected a number in"),
     ],
 )
 def test_what_cannot_be_guessed_or_read_is_an_error(user, header, row, problem):
