@@ -60,7 +60,7 @@ def test_transformers_of_several_sizes_with_their_heads(user):
         assert torch.equal(part.weights(torch.tensor([0])).blocks[0].W_A[0, 0], state["encoder.0.fc1.weight"].T)
     strange = state_dict(3) | {"encoder.0.attention.queries.bias": torch.zeros(4)}
     user.save("3.pt", strange)
-    with pytest.raises(ZooError, match="tensors that no predictor reads: .encoder"):
+    with pytest.raises(ZooError, match="tensors that no predictor reads: "):
         user.read(["name", "loss"], *([str(seed), seed] for seed in range(4)), labels="number")
 
 
