@@ -254,8 +254,8 @@ def _runs(
 ) -> tuple[list[str], list[str], tuple[str, ...]]:
     """Return run and epoch of each checkpoint, and notes.
 
-    A column tells runs, else the names do: with a column of epochs by the epoch in each name, without one by words as
-    `epoch10` and by folders as `checkpoint-500`. Any other file is a run of its own.
+    A column tells runs, else the names do. With a column of epochs, each name without its epoch is a run. Without one,
+    words as `epoch10` and folders as `checkpoint-500` are left out of names. Any other file is a run of its own.
 
     Raises:
         ZooError: there is a column of epochs, and a name does not tell its run.
