@@ -66,7 +66,7 @@ def network_state_dict(weights: NetworkWeights) -> dict[str, Tensor]:
 
 
 def _spec_from_json(values: Mapping[str, Any]) -> NetworkSpec:
-    kernels = tuple(None if kernel is None else (kernel[0], kernel[1]) for kernel in values["kernels"])
+    kernels = tuple(kernel if kernel is None else tuple(map(int, kernel)) for kernel in values["kernels"])
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
     return NetworkSpec(**{**values, **lists, "kernels": kernels})
 

@@ -263,8 +263,8 @@ def spec_from_json(values: dict) -> "AnySpec":
     """
     from nfn_transformer.families.registry import FAMILIES  # imports PyTorch
 
-    family = FAMILIES[NetworkSpec.family if "sizes" in values else TransformerSpec.family]
     try:
+        family = FAMILIES[NetworkSpec.family if "sizes" in values else TransformerSpec.family]
         return family.spec_from_json(values)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the network's sizes are not those of this version: {error}") from None

@@ -108,6 +108,8 @@ class NetworkSpec:
             raise ValueError(f"activation '{self.activation}', expected one of {', '.join(ACTIVATIONS)}")
         if len(self.kernels) != self.layers or len(self.names) not in (0, self.layers):
             raise ValueError(f"{len(self.kernels)} kernels and {len(self.names)} names of {self.layers} layers")
+        if any(kernel is not None and len(kernel) != 2 for kernel in self.kernels):
+            raise ValueError(f"kernels {self.kernels}, expected height and width of each, or None")
         if None in self.kernels and any(self.kernels[self.kernels.index(None) :]):
             raise ValueError("a convolution after a linear layer")
         for name in ("strides", "paddings", "residuals"):

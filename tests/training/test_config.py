@@ -1,6 +1,10 @@
 """The configuration: an exact round trip, and damaged ones that are refused."""
 
+import contextlib
+import copy
+import functools
 import json
+import operator
 import subprocess
 from dataclasses import asdict, replace
 
@@ -16,7 +20,8 @@ from nfn_transformer.training.config import (
     installed_versions,
     spec_from_json,
 )
-from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
+from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, NetworkSpec, TransformerSpec
 
 CONFIG = RunConfig(
     seed=4,
@@ -62,6 +67,37 @@ def test_damaged_configurations_are_refused(part, name, value):
     del (values if part is None else values[part])[name]
     with pytest.raises(RunError, match=f"not one of this version: '{name}'"):
         RunConfig.from_json(values)
+
+
+def places(values, place=()):
+    """Yield the place of every value in nested dictionaries and lists."""
+    yield place
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in items:
+        yield from places(value, (*place, key))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TransformerSpec((BlockSpec(1, 4, 2, 3, 5),), FeedForwardSpec((4, 3, 2)), EmbeddingSpec(1, 4, (2, 3), 6)),
+        NetworkSpec((1, 3, 4, 2), ((3, 3), (2, 2), None), strides=(1, 1)),
+    ],
+)
+def test_any_value_of_another_type_is_read_or_refused(spec, tmp_path):
+    sound = json.loads(json.dumps({**CONFIG.to_json(), "networks": asdict(spec)}))
+    file, refused = tmp_path / "config.json", 0
+    for place in places(sound):
+        for other in (1.5, "x", [1], {"a": 1}) if place[:1] == ("networks",) else (None, [1]):
+            values = copy.deepcopy({"all": sound})
+            *parents, last = ("all", *place)
+            functools.reduce(operator.getitem, parents, values)[last] = other
+            file.write_text(json.dumps(values["all"]))
+            with contextlib.suppress(RunError):  # any other exception is a fault
+                RunDirectory(tmp_path).read_config()
+                continue
+            refused += 1
+    assert refused > 80
 
 
 def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
