@@ -30,9 +30,12 @@ from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 DEFAULTS: dict[str, dict[str, int | str | None]] = {
     "transformer": {"runs": 1600, "n_layers": 2, "hidden": 32, "epochs": 48, "batch_size": 32, "snapshots": "75"},
     "siren": {"n_layers": 2, "hidden": 32},
-    "cnn": {"runs": 600, "n_layers": 3, "hidden": 16, "epochs": 18, "batch_size": 32, "snapshots": "100"},
+    "cnn": {"runs": 600, "hidden": 16, "epochs": 18, "batch_size": 32, "snapshots": "100"},
 }
-"""Family -> its defaults of the flags that have another one, or none, in other families."""
+"""Family -> its defaults of the flags that have another one, or none, in other families.
+
+The depth of CNNs follows from their images.
+"""
 
 _FAMILIES_OF_FLAGS = {
     ("embed_dim", "n_attention_heads", "patch", "crop_padding"): ("transformer",),
@@ -146,7 +149,11 @@ def _add_network_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--n_attention_heads", type=positive_int, default=2, help="attention heads of each block; they divide D"
     )
-    group.add_argument("--n_layers", type=positive_int, help="blocks, 2; hidden layers of SIRENs, 2; convolutions, 3")
+    group.add_argument(
+        "--n_layers",
+        type=positive_int,
+        help="blocks, 2; hidden layers of SIRENs, 2; convolutions, 3, or as many as small images have room for",
+    )
     group.add_argument(
         "--hidden",
         type=positive_int,

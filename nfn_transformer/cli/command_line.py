@@ -47,8 +47,11 @@ def boolean(text: str) -> bool:
 
 
 def started_as(program: str) -> str:
-    """Return the words that start a program, such as main.py: those of the console command where that started it."""
-    return sys.argv[0] if sys.argv[0].startswith("nfn-transformer ") else f"python nfn_transformer/{program}"
+    """Return the words that start a program, such as main.py: those of the console command where that started this."""
+    if not sys.argv[0].startswith("nfn-transformer "):
+        return f"python nfn_transformer/{program}"
+    modules = {f"{module}.py": name for name, (module, _) in CONSOLE_COMMANDS.items()}
+    return f"nfn-transformer {modules[program]}"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -10,13 +10,13 @@ from tqdm import tqdm
 from nfn_transformer.atomic_files import write_text
 from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, find_device
-from nfn_transformer.cli.make_zoo_command import is_finished, train_populations
+from nfn_transformer.cli.make_zoo_command import is_finished, print_reading, train_populations
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.array_plan import ArrayZooPlan
 from nfn_transformer.generation.array_zoo import write_array_zoo
 from nfn_transformer.generation.cnn_population import CnnPlan
 from nfn_transformer.generation.cnn_recipe import SMALL_CNN_ZOO, read_cnn_recipe
-from nfn_transformer.generation.cnn_zoo import CnnZooPlan
+from nfn_transformer.generation.cnn_zoo import DEPTH, CnnZooPlan, deepest
 from nfn_transformer.generation.histogram import save_histogram
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.progress_bar import LineNowAndThen
@@ -106,7 +106,7 @@ def _cnn_plan(options: argparse.Namespace) -> CnnZooPlan:
         half=options.half,
         data=data,
         cnn=CnnPlan(
-            maps=(data.train.inputs.shape[1], *(options.hidden,) * options.n_layers),
+            maps=(data.train.inputs.shape[1], *(options.hidden,) * (options.n_layers or min(DEPTH, deepest(data)))),
             classes=data.classes,
             batch_size=options.batch_size,
             seed=options.seed,
@@ -169,6 +169,7 @@ def _write(plan: ArrayZooPlan, work: WorkFolder) -> None:
     zoo = plan.contents({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     write_array_zoo(zoo, plan.out, plan.dataset, work.scratch, plan.half, work.mark_written)
     print(f"{plan.out}: {plan.summary(zoo)}")
+    print_reading(plan.out, plan.dataset, plan.reading)
     if "test_accuracy" in zoo.columns:
         accuracies = torch.tensor([float(str(value)) for value in zoo.columns["test_accuracy"]])
         picture = plan.out.with_name(plan.out.name.removesuffix(".zip") + "_accuracies.png")

@@ -1,6 +1,7 @@
 """Making of a zoo by checked flags of make_zoo.py: populations trained here or by workers, and the zoo written."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import (
     EXIT_INTERRUPTED,
     find_device,
+    started_as,
 )
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.estimate import estimate, population_size
@@ -76,6 +78,12 @@ def is_finished(out: Path, configuration: Mapping[str, object]) -> bool:
         print(f"{out}: is finished")
         return True
     raise UserError(f"--out {out}: already exists; choose another path or delete it")
+
+
+def print_reading(out: Path, dataset: str, flags: str) -> None:
+    """Print the command that trains a predictor on a new zoo; `flags` say what is learned, and how."""
+    start = " ".join(filter(None, (started_as("main.py"), flags)))
+    print(f"train on it by\n  {start} --dataset {shlex.quote(dataset)} --data_path {shlex.quote(str(out))}")
 
 
 def train_populations(
@@ -199,3 +207,4 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, program: S
         jobs, total, device = _jobs(plan, options), len(plan.populations()), find_device(options.device)
         train_populations(work, total, jobs, options, argv, lambda: train_share(plan, data, device, work))
         write_zoo(plan, data, work, lambda summary: _report(summary, plan))
+    print_reading(plan.out, plan.dataset, plan.reading(data))

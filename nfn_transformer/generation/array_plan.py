@@ -24,6 +24,8 @@ class ArrayZooPlan(ABC):
     """True if numbers are stored in half precision."""
     population: int
     """Most networks in a part."""
+    reading: str
+    """Flags with which main.py learns what the zoo is made for."""
 
     @property
     @abstractmethod

@@ -11,6 +11,10 @@
 
 These are the defaults. They follow the ranges of the Small CNN Zoo (Unterthiner et al. 2020, arXiv 2002.11448), and
 were not compared with its table.
+
+Three of w_init are truncated at two standard deviations, which leaves 0.87962566 of the standard deviation. With
+truncated_normal, Keras' TruncatedNormal leaves it so as well. Keras' GlorotNormal and HeNormal divide by that number.
+Here they do not: their weights are 0.88 times as large as in the Small CNN Zoo.
 """
 
 import math

@@ -22,7 +22,18 @@ from nfn_transformer.weights.state_dicts import row_length, unflatten_rows
 TRAININGS_VERSION = 1
 """Raised whenever the same configuration gives other networks, so that parts of both never mix."""
 
+DEPTH = 3
+"""Convolutions of the Small CNN Zoo's networks."""
+
 _TIMED_STEPS = 5
+
+
+def deepest(images: ImageData) -> int:
+    """Return the most convolutions that the images have room for."""
+    side, depth = min(images.train.inputs.shape[2:]), 0
+    while side >= KERNEL:
+        side, depth = (side - KERNEL) // STRIDE + 1, depth + 1
+    return depth
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,12 @@ class CnnZooPlan(ArrayZooPlan):
     runs: int
     """Count of networks."""
     population: int = 8
+    reading: str = "--enc_mode np"
 
     def __post_init__(self):
-        height, width = self.data.train.inputs.shape[2:]
-        for _ in self.cnn.maps[1:]:
-            height, width = ((side - KERNEL) // STRIDE + 1 for side in (height, width))
-        if min(height, width) < 1:
-            sides = " x ".join(map(str, self.data.train.inputs.shape[2:]))
-            raise UserError(f"--n_layers {len(self.cnn.maps) - 1}: too many convolutions for {sides} pixels")
+        layers, most = len(self.cnn.maps) - 1, deepest(self.data)
+        if layers > most:
+            raise UserError(f"--n_layers {layers}: too many convolutions for {self._pixels}, expected at most {most}")
         fewest = min(train_samples(one.train_fraction, len(self.data.train.labels)) for one in self.settings())
         if fewest < self.cnn.batch_size:
             raise UserError(f"--batch_size {self.cnn.batch_size}: a network has only {fewest} train images")
@@ -63,7 +72,14 @@ class CnnZooPlan(ArrayZooPlan):
         """See `ArrayZooPlan`."""
         sizes = " -> ".join(map(str, (*self.cnn.maps, self.cnn.classes)))
         images = f"{len(self.data.train.labels)} train and {len(self.data.test.labels)} test images"
-        return f"{self.networks} CNNs {sizes}, {images}, {self.cnn.snapshots[-1]} epochs"
+        layers, room = len(self.cnn.maps) - 1, ""
+        if layers == deepest(self.data) < DEPTH:
+            room = f" ({layers} convolutions, as {self._pixels} have no room for more)"
+        return f"{self.networks} CNNs {sizes}{room}, {images}, {self.cnn.snapshots[-1]} epochs"
+
+    @property
+    def _pixels(self) -> str:
+        return " x ".join(map(str, self.data.train.inputs.shape[2:])) + " pixels"
 
     @property
     def bytes(self) -> int:

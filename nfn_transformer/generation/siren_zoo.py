@@ -70,6 +70,7 @@ class SirenZooPlan(ArrayZooPlan):
     seed: int
     """Seed of all initial weights."""
     population: int = 128
+    reading: str = "--task classify --enc_mode np"
 
     @property
     def networks(self) -> int:

@@ -11,6 +11,7 @@ from nfn_transformer.generation.batches import train_samples
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.training_plan import PERCENT, TrainingPlan
+from nfn_transformer.zoo.listing import DEFAULT_EPOCH
 
 NETWORKS_VERSION = 3
 """Raised whenever the same configuration gives other networks, so that parts of both never mix."""
@@ -73,6 +74,15 @@ class ZooPlan:
             parts = (runs[part * len(runs) // count : (part + 1) * len(runs) // count] for part in range(count))
             populations += [sorted(part, key=lambda run: (run.settings.optimizer, run.number)) for part in parts]
         return populations
+
+    def reading(self, data: TaskData) -> str:
+        """Return the flags with which main.py reads the zoo, where its defaults do not."""
+        flags = [] if DEFAULT_EPOCH in self.snapshots else [f"--ckpt_epoch {self.snapshots[-1]}"]
+        if len(set(map(_size, self.runs))) > 1:
+            flags.append("--all_sizes True --enc_mode complete")
+        if self.training(self.runs[0], data).spec.embedding is None:
+            flags.append("--emb_mode no")
+        return " ".join(flags)
 
     def configuration(self, data: TaskData) -> dict[str, object]:
         """Return all that the networks depend on. The device is no part: a zoo may be finished on another one."""

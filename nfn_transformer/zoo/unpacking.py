@@ -1,5 +1,7 @@
 """Archives of array zoos, unpacked once into the cache folder beside them."""
 
+import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -7,8 +9,10 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from lzma import LZMAError
 from pathlib import Path
 
@@ -24,6 +28,7 @@ WANTED = ("weights.npy", "layout.csv", "metrics.csv.gz", "metrics.csv")
 _MOST_BYTES = 64 * 2**30
 _MOST_MEMBERS = 100_000
 _CHUNK = 4 * 2**20
+_UNLOCKED_SECONDS = 5  # far longer than a new folder is without its lock
 _PART = re.compile(r"[\w][\w .-]{0,100}")
 
 
@@ -55,14 +60,16 @@ def unpacked(path: Path) -> Path:
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder, path.name)
             temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder))
         except OSError as error:
             problems.append(f"{folder}: {error.strerror or error}")
             continue
         try:
-            _unpack(path, temporary, folder / name)
-            temporary.chmod(permissions(0o777))
-            os.replace(temporary, folder / name)
+            with _locked(temporary):
+                _unpack(path, temporary, folder / name)
+                temporary.chmod(permissions(0o777))
+                os.replace(temporary, folder / name)
         except (tarfile.TarError, LZMAError, OSError, EOFError, ValueError, zlib.error) as error:
             if (folder / name).is_dir():  # another process was faster
                 return folder / name
@@ -71,6 +78,30 @@ def unpacked(path: Path) -> Path:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder / name
     raise ZooError(f"{path}: no folder to unpack it into ({printable('; '.join(problems))})")
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder, which a killed process loses.
+
+    Raises:
+        OSError: another process holds it and `wait` is False, or the folder is gone.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError if wait else ()):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path, archive: str) -> None:
+    """Remove what killed processes have left of an archive; one that lives holds the lock of its folder."""
+    for leftover in folder.glob(f".{glob.escape(archive)}-*.part"):
+        with suppress(OSError), _locked(leftover, wait=False):
+            if leftover.stat().st_mtime < time.time() - _UNLOCKED_SECONDS:
+                shutil.rmtree(leftover)
 
 
 def _unpack(path: Path, folder: Path, goal: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from array_zoos import read_arrays
+from array_zoos import read_arrays, read_as_printed
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
@@ -63,7 +63,7 @@ def test_ranges_are_those_of_the_small_cnn_zoo():
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_written_accuracies_are_those_of_the_written_networks(tmp_path, half):
+def test_written_accuracies_are_those_of_the_written_networks(tmp_path, half, capsys):
     """The zoo is read and run by this test's own formula, in TensorFlow's order of axes."""
     flags = [*TINY, "--snapshots", "50,100", "--half", str(half), "--dataset", "shapes"]
     assert make_zoo.main(["--out", str(tmp_path / "zoo"), *flags]) == 0
@@ -82,6 +82,13 @@ def test_written_accuracies_are_those_of_the_written_networks(tmp_path, half):
         assert row["test_images"] == "100"
     assert variables["dense/kernel:0"].dtype == ("float16" if half else "float32")
     assert len({row["config.learning_rate"] for row in table}) == 10
+    assert len(read_as_printed(capsys.readouterr().out)) == 10
+
+
+def test_the_depth_follows_from_the_images(tmp_path, capsys):
+    flags = ["--family", "cnn", "--runs", "2", "--epochs", "1", "--dry_run", "True", "--out", str(tmp_path / "zoo")]
+    assert make_zoo.main(flags) == 0
+    assert " 1 -> 16 -> 16 -> 10 (2 convolutions, as 8 x 8 pixels have no room for more), " in capsys.readouterr().out
 
 
 def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
@@ -117,7 +124,7 @@ def test_a_diverged_network_is_left_out_and_spoils_no_other(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--n_layers", "3"], "--n_layers 3: too many convolutions for 8 x 8 pixels"),
+        (["--n_layers", "3"], "--n_layers 3: too many convolutions for 8 x 8 pixels, expected at most 2"),
         (["--snapshots", "best"], "--snapshots best: expected whole numbers with --family cnn"),
         (["--batch_size", "9"], "--batch_size 9: a network has only 8 train images"),
         (["--copies", "1"], "--copies requires --family siren"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from array_zoos import read_as_printed
 
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
@@ -55,7 +56,9 @@ def test_a_folder_has_the_layout_of_the_release(tmp_path, capsys):
             "2",
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small", "small_accuracies.png"]
-    assert "10 checkpoints of 5 runs, accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "10 checkpoints of 5 runs, accuracy" in printed
+    assert len(read_as_printed(printed)) == 5
 
 
 def test_checkpoints_are_small_half_precision_state_dicts_with_true_labels(tmp_path):

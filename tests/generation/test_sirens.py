@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from array_zoos import read_arrays
+from array_zoos import read_arrays, read_as_printed
 
 import nfn_transformer as nfn
 from nfn_transformer import make_zoo
@@ -63,7 +63,7 @@ def test_a_fit_in_company_is_the_fit_alone():
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_the_written_networks_draw_the_digits(tmp_path, half):
+def test_the_written_networks_draw_the_digits(tmp_path, half, capsys):
     """The zoo is read and drawn by this test's own formula."""
     flags = ["--half", str(half)]
     flags += ["--family", "siren", "--runs", "4", "--hidden", "16", "--copies", "1", "--decibels", "25", "--jobs", "1"]
@@ -80,6 +80,7 @@ def test_the_written_networks_draw_the_digits(tmp_path, half):
     decibels = -10 * np.log10(((h[..., 0] - wanted) ** 2).mean((1, 2)))
     assert np.allclose(decibels, [float(row["psnr"]) for row in table], atol=0.02)
     assert decibels.min() >= (24.5 if half else 25)
+    assert len(read_as_printed(capsys.readouterr().out)) == 8
 
 
 def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Array zoos: rows of the Small CNN Zoo's files become networks with the outputs that TensorFlow's order means."""
 
 import gzip
+import os
 import shutil
 import tarfile
 
@@ -11,6 +12,7 @@ from public_zoos import CNN_LAYERS, STEPS, layout_text, pack, table_text, write_
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.weights.feed_forward_pass import network_outputs
+from nfn_transformer.zoo import unpacking
 from nfn_transformer.zoo.array_layout import parse_layout
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.network_facts import network_facts
@@ -194,6 +196,18 @@ def test_archives_are_unpacked_once_and_checked(folder, tmp_path, capsys):
         with pytest.raises(UserError, match=expected):
             read_zoo(path, "cifar10")
     assert not list((tmp_path / ".zoo_cache").glob("*.part"))
+
+
+def test_a_killed_unpacking_leaves_nothing_for_long(folder, tmp_path):
+    path = pack(folder, tmp_path / "cifar10.tar.xz")
+    killed, alive = (tmp_path / f".zoo_cache/.cifar10.tar.xz-0123abcd.{name}.part" for name in ("killed", "alive"))
+    for part in (killed, alive):
+        part.mkdir(parents=True)
+        (part / "weights.npy").write_bytes(b"half")
+        os.utime(part, (0, 0))
+    with unpacking._locked(alive):
+        read_zoo(path, "cifar10")
+    assert (killed.exists(), alive.exists()) == (False, True)
 
 
 def test_layouts_of_tensorflow_may_have_kernels_first():

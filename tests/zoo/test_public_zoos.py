@@ -230,6 +230,12 @@ def test_model_zoos(tmp_path):
     assert zoo.labels.tolist() == pytest.approx([model / 10 + 0.05 for model in range(5)])
     assert zoo.hyperparameters[0, 0] == pytest.approx(3e-4)
     assert len(read_zoo(tmp_path, "mnist", "0", where="seed=3")) == 1
+    assert "relu" not in zoo.report.summary()
+    (folder / "params.json").write_text("{}")
+    assert "1 of 5 models are taken for relu (--activation): the first is " in (
+        read_zoo(tmp_path, "mnist").report.summary()
+    )
+    assert "relu" not in read_zoo(tmp_path, "mnist", facts={"activation": "tanh"}).report.summary()
     (folder / "result.json").write_text('{"training_iteration": NaN}')
     with pytest.raises(ZooError, match=r"NN_tune_trainable_4/result.json: not JSON: NaN, expected a finite number$"):
         read_zoo(tmp_path, "mnist")

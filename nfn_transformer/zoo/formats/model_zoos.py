@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import ZooError
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.zoo.formats.registry import ZooFormat, register_format
 from nfn_transformer.zoo.listed_files import ROOT, ListedFile, files_of, list_files, matching_files
 from nfn_transformer.zoo.listing import Listing, ReadRequest
@@ -45,6 +45,7 @@ def _list(source: Source, request: ReadRequest) -> Listing:
     """
     stamps, files, read_stamps = files_of(source), [], []
     folders: dict[str, tuple[dict[str, str], dict[str, dict[str, str]]]] = {}
+    assumed: dict[str, str] = {}  # folders that tell no activation that is known, and what they tell
     for match in matching_files(source, request.dataset, _PATTERN):
         folder = f"{match['root']}{match['run']}"
         if folder not in folders:
@@ -65,12 +66,19 @@ def _list(source: Source, request: ReadRequest) -> Listing:
         cells |= {column: cells[key] for key, column in _COLUMNS.items() if key in cells}
         labels = (request.columns.label,) if request.columns.label else _LABELS
         label = next((cells[name] for name in labels if name in cells), "")
-        activation = cells.get("model::nlin", "").lower()
-        facts = {"activation": activation} if activation in ACTIVATION_NAMES else {}
+        activation = cells.get("model::nlin", "")
+        if activation.lower() in ACTIVATION_NAMES:
+            facts = {"activation": activation.lower()}
+        else:
+            facts, assumed[folder] = {}, activation
         files.append(ListedFile(match[0], match["run"], folder, epoch, label, cells, facts))
-    note = "pooling between convolutions is not told by a state dict: drawn or probed outputs leave it out"
+    notes = ["pooling between convolutions is not told by a state dict: drawn or probed outputs leave it out"]
+    if assumed and "activation" not in request.facts:
+        folder, found = next(iter(assumed.items()))
+        first = f"the first is {quoted(folder)}, whose model::nlin is {quoted(found) if found else 'not there'}"
+        notes.append(f"{len(assumed)} of {len(folders)} models are taken for relu (--activation): {first}")
     request = replace(request, columns=replace(request.columns, label=None))  # which chose the labels above
-    return list_files(source, request, files, read_network_checkpoint, {}, (note,), repr(read_stamps))
+    return list_files(source, request, files, read_network_checkpoint, {}, tuple(notes), repr(read_stamps))
 
 
 def _content(source: Source, name: str) -> str:
