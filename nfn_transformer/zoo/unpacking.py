@@ -89,7 +89,7 @@ def _locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError if wait else ()):  # a file system without locks
+        with suppress(*([OSError] if wait else [])):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
