@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.state_dicts import Shape
 
-AnySpec = TransformerSpec | NetworkSpec
+AnySpec = TransformerSpec | NetworkSpec | StandardTransformerSpec
 """Sizes of whole networks, of any family."""
 
 

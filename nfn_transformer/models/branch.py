@@ -24,15 +24,9 @@ from nfn_transformer.layers.polynomial import EquivariantBlockLayer, InvariantBl
 from nfn_transformer.layers.scaling import RootMeanSquares, Standardize
 from nfn_transformer.layers.stack import stack_invariants
 from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, EncoderChannels, NetworkChannels
-from nfn_transformer.weights.containers import (
-    NetworkWeights,
-    Part,
-    TransformerWeights,
-    Weights,
-    flatten,
-    trained_tensors,
-)
-from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec, are_alike
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.containers import Part, TransformerWeights, flatten, trained_tensors
+from nfn_transformer.weights.spec import TransformerSpec, are_alike
 
 HEAD_WIDTH, NETWORK_HEAD_WIDTH = 10, 64
 
@@ -200,7 +194,7 @@ class FeatureBranch(PartBranch):
     """
 
     def __init__(self, spec: AnySpec, config: EncoderChannels | ClassifierChannels):
-        if isinstance(spec, NetworkSpec):
+        if not isinstance(spec, TransformerSpec):
             part, hidden = "network", cast(NetworkChannels, config).network_channels
         elif isinstance(config, EncoderChannels):
             part, hidden = "blocks", config.transformers_nfn_channels
@@ -287,8 +281,8 @@ class EquivariantEncoder(Branch):
 
 
 def parts_of(weights: Weights, part: str) -> tuple[Part, ...]:
-    """Return the blocks, the classifier or the embedding of networks, or all of a feed-forward network."""
-    if isinstance(weights, NetworkWeights):
+    """Return the blocks, the classifier or the embedding of networks, or all of a network of another family."""
+    if not isinstance(weights, TransformerWeights):
         return weights.trained_parts
     if part == "blocks":
         return weights.blocks

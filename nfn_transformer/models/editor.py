@@ -11,7 +11,8 @@ from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Features, Predictor
 from nfn_transformer.models.registry import ENCODER
-from nfn_transformer.weights.containers import NetworkWeights, Weights
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.feed_forward_pass import draw_pictures
 from nfn_transformer.weights.spec import NetworkSpec
 

@@ -18,7 +18,8 @@ from nfn_transformer.models.branch import Branch, Dropout
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
-from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree, Weights
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree
 
 
 @dataclass(frozen=True)

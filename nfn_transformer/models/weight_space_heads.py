@@ -22,8 +22,9 @@ from nfn_transformer.layers.permutation import HNPLinear, HNPPooling, NPLinear, 
 from nfn_transformer.layers.scaling import RootMeanSquares
 from nfn_transformer.models.branch import Branch, network_head, readout_head
 from nfn_transformer.models.registry import ClassifierChannels, NetworkChannels
-from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights, Weights
-from nfn_transformer.weights.spec import FeedForwardSpec, NetworkSpec, are_alike
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.containers import FeedForwardWeights, NetworkWeights, TransformerWeights
+from nfn_transformer.weights.spec import FeedForwardSpec, NetworkSpec, TransformerSpec, are_alike
 
 
 class WeightSpaceHead(Branch):
@@ -67,6 +68,7 @@ class WeightSpaceHead(Branch):
         """Return the classifier's weights themselves, or the canonical form of a feed-forward network."""
         if isinstance(weights, TransformerWeights):
             return weights.classifier
+        assert isinstance(weights, NetworkWeights), "entries name the families that their branches read"
         return canonical_form(weights, self.removes_scales).weights.features()
 
     @classmethod
@@ -194,5 +196,6 @@ def sizes_and_channels(
     if isinstance(spec, NetworkSpec):
         assert isinstance(config, NetworkChannels), "entries of feed-forward networks have this configuration"
         return spec.feed_forward, (spec.channels, *config.network_channels)
+    assert isinstance(spec, TransformerSpec), "entries name the families that their branches read"
     assert isinstance(config, ClassifierChannels), "heads of transformers have this configuration"
     return spec.classifier, (1, *config.classifier_nfn_channels)

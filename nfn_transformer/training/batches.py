@@ -14,7 +14,7 @@ from tqdm import tqdm
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.resources import free_bytes
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 

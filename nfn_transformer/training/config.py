@@ -24,6 +24,7 @@ from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.training.tasks.edit import EDITS
 from nfn_transformer.trees.config import BoostingConfig, TreeConfig
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
 if TYPE_CHECKING:
     from nfn_transformer.families.registry import AnySpec
@@ -263,9 +264,10 @@ def spec_from_json(values: dict) -> "AnySpec":
     """
     from nfn_transformer.families.registry import FAMILIES  # imports PyTorch
 
+    names = {"sizes": NetworkSpec.family, "placement": StandardTransformerSpec.family}
+    name = next((name for field, name in names.items() if field in values), TransformerSpec.family)
     try:
-        family = FAMILIES[NetworkSpec.family if "sizes" in values else TransformerSpec.family]
-        return family.spec_from_json(values)
+        return FAMILIES[name].spec_from_json(values)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the network's sizes are not those of this version: {error}") from None
 

@@ -22,7 +22,8 @@ from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
 from nfn_transformer.trees.fitting import TreeModel
-from nfn_transformer.weights.containers import NetworkWeights, Weights
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, LooseCheckpoints, read_loose_checkpoints
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch

@@ -29,7 +29,7 @@ from nfn_transformer.trees import features as tree_features
 from nfn_transformer.trees.features import features_of_checkpoints, features_of_networks
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.trees.libraries import tree_library
-from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 

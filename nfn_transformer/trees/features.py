@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
-from nfn_transformer.weights.spec import TransformerSpec, are_alike
+from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec, are_alike
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 
 if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
     from torch import Tensor
 
     from nfn_transformer.families.registry import AnySpec
-    from nfn_transformer.weights.containers import Weights
+    from nfn_transformer.weights.any_weights import Weights
     from nfn_transformer.zoo.reading import Zoo
     from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -105,11 +105,12 @@ def _invariants(weights: Weights) -> Tensor:
 
     from nfn_transformer.features.invariants import read_invariants
     from nfn_transformer.features.network_invariants import read_network_invariants
-    from nfn_transformer.weights.containers import TransformerWeights
+    from nfn_transformer.weights.containers import NetworkWeights, TransformerWeights
 
     if isinstance(weights, TransformerWeights):
         invariants = read_invariants(weights)
         return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
+    assert isinstance(weights, NetworkWeights), "_check_invariants refuses others"
     return torch.cat([tensor.flatten(1) for tensor in read_network_invariants(weights).tensors()], dim=1)
 
 
@@ -120,8 +121,12 @@ def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
     try:
         if isinstance(zoo.spec, TransformerSpec):
             check_has_invariants(zoo.spec)
-        else:
+        elif isinstance(zoo.spec, NetworkSpec):
             count_network_invariants(zoo.spec)
+        else:
+            raise SpecError(
+                f"networks of family {zoo.spec.family}, expected {TransformerSpec.family} or {NetworkSpec.family}"
+            )
     except SpecError as error:
         raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
 

@@ -7,7 +7,7 @@ Encoder blocks multiply from the right (`x @ W`), feed-forward weights from the 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, NetworkSpec, TransformerSpec
+
+if TYPE_CHECKING:
+    from nfn_transformer.weights.any_weights import Weights  # whose module imports this one
 
 Shape = tuple[int, ...]
 PartSpec = BlockSpec | FeedForwardSpec | EmbeddingSpec
@@ -197,7 +200,7 @@ class TransformerWeights(TensorTree):
     embedding: EmbeddingWeights | None = None
     """None if the checkpoints have no embedding."""
 
-    def check(self, spec: TransformerSpec | NetworkSpec) -> None:
+    def check(self, spec: object) -> None:
         """Raise SpecError unless every part has the shape that `spec` gives it."""
         if not isinstance(spec, TransformerSpec):
             raise SpecError(f"weights of transformers, expected networks of {spec}")
@@ -249,9 +252,9 @@ class NetworkWeights(TensorTree):
     biases: tuple[Tensor, ...]
     """biases[s] of shape [b, n_(s+1)]."""
 
-    def check(self, spec: TransformerSpec | NetworkSpec) -> None:
+    def check(self, spec: object) -> None:
         """Raise SpecError unless the networks are of `spec`, and every tensor has the shape that it gives."""
-        if self.spec != spec or isinstance(spec, TransformerSpec):
+        if self.spec != spec or not isinstance(spec, NetworkSpec):
             raise SpecError(f"networks of {self.spec}, expected {spec}")
         sides = itertools.pairwise(spec.sizes)
         shapes = [(out, into, *rest) for (into, out), rest in zip(sides, spec.trailing, strict=True)]
@@ -299,9 +302,15 @@ def pad_channels(tensor: Tensor, channels: int) -> Tensor:
     return torch.cat([tensor, missing], dim=1) if missing.numel() else tensor
 
 
-Part = BlockWeights | FeedForwardWeights | EmbeddingWeights | NetworkWeights
-Weights = TransformerWeights | NetworkWeights
-"""Weights of b whole networks of one spec, of any family."""
+@dataclass(frozen=True)
+class TensorGroup(TensorTree):
+    """Tensors [b, ...] of one part of b networks."""
+
+    group: tuple[Tensor, ...]
+    """Tensors of the part."""
+
+
+Part = BlockWeights | FeedForwardWeights | EmbeddingWeights | NetworkWeights | TensorGroup
 
 
 def trained_tensors(part: Part) -> list[Tensor]:
@@ -316,6 +325,6 @@ def flatten(parts: tuple[Part, ...]) -> Float[Tensor, "b numbers"]:
     return torch.cat([tensor.flatten(1) for part in parts for tensor in trained_tensors(part)], dim=1)
 
 
-def flatten_networks(weights: Weights) -> Float[Tensor, "b numbers"]:
+def flatten_networks(weights: "Weights") -> Float[Tensor, "b numbers"]:
     """Return all trained numbers of whole networks, in the order of their `trained_parts`."""
     return flatten(weights.trained_parts)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable
-from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
@@ -101,6 +101,7 @@ def read_loose_checkpoints(
                 if isinstance(spec, NetworkSpec):
                     size = _network_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports)
                 else:
+                    assert isinstance(spec, TransformerSpec)
                     size = _spec(dict(outcome.shapes), spec, supports, n_heads)
                 positions, rows = by_spec.setdefault(size, ([], []))
                 positions.append(len(names))

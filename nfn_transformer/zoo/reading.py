@@ -15,7 +15,7 @@ from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.families.transformer import DEFAULT_HEADS
 from nfn_transformer.printable import printable, quoted
-from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,

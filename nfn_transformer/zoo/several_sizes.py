@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfn_transformer.bundled import find_bundled
 from nfn_transformer.families.registry import AnySpec
-from nfn_transformer.weights.containers import Weights
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.faults import FaultReport
 from nfn_transformer.zoo.metadata import EMPTY_CELLS, SIZE_COLUMNS, Columns, Condition, class_names, select_rows
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin, labels_among, read_zoo

@@ -1,4 +1,4 @@
-"""Encoder by seven statistics of each tensor of the blocks, or of feed-forward networks, and Linear layers."""
+"""Encoder by seven statistics of each tensor of the blocks, or of other networks, and Linear layers."""
 
 from nfn_transformer.models.registry import ENCODER, BranchEntry, PlainChannels, register
 
@@ -9,7 +9,7 @@ register(
         part="blocks",
         help="seven statistics of each tensor",
         build="nfn_transformer.models.branch:StatisticsBranch",
-        builds={"feed_forward": "nfn_transformer.models.branch:StatisticsBranch"},
+        builds=dict.fromkeys(("feed_forward", "transformer"), "nfn_transformer.models.branch:StatisticsBranch"),
         config=PlainChannels,
         reads=("dropout", "standardize", "log_magnitudes"),
         one_thread=True,
