@@ -50,7 +50,8 @@ _PUBLIC = {
         "register",
     ),
     "nfn_transformer.seeding": ("make_generator",),
-    "nfn_transformer.training.fitted_predictor": ("Evaluation", "FittedPredictor"),
+    "nfn_transformer.training.evaluation": ("Evaluation",),
+    "nfn_transformer.training.fitted_predictor": ("FittedPredictor",),
     "nfn_transformer.training.metrics": ("Interval", "Metrics", "kendall_tau"),
     "nfn_transformer.weights.containers": (
         "BlockWeights",
@@ -145,7 +146,7 @@ if TYPE_CHECKING:
     from nfn_transformer.models.registry import load_plugin as load_plugin
     from nfn_transformer.models.registry import register as register
     from nfn_transformer.seeding import make_generator as make_generator
-    from nfn_transformer.training.fitted_predictor import Evaluation as Evaluation
+    from nfn_transformer.training.evaluation import Evaluation as Evaluation
     from nfn_transformer.training.fitted_predictor import FittedPredictor as FittedPredictor
     from nfn_transformer.training.metrics import Interval as Interval
     from nfn_transformer.training.metrics import Metrics as Metrics

@@ -20,7 +20,8 @@ from nfn_transformer.printable import printable
 from nfn_transformer.resources import limit_threads
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
-from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
+from nfn_transformer.training.evaluation import Evaluation
+from nfn_transformer.training.fitted_predictor import FittedPredictor
 from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
@@ -45,16 +46,20 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     task = predictor.trained.task
     if flags.edited is not None and task.name != "edit":
         raise UserError(f"--edited {flags.edited}: requires a run of --task edit, got {task.name}")
+    if flags.edited is not None and flags.edited.exists() and not _is_empty_folder(flags.edited):
+        raise UserError(f"--edited {flags.edited}: already exists; choose another path or delete it")
     if not run.results_file.is_file():
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
         scores = _score(predictor, flags)
         names, columns, sides = scores.names, scores.columns, scores.sides
     else:
-        names, outputs, sides = predictor.checkpoint_outputs(flags.checkpoints, flags.n_heads, flags.weights_key)
+        names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
+        outputs, sides = predictor.outputs_of_checkpoints(groups)
         columns = task.columns(outputs)
         if flags.edited is not None:
-            _write_edited(predictor.edit(flags.checkpoints, flags.weights_key), names, flags.edited)
+            (group,) = groups  # INRs of one size
+            _write_edited(predictor.edit(cast(NetworkWeights, group.weights)), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
@@ -64,6 +69,10 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
             raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
         print(f"written to {flags.out}", file=sys.stderr)
     return 0
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataConfig:

@@ -69,7 +69,7 @@ class DataConfig:
     edit_side: int = setting(28, "with --edit: pixels of a picture's side", key="edit", low=2, high=1024)
     ckpt_epoch: str = setting(
         "75",
-        "epoch of the checkpoints: a number, best or all; of public zoos the last one, unless another is asked for",
+        "epoch of the checkpoints: a number, best, last or all; where a zoo has no epoch 75, last is the default",
         original=True,
         metavar="EPOCH",
     )

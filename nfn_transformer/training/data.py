@@ -120,7 +120,8 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     """
     # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
     least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
-    kept = (zoo.labels >= (least if config.task == "accuracy" else -math.inf)).nonzero().flatten()
+    are_accuracies = TASKS[config.task].labels == "accuracy"
+    kept = (zoo.labels >= (least if are_accuracies else -math.inf)).nonzero().flatten()
     if config.split:
         sides = read_published_split(Path(config.split), config.split_checksum, [zoo.names[i] for i in kept.tolist()])
         split = Split(*(kept[side] for side in sides))
@@ -128,7 +129,7 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
-        met = f" have an accuracy of at least {config.cut_off}" if config.task == "accuracy" else ""
+        met = f" have an accuracy of at least {config.cut_off}" if are_accuracies else ""
         raise ZooError(
             f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "
             f"{len(kept)} of {len(zoo)} checkpoints{met}; {error}"

@@ -17,7 +17,7 @@ from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
 from nfn_transformer.training.config import (
@@ -362,10 +362,12 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
+    model.to_predictions = task.predictions
     if isinstance(data.zoo, MixedZoo) and not all(map(model.supports, data.zoo.specs)):
-        other = next(spec for spec in data.zoo.specs if not model.supports(spec))
+        first, other = data.zoo.parts[0], next(part for part in data.zoo.parts if not model.supports(part.spec))
         raise UserError(
-            f"--enc_mode {config.predictor.enc_mode}: built for {data.zoo.spec}, reads no {other} beside it"
+            f"--enc_mode {config.predictor.enc_mode}: reads no {other.spec.description} ({quoted(other.names[0])}) "
+            f"beside {first.spec.description} ({quoted(first.names[0])})"
         )
     optimizer = build_optimizer(training, model.parameters())
     history = History(better=task.is_better)
@@ -380,13 +382,12 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
     if zoo.origin is not None and zoo.origin.labels != task.labels:
         read = f"got labels='{zoo.origin.labels}'"
         raise UserError(f"--task {task.name}: expected a zoo that is read with labels='{task.labels}', {read}")
-    if config.data.edit is not None and task.name != "edit":
-        raise UserError(f"--edit {config.data.edit}: requires --task edit, got {task.name}")
-    if task.name == "edit" and isinstance(predictor, ModelConfig):
-        editors = [name for name, entry in entries(ENCODER).items() if zoo.spec.family in entry.edits]
-        if predictor.enc_mode not in editors:
-            expected = f"expected one of {', '.join(editors)}" if editors else "and no other encoder does"
-            raise UserError(f"--task edit: --enc_mode {predictor.enc_mode} changes no such networks, {expected}")
+    for other in TASKS.values():
+        for name in other.settings:
+            if name not in task.settings and (value := getattr(config.data, name)) is not None:
+                raise UserError(f"--{name} {value}: requires --task {other.name}, got {task.name}")
+    if task.check is not None:
+        resolve_name(task.check)(config, zoo)
     if isinstance(predictor, TreeConfig) and predictor.library not in task.trees:
         models = [name for name, entry in TREE_MODELS.items() if entry.library in task.trees]
         expected = f"expected one of {', '.join(models)}" if models else "nor by another tree model"
@@ -402,8 +403,10 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
             readers = {name: each for name, each in entries(ENCODER).items() if zoo.spec.family in each.families}
             encoders = ", ".join(name for name, each in readers.items() if each.several_sizes)
             flag = "--all_sizes True: " if config.data.all_sizes else ""
+            firsts = [part for part in getattr(zoo, "parts", ()) if part.spec in (zoo.spec, spec)]
+            named = " and ".join(f"{part.spec.description} ({quoted(part.names[0])})" for part in firsts)
             raise UserError(
                 f"{flag}zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
                 f"{encoders} reads, without branches beside it, and trees that read hyperparameters, or invariants of "
-                "equally many blocks; --where COLUMN=VALUE reads a part of the zoo"
+                f"equally many blocks; --where COLUMN=VALUE reads a part of the zoo; the first of each are {named}"
             )
