@@ -93,6 +93,13 @@ def run_config(
         raise UserError(str(error)) from None
     if facts := {name: data[name] for name in FACTS if name in data}:
         network_facts({}, facts, {})
+    if flags.folds is not None:
+        others = {name: getattr(flags, name) for name in ("seeds", "split", "augment", "train_networks")}
+        others |= {"task": "edit"} if flags.task == "edit" else {}
+        if combined := next((name for name, value in others.items() if value), None):
+            value = others[combined]
+            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise UserError(f"--{combined} {text}: cannot be combined with --folds")
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     if flags.table is not None:
         if flags.data_path is None:
@@ -184,7 +191,7 @@ def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
     *("resume", "plugin", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
-    *("wandb", "project", "entity"),
+    *("wandb", "project", "entity", "fit_all"),
 }
 
 

@@ -22,6 +22,7 @@ from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
 from nfn_transformer.training.evaluation import Evaluation
 from nfn_transformer.training.fitted_predictor import FittedPredictor
+from nfn_transformer.training.folds import predictor_directory
 from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
@@ -41,7 +42,7 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     limit_threads()
     for path in flags.plugin:
         load_plugin(path)
-    run, device = RunDirectory.open(flags.run), find_device(flags.device)
+    run, device = predictor_directory(RunDirectory.open(flags.run)), find_device(flags.device)
     predictor = FittedPredictor(run, device)
     task = predictor.trained.task
     if flags.edited is not None and task.name != "edit":

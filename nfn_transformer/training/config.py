@@ -130,6 +130,19 @@ class DataConfig:
         "test sides stay (default: all)",
         low=1,
     )
+    folds: int | None = setting(
+        None,
+        "predict every network: draw so many folds of whole runs, and train a predictor for each on the others",
+        low=2,
+        high=1000,
+    )
+    fit_all: bool = setting(
+        False,
+        "with --folds: then train a predictor on all networks, for the median of the folds' best epochs, and keep it",
+        key="folds",
+    )
+    fold: int | None = setting(None)
+    """One of the folds, counted from 1, or 0 for the training on all networks."""
     augment: bool = setting(
         False,
         "enlarge each side of the split by transformed copies of its own networks, which are the same functions",
@@ -181,6 +194,8 @@ class TrainingConfig:
         metavar="EPOCHS",
         **COUNT,
     )
+    stop_epoch: int | None = setting(None, low=1)
+    """Last epoch of the schedule that is trained, where nothing is left to choose one by."""
 
     def __post_init__(self):
         check_values(fields(self), vars(self))

@@ -264,10 +264,13 @@ class FittedPredictor:
         """Return the indices of the run's own test split in the zoo that it was trained on.
 
         Raises:
-            RunError: the zoo is another.
+            RunError: the zoo is another, or the predictor was trained on all of it.
         """
         source = self.directory.split_file
-        return recorded_split(zoo, read_json(source), source).test
+        test = recorded_split(zoo, read_json(source), source).test
+        if not len(test):
+            raise RunError(f"{self.directory.path}: its predictor was trained on all networks, and has no test split")
+        return test
 
     def evaluate_on(self, zoo: Zoo | MixedZoo, index: Tensor, split: str, left_out: int = 0) -> Evaluation:
         """Return the predictions for the networks `index` [n] of a zoo, and their measures.

@@ -102,6 +102,10 @@ class RegressTask(NumberTask):
         """Return predicted numbers [n] in float64."""
         return outputs.double() * self.deviation + self.mean
 
+    def outputs_of(self, outputs: Tensor, other: Task) -> Tensor:
+        """Return standardised numbers by this task's scale in place of another's."""
+        return (other.predictions(outputs) - self.mean) / self.deviation
+
     def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
         """Return the metrics; the loss is that of standardised numbers."""
         outputs, labels = outputs.double().cpu(), labels.double().cpu()

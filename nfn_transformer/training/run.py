@@ -30,7 +30,7 @@ from nfn_transformer.training.config import (
 )
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.training.history import EpochRecord, History
+from nfn_transformer.training.history import EpochRecord, History, later_is_better
 from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.training.step import build_optimizer, learning_rate
@@ -100,7 +100,7 @@ class Run:
     def is_over(self) -> bool:
         """Return whether there is nothing left to train."""
         config, finished = self.config.training, len(self.history.records)
-        if self.history.diverged is not None or finished >= config.epochs:
+        if self.history.diverged is not None or finished >= (config.stop_epoch or config.epochs):
             return True
         if config.early_stopping is None:
             return False
@@ -117,8 +117,9 @@ class Run:
         self.order = train[torch.randperm(len(train), generator=generator)]
 
     def validate(self, features: StoredFeatures | StreamedFeatures) -> Measures:
-        """Return the task's measures on the validation side."""
+        """Return the task's measures on the validation side; on the training side where there is none."""
         index = self.data.split.validation
+        index = index if len(index) else self.data.split.train
         batches = (inputs for inputs, _ in features.batches(index, EVALUATION_BATCH))
         return self.task.measure(outputs_of_features(self.model, batches), self.data.zoo.labels[index])
 
@@ -162,7 +163,7 @@ class Run:
             self.model.load_state_dict(state["best"])
             self.best_weights = self._copy_of_weights()
             records = [EpochRecord.from_row(row, self.task.measures) for row in state["history"]]
-            self.history = History([*records], better=self.task.is_better)
+            self.history = History([*records], better=self.history.better)
             best = self.history.best
             if best is None:
                 raise ValueError("no finished epoch")
@@ -264,6 +265,7 @@ def resume_runs(
     load_cache: bool = True,
     n_workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
+    zoo: Zoo | MixedZoo | None = None,
 ) -> list[Run | TreeRun]:
     """Return runs that have begun, with their own configuration, splits, state, device and number of threads.
 
@@ -272,6 +274,7 @@ def resume_runs(
         overrides: see there.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
         distributed: the processes that share one run.
+        zoo: the runs' zoo, if it is read already.
 
     Raises:
         RunError: a directory is damaged, the zoo is not the one that a run began with, or the runs differ.
@@ -283,7 +286,8 @@ def resume_runs(
     configs = [overrides.apply(config, distributed) for config, _ in recorded]
     config, spec = configs[0], recorded[0][1]
     for path, other in zip(paths[1:], configs[1:], strict=True):
-        if replace(other, seed=config.seed, versions=config.versions) != config:
+        data = replace(other.data, fold=config.data.fold)
+        if replace(other, seed=config.seed, versions=config.versions, data=data) != config:
             raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
     if not Path(config.data.data_path).exists():
         raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
@@ -295,9 +299,10 @@ def resume_runs(
             if directory.is_finished:
                 raise RunError(f"{directory.path}: another process has finished this run meanwhile")
             directory.remove_leftovers()
-    _restore_threads(config, distributed)
-    with distributed.main_process_first():
-        zoo = load_zoo(config.data, load_cache, n_workers)
+    restore_threads(config, distributed)
+    if zoo is None:
+        with distributed.main_process_first():
+            zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
         raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
     runs: list[Run | TreeRun] = []
@@ -312,7 +317,7 @@ def resume_runs(
     return runs
 
 
-def _restore_threads(config: RunConfig, distributed: Distributed) -> None:
+def restore_threads(config: RunConfig, distributed: Distributed) -> None:
     """Take as many threads as the run began with: how sums on a CPU are shared out decides their rounding."""
     threads = config.versions.get("threads", "")
     if threads.isdecimal() and 0 < int(threads) <= 1024:
@@ -370,7 +375,7 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
             f"beside {first.spec.description} ({quoted(first.names[0])})"
         )
     optimizer = build_optimizer(training, model.parameters())
-    history = History(better=task.is_better)
+    history = History(better=task.is_better if len(data.split.validation) else later_is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
 
 
