@@ -32,7 +32,7 @@ from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import describe_networks
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
-VALIDATION_SHARE = 0.2
+FOLD_VALIDATION_SHARE = 0.2
 """Share of the other runs that a fold's model chooses its epoch by."""
 
 
@@ -66,7 +66,7 @@ def split_of_fold(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: i
     fold_of = {distinct[run]: rank % config.folds + 1 for rank, run in enumerate(order)}
     others = [run for run in distinct if fold_of[run] != config.fold]
     shuffled = torch.randperm(len(others), generator=make_generator(seed, "folds", "validation", config.fold))
-    chosen = {others[place] for place in shuffled[: max(1, round(VALIDATION_SHARE * len(others)))].tolist()}
+    chosen = {others[place] for place in shuffled[: max(1, round(FOLD_VALIDATION_SHARE * len(others)))].tolist()}
     sides = torch.tensor([2 if fold_of[run] == config.fold else int(run in chosen) for run in runs])
     return Split(*(kept[sides == side] for side in range(3)))
 
