@@ -46,7 +46,7 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         rules, default, help = setting_of(entry), entry.default, setting_of(entry).help
         if entry.name in ("dataset", "data_path"):
             default = None
-        elif rules.key in DATA_FIELDS:  # a flag that another one enables
+        elif rules.key in DATA_FIELDS and rules.key != entry.name:  # a flag that another one enables
             default, help = None, f"{help} (default: {entry.default})"
         add_setting(group, entry, help, default)
     add_boolean(data, "--load_cache", True, "use what an earlier command read from the same, unchanged files")

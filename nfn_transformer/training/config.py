@@ -135,13 +135,14 @@ class DataConfig:
         "predict every network: draw so many folds of whole runs, and train a predictor for each on the others",
         low=2,
         high=1000,
+        key="folds",
     )
     fit_all: bool = setting(
         False,
         "with --folds: then train a predictor on all networks, for the median of the folds' best epochs, and keep it",
         key="folds",
     )
-    fold: int | None = setting(None)
+    fold: int | None = setting(None, key="folds")
     """One of the folds, counted from 1, or 0 for the training on all networks."""
     augment: bool = setting(
         False,
@@ -194,7 +195,7 @@ class TrainingConfig:
         metavar="EPOCHS",
         **COUNT,
     )
-    stop_epoch: int | None = setting(None, low=1)
+    stop_epoch: int | None = setting(None, low=1, key="stop_epoch")
     """Last epoch of the schedule that is trained, where nothing is left to choose one by."""
 
     def __post_init__(self):
@@ -230,13 +231,14 @@ class RunConfig(Generic[_Predictor, _Training]):
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON; settings that nothing reads are left out."""
-        predictor, data = self.predictor, asdict(self.data)
-        for entry in fields(self.data):
-            if not data.get(setting_of(entry).key, True) and getattr(self.data, entry.name) == entry.default:
-                del data[entry.name]
+        predictor, parts = self.predictor, {"data": asdict(self.data), "training": asdict(self.training)}
+        for part, values in parts.items():
+            for entry in fields(getattr(self, part)):
+                if values[entry.name] == entry.default and not values.get(setting_of(entry).key, True):
+                    del values[entry.name]
         return {
             **asdict(self),
-            "data": data,
+            **parts,
             "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
         }
 
@@ -280,8 +282,8 @@ def spec_from_json(values: dict) -> "AnySpec":
     from nfn_transformer.families.registry import FAMILIES  # imports PyTorch
 
     names = {"sizes": NetworkSpec.family, "placement": StandardTransformerSpec.family}
-    name = next((name for field, name in names.items() if field in values), TransformerSpec.family)
     try:
+        name = next((name for field, name in names.items() if field in values), TransformerSpec.family)
         return FAMILIES[name].spec_from_json(values)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the network's sizes are not those of this version: {error}") from None
