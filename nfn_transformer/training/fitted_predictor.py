@@ -19,7 +19,7 @@ from nfn_transformer.training.class_task import ClassTask
 from nfn_transformer.training.data import load_zoo, recorded_split, split_record
 from nfn_transformer.training.evaluation import Evaluation
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
+from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, TrainedPredictor, load_trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import NetworkWeights
@@ -52,7 +52,7 @@ class FittedPredictor:
     def __init__(self, directory: RunDirectory, device: torch.device):
         self.directory = directory
         self.config, self.spec = directory.read_config()
-        self.trained = load_trained(directory, device)
+        self.trained: TrainedPredictor = load_trained(directory, device)
 
     @property
     def model(self) -> Predictor | TreeModel:
@@ -191,7 +191,7 @@ class FittedPredictor:
             raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
         return read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
 
-    def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
+    def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto", index: Tensor | None = None) -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.
 
         Args:
@@ -199,6 +199,7 @@ class FittedPredictor:
             split: `test`, the run's own test split; `all`, the whole zoo; `unseen`, what the predictor was neither
                 trained on nor selected by. `auto` is `test` for the zoo of the training, wherever that lies, and
                 `unseen` for any other.
+            index: indices of the networks that may count, where these are not the test split; all of them for None.
 
         Raises:
             RunError: `split` is test and the zoo another, or nothing of the zoo is unseen. The networks have sizes
@@ -213,7 +214,7 @@ class FittedPredictor:
             except (RunError, ZooError):
                 if split == "test":
                     raise
-        index = torch.arange(len(zoo))
+        index = torch.arange(len(zoo)) if index is None else index
         kept = index if split == "all" else self.unseen(zoo, index)
         left_out = len(index) - len(kept)
         return self.evaluate_on(zoo, kept, "unseen" if left_out else "all", left_out)

@@ -137,6 +137,29 @@ def test_trees_and_other_labels(train):
     assert results["test"]["r2"] == pytest.approx(1 - sum(squared) / (labels - labels.mean()).square().sum().item())
 
 
+def test_calibration_to_a_few_known_networks(train, user_zoo, tmp_path, capsys):
+    _, run = train("--epochs", "1")
+    new = user_zoo / "new"
+    labels = {f"net{net}.pt": 0.1 * (net - 13) for net in range(14, 18)}
+    (tmp_path / "few.csv").write_text("path,accuracy\n" + "".join(f"{k},{v}\n" for k, v in list(labels.items())[:2]))
+    (tmp_path / "new.csv").write_text("path,accuracy\n" + "".join(f"{k},{v}\n" for k, v in labels.items()))
+    capsys.readouterr()
+    assert predict.main(["--run", str(run), str(new)]) == 0
+    plain = capsys.readouterr()
+    assert "rank them, but are not calibrated" in plain.err
+    calibrate = ("--calibrate", str(tmp_path / "few.csv"))
+    assert predict.main(["--run", str(run), str(new), *calibrate]) == 0
+    shown = capsys.readouterr()
+    assert "calibrated to 2 known networks: 1 x logit" in shown.err
+    numbers = [[float(line.split()[0]) for line in each.out.splitlines()] for each in (plain, shown)]
+    logits = torch.tensor(numbers, dtype=torch.float64).logit()
+    shift = torch.tensor([0.1, 0.2]).logit().mean() - logits[0, :2].mean()
+    assert torch.allclose(logits[1] - logits[0], shift.double().expand(4), atol=2e-3)
+    argv = ["--run", str(run), "--zoo", str(new), "--table", str(tmp_path / "new.csv")]
+    assert predict.main([*argv, *calibrate]) == 0
+    assert "all of its checkpoints but 2 that it is calibrated to: 2 networks" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
