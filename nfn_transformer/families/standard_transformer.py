@@ -5,13 +5,18 @@ from typing import Any
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import FAMILIES, Family
+from nfn_transformer.printable import quoted
+from nfn_transformer.weights.standard_layouts import recognize_transformer
 from nfn_transformer.weights.standard_spec import LayoutEntry, StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes, standard_state_dict, standard_weights
 from nfn_transformer.weights.state_dicts import Shape
 
 
 def _spec_from_shapes(shapes: Mapping[str, Shape], facts: Mapping[str, Any]) -> StandardTransformerSpec:
-    raise SpecError("no library's keys are known yet")
+    recognition = recognize_transformer(shapes, facts)
+    if recognition.unknown:
+        raise SpecError(f"{quoted(recognition.unknown[0])} is no key of {recognition.library.name}")
+    return recognition.spec
 
 
 def _spec_from_json(values: Mapping[str, Any]) -> StandardTransformerSpec:
@@ -28,5 +33,6 @@ FAMILIES.update(
         weights=standard_weights,
         state_dict=standard_state_dict,
         spec_from_json=_spec_from_json,
+        listed_facts=("heads", "activation", "placement", "causal", "epsilon", "pooling", "final_norm", "positions"),
     )
 )

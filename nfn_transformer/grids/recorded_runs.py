@@ -81,9 +81,7 @@ def read_run(path: Path) -> RecordedRun:
         progress, seconds = 0, 0.0
     result, file = None, path / "results.json"
     if file.is_file():
-        predictions = path / "out_of_fold_predictions.csv"
-        predictions = predictions if predictions.is_file() else path / "test_predictions.csv"
-        result = replace(parse_result(read_json(file), file), tested=_tested(predictions))
+        result = replace(parse_result(read_json(file), file), tested=_tested(path / "test_predictions.csv"))
     return RecordedRun(path, values, key, name, result, progress, seconds)
 
 

@@ -69,7 +69,7 @@ class DataConfig:
     edit_side: int = setting(28, "with --edit: pixels of a picture's side", key="edit", low=2, high=1024)
     ckpt_epoch: str = setting(
         "75",
-        "epoch of the checkpoints: a number, best, last or all; where a zoo has no epoch 75, last is the default",
+        "epoch of the checkpoints: a number, best or all; of public zoos the last one, unless another is asked for",
         original=True,
         metavar="EPOCH",
     )
@@ -110,12 +110,25 @@ class DataConfig:
     )
     activation: str | None = setting(
         None,
-        "activation of feed-forward networks whose zoo does not tell it, as relu, tanh, sine (default: relu)",
+        "activation of networks whose zoo does not tell it, as relu, tanh, sine (default: relu, or their library's)",
     )
     omega: str | None = setting(None, "omega of their sin(omega x) (default: 1)", metavar="NUMBER")
     offset: str | None = setting(None, "number that is added to their outputs (default: 0)", metavar="NUMBER")
     stride: str | None = setting(None, "stride of their convolutions, one for all or one each", metavar="N,...")
     padding: str | None = setting(None, "padding of their convolutions, one for all or one each", metavar="N,...")
+    norm_placement: str | None = setting(
+        None, "pre or post, of standard transformers whose files do not tell (default: their library's)"
+    )
+    norm_epsilon: str | None = setting(None, "epsilon of their norms (default: their library's)", metavar="NUMBER")
+    causal_attention: str | None = setting(
+        None, "True where their tokens see no later one (default: their library's)", metavar="BOOL"
+    )
+    token_pooling: str | None = setting(
+        None, "tokens that their head reads: mean, first, last or none (default: first of a class token, else mean)"
+    )
+    final_norm: str | None = setting(
+        None, "place of their last norm: before_pooling, after_pooling or none (default: before_pooling)"
+    )
     split: str = setting(
         "",
         "file of a published split: JSON with the paths of train, val and test, or the Small CNN Zoo's CSV of rows "
@@ -130,20 +143,6 @@ class DataConfig:
         "test sides stay (default: all)",
         low=1,
     )
-    folds: int | None = setting(
-        None,
-        "predict every network: draw so many folds of whole runs, and train a predictor for each on the others",
-        low=2,
-        high=1000,
-        key="folds",
-    )
-    fit_all: bool = setting(
-        False,
-        "with --folds: then train a predictor on all networks, for the median of the folds' best epochs, and keep it",
-        key="folds",
-    )
-    fold: int | None = setting(None, key="folds")
-    """One of the folds, counted from 1, or 0 for the training on all networks."""
     augment: bool = setting(
         False,
         "enlarge each side of the split by transformed copies of its own networks, which are the same functions",
@@ -195,8 +194,6 @@ class TrainingConfig:
         metavar="EPOCHS",
         **COUNT,
     )
-    stop_epoch: int | None = setting(None, low=1, key="stop_epoch")
-    """Last epoch of the schedule that is trained, where nothing is left to choose one by."""
 
     def __post_init__(self):
         check_values(fields(self), vars(self))
@@ -231,14 +228,13 @@ class RunConfig(Generic[_Predictor, _Training]):
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON; settings that nothing reads are left out."""
-        predictor, parts = self.predictor, {"data": asdict(self.data), "training": asdict(self.training)}
-        for part, values in parts.items():
-            for entry in fields(getattr(self, part)):
-                if values[entry.name] == entry.default and not values.get(setting_of(entry).key, True):
-                    del values[entry.name]
+        predictor, data = self.predictor, asdict(self.data)
+        for entry in fields(self.data):
+            if not data.get(setting_of(entry).key, True) and getattr(self.data, entry.name) == entry.default:
+                del data[entry.name]
         return {
             **asdict(self),
-            **parts,
+            "data": data,
             "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
         }
 

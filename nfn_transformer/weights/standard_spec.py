@@ -118,13 +118,8 @@ class StandardTransformerSpec:
     """True where the head's last matrix is the transpose of the words' embedding."""
     absent: tuple[str, ...] = ()
     """Roles of tensors that the networks lack: biases and shifts are 0 there, gains 1."""
-    layout: tuple[LayoutEntry, ...] = field(default=(), compare=False)
+    layout: tuple[LayoutEntry, ...] = field(default=(), compare=False, repr=False)
     """Tensors of a state dict; empty: keys `blocks.0.W_Q`, ... of the network's own tensors."""
-
-    @property
-    def description(self) -> str:
-        """Return kind, blocks and width as text."""
-        return f"standard transformer of {self.blocks} blocks, width {self.width}"
 
     def __post_init__(self):
         for name, choices in CHOICES.items():

@@ -23,6 +23,8 @@ class Form:
 
     shape: Callable[[Shape, StandardTransformerSpec], Shape]
     """Return the shape that is stored, from that of the network's tensor: [inputs, outputs], [rows, D] or [numbers]."""
+    flat: Callable[[Shape], Shape]
+    """Return the shape of the network's tensor from the one that is stored; empty for a shape of another form."""
     read: Callable[[Tensor, StandardTransformerSpec], Tensor]
     """Return the network's tensors [b, ...] from stored ones [b, ...]."""
     write: Callable[[Tensor, StandardTransformerSpec], Tensor]
@@ -34,23 +36,41 @@ def _pixels(spec: StandardTransformerSpec) -> Shape:
 
 
 FORMS = {
-    "plain": Form(lambda shape, spec: shape, lambda x, spec: x, lambda x, spec: x),
+    "plain": Form(lambda shape, spec: shape, lambda shape: shape, lambda x, spec: x, lambda x, spec: x),
     "transposed": Form(
-        lambda shape, spec: shape[::-1], lambda x, spec: x.transpose(1, 2), lambda x, spec: x.transpose(1, 2)
+        lambda shape, spec: shape[::-1],
+        lambda shape: shape[::-1] if len(shape) == 2 else (),
+        lambda x, spec: x.transpose(1, 2),
+        lambda x, spec: x.transpose(1, 2),
     ),
-    "batched": Form(lambda shape, spec: (1, *shape), lambda x, spec: x[:, 0], lambda x, spec: x[:, None]),
+    "batched": Form(
+        lambda shape, spec: (1, *shape),
+        lambda shape: shape[1:] if len(shape) == 3 and shape[0] == 1 else (),
+        lambda x, spec: x[:, 0],
+        lambda x, spec: x[:, None],
+    ),
     "middle": Form(
-        lambda shape, spec: (shape[0], 1, shape[1]), lambda x, spec: x[:, :, 0], lambda x, spec: x[:, :, None]
+        lambda shape, spec: (shape[0], 1, shape[1]),
+        lambda shape: shape[::2] if len(shape) == 3 and shape[1] == 1 else (),
+        lambda x, spec: x[:, :, 0],
+        lambda x, spec: x[:, :, None],
     ),
-    "single": Form(lambda shape, spec: shape[1:], lambda x, spec: x[:, None], lambda x, spec: x[:, 0]),
+    "single": Form(
+        lambda shape, spec: shape[1:],
+        lambda shape: (1, *shape) if len(shape) == 1 else (),
+        lambda x, spec: x[:, None],
+        lambda x, spec: x[:, 0],
+    ),
     "convolution": Form(
         lambda shape, spec: (shape[1], *_pixels(spec)),
+        lambda shape: (math.prod(shape[1:]), shape[0]) if len(shape) == 4 else (),
         lambda x, spec: x.flatten(2).transpose(1, 2),
         lambda x, spec: x.transpose(1, 2).unflatten(2, _pixels(spec)),
     ),
     # Of patches (row, column, channel), as einops' "(p1 p2 c)" of vit_pytorch.
     "pixels_last": Form(
         lambda shape, spec: shape[::-1],
+        lambda shape: shape[::-1] if len(shape) < 3 else (),
         lambda x, spec: x.unflatten(-1, (*spec.patch, spec.channels)).movedim(-1, -3).flatten(-3).movedim(-1, 1),
         lambda x, spec: x.unflatten(1, _pixels(spec)).movedim((1, 2, 3), (-1, -3, -2)).flatten(-3),
     ),
@@ -70,9 +90,11 @@ def _keys(spec: StandardTransformerSpec) -> Iterator[tuple[str, LayoutEntry, int
     """Yield each key of a state dict, its entry, and the number of its block."""
     entries = layout_entries(spec)
     in_blocks = [entry for entry in entries if "{}" in entry.key]
-    yield from ((entry.key, entry, None) for entry in entries if "{}" not in entry.key)
+    start = entries.index(in_blocks[0])
+    yield from ((entry.key, entry, None) for entry in entries[:start])
     for block in range(spec.blocks):
         yield from ((entry.key.replace("{}", str(block)), entry, block) for entry in in_blocks)
+    yield from ((entry.key, entry, None) for entry in entries[start:] if "{}" not in entry.key)
 
 
 def standard_shapes(spec: StandardTransformerSpec) -> dict[str, Shape]:

@@ -7,7 +7,18 @@ from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, listed
 from nfn_transformer.zoo.network_checkpoint import read_network_checkpoint
-from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS
+from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS, STANDARD_KINDS
+from nfn_transformer.zoo.transformer_checkpoint import read_transformer_checkpoint
+
+
+def read_listed_checkpoint(
+    name: str, content: bytes, weights_key: str | None = None, read_beside: Callable[[str], bytes] | None = None
+) -> Outcome:
+    """Return the outcome of reading a feed-forward network or a standard transformer."""
+    outcome = read_network_checkpoint(name, content, weights_key, read_beside)
+    if outcome.fault is not None and outcome.fault.kind in STANDARD_KINDS:
+        return read_transformer_checkpoint(name, content, weights_key, read_beside)
+    return outcome
 
 
 def read_any_checkpoint(
@@ -25,5 +36,7 @@ def read_any_checkpoint(
         return replace(outcome, fault=fault, family=TransformerSpec.family)
     if outcome.fault.reason == Reason.UNREADABLE:
         return outcome
+    if outcome.fault.kind in STANDARD_KINDS:
+        return read_transformer_checkpoint(name, content, weights_key, read_beside)
     other = read_network_checkpoint(name, content, weights_key, read_beside)
     return other if other.fault is None or outcome.fault.kind in FEED_FORWARD_KINDS else outcome

@@ -20,7 +20,7 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.resources import free_bytes
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
-from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS
+from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS, STANDARD_KINDS
 from nfn_transformer.zoo.sources import Source, UnreadableFile
 
 # Large enough to hide the cost of a message, small enough that waiting chunks need little memory.
@@ -78,7 +78,7 @@ def begins_with_transformer(source: Source, files: Files, weights_key: str | Non
     for name, path in files[:_MOST_TRIED]:
         outcome = _read(source, name, path, weights_key, read_checkpoint)
         if outcome.fault is None or outcome.fault.reason != Reason.UNREADABLE:
-            return outcome.fault is None or outcome.fault.kind not in FEED_FORWARD_KINDS
+            return outcome.fault is None or outcome.fault.kind not in (*FEED_FORWARD_KINDS, *STANDARD_KINDS)
     return True
 
 

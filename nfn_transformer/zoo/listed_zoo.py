@@ -21,7 +21,7 @@ from nfn_transformer.zoo.formats.registry import FORMATS
 from nfn_transformer.zoo.listed_files import files_of
 from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS, class_names, parse_label
-from nfn_transformer.zoo.network_facts import PLURALS
+from nfn_transformer.zoo.network_facts import FIELDS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -140,7 +140,7 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
         taken = FAMILIES[outcome.family].listed_facts
         told, own = {name: fact for name, fact in listed.facts if name in taken}, dict(outcome.facts)
         for fact, text in request.facts.items():
-            field_name = PLURALS.get(fact, fact)
+            field_name = FIELDS.get(fact, fact)
             if field_name not in taken:
                 raise ZooError(f"--{fact} {text}: is no fact of {quoted(listed.name)}, a network of {outcome.family}")
             wanted, found = told[field_name], own.get(field_name)

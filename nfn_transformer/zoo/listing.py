@@ -9,11 +9,14 @@ from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.faults import Fault
-from nfn_transformer.zoo.metadata import ALL_EPOCHS, DEFAULT_EPOCH, EMPTY_CELLS, LAST_EPOCHS, Columns, Condition
+from nfn_transformer.zoo.metadata import EMPTY_CELLS, Columns, Condition
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.runs import canonical_epoch
 
-_LAST, _BEST, _ALL = LAST_EPOCHS, "best", ALL_EPOCHS
+DEFAULT_EPOCH = "75"
+"""Epoch where none is asked for; zoos without it give the last checkpoint of each run."""
+
+_LAST, _BEST, _ALL = "last", "best", "all"
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,7 @@ def chosen_checkpoints(
     if not positions:
         listed = sorted(set(epochs), key=lambda epoch: (_number(epoch), epoch))
         there = ", ".join(map(quoted, listed[:20])) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
-        flag = "--ckpt_epoch takes last, best and all as well"
-        raise ZooError(f"{place}: no checkpoints of epoch {quoted(wanted)}; there are {there}; {flag}")
+        raise ZooError(f"{place}: no checkpoints of epoch {quoted(wanted)}; there are {there}; or last, best, all")
     return positions, ()
 
 

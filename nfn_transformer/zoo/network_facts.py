@@ -1,4 +1,4 @@
-"""Facts of a feed-forward network's function that its weights do not tell: activation, frequency, strides, ..."""
+"""Facts of a network's function that its weights do not tell: activation, frequency, strides, ..."""
 
 import math
 from collections.abc import Mapping
@@ -6,19 +6,35 @@ from typing import Any
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.printable import printable, quoted
+from nfn_transformer.weights.standard_libraries import ACTIVATION_OF
 
-FACTS = ("activation", "omega", "offset", "stride", "padding")
+FACTS = (
+    *("activation", "omega", "offset", "stride", "padding"),
+    *("norm_placement", "norm_epsilon", "causal_attention", "token_pooling", "final_norm"),
+)
 """Names of the facts, as tables' columns and flags have them."""
 
 ACTIVATION_NAMES = {
     **{name: name for name in ("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "sine", "none")},
     **{"leakyrelu": "leaky_relu", "lrelu": "leaky_relu", "sin": "sine", "siren": "sine"},
     **{"linear": "none", "identity": "none"},
+    **ACTIVATION_OF,
 }
-"""Names of activations in tables -> one of `weights.spec.ACTIVATIONS`."""
+"""Names of activations in tables -> one of `weights.spec.ACTIVATIONS` or `standard_spec.STANDARD_ACTIVATIONS`."""
 
-PLURALS = {"stride": "strides", "padding": "paddings"}
-"""Facts with a number for each convolution -> field of `NetworkSpec`."""
+FIELDS = {
+    **{"stride": "strides", "padding": "paddings", "norm_placement": "placement", "norm_epsilon": "epsilon"},
+    **{"causal_attention": "causal", "token_pooling": "pooling"},
+}
+"""Facts -> field of a spec, where its name is another."""
+
+_CHOICES: dict[str, dict[str, Any]] = {
+    "norm_placement": {"pre": "pre", "post": "post"},
+    "causal_attention": {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False},
+    "token_pooling": {"mean": "mean", "first": "first", "class": "first", "last": "last", "none": "none"},
+    "final_norm": {name: name for name in ("none", "before_pooling", "after_pooling")},
+}
+"""Fact -> its texts and what each means."""
 
 CONFIG_LISTS = {"stride": "strides", "padding": "paddings", "residual": "residuals"}
 """Lists in a checkpoint's `config`, with a number for each convolution -> field of `NetworkSpec`."""
@@ -27,7 +43,7 @@ _MOST_LAYERS = 1_000
 
 
 def network_facts(cells: Mapping[str, str], given: Mapping[str, str], default: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of `NetworkSpec` that texts tell: `activation`, `omega`, `offset`, `strides`, `paddings`.
+    """Return the fields of a spec that texts tell: `activation`, `omega`, `offset`, `strides`, `placement`, ...
 
     Strides and paddings are tuples: of one number for all convolutions, or of one each.
 
@@ -44,7 +60,7 @@ def network_facts(cells: Mapping[str, str], given: Mapping[str, str], default: M
             raise UserError(f"--{name} {text}: contradicts the table, whose column {name} is {quoted(cells[name])}")
     texts = {**default, **given, **cells}
     values = {name: _fact(name, text, f"--{name}" if name in given else name) for name, text in texts.items()}
-    return {PLURALS.get(name, name): value for name, value in values.items()}
+    return {FIELDS.get(name, name): value for name, value in values.items()}
 
 
 def _fact(name: str, text: str, source: str) -> Any:
@@ -54,7 +70,11 @@ def _fact(name: str, text: str, source: str) -> Any:
         if known is None:
             raise UserError(f"{source} {shown}: expected one of {', '.join(ACTIVATION_NAMES)}")
         return known
-    if name in ("omega", "offset"):
+    if name in _CHOICES:
+        if text.strip().lower() not in _CHOICES[name]:
+            raise UserError(f"{source} {shown}: expected one of {', '.join(_CHOICES[name])}")
+        return _CHOICES[name][text.strip().lower()]
+    if name in ("omega", "offset", "norm_epsilon"):
         number = _number(text)
         if not abs(number) < 1e6:
             raise UserError(f"{source} {shown}: expected a number")

@@ -16,6 +16,7 @@ from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.families.transformer import DEFAULT_HEADS
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
@@ -62,6 +63,11 @@ class ZooOrigin:
     offset: str | None = None
     stride: str | None = None
     padding: str | None = None
+    norm_placement: str | None = None
+    norm_epsilon: str | None = None
+    causal_attention: str | None = None
+    token_pooling: str | None = None
+    final_norm: str | None = None
     table: str | None = None
     """absolute path of a user's own table, see `user_zoo.read_user_zoo`"""
 
@@ -156,8 +162,8 @@ def read_zoo(
         data_path: the zoo's folder or zip; or a public zoo in a format of `zoo.formats`, a .tar.xz file of arrays too.
             `data/digits_transformers.zip` is found from every folder.
         dataset: any name that has a table `metadata/NAME.csv`; in a public zoo, its folder.
-        ckpt_epoch: a number, `best` (best and best1), `last` or `all`. In a zoo without epoch 75 that means the last
-            checkpoint of each run, as `last` does.
+        ckpt_epoch: a number, `best` (best and best1), or `all`. In a public zoo without epoch 75 that means the last
+            checkpoint of each training, as `last` does.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
         load_cache: use the cache of an earlier call on the same files; the cache is written either way.
@@ -167,7 +173,7 @@ def read_zoo(
         columns: names of the table's columns other than the release's.
         weights_key: key of the weights in each file; None finds them, see `containers.find_network`.
         labels: `accuracy`, a number in [0, 1]; `number`, any finite one; `class`, the name of a class; or `none`.
-        facts: what neither weights nor table tell of feed-forward networks, as text: `network_facts.FACTS`.
+        facts: what neither weights nor table tell of networks, as text: `network_facts.FACTS`.
         table: CSV of files and labels, for checkpoints of any sizes in any folder or zip, see
             `user_table.read_user_table`. `dataset` is a name of your choice then.
 
@@ -212,9 +218,11 @@ def read_zoo(
             if not begins_with_transformer(release.source, files, weights_key):
                 from nfn_transformer.zoo.listed_table import read_table_zoo
 
-                refuse_flags("networks without attention", {"n_heads": n_heads})
                 request = ReadRequest(dataset, epoch, condition, *choice)
-                return replace(read_table_zoo(release, selection, request), origin=origin)
+                listed_zoo = read_table_zoo(release, selection, request, n_heads)
+                if all(isinstance(spec, NetworkSpec) for spec in listed_zoo.specs):
+                    refuse_flags("networks without attention", {"n_heads": n_heads})
+                return replace(listed_zoo, origin=origin)
             outcomes = read_outcomes(release.source, files, n_workers, weights_key)
             heads = [entry.heads or default for entry in present]
             collection = _collect(release, selection, heads, outcomes, cache, progress)

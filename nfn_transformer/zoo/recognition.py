@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from nfn_transformer.weights.standard_libraries import LIBRARIES
+
 EXPECTED = (
     "expected keys encoder.0.attention.queries.weight, ..., classifier.fc2.bias of blocks without residual "
     "connections, attention biases or affine LayerNorms, or LAYER.weight and LAYER.bias in turn of a chain of linear "
@@ -14,21 +16,23 @@ _FOREIGN = (
     "have: make_zoo.py trains networks of the kind that can be read"
 )
 _PLAIN = (
-    "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions: keys "
-    "LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
+    "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions with biases: "
+    "keys LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
 )
 
 TRANSFORMER = "a transformer of the zoo"
 UNKNOWN_FAMILY = "a network of no family that is read"
 FEED_FORWARD_KINDS = ("a CNN", "an INR (a network from coordinates)", "an MLP")
 
+_STANDARD = (
+    "Such networks are read where all networks of a zoo are of this kind, and from a folder with a table of files and "
+    "scores (--table, docs/zoo_format.md)"
+)
+STANDARD_KINDS = tuple(library.name for library in LIBRARIES)
+"""Kinds of standard transformers, whose checkpoints are read."""
+
 _KINDS = (
-    ("an nn.TransformerEncoder", r"layers\.\d+\.self_attn\.in_proj_(weight|bias)", _FOREIGN),
-    ("a Hugging Face ViT", r"encoder\.layer\.\d+\.attention\.attention\.query\.weight", _FOREIGN),
-    ("a Hugging Face BERT", r"encoder\.layer\.\d+\.attention\.self\.query\.weight", _FOREIGN),
-    ("a GPT-2", r"h\.\d+\.attn\.c_attn\.weight", _FOREIGN),
-    ("a Llama", r"layers\.\d+\.self_attn\.q_proj\.weight", _FOREIGN),
-    ("a timm ViT", r"blocks\.\d+\.attn\.qkv\.weight", _FOREIGN),
+    *((each.name, re.escape(each.blocks[0].key).replace(r"\{\}", r"\d+"), _STANDARD) for each in LIBRARIES),
     ("a torchvision ViT", r"encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight", _FOREIGN),
 )
 ADVICE = {
@@ -47,8 +51,8 @@ def recognize(state: Mapping[object, object]) -> str:
     """Return what the keys and shapes of a state dict look like, one of ADVICE; empty where nothing fits."""
     keys = [key for key, _ in zip(state, range(_MOST_KEYS), strict=False) if isinstance(key, str) and len(key) < 300]
     for name, pattern, _ in _KINDS:
-        expression = re.compile(rf"(^|\.){pattern}$")
-        if any(expression.search(key) for key in keys):
+        expression = re.compile(rf"(^|.*\.){pattern}")
+        if any(expression.fullmatch(key) for key in keys):
             return name
     if any(".lora_A" in key or ".lora_B" in key for key in keys):
         return "a LoRA or another adapter"

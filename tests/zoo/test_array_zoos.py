@@ -160,8 +160,8 @@ DAMAGES = {
             "no column 'test_top1_accuracy' or 'test_accuracy'; there are '', 'step', 'acc'",
         ),
         (
-            lambda content: gzip.compress(gzip.decompress(content).replace(b"tanh", b"swish")),
-            "row 17: activation 'swish': expected one of relu",
+            lambda content: gzip.compress(gzip.decompress(content).replace(b"tanh", b"mish")),
+            "row 17: activation 'mish': expected one of relu",
         ),
     ],
 }
@@ -219,7 +219,7 @@ def test_layouts_of_tensorflow_may_have_kernels_first():
 def test_facts_are_checked_before_anything_is_read():
     assert network_facts({}, {"stride": "2,1", "activation": "SIN"}, {}) == {"strides": (2, 1), "activation": "sine"}
     for name, text in (
-        ("activation", "swish"),
+        ("activation", "mish"),
         ("omega", "1e9"),
         ("stride", "0"),
         ("padding", "1.5"),

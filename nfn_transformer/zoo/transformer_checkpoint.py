@@ -1,0 +1,125 @@
+"""Checkpoints of standard transformers: the state dict in a file, and what a configuration beside it tells."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfn_transformer.errors import SpecError
+from nfn_transformer.printable import quoted
+from nfn_transformer.weights.standard_layouts import Recognition, recognize_transformer
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
+from nfn_transformer.weights.standard_state_dicts import standard_shapes
+from nfn_transformer.zoo.checkpoint import Outcome, key_name, oversized, row_of, tensor_problem
+from nfn_transformer.zoo.containers import INDEX_SUFFIX, read_shares
+from nfn_transformer.zoo.faults import Fault, Reason, listed
+from nfn_transformer.zoo.network_checkpoint import find_state_dict, load_mapping
+from nfn_transformer.zoo.transformer_facts import CONFIG_FILE, CONFIG_NAMES, facts_of_config, parse_config
+
+_MOST_KEYS = 20_000
+
+
+def read_transformer_checkpoint(
+    name: str, content: bytes, weights_key: str | None = None, read_beside: Callable[[str], bytes] | None = None
+) -> Outcome:
+    """Return the outcome of reading a standard transformer's checkpoint; see `checkpoint.read_checkpoint`.
+
+    A configuration in the file, and a config.json beside it, tell facts of its function.
+    """
+    size = len(content)
+    loaded: Mapping
+    try:
+        if name.endswith(INDEX_SUFFIX) and read_beside is not None:
+            loaded, size = read_shares(content, read_beside)
+        else:
+            loaded = load_mapping(content)
+        state, form = find_state_dict(loaded, weights_key)
+    except ValueError as error:
+        return Outcome(Fault(name, Reason.UNREADABLE, str(error)), family=StandardTransformerSpec.family)
+    try:
+        facts = facts_in(loaded, read_beside)
+    except SpecError as error:
+        return Outcome(Fault(name, Reason.SHAPE, str(error)), family=StandardTransformerSpec.family)
+    return replace(transformer_outcome(name, state, size, facts), form=form)
+
+
+def facts_in(loaded: Mapping, read_beside: Callable[[str], bytes] | None) -> dict[str, Any]:
+    """Return the facts in a file's mapping, and in a config.json beside the file.
+
+    Raises:
+        SpecError: a configuration is damaged, or of a network that cannot be represented exactly.
+    """
+    facts: dict[str, Any] = {}
+    for key in CONFIG_NAMES:
+        if isinstance(config := loaded.get(key), Mapping):
+            facts |= facts_of_config({name: value for name, value in config.items() if isinstance(name, str)})
+    try:
+        content = read_beside(CONFIG_FILE) if read_beside is not None else b""
+    except ValueError:  # there is none
+        content = b""
+    return facts | (facts_of_config(parse_config(content)) if content else {})
+
+
+def recognize_state(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[Recognition, dict[str, Any]]:
+    """Return the standard transformer in a state dict, and the facts with what the numbers themselves tell.
+
+    An output embedding that equals the words' embedding number by number is tied to it. Of networks whose heads nothing
+    tells, any count that is possible is taken: their layout is the same.
+
+    Raises:
+        SpecError: see `recognize_transformer`.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    own = facts if "heads" in facts else {**facts, "heads": 0}
+    recognition = recognize_transformer(shapes, own)
+    keys = {entry.roles: entry.key for entry in recognition.spec.layout}
+    last = keys.get(f"head.{len(recognition.spec.head_sizes) - 2}.weight")
+    words = keys.get("words")
+    if words and last and shapes[words] == shapes[last] and torch.equal(state[words], state[last]):
+        facts = {**facts, "tied": True}
+        recognition = recognize_transformer(shapes, {**own, "tied": True})
+    return recognition, dict(facts)
+
+
+def transformer_outcome(name: str, state: Mapping, size: int, facts: Mapping[str, Any]) -> Outcome:
+    """Return a state dict as a row of numbers, or its fault.
+
+    Args:
+        name: of the checkpoint, for the fault.
+        state: key -> tensor; entries that are no tensors are named and ignored.
+        size: bytes of the file.
+        facts: what is told of it.
+    """
+    family = StandardTransformerSpec.family
+    entries = tuple(key_name(key) for key, value in state.items() if not isinstance(value, Tensor))
+
+    def faulty(reason: Reason, detail: str) -> Outcome:
+        return Outcome(Fault(name, reason, detail), entries=entries, family=family)
+
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if len(tensors) > _MOST_KEYS or not all(isinstance(key, str) and len(key) < 300 for key in tensors):
+        return faulty(Reason.UNREADABLE, f"{len(tensors)} tensors, expected at most {_MOST_KEYS} with names")
+    for key, value in tensors.items():
+        if value.dtype.is_floating_point and (problem := tensor_problem(value)):
+            return faulty(Reason.UNREADABLE, f"{quoted(key)} {problem}")
+    try:
+        recognition, facts = recognize_state(tensors, facts)
+    except SpecError as error:
+        return faulty(Reason.SHAPE if tensors else Reason.MISSING_KEY, str(error))
+    if recognition.unknown:
+        what = f"holds tensors that {recognition.library.name} does not have: {listed(recognition.unknown)}"
+        return faulty(Reason.SHAPE, what)
+    own = {key: tensors[key] for key in standard_shapes(recognition.spec)}
+    for key, value in own.items():
+        if problem := tensor_problem(value):
+            return faulty(Reason.UNREADABLE, f"{quoted(key)} {problem}")
+    if problem := oversized(own, size):
+        return faulty(Reason.UNREADABLE, problem)
+    row, problem = row_of(own)
+    if row is None:
+        return faulty(Reason.NOT_FINITE, problem)
+    shapes = tuple((key, tuple(tensor.shape)) for key, tensor in own.items())
+    told = tuple(sorted(facts.items()))
+    return Outcome(None, entries=(*entries, *recognition.left_out), shapes=shapes, row=row, facts=told, family=family)
