@@ -28,6 +28,8 @@ _PUBLIC = {
     "nfn_transformer.groups.permutation": ("PermutationElement",),
     "nfn_transformer.groups.published": ("BlockElement", "GroupElement"),
     "nfn_transformer.groups.random_elements": ("transform_each", "transform_one_by_one"),
+    "nfn_transformer.groups.standard_form": ("standard_canonical_form",),
+    "nfn_transformer.groups.standard_transformer": ("StandardElement", "symmetry_dimensions"),
     "nfn_transformer.layers.base": ("WeightSpaceLayer", "WeightSpaceModule", "relu"),
     "nfn_transformer.layers.hnps": ("HNPSLayer", "HNPSPooling"),
     "nfn_transformer.layers.magep": ("MAGEPLayer",),
@@ -48,7 +50,8 @@ _PUBLIC = {
         "register",
     ),
     "nfn_transformer.seeding": ("make_generator",),
-    "nfn_transformer.training.fitted_predictor": ("Evaluation", "FittedPredictor"),
+    "nfn_transformer.training.evaluation": ("Evaluation",),
+    "nfn_transformer.training.fitted_predictor": ("FittedPredictor",),
     "nfn_transformer.training.metrics": ("Interval", "Metrics", "kendall_tau"),
     "nfn_transformer.weights.containers": (
         "BlockWeights",
@@ -67,6 +70,10 @@ _PUBLIC = {
     ),
     "nfn_transformer.weights.forward": ("image_logits", "word_logits"),
     "nfn_transformer.weights.spec": ("BlockSpec", "EmbeddingSpec", "FeedForwardSpec", "NetworkSpec", "TransformerSpec"),
+    "nfn_transformer.weights.standard_containers": ("StandardTransformerWeights",),
+    "nfn_transformer.weights.standard_pass": ("standard_outputs",),
+    "nfn_transformer.weights.standard_spec": ("StandardTransformerSpec",),
+    "nfn_transformer.weights.standard_state_dicts": ("standard_shapes", "standard_state_dict", "standard_weights"),
     "nfn_transformer.weights.state_dicts": (
         "spec_from_shapes",
         "state_dict_from_weights",
@@ -109,6 +116,9 @@ if TYPE_CHECKING:
     from nfn_transformer.groups.published import GroupElement as GroupElement
     from nfn_transformer.groups.random_elements import transform_each as transform_each
     from nfn_transformer.groups.random_elements import transform_one_by_one as transform_one_by_one
+    from nfn_transformer.groups.standard_form import standard_canonical_form as standard_canonical_form
+    from nfn_transformer.groups.standard_transformer import StandardElement as StandardElement
+    from nfn_transformer.groups.standard_transformer import symmetry_dimensions as symmetry_dimensions
     from nfn_transformer.layers.base import WeightSpaceLayer as WeightSpaceLayer
     from nfn_transformer.layers.base import WeightSpaceModule as WeightSpaceModule
     from nfn_transformer.layers.base import relu as relu
@@ -136,7 +146,7 @@ if TYPE_CHECKING:
     from nfn_transformer.models.registry import load_plugin as load_plugin
     from nfn_transformer.models.registry import register as register
     from nfn_transformer.seeding import make_generator as make_generator
-    from nfn_transformer.training.fitted_predictor import Evaluation as Evaluation
+    from nfn_transformer.training.evaluation import Evaluation as Evaluation
     from nfn_transformer.training.fitted_predictor import FittedPredictor as FittedPredictor
     from nfn_transformer.training.metrics import Interval as Interval
     from nfn_transformer.training.metrics import Metrics as Metrics
@@ -162,6 +172,12 @@ if TYPE_CHECKING:
     from nfn_transformer.weights.spec import FeedForwardSpec as FeedForwardSpec
     from nfn_transformer.weights.spec import NetworkSpec as NetworkSpec
     from nfn_transformer.weights.spec import TransformerSpec as TransformerSpec
+    from nfn_transformer.weights.standard_containers import StandardTransformerWeights as StandardTransformerWeights
+    from nfn_transformer.weights.standard_pass import standard_outputs as standard_outputs
+    from nfn_transformer.weights.standard_spec import StandardTransformerSpec as StandardTransformerSpec
+    from nfn_transformer.weights.standard_state_dicts import standard_shapes as standard_shapes
+    from nfn_transformer.weights.standard_state_dicts import standard_state_dict as standard_state_dict
+    from nfn_transformer.weights.standard_state_dicts import standard_weights as standard_weights
     from nfn_transformer.weights.state_dicts import spec_from_shapes as spec_from_shapes
     from nfn_transformer.weights.state_dicts import state_dict_from_weights as state_dict_from_weights
     from nfn_transformer.weights.state_dicts import state_dict_shapes as state_dict_shapes

@@ -30,7 +30,9 @@ class Setting:
     original: bool = True
     """True if files of all versions have the field; a missing field has its default."""
     key: str = "always"
-    """Presence in keys of cells: always, never, changed (unless it is the default), or a field that enables it."""
+    """Presence in keys of cells: always, never, changed (unless it is the default), or a field that enables it.
+
+    The enabling field may be the field itself. Files of runs leave out the default of a field that is not enabled."""
 
 
 NOT_IN_KEYS = {"setting": Setting(key="never")}

@@ -23,6 +23,7 @@ from nfn_transformer.training.config import (
     installed_versions,
 )
 from nfn_transformer.training.fitted_predictor import FittedPredictor
+from nfn_transformer.training.folds import predictor_directory
 from nfn_transformer.training.loop import train
 from nfn_transformer.training.report import evaluate_best
 from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
@@ -148,7 +149,7 @@ def load_predictor(path: str | Path, device: str = "auto") -> FittedPredictor:
     Raises:
         RunError: there is no run, it has no predictor yet, or it is damaged.
     """
-    return FittedPredictor(RunDirectory.open(Path(path)), find_device(device))
+    return FittedPredictor(predictor_directory(RunDirectory.open(Path(path))), find_device(device))
 
 
 def _train_and_test(run: Run | TreeRun, progress: bool, stream: bool | None, n_workers: int) -> FittedPredictor:
@@ -172,14 +173,15 @@ def _run_config(
     """Return the configuration that a command would have with the same settings; see `fit` for errors."""
     origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
     choice = {entry.name for entry in fields(DataConfig) if setting_of(entry).help}
-    choice -= {entry.name for entry in fields(ZooOrigin)}  # which the zoo tells
+    choice -= {"folds", "fit_all", *(entry.name for entry in fields(ZooOrigin))}  # of the commands, or of the zoo
     choice_settings = {
         name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
     }
     configs: dict[type, set[str]] = {DataConfig: choice}
     if model == NETWORK:
+        training_settings = {entry.name for entry in fields(TrainingConfig) if setting_of(entry).help}
         shared = {entry.name for entry in fields(ModelConfig)} - {"enc_mode", "options", "plugins"}
-        configs |= {ModelConfig: shared, TrainingConfig: {entry.name for entry in fields(TrainingConfig)}}
+        configs |= {ModelConfig: shared, TrainingConfig: training_settings}
         configs |= {each.config: set(each.settings) for role in ROLES for each in entries(role).values()}
     elif model in TREE_MODELS:
         configs |= {TreeConfig: {"features"}}

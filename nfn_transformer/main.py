@@ -16,6 +16,7 @@ from nfn_transformer.models.registry import ROLES, entries, load_plugin
 from nfn_transformer.training.config import NETWORK, RunConfig, TrainingConfig
 
 _SMALL_ZOOS = ("ensemble", "dropout", "standardize", "log_magnitudes")
+_TRAINING = [entry for entry in fields(TrainingConfig) if setting_of(entry).help]
 _SPEED = ("compile", "cuda_graphs", "amp")
 
 
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
             readers = readers_of(entry.name)
             text = f"{help} ({f'with {readers}; ' if readers else ''}{defaults_of(entry.name, entry.default)})"
             shared_flags.add_setting(group, entry, text)
-    for entry in fields(TrainingConfig):
+    for entry in _TRAINING:
         group = speed if entry.name in _SPEED else small_zoos if entry.name == "early_stopping" else training
         default = None if entry.name == "cuda_graphs" else entry.default
         shared_flags.add_setting(group, entry, setting_of(entry).help, default)
@@ -81,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_config(flags: argparse.Namespace) -> RunConfig:
     """Return the configuration of the run that flags describe."""
-    settings = {entry.name: getattr(flags, entry.name) for entry in fields(TrainingConfig)}
+    settings = {entry.name: getattr(flags, entry.name) for entry in _TRAINING}
     training = TrainingConfig(**{**settings, "cuda_graphs": bool(flags.cuda_graphs)})
     config = shared_flags.run_config(flags, ModelConfig.from_flags(vars(flags)), training)
     if flags.cuda_graphs is None and config.device != "cpu":

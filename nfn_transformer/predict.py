@@ -68,6 +68,13 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(f"--{entry.name}", metavar=rules.metavar, help=help)
     add_boolean(parser, "--allow_faulty", None, "score a zoo although more than 5 %% of it are faulty")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FEW.csv",
+        help="fit scale and offset of the predictions, of accuracies on the logit, to a few networks of known label: a "
+        "CSV of their files and labels, with columns as of --table",
+    )
     parser.add_argument("--out", type=Path, help="write file, predicted and, where known, true label to this CSV")
     parser.add_argument(
         "--edited", type=Path, metavar="FOLDER", help="of a run of --task edit: write the changed INRs as checkpoints"

@@ -46,7 +46,7 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         rules, default, help = setting_of(entry), entry.default, setting_of(entry).help
         if entry.name in ("dataset", "data_path"):
             default = None
-        elif rules.key in DATA_FIELDS:  # a flag that another one enables
+        elif rules.key in DATA_FIELDS and rules.key != entry.name:  # a flag that another one enables
             default, help = None, f"{help} (default: {entry.default})"
         add_setting(group, entry, help, default)
     add_boolean(data, "--load_cache", True, "use what an earlier command read from the same, unchanged files")
@@ -93,6 +93,13 @@ def run_config(
         raise UserError(str(error)) from None
     if facts := {name: data[name] for name in FACTS if name in data}:
         network_facts({}, facts, {})
+    if flags.folds is not None:
+        others = {name: getattr(flags, name) for name in ("seeds", "split", "augment", "train_networks")}
+        others |= {"task": "edit"} if flags.task == "edit" else {}
+        if combined := next((name for name, value in others.items() if value), None):
+            value = others[combined]
+            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise UserError(f"--{combined} {text}: cannot be combined with --folds")
     dataset = flags.dataset or ("mnist" if flags.data_path else BUNDLED_DATASET)
     if flags.table is not None:
         if flags.data_path is None:
@@ -184,7 +191,7 @@ def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
     *("resume", "plugin", "device", "data_path", "n_workers", "load_cache", "stream", "compile", "cuda_graphs"),
-    *("wandb", "project", "entity"),
+    *("wandb", "project", "entity", "fit_all"),
 }
 
 

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,18 +18,24 @@ from nfn_transformer.families.registry import FAMILIES
 from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.resources import limit_threads
+from nfn_transformer.training.calibration import CalibratedPredictor, fit_calibration, number_task
 from nfn_transformer.training.config import DataConfig, absolute
 from nfn_transformer.training.data import load_zoo
-from nfn_transformer.training.fitted_predictor import Evaluation, FittedPredictor
+from nfn_transformer.training.evaluation import Evaluation
+from nfn_transformer.training.fitted_predictor import FittedPredictor
+from nfn_transformer.training.folds import predictor_directory
+from nfn_transformer.training.number_tasks import NumberTask
 from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.training.task import Task
 from nfn_transformer.weights.containers import NetworkWeights
-from nfn_transformer.zoo.metadata import Condition
+from nfn_transformer.zoo.metadata import Columns, Condition
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
+from nfn_transformer.zoo.user_zoo import read_few
 
 READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key", *FACTS)
 """Flags of how a zoo is read; the run's own are the default."""
@@ -40,21 +46,32 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
     limit_threads()
     for path in flags.plugin:
         load_plugin(path)
-    run, device = RunDirectory.open(flags.run), find_device(flags.device)
+    run, device = predictor_directory(RunDirectory.open(flags.run)), find_device(flags.device)
     predictor = FittedPredictor(run, device)
     task = predictor.trained.task
     if flags.edited is not None and task.name != "edit":
         raise UserError(f"--edited {flags.edited}: requires a run of --task edit, got {task.name}")
+    if flags.edited is not None and flags.edited.exists() and not _is_empty_folder(flags.edited):
+        raise UserError(f"--edited {flags.edited}: already exists; choose another path or delete it")
     if not run.results_file.is_file():
         print(f"warning: {flags.run}: the run is not finished; this is its best epoch so far", file=sys.stderr)
     if not flags.checkpoints:
         scores = _score(predictor, flags)
         names, columns, sides = scores.names, scores.columns, scores.sides
     else:
-        names, outputs, sides = predictor.checkpoint_outputs(flags.checkpoints, flags.n_heads, flags.weights_key)
+        names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
+        outputs, sides = predictor.outputs_of_checkpoints(groups)
+        if flags.calibrate is not None:
+            _calibrate(predictor, flags, names, lambda index: outputs[index])
+            outputs, sides = predictor.outputs_of_checkpoints(groups)
+        else:
+            known = predictor.seen_networks().by_weights
+            if not any(weights in known for group in groups for weights in group.fingerprints):
+                _note_on_scale(task)
         columns = task.columns(outputs)
         if flags.edited is not None:
-            _write_edited(predictor.edit(flags.checkpoints, flags.weights_key), names, flags.edited)
+            (group,) = groups  # INRs of one size
+            _write_edited(predictor.edit(cast(NetworkWeights, group.weights)), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
     if flags.out is not None:
@@ -64,6 +81,10 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
             raise UserError(f"--out {flags.out}: cannot be written ({error.strerror})") from None
         print(f"written to {flags.out}", file=sys.stderr)
     return 0
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataConfig:
@@ -125,9 +146,19 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     zoo: Zoo | MixedZoo
     if test_split is None:
         zoo = load_zoo(replace(data, where=condition))
-        scores = predictor.evaluate(zoo, "all" if flags.split == "all" else "unseen")
-        scope = f"all of its checkpoints but {scores.left_out}" if scores.left_out else "all of its checkpoints"
+        index, known = torch.arange(len(zoo)), set()
+        if flags.calibrate is not None:
+            known = _calibrate(predictor, flags, zoo.names, lambda chosen: predictor.trained.outputs(zoo, chosen))
+        elif not any(predictor.seen_networks().sides(zoo, index)):
+            _note_on_scale(predictor.trained.task)
+        index = index[[name not in known for name in zoo.names]]
+        scores = predictor.evaluate(zoo, "all" if flags.split == "all" else "unseen", index)
+        left = f"{len(known & set(zoo.names))} that it is calibrated to" if known else ""
+        left += f"{' and ' if left else ''}{scores.left_out}" if scores.left_out else ""
+        scope = f"all of its checkpoints but {left}" if left else "all of its checkpoints"
     else:
+        if flags.calibrate is not None:
+            raise UserError(f"--calibrate {flags.calibrate}: cannot be combined with the run's own test split")
         zoo, index = test_split
         scores, scope = predictor.evaluate_on(zoo, index, "test"), "the run's own test split"
         scope += ", without its transformed copies" if trained_on.augment else ""
@@ -140,6 +171,48 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         chosen = zoo.weights(torch.tensor([position[name] for name in scores.names]))
         _write_edited(predictor.edit(cast(NetworkWeights, chosen)), scores.names, flags.edited)
     return scores
+
+
+def _calibrate(
+    predictor: FittedPredictor,
+    flags: argparse.Namespace,
+    names: Sequence[str],
+    outputs_of: Callable[[Tensor], Tensor],
+) -> set[str]:
+    """Calibrate a predictor to the known networks of --calibrate, say how, and return their names.
+
+    Args:
+        predictor: the predictor.
+        flags: of the command.
+        names: names of the networks to be predicted, of which known ones may be some.
+        outputs_of: returns the outputs of networks by their positions among these.
+    """
+    task = number_task(predictor.trained)
+    columns = Columns(file=flags.file_column, label=flags.label_column)
+    few = read_few(flags.calibrate, names, columns, task.entry.labels)
+    position = {name: index for index, name in enumerate(names)}
+    inside = [name for name in few if name in position]
+    outside = [name for name in few if name not in position]
+    outputs = [outputs_of(torch.tensor([position[name] for name in inside]))] if inside else []
+    if outside:
+        paths, groups = predictor.read_checkpoints(outside, flags.n_heads, flags.weights_key)
+        outputs.append(predictor.outputs_of_checkpoints(groups)[0])
+        outside = paths
+    labels = torch.tensor([few[name] for name in (*inside, *outside)], dtype=torch.float64)
+    calibration = fit_calibration(task, torch.cat(outputs), labels)
+    predictor.trained = CalibratedPredictor(predictor.trained, calibration)
+    print(calibration, file=sys.stderr)
+    return set(few)
+
+
+def _note_on_scale(task: Task) -> None:
+    """Say of predicted numbers of networks that the run does not know that they rank, but are not calibrated."""
+    if isinstance(task, NumberTask):
+        print(
+            "note: the run knows none of these networks: its predictions rank them, but are not calibrated where they "
+            "were not trained as the run's zoo was (--calibrate FEW.csv)",
+            file=sys.stderr,
+        )
 
 
 def _write_edited(changed: NetworkWeights, names: Sequence[str], folder: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from nfn_transformer.cli.command_line import EXIT_FAILURE, EXIT_INTERRUPTED, find_device, started_as
 from nfn_transformer.cli.flags import TrainingCommand
-from nfn_transformer.errors import UserError
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import train
@@ -43,7 +43,8 @@ def train_by_flags(
     distributed = Distributed.from_environment()
     if distributed.count > 1 and given.get("cuda_graphs"):
         raise UserError("--cuda_graphs True: torchrun started several processes; CUDA graphs need one alone")
-    if distributed.count > 1 and (len(flags.resume or flags.seeds or [flags.seed]) > 1 or not command.shares_a_run):
+    several = flags.folds or len(flags.resume or flags.seeds or [flags.seed]) > 1
+    if distributed.count > 1 and (several or not command.shares_a_run):
         trained = "several runs at once" if command.shares_a_run else f"what {command.program} trains"
         raise UserError(
             f"torchrun shares one network's training among processes, not {trained}; start it by python "
@@ -52,16 +53,41 @@ def train_by_flags(
     if config is not None:
         if flags.dataset is None and flags.data_path is None and distributed.is_main:
             print(f"the zoo that comes with the package, data set {config.data.dataset}: {config.data.data_path}")
+        if flags.folds is not None:
+            from nfn_transformer.cli.folds_command import begin_folds
+
+            return begin_folds(command, flags, config)
         with distributed.joined(config.device) as device:
             configs = [replace(config, seed=seed, device=device) for seed in flags.seeds or [flags.seed]]
             out_dirs = [flags.out_dir]
             if flags.seeds is not None:
                 out_dirs = [flags.out_dir and flags.out_dir / f"seed{seed}" for seed in flags.seeds]
             runs = begin_runs(configs, out_dirs, flags.load_cache, flags.n_workers, distributed)
-            return _train_and_test(command, runs, flags, distributed)
+            return train_and_test(command, runs, flags, distributed)
+    return _resume(command, flags, given, distributed)
+
+
+def _resume(
+    command: TrainingCommand, flags: argparse.Namespace, given: dict[str, Any], distributed: Distributed
+) -> int:
+    """Go on with the runs of --resume, report those that are finished, and return the exit status.
+
+    Raises:
+        UserError: a run cannot go on.
+    """
     statuses: list[int] = []
     unfinished: list[Path] = []
     for directory in map(RunDirectory.open, flags.resume):
+        data = directory.read_config()[0].data
+        if data.folds is not None and data.fold is None and len(flags.resume) == 1 and distributed.count == 1:
+            from nfn_transformer.cli.folds_command import resume_folds
+
+            return resume_folds(command, flags, given, directory)
+        if data.folds is not None and not data.fold:
+            path = directory.path if data.fold is None else directory.path.parent
+            raise RunError(f"--resume {directory.path}: resume the run of its folds by itself, --resume {path}")
+        if given.get("fit_all"):
+            raise RunError(f"--fit_all: requires a run of --folds, got {directory.path}")
         if directory.is_finished:
             print("this run is finished")
             statuses.append(_report_results(directory))
@@ -78,14 +104,29 @@ def train_by_flags(
                 cuda_graphs=given.get("cuda_graphs"),
             )
             runs = resume_runs(unfinished, overrides, flags.load_cache, flags.n_workers, distributed)
-            statuses.append(_train_and_test(command, runs, flags, distributed))
+            statuses.append(train_and_test(command, runs, flags, distributed))
     return max(statuses)
 
 
-def _train_and_test(
-    command: TrainingCommand, runs: Sequence[Run | TreeRun], flags: argparse.Namespace, distributed: Distributed
+def train_and_test(
+    command: TrainingCommand,
+    runs: Sequence[Run | TreeRun],
+    flags: argparse.Namespace,
+    distributed: Distributed,
+    test: Callable[[Sequence[Run | TreeRun]], int] = lambda runs: max(map(evaluate_run, runs)),
+    whole: RunDirectory | None = None,
 ) -> int:
-    """Return the exit status; that of an interrupted training is EXIT_INTERRUPTED."""
+    """Train runs, test them and report; return the exit status, EXIT_INTERRUPTED for an interrupted training.
+
+    Args:
+        command: the command.
+        runs: they train at once.
+        flags: of the command.
+        distributed: see `Distributed`.
+        test: tests the trained runs and returns the exit status; by default each by itself.
+        whole: directory of a run of folds, of which these are.
+    """
+    paths = [run.directory.path for run in runs] if whole is None else [whole.path]
     status = EXIT_FAILURE
     try:
         if distributed.is_main:
@@ -96,13 +137,13 @@ def _train_and_test(
                 sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
                 data = run.config.data
                 source = f"{Path(data.split).name} ({data.split_checksum})" if data.split else f"seed {run.config.seed}"
+                source += f", fold {data.fold} of {data.folds}" if data.fold else ""
                 print(f"split by {source}: {sides}")
             if first.config.data.augment:
                 factor = first.config.data.augment_factor
                 print(f"each side is {factor} times its size, by transformed copies of its own networks")
             print(f"model: {first.describe()}; device {first.config.device}")
-            for run in runs:
-                print(f"run directory: {run.directory.path}", flush=True)
+            print("\n".join(f"run directory: {path}" for path in paths), flush=True)
             open_trackers(runs, flags)
         networks = [run for run in runs if isinstance(run, Run)]
         if networks:
@@ -112,12 +153,11 @@ def _train_and_test(
         for run in runs:
             if isinstance(run, TreeRun):
                 run.train()
-        status = max(_test(run) for run in runs) if distributed.is_main else 0
+        status = test(runs) if distributed.is_main else 0
     except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, a closed pipe
         is_interrupt = isinstance(error, KeyboardInterrupt)
         if distributed.is_main:
-            paths = " ".join(str(run.directory.path) for run in runs)
-            resume = f"{started_as(command.program)} --resume {paths}"
+            resume = f"{started_as(command.program)} --resume {' '.join(map(str, paths))}"
             what = "interrupted" if is_interrupt else f"error: {error}"
             print(f"\n{what}; go on by: {resume}", file=sys.stderr)
         status = EXIT_INTERRUPTED if is_interrupt else EXIT_FAILURE
@@ -134,7 +174,9 @@ def open_trackers(runs: Sequence[Run | TreeRun], flags: argparse.Namespace) -> N
     for run in runs:
         training = run.config.training
         total = training.epochs if isinstance(training, TrainingConfig) else training.rounds
-        run.trackers.append(ScreenTracker(total, f"seed {run.config.seed}  " if len(runs) > 1 else ""))
+        fold = run.config.data.fold
+        which = f"seed {run.config.seed}  " if fold is None else f"fold {fold}  " if fold else "all  "
+        run.trackers.append(ScreenTracker(total, which if len(runs) > 1 or fold is not None else ""))
     if not ("WANDB_SWEEP_ID" in os.environ if flags.wandb is None else flags.wandb):
         return
     for run in runs:
@@ -148,7 +190,7 @@ def open_trackers(runs: Sequence[Run | TreeRun], flags: argparse.Namespace) -> N
             raise
 
 
-def _test(run: Run | TreeRun) -> int:
+def evaluate_run(run: Run | TreeRun, print_results: bool = True) -> int:
     """Test a trained run once and print its results; return its exit status."""
     directory, history, best = run.directory, run.history, run.history.best
     if best is None:
@@ -159,7 +201,7 @@ def _test(run: Run | TreeRun) -> int:
     validation = {f"best_validation_{name}": value for name, value in asdict(best.validation).items()}
     for tracker in run.trackers:
         tracker.summarize({**validation, **{f"test_{name}": value for name, value in asdict(test).items()}})
-    return _report_results(directory)
+    return _report_results(directory) if print_results else 0
 
 
 def _report_results(directory: RunDirectory) -> int:

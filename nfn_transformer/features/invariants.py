@@ -20,6 +20,7 @@ from nfn_transformer.features.propagation import (
     classifier_invariants,
     normalize,
     prefixed,
+    side_by_side,
     signal_invariants,
 )
 from nfn_transformer.weights.containers import (
@@ -33,8 +34,6 @@ from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, Transformer
 
 # Networks are read together up to this count of numbers in their signals.
 _NUMBERS_AT_ONCE = 1 << 26
-# Invariants are of the order of 1, or logarithms.
-_FARTHEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def _read(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:
     blocks, rest = [], []
     for tokens in probe_tokens(weights, spec):
         of_blocks, of_rest = _named_invariants(normalize(tokens), weights)
-        blocks.append(torch.stack([_stack(named) for named in of_blocks], dim=1))
-        rest.append(_stack(of_rest))
+        blocks.append(torch.stack([side_by_side(named) for named in of_blocks], dim=1))
+        rest.append(side_by_side(of_rest))
     return Invariants(torch.cat(blocks, dim=2), torch.cat(rest, dim=1))
 
 
@@ -142,11 +141,3 @@ def _named_invariants(
         blocks.append(named)
     answers = classifier_invariants(signal, weights.classifier)
     return blocks, {**prefixed("entering", entering), **prefixed("classifier", answers)}
-
-
-def _stack(named: NamedNumbers) -> Float[Tensor, "b numbers"]:
-    """Return named numbers side by side.
-
-    Weights may be finite and their signals not: one such network must not spoil all scales.
-    """
-    return torch.stack(list(named.values()), dim=1).nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.features.probes import PROBES, random_images
-from nfn_transformer.features.propagation import NamedNumbers, answer_invariants, prefixed, signal_invariants
+from nfn_transformer.features.propagation import (
+    NamedNumbers,
+    answer_invariants,
+    prefixed,
+    side_by_side,
+    signal_invariants,
+)
 from nfn_transformer.groups.network import canonical_form
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.containers import NetworkWeights, TensorTree
@@ -30,8 +36,7 @@ COORDINATES = {1: 256, 2: 32, 3: 10}
 # Networks are read together up to this count of numbers in their responses.
 _NUMBERS_AT_ONCE = 1 << 24
 _IMAGES, _IMAGE, _LARGEST_IMAGE = 16, 28, 256
-# Invariants are of the order of 1, or logarithms.
-_FARTHEST, _SMALL = 1e3, 1e-6
+_SMALL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ def _read(weights: NetworkWeights) -> NetworkInvariants:
         *hidden, outputs = network_responses(inputs.to(weights.biases[0]), weights)
         outputs = outputs if outputs.ndim == 3 else outputs.mean((-2, -1))  # a network of convolutions alone
         named = [layer_invariants(of_layer, *pair) for of_layer, pair in zip(hidden, sizes, strict=True)]
-        layers.append(torch.stack([_stack(each) for each in named], dim=1))
-        answers.append(_stack(_answer(outputs, is_field(spec))))
+        layers.append(torch.stack([side_by_side(each) for each in named], dim=1))
+        answers.append(side_by_side(_answer(outputs, is_field(spec))))
         if is_field(spec):
             drawn = outputs.transpose(1, 2).flatten(1)
     return NetworkInvariants(torch.cat(layers, dim=2), torch.cat(answers, dim=1), drawn)
@@ -149,11 +154,6 @@ def _layer_names() -> list[str]:
 @lru_cache(maxsize=2)
 def _answer_names(is_field: bool) -> list[str]:
     return list(_answer(torch.zeros(1, 1, 1), is_field))
-
-
-def _stack(named: NamedNumbers) -> Float[Tensor, "b numbers"]:
-    """Return named numbers side by side; signals of finite weights may overflow."""
-    return torch.stack(list(named.values()), dim=1).nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)
 
 
 @lru_cache(maxsize=8)

@@ -27,6 +27,9 @@ _NONE, _DEAD = 1e-6, 1e-12
 # Vectors beyond this are made as large: their directions stay, and fourth powers fit float32.
 _LARGE = 1e3
 _DECIMALS = 9
+_WIDE = 1024
+# Invariants are of the order of 1, or logarithms.
+_FARTHEST = 1e3
 
 
 def normalize(signal: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
@@ -68,7 +71,10 @@ def _directions(vectors: Float[Tensor, "b m D"]) -> Float[Tensor, " b"]:
     """Return the participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors."""
     largest = vectors.abs().amax((1, 2), keepdim=True)
     vectors = vectors / (largest / _LARGE).clamp(min=1)
-    covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
+    if vectors.shape[2] > max(_WIDE, vectors.shape[1]):  # of a vocabulary: the Gram matrix has the same eigenvalues
+        covariance = vectors @ vectors.transpose(1, 2) / vectors.shape[1]
+    else:
+        covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
     return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
 
 
@@ -122,18 +128,26 @@ def block_invariants(
     W_B, b_B = _without_mean(block.W_B.squeeze(1), -1), _without_mean(block.b_B, -1)
     after = normalize(torch.einsum("bnta,bad->bntd", hidden.relu(), W_B) + b_B[:, :, None])
     longest = math.log(max(2, attention.shape[-1]))
-    attention_entropy = _entropy(attention).mean((1, 3)) / longest
-    mean_attention_entropy = _entropy(attention.mean((1, 3))) / longest
+    attention_entropy = entropy_of(attention).mean((1, 3)) / longest
+    mean_attention_entropy = entropy_of(attention.mean((1, 3))) / longest
     score_deviation = torch.log(_deviation(scores, -1).mean((1, 3)) + _SMALL)
     return after, {
-        **_over_heads("attention_entropy", attention_entropy),
-        **_over_heads("mean_attention_entropy", mean_attention_entropy),
-        **_over_heads("score_deviation", score_deviation),
+        **over_heads("attention_entropy", attention_entropy),
+        **over_heads("mean_attention_entropy", mean_attention_entropy),
+        **over_heads("score_deviation", score_deviation),
         "largest_head_share": torch.where(total > _NONE**2, power.amax(1) / total.clamp(min=_NONE**2), 0.0),
         **prefixed("after_attention", signal_invariants(attended)),
         **prefixed("neurons", neuron_invariants(hidden.flatten(1, 2))),
         **prefixed("after_block", signal_invariants(after)),
     }
+
+
+def side_by_side(named: NamedNumbers) -> Float[Tensor, "b numbers"]:
+    """Return named numbers side by side, in [-1000, 1000].
+
+    Weights may be finite and their signals not: one such network must not spoil all scales.
+    """
+    return torch.stack(list(named.values()), dim=1).nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)
 
 
 def prefixed(prefix: str, invariants: NamedNumbers) -> NamedNumbers:
@@ -146,11 +160,12 @@ def _without_mean(weights: Tensor, dim: int) -> Tensor:
     return weights - weights.mean(dim, keepdim=True)
 
 
-def _entropy(shares: Tensor) -> Tensor:
+def entropy_of(shares: Tensor) -> Tensor:
+    """Return the entropy of shares along the last dimension."""
     return -torch.xlogy(shares, shares).sum(-1)
 
 
-def _over_heads(name: str, numbers: Float[Tensor, "b h"]) -> NamedNumbers:
+def over_heads(name: str, numbers: Float[Tensor, "b h"]) -> NamedNumbers:
     """Return mean, least and most of numbers [b, h] over the heads."""
     return {f"{name}_mean": numbers.mean(1), f"{name}_min": numbers.amin(1), f"{name}_max": numbers.amax(1)}
 
@@ -174,7 +189,7 @@ def answer_invariants(logits: Float[Tensor, "b n classes"]) -> NamedNumbers:
     """Return what logits for n inputs tell without telling the classes apart, see `classifier_invariants`."""
     probabilities, classes = logits.softmax(-1), logits.shape[-1]
     longest = math.log(max(2, classes))
-    entropy, mean_entropy = _entropy(probabilities).mean(1) / longest, _entropy(probabilities.mean(1)) / longest
+    entropy, mean_entropy = entropy_of(probabilities).mean(1) / longest, entropy_of(probabilities.mean(1)) / longest
     centred = logits - logits.mean(-1, keepdim=True)
     constant = centred.mean(1)
     moving = centred - constant[:, None]
@@ -192,7 +207,7 @@ def answer_invariants(logits: Float[Tensor, "b n classes"]) -> NamedNumbers:
         "logit_directions": _directions(moving),
         "largest_probability_mean": largest.mean(1),
         "largest_probability_deviation": _deviation(largest, 1),
-        "answer_entropy": _entropy(counts) / longest,
+        "answer_entropy": entropy_of(counts) / longest,
         "answered_share": (counts > 0).to(logits.dtype).mean(1),
         "mean_logit_deviation": log_constant,
         "logit_deviation_ratio": log_moving - log_constant,

@@ -11,7 +11,7 @@ from nfn_transformer.generation.batches import train_samples
 from nfn_transformer.generation.hyperparameters import Architecture, Hyperparameters, ZooRun, run_spec
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.training_plan import PERCENT, TrainingPlan
-from nfn_transformer.zoo.listing import DEFAULT_EPOCH
+from nfn_transformer.zoo.metadata import DEFAULT_EPOCH
 
 NETWORKS_VERSION = 3
 """Raised whenever the same configuration gives other networks, so that parts of both never mix."""

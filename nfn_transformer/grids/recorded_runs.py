@@ -81,7 +81,9 @@ def read_run(path: Path) -> RecordedRun:
         progress, seconds = 0, 0.0
     result, file = None, path / "results.json"
     if file.is_file():
-        result = replace(parse_result(read_json(file), file), tested=_tested(path / "test_predictions.csv"))
+        predictions = path / "out_of_fold_predictions.csv"
+        predictions = predictions if predictions.is_file() else path / "test_predictions.csv"
+        result = replace(parse_result(read_json(file), file), tested=_tested(predictions))
     return RecordedRun(path, values, key, name, result, progress, seconds)
 
 

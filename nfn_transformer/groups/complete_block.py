@@ -54,8 +54,8 @@ class CompleteBlockElement(Element):
         """Return a random element; see `CompleteElement.sample`."""
         return cls(
             published=BlockElement.sample(spec, generator, condition, dtype),
-            R_O=_random_rotation(spec.width, generator).to(dtype),
-            R_B=_random_rotation(spec.width, generator).to(dtype),
+            R_O=random_rotation(spec.width, generator).to(dtype),
+            R_B=random_rotation(spec.width, generator).to(dtype),
             c_A=random_scales((spec.hidden,), generator, dtype),
             c_O=random_scales((), generator, dtype),
             c_B=random_scales((), generator, dtype),
@@ -136,7 +136,7 @@ class CompleteBlockElement(Element):
         )
 
 
-def _random_rotation(size: int, generator: torch.Generator) -> Float64[Tensor, "{size} {size}"]:
+def random_rotation(size: int, generator: torch.Generator) -> Float64[Tensor, "{size} {size}"]:
     """Return a random orthogonal matrix that maps the vector of ones to itself."""
     normal = torch.randn(size, size, generator=generator, dtype=torch.float64)
     normal[:, 0] = 1

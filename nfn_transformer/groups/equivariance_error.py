@@ -18,6 +18,7 @@ from nfn_transformer.weights.containers import (
     TensorTree,
     TransformerWeights,
 )
+from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 
 
 @runtime_checkable
@@ -36,7 +37,7 @@ class Group(Protocol):
         """Return a random element."""
 
 
-_Weights = BlockWeights | FeedForwardWeights | TransformerWeights | NetworkWeights
+_Weights = BlockWeights | FeedForwardWeights | TransformerWeights | NetworkWeights | StandardTransformerWeights
 
 
 def equivariance_error(
@@ -69,7 +70,7 @@ def equivariance_error(
         TypeError: `weights` are no weights, or `elements` no group and no elements.
     """
     if not isinstance(weights, TensorTree):
-        expected = "BlockWeights, FeedForwardWeights, NetworkWeights or TransformerWeights"
+        expected = "BlockWeights, FeedForwardWeights, or weights of whole networks"
         raise TypeError(f"equivariance_error: weights: expected {expected}, got {type_of(weights)}")
     if not (isinstance(elements, Group | Action | Iterable)):
         raise TypeError(f"equivariance_error: elements: expected a group or elements, got {type_of(elements)}")

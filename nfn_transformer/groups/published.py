@@ -72,8 +72,8 @@ class BlockElement(Element):
             condition: number of M and N, at least 1; that of 1 x 1 matrices is always 1.
             dtype: of M and N.
         """
-        M, M_inverse = _random_invertible(spec.heads, spec.key, condition, generator)
-        N, N_inverse = _random_invertible(spec.heads, spec.value, condition, generator)
+        M, M_inverse = random_invertible(spec.heads, spec.key, condition, generator)
+        N, N_inverse = random_invertible(spec.heads, spec.value, condition, generator)
         tau, pi_O, pi_A = (torch.randperm(n, generator=generator) for n in (spec.heads, spec.width, spec.hidden))
         return cls(tau, M.to(dtype), M_inverse.to(dtype), N.to(dtype), N_inverse.to(dtype), pi_O, pi_A)
 
@@ -119,7 +119,7 @@ class BlockElement(Element):
         )
 
 
-def _random_invertible(count: int, size: int, condition: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_invertible(count: int, size: int, condition: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return random matrices U S V^T [count, size, size] with this condition number, and their inverses."""
     normal = torch.randn(2, count, size, size, generator=generator, dtype=torch.float64)
     left, right = torch.linalg.qr(normal).Q

@@ -63,6 +63,8 @@ class ModelConfig:
     """Values of the flags that the chosen branches' own configurations declare, by name."""
     plugins: Mapping[str, str] = field(default_factory=dict, metadata=PRIVATE)
     """Files outside of the package that register chosen branches, and checksums of their contents."""
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False, metadata=PRIVATE)
+    """Flags that the user gave, by name."""
 
     def __post_init__(self):
         check_values(fields(self), vars(self))
@@ -125,7 +127,7 @@ class ModelConfig:
             raise UserError(str(error)) from None
         config.check_read(given)
         always = {name for entry in config.chosen.values() for name in entry.always}
-        return replace(config, **{name: getattr(cls, name) for name in always - config.readable})
+        return replace(config, given=given, **{name: getattr(cls, name) for name in always - config.readable})
 
     def check_read(self, given: Mapping[str, Any]) -> None:
         """Raise UserError if no chosen branch reads one of these settings, name -> value."""
@@ -163,10 +165,16 @@ class ModelConfig:
     def without_parts(self) -> "ModelConfig":
         """Return the configuration for networks without a classifier or an embedding of their own: no such branches.
 
-        Modes other than the default stay, and `check` refuses them.
+        Modes that the user gave, or that an encoder brings, stay, and `check` refuses them.
+
+        Raises:
+            UserError: the user gave a setting that only such a branch reads.
         """
-        cls_mode, emb_mode = ("no" if mode == "mlp" else mode for mode in (self.cls_mode, self.emb_mode))
-        return replace(self, cls_mode=cls_mode, emb_mode=emb_mode)
+        modes = {role.mode: getattr(self, role.mode) for role in ROLES if role is not ENCODER}
+        dropped: dict[str, Any] = {name: "no" for name in modes if name not in self.given and modes[name] == "mlp"}
+        config = replace(self, **dropped)
+        config.check_read(self.given)
+        return config
 
     def check(self, spec: "AnySpec", zoo: str) -> None:
         """Raise UserError if the branches do not suit the networks of a zoo."""

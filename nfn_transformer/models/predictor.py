@@ -44,6 +44,8 @@ class Predictor(nn.Module):
     """True if `featurize` takes long, so that features are better kept than made again."""
     needs_normalization: bool
     """True if `fit_normalization` must be called before the first epoch."""
+    to_predictions: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)
+    """From outputs to the task's predictions; of a predictor without a task, from logits to accuracies."""
 
     def featurize(self, weights: Weights) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.
@@ -81,12 +83,12 @@ class Predictor(nn.Module):
         return self.from_features(self.featurize(weights))
 
     def predict(self, weights: Weights) -> Tensor:
-        """Return the predicted accuracies [b] in (0, 1).
+        """Return the predictions of b networks, as their task has them: of accuracies [b] in (0, 1).
 
         Raises:
             SpecError: the weights have sizes that the predictor does not read.
         """
-        return self(weights).sigmoid()
+        return self.to_predictions(self(weights))
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.rms import root_mean_square
-from nfn_transformer.training.config import DataConfig
+from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import Split
 from nfn_transformer.training.metrics import Interval, bootstrap_interval
 from nfn_transformer.training.task import Task
@@ -23,6 +24,11 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 
 MOST_NAMED = 40
 """Classes up to which the confusion matrix shows names and counts."""
+
+FEW_CLASSES = 20
+"""Numbers that may be the names of classes, however few networks share one."""
+
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -160,11 +166,21 @@ class TreeClassTask(ClassTask):
 
 
 def fit_classes(zoo: Zoo | MixedZoo, split: Split, config: DataConfig) -> dict[str, tuple[str, ...]]:
-    """Return the names of a zoo's classes.
-
-    Raises:
-        UserError: there is only one.
-    """
-    if len(zoo.classes) < 2:
-        raise UserError(f"--task classify: expected at least two classes, got {', '.join(zoo.classes) or 'none'}")
+    """Return the names of a zoo's classes."""
     return {"classes": zoo.classes}
+
+
+def check_classes(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
+    """Raise UserError where a zoo has fewer than two classes, or where its classes look like measured numbers.
+
+    Measured numbers have decimals, and hardly any networks share one.
+    """
+    names, most = zoo.classes, min(len(zoo) / 2, max(FEW_CLASSES, len(zoo) / 10))
+    if len(names) < 2:
+        raise UserError(f"--task classify: expected at least two classes, got {', '.join(names) or 'none'}")
+    if len(names) > most and all(map(_DECIMAL.fullmatch, names)) and not all(map(str.isdecimal, names)):
+        column = "" if config.data.label_column is None else f" in column {quoted(config.data.label_column)}"
+        raise UserError(
+            f"--task classify: expected classes, got {len(names)} numbers from {names[0]} to {names[-1]}{column} as "
+            f"labels of {len(zoo)} networks; --task regress learns numbers, --task accuracy those in [0, 1]"
+        )

@@ -69,7 +69,7 @@ class DataConfig:
     edit_side: int = setting(28, "with --edit: pixels of a picture's side", key="edit", low=2, high=1024)
     ckpt_epoch: str = setting(
         "75",
-        "epoch of the checkpoints: a number, best or all; of public zoos the last one, unless another is asked for",
+        "epoch of the checkpoints: a number, best, last or all; where a zoo has no epoch 75, last is the default",
         original=True,
         metavar="EPOCH",
     )
@@ -143,6 +143,20 @@ class DataConfig:
         "test sides stay (default: all)",
         low=1,
     )
+    folds: int | None = setting(
+        None,
+        "predict every network: draw so many folds of whole runs, and train a predictor for each on the others",
+        low=2,
+        high=1000,
+        key="folds",
+    )
+    fit_all: bool = setting(
+        False,
+        "with --folds: then train a predictor on all networks, for the median of the folds' best epochs, and keep it",
+        key="folds",
+    )
+    fold: int | None = setting(None, key="folds")
+    """One of the folds, counted from 1, or 0 for the training on all networks."""
     augment: bool = setting(
         False,
         "enlarge each side of the split by transformed copies of its own networks, which are the same functions",
@@ -194,6 +208,8 @@ class TrainingConfig:
         metavar="EPOCHS",
         **COUNT,
     )
+    stop_epoch: int | None = setting(None, low=1, key="stop_epoch")
+    """Last epoch of the schedule that is trained, where nothing is left to choose one by."""
 
     def __post_init__(self):
         check_values(fields(self), vars(self))
@@ -228,13 +244,14 @@ class RunConfig(Generic[_Predictor, _Training]):
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON; settings that nothing reads are left out."""
-        predictor, data = self.predictor, asdict(self.data)
-        for entry in fields(self.data):
-            if not data.get(setting_of(entry).key, True) and getattr(self.data, entry.name) == entry.default:
-                del data[entry.name]
+        predictor, parts = self.predictor, {"data": asdict(self.data), "training": asdict(self.training)}
+        for part, values in parts.items():
+            for entry in fields(getattr(self, part)):
+                if values[entry.name] == entry.default and not values.get(setting_of(entry).key, True):
+                    del values[entry.name]
         return {
             **asdict(self),
-            "data": data,
+            **parts,
             "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
         }
 

@@ -120,7 +120,12 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     """
     # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
     least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
-    kept = (zoo.labels >= (least if config.task == "accuracy" else -math.inf)).nonzero().flatten()
+    are_accuracies = TASKS[config.task].labels == "accuracy"
+    kept = (zoo.labels >= (least if are_accuracies else -math.inf)).nonzero().flatten()
+    if config.folds is not None:
+        from nfn_transformer.training.folds import split_of_fold
+
+        return split_of_fold(zoo, kept, config, seed)
     if config.split:
         sides = read_published_split(Path(config.split), config.split_checksum, [zoo.names[i] for i in kept.tolist()])
         split = Split(*(kept[side] for side in sides))
@@ -128,7 +133,7 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
     try:
         split = split_runs(zoo.runs, seed, kept)
     except ZooError as error:
-        met = f" have an accuracy of at least {config.cut_off}" if config.task == "accuracy" else ""
+        met = f" have an accuracy of at least {config.cut_off}" if are_accuracies else ""
         raise ZooError(
             f"{config.data_path}, data set '{config.dataset}', epoch {config.ckpt_epoch}: "
             f"{len(kept)} of {len(zoo)} checkpoints{met}; {error}"
@@ -179,7 +184,8 @@ def recorded_split(zoo: Zoo | MixedZoo, record: dict, source: Path) -> Split:
         raise RunError(f"the zoo is not the one that the run began with: {error}") from None
     except (TypeError, ValueError) as error:
         raise RunError(f"{source}: is not the split of a run: {error}") from None
-    if not all(len(side) for side in (split.train, split.validation, split.test)):
+    is_of_all = not len(split.validation) and not len(split.test)  # a training on all networks, after those of folds
+    if not len(split.train) or not (is_of_all or (len(split.validation) and len(split.test))):
         raise RunError(f"{source}: is not the split of a run: a side is empty")
     if split_record(zoo, split)["digest"] != record.get("digest"):
         raise RunError("the zoo is not the one that the run began with: weights or labels have changed")
@@ -195,7 +201,7 @@ def split_record(zoo: Zoo | MixedZoo, split: Split) -> dict:
     """
     sides, digest = (split.train, split.validation, split.test), 0
     for side in sides:
-        for chunk in side.split(_DIGEST_CHUNK):
+        for chunk in side.split(_DIGEST_CHUNK) if len(side) else ():
             for tensor in (*(rows for _, rows, _ in zoo.by_size(chunk)), zoo.labels[chunk]):
                 digest = zlib.crc32(tensor.numpy().data.cast("B"), digest)
     digest = zlib.crc32("\n".join(zoo.classes).encode("utf-8", "surrogateescape"), digest)

@@ -20,8 +20,10 @@ from torch.nn.functional import max_pool2d
 
 from nfn_transformer.errors import UserError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
+from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.editor import EditPredictor
-from nfn_transformer.training.config import DataConfig
+from nfn_transformer.models.registry import ENCODER, entries
+from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import Split
 from nfn_transformer.training.metrics import Interval, bootstrap_interval
 from nfn_transformer.training.task import Task
@@ -150,6 +152,15 @@ class EditTask(Task):
 
     def _unedited(self, labels: Tensor) -> Tensor:
         return (labels[..., 1, :] - labels[..., 0, :]).square().mean(-1)
+
+
+def check_editor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
+    """Raise UserError where the encoder changes no networks of a zoo's family."""
+    if isinstance(predictor := config.predictor, ModelConfig):
+        editors = [name for name, entry in entries(ENCODER).items() if zoo.spec.family in entry.edits]
+        if predictor.enc_mode not in editors:
+            expected = f"expected one of {', '.join(editors)}" if editors else "and no other encoder does"
+            raise UserError(f"--task edit: --enc_mode {predictor.enc_mode} changes no such networks, {expected}")
 
 
 def fit_pictures(zoo: Zoo | MixedZoo, split: Split, config: DataConfig) -> dict[str, Any]:

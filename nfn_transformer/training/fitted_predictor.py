@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +17,9 @@ from nfn_transformer.models.editor import EditPredictor
 from nfn_transformer.models.predictor import Ensemble, Predictor
 from nfn_transformer.training.class_task import ClassTask
 from nfn_transformer.training.data import load_zoo, recorded_split, split_record
-from nfn_transformer.training.metrics import Interval
-from nfn_transformer.training.results import few_networks
+from nfn_transformer.training.evaluation import Evaluation
 from nfn_transformer.training.run_directory import RunDirectory, read_json
-from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, load_trained
+from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, TrainedPredictor, load_trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import NetworkWeights
@@ -31,80 +30,6 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 
 Checkpoints = Checkpoint | Sequence[Checkpoint]
 """Paths of checkpoints, folders or zips, or state dicts: one or several."""
-
-
-@dataclass(frozen=True, repr=False)
-class Evaluation:
-    """Predictions for labelled networks, and how good they are; `print` shows the measures in one line."""
-
-    split: str
-    """Scored networks: `test`, the test split of the predictor's own zoo; `all`, a whole zoo; `unseen`, a part."""
-    names: list[str]
-    """File names of the n networks."""
-    predicted: Tensor
-    """Predicted labels [n]: float64 accuracies or other numbers, or int64 positions in the classes."""
-    labels: Tensor
-    """True labels [n]."""
-    metrics: Any
-    """All measures: `Metrics` of numbers, `ClassMetrics` of classes."""
-    interval: Interval
-    """95 % bootstrap interval of tau, or of the accuracy of classes, with the bounds `low` and `high`."""
-    columns: Mapping[str, list] = field(default_factory=dict)
-    """Columns of predictions in a CSV, see `Task.columns`."""
-    sides: Sequence[str] = ()
-    """Side of each network that the predictor was trained on (`train`) or selected by (`validation`), else ""."""
-    left_out: int = 0
-    """Networks that are not scored, as the predictor was trained on them or selected by them."""
-    note: str = ""
-    """Sentence on what cannot be told."""
-
-    @property
-    def tau(self) -> float:
-        """Return Kendall's tau-b between predicted and true numbers; NaN where it is undefined."""
-        return self.metrics.tau
-
-    @property
-    def r2(self) -> float:
-        """Return the coefficient of determination."""
-        return self.metrics.r2
-
-    @property
-    def mae(self) -> float:
-        """Return the mean absolute error."""
-        return self.metrics.mae
-
-    @property
-    def accuracy(self) -> float:
-        """Return the share of right classes."""
-        return self.metrics.accuracy
-
-    @property
-    def loss(self) -> float:
-        """Return the mean of the task's loss, or the root mean squared error of a tree model."""
-        return self.metrics.loss
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return sentences on networks that the predictor has seen in training."""
-        counts = {side: self.sides.count(side) for side in (TRAIN, VALIDATION)}
-        lines = []
-        if self.left_out:
-            lines.append(
-                f"{self.left_out} networks are left out, as the predictor was trained on them or selected by them"
-            )
-        if any(counts.values()):
-            seen = (
-                f"trained on {counts[TRAIN]} and selected by {counts[VALIDATION]} of these {len(self.names)} networks"
-            )
-            lines.append(f"warning: the predictor was {seen}; its scores are too good")
-        return [*lines, *([self.note] if self.note else [])]
-
-    def __str__(self) -> str:
-        scores = self.metrics.line(self.interval)
-        counted = f"({len(self.names)} networks{few_networks(len(self.names))})"
-        return "\n".join([f"{scores}  {counted}", *self.warnings])
-
-    __repr__ = __str__
 
 
 class FittedPredictor:
@@ -127,7 +52,7 @@ class FittedPredictor:
     def __init__(self, directory: RunDirectory, device: torch.device):
         self.directory = directory
         self.config, self.spec = directory.read_config()
-        self.trained = load_trained(directory, device)
+        self.trained: TrainedPredictor = load_trained(directory, device)
 
     @property
     def model(self) -> Predictor | TreeModel:
@@ -224,7 +149,7 @@ class FittedPredictor:
             self._check_sizes(networks)
             networks = cast(NetworkWeights, networks.weights(torch.arange(len(networks))))
         if not isinstance(networks, NetworkWeights):
-            (group,) = self._read_checkpoints(networks, None, weights_key)[1]  # INRs of one size
+            (group,) = self.read_checkpoints(networks, None, weights_key)[1]  # INRs of one size
             networks = cast(NetworkWeights, group.weights)
         networks.check(model.spec)
         model.eval()
@@ -242,33 +167,31 @@ class FittedPredictor:
             return self.trained.outputs(networks, torch.arange(len(networks)))
         if isinstance(networks, Weights):
             return self.trained.outputs_of(networks)
-        return self.checkpoint_outputs(networks, n_heads)[1]
+        return self.outputs_of_checkpoints(self.read_checkpoints(networks, n_heads)[1])[0]
 
-    def checkpoint_outputs(
-        self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
-    ) -> tuple[list[str], Tensor, list[str]]:
-        """Return the names of n checkpoints, the task's outputs [n, ...] for them and their sides; see `predict`.
+    def outputs_of_checkpoints(self, groups: Sequence[LooseCheckpoints]) -> tuple[Tensor, list[str]]:
+        """Return the task's outputs [n, ...] for n checkpoints that `read_checkpoints` gave, and their sides [n].
 
         The side is train or validation for weights that the predictor has seen, else "".
         """
-        names, groups = self._read_checkpoints(checkpoints, n_heads, weights_key)
         places = torch.tensor([position for group in groups for position in group.positions])
         outputs = torch.cat([self.trained.outputs_of(group.weights) for group in groups])[places.argsort()]
-        sides, seen = [""] * len(names), self.seen_networks()
+        sides, seen = [""] * len(places), self.seen_networks()
         for group in groups:
             for position, weights in zip(group.positions, group.fingerprints, strict=True):
                 sides[position] = seen.side(weights).replace(TEST, "")
-        return names, outputs, sides
+        return outputs, sides
 
-    def _read_checkpoints(
+    def read_checkpoints(
         self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
     ) -> tuple[list[str], list[LooseCheckpoints]]:
+        """Return the names of checkpoints, and the checkpoints themselves, in a group for each size; see `predict`."""
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
         return read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
 
-    def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto") -> Evaluation:
+    def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto", index: Tensor | None = None) -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.
 
         Args:
@@ -276,6 +199,7 @@ class FittedPredictor:
             split: `test`, the run's own test split; `all`, the whole zoo; `unseen`, what the predictor was neither
                 trained on nor selected by. `auto` is `test` for the zoo of the training, wherever that lies, and
                 `unseen` for any other.
+            index: indices of the networks that may count, where these are not the test split; all of them for None.
 
         Raises:
             RunError: `split` is test and the zoo another, or nothing of the zoo is unseen. The networks have sizes
@@ -290,7 +214,7 @@ class FittedPredictor:
             except (RunError, ZooError):
                 if split == "test":
                     raise
-        index = torch.arange(len(zoo))
+        index = torch.arange(len(zoo)) if index is None else index
         kept = index if split == "all" else self.unseen(zoo, index)
         left_out = len(index) - len(kept)
         return self.evaluate_on(zoo, kept, "unseen" if left_out else "all", left_out)
@@ -341,10 +265,13 @@ class FittedPredictor:
         """Return the indices of the run's own test split in the zoo that it was trained on.
 
         Raises:
-            RunError: the zoo is another.
+            RunError: the zoo is another, or the predictor was trained on all of it.
         """
         source = self.directory.split_file
-        return recorded_split(zoo, read_json(source), source).test
+        test = recorded_split(zoo, read_json(source), source).test
+        if not len(test):
+            raise RunError(f"{self.directory.path}: its predictor was trained on all networks, and has no test split")
+        return test
 
     def evaluate_on(self, zoo: Zoo | MixedZoo, index: Tensor, split: str, left_out: int = 0) -> Evaluation:
         """Return the predictions for the networks `index` [n] of a zoo, and their measures.

@@ -35,6 +35,10 @@ class NumberTask(Task):
     measures: ClassVar[Callable[..., Metrics]] = Metrics
     is_better = staticmethod(is_better)
 
+    def outputs_of_predictions(self, predictions: Tensor) -> Tensor:
+        """Return the outputs [n], float64, that mean predicted numbers [n]."""
+        raise NotImplementedError
+
     def interval(self, outputs: Tensor, labels: Tensor, runs: Sequence[str], seed: int) -> Interval:
         """Return the interval of tau."""
         return tau_interval(self.predictions(outputs), labels, runs, seed)
@@ -83,6 +87,10 @@ class AccuracyTask(NumberTask):
         """Return predicted accuracies [n] in float64, so that no two logits fall together at 0 or 1."""
         return outputs.double().sigmoid()
 
+    def outputs_of_predictions(self, predictions: Tensor) -> Tensor:
+        """Return logits [n]."""
+        return predictions.double().logit(eps=1e-12)
+
 
 @dataclass(frozen=True)
 class RegressTask(NumberTask):
@@ -101,6 +109,14 @@ class RegressTask(NumberTask):
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return predicted numbers [n] in float64."""
         return outputs.double() * self.deviation + self.mean
+
+    def outputs_of_predictions(self, predictions: Tensor) -> Tensor:
+        """Return standardised numbers [n]."""
+        return (predictions.double() - self.mean) / self.deviation
+
+    def outputs_of(self, outputs: Tensor, other: Task) -> Tensor:
+        """Return standardised numbers by this task's scale in place of another's."""
+        return self.outputs_of_predictions(other.predictions(outputs))
 
     def measure(self, outputs: Tensor, labels: Tensor) -> Metrics:
         """Return the metrics; the loss is that of standardised numbers."""
@@ -130,3 +146,7 @@ class TreeTask(NumberTask):
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return predicted numbers [n] in float64."""
         return outputs.double()
+
+    def outputs_of_predictions(self, predictions: Tensor) -> Tensor:
+        """Return the numbers [n] as they are."""
+        return predictions.double()

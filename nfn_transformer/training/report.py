@@ -121,11 +121,17 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
         validation, score = _with_nan(results["validation"])[entry.score.key], entry.score.key
         interval = results.get(f"test_{score}_interval")  # runs of earlier versions have none
         unit = "epoch" if "epochs" in results else "round"
+        best, tested = f"best {unit}", "test"
+        if count := results.get("folds"):
+            best, tested = f"median best {unit} of {count} folds", "out of fold"
         text = (
-            f"best {unit} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation {score} {validation:.4f}\n"
-            f"test {test.line(interval and Interval(**_with_nan(interval)))}  "
+            f"{best} {results[f'best_{unit}']} of {results[f'{unit}s']}: validation {score} {validation:.4f}\n"
+            f"{tested} {test.line(interval and Interval(**_with_nan(interval)))}  "
             f"({results['networks']['test']} networks{few_networks(results['networks']['test'])})"
         )
+        if of_folds := results.get(f"test_{score}_of_folds"):
+            numbers = ("undefined" if value is None else f"{value:.4f}" for value in of_folds)
+            text += f"\n{score} of each fold: {', '.join(numbers)}"
         for name, value in results.get("test_references", {}).items():
             text += f"\n{name.replace('_', ' ')}: {'undefined' if value is None else f'{value:.4f}'}"
         if count := results.get(SEEN):

@@ -12,7 +12,7 @@ from nfn_transformer.training.tasks import TASKS
 FINISHED = "complete"
 """Status in results.json of a run that was not stopped by its loss."""
 
-FEW = 20
+FEW = 30
 """Number of tested networks below which no score is shown without a warning."""
 
 

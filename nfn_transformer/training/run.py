@@ -17,7 +17,7 @@ from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
 from nfn_transformer.training.config import (
@@ -30,7 +30,7 @@ from nfn_transformer.training.config import (
 )
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.training.history import EpochRecord, History
+from nfn_transformer.training.history import EpochRecord, History, later_is_better
 from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.training.step import build_optimizer, learning_rate
@@ -100,7 +100,7 @@ class Run:
     def is_over(self) -> bool:
         """Return whether there is nothing left to train."""
         config, finished = self.config.training, len(self.history.records)
-        if self.history.diverged is not None or finished >= config.epochs:
+        if self.history.diverged is not None or finished >= (config.stop_epoch or config.epochs):
             return True
         if config.early_stopping is None:
             return False
@@ -117,8 +117,9 @@ class Run:
         self.order = train[torch.randperm(len(train), generator=generator)]
 
     def validate(self, features: StoredFeatures | StreamedFeatures) -> Measures:
-        """Return the task's measures on the validation side."""
+        """Return the task's measures on the validation side; on the training side where there is none."""
         index = self.data.split.validation
+        index = index if len(index) else self.data.split.train
         batches = (inputs for inputs, _ in features.batches(index, EVALUATION_BATCH))
         return self.task.measure(outputs_of_features(self.model, batches), self.data.zoo.labels[index])
 
@@ -162,7 +163,7 @@ class Run:
             self.model.load_state_dict(state["best"])
             self.best_weights = self._copy_of_weights()
             records = [EpochRecord.from_row(row, self.task.measures) for row in state["history"]]
-            self.history = History([*records], better=self.task.is_better)
+            self.history = History([*records], better=self.history.better)
             best = self.history.best
             if best is None:
                 raise ValueError("no finished epoch")
@@ -264,6 +265,7 @@ def resume_runs(
     load_cache: bool = True,
     n_workers: int = 0,
     distributed: Distributed = SINGLE_PROCESS,
+    zoo: Zoo | MixedZoo | None = None,
 ) -> list[Run | TreeRun]:
     """Return runs that have begun, with their own configuration, splits, state, device and number of threads.
 
@@ -272,6 +274,7 @@ def resume_runs(
         overrides: see there.
         load_cache, n_workers: see `zoo.reading.read_zoo`.
         distributed: the processes that share one run.
+        zoo: the runs' zoo, if it is read already.
 
     Raises:
         RunError: a directory is damaged, the zoo is not the one that a run began with, or the runs differ.
@@ -283,7 +286,8 @@ def resume_runs(
     configs = [overrides.apply(config, distributed) for config, _ in recorded]
     config, spec = configs[0], recorded[0][1]
     for path, other in zip(paths[1:], configs[1:], strict=True):
-        if replace(other, seed=config.seed, versions=config.versions) != config:
+        data = replace(other.data, fold=config.data.fold)
+        if replace(other, seed=config.seed, versions=config.versions, data=data) != config:
             raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
     if not Path(config.data.data_path).exists():
         raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
@@ -295,9 +299,10 @@ def resume_runs(
             if directory.is_finished:
                 raise RunError(f"{directory.path}: another process has finished this run meanwhile")
             directory.remove_leftovers()
-    _restore_threads(config, distributed)
-    with distributed.main_process_first():
-        zoo = load_zoo(config.data, load_cache, n_workers)
+    restore_threads(config, distributed)
+    if zoo is None:
+        with distributed.main_process_first():
+            zoo = load_zoo(config.data, load_cache, n_workers)
     if zoo.spec != spec:
         raise RunError(f"{config.data.data_path}: the zoo's networks have other sizes than when the run began")
     runs: list[Run | TreeRun] = []
@@ -312,7 +317,7 @@ def resume_runs(
     return runs
 
 
-def _restore_threads(config: RunConfig, distributed: Distributed) -> None:
+def restore_threads(config: RunConfig, distributed: Distributed) -> None:
     """Take as many threads as the run began with: how sums on a CPU are shared out decides their rounding."""
     threads = config.versions.get("threads", "")
     if threads.isdecimal() and 0 < int(threads) <= 1024:
@@ -362,13 +367,15 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     except (RuntimeError, MemoryError) as error:  # PyTorch's allocator raises the former
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be made, fewer channels or outputs may help: {reason}") from None
+    model.to_predictions = task.predictions
     if isinstance(data.zoo, MixedZoo) and not all(map(model.supports, data.zoo.specs)):
-        other = next(spec for spec in data.zoo.specs if not model.supports(spec))
+        first, other = data.zoo.parts[0], next(part for part in data.zoo.parts if not model.supports(part.spec))
         raise UserError(
-            f"--enc_mode {config.predictor.enc_mode}: built for {data.zoo.spec}, reads no {other} beside it"
+            f"--enc_mode {config.predictor.enc_mode}: reads no {other.spec.description} ({quoted(other.names[0])}) "
+            f"beside {first.spec.description} ({quoted(first.names[0])})"
         )
     optimizer = build_optimizer(training, model.parameters())
-    history = History(better=task.is_better)
+    history = History(better=task.is_better if len(data.split.validation) else later_is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
 
 
@@ -380,13 +387,12 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
     if zoo.origin is not None and zoo.origin.labels != task.labels:
         read = f"got labels='{zoo.origin.labels}'"
         raise UserError(f"--task {task.name}: expected a zoo that is read with labels='{task.labels}', {read}")
-    if config.data.edit is not None and task.name != "edit":
-        raise UserError(f"--edit {config.data.edit}: requires --task edit, got {task.name}")
-    if task.name == "edit" and isinstance(predictor, ModelConfig):
-        editors = [name for name, entry in entries(ENCODER).items() if zoo.spec.family in entry.edits]
-        if predictor.enc_mode not in editors:
-            expected = f"expected one of {', '.join(editors)}" if editors else "and no other encoder does"
-            raise UserError(f"--task edit: --enc_mode {predictor.enc_mode} changes no such networks, {expected}")
+    for other in TASKS.values():
+        for name in other.settings:
+            if name not in task.settings and (value := getattr(config.data, name)) is not None:
+                raise UserError(f"--{name} {value}: requires --task {other.name}, got {task.name}")
+    if task.check is not None:
+        resolve_name(task.check)(config, zoo)
     if isinstance(predictor, TreeConfig) and predictor.library not in task.trees:
         models = [name for name, entry in TREE_MODELS.items() if entry.library in task.trees]
         expected = f"expected one of {', '.join(models)}" if models else "nor by another tree model"
@@ -402,8 +408,10 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
             readers = {name: each for name, each in entries(ENCODER).items() if zoo.spec.family in each.families}
             encoders = ", ".join(name for name, each in readers.items() if each.several_sizes)
             flag = "--all_sizes True: " if config.data.all_sizes else ""
+            firsts = [part for part in getattr(zoo, "parts", ()) if part.spec in (zoo.spec, spec)]
+            named = " and ".join(f"{part.spec.description} ({quoted(part.names[0])})" for part in firsts)
             raise UserError(
                 f"{flag}zoo '{dataset}' has networks of {len(zoo.specs)} sizes, which only --enc_mode "
                 f"{encoders} reads, without branches beside it, and trees that read hyperparameters, or invariants of "
-                "equally many blocks; --where COLUMN=VALUE reads a part of the zoo"
+                f"equally many blocks; --where COLUMN=VALUE reads a part of the zoo; the first of each are {named}"
             )

@@ -11,6 +11,7 @@ best.*.sha256           digest of the trees' file, which `sha256sum --check` rea
 state.pt                what resuming a network needs; removed when the run is complete
 results.json            validation and test metrics of the best epoch or round; there once the run is complete
 test_predictions.csv    file name, true and predicted label of each test checkpoint
+out_of_fold_predictions.csv, fold1, ..., all    of a run of folds, see `folds`
 test_predictions.png    the same as a scatter plot; or
 confusion_matrix.png    how many networks of each class got each prediction; or
 edited.png              pictures before, wanted and got
@@ -56,6 +57,7 @@ class RunDirectory:
         self.state_file = path / "state.pt"
         self.results_file = path / "results.json"
         self.predictions_file = path / "test_predictions.csv"
+        self.out_of_fold_file = path / "out_of_fold_predictions.csv"
         self.scatter_file = path / "test_predictions.png"
         self.curves_file = path / "learning_curves.png"
 

@@ -56,7 +56,9 @@ class Step:
             parameters = list(self._stack.parameters())
             self._optimizer = build_optimizer(config, parameters)
             gather_state(self._optimizer, self._stack, self.runs)
-        self._update, task = OptimizerStep(self._optimizer), self.runs[0].task
+        self._update = OptimizerStep(self._optimizer)
+        tasks = [run.task for run in self.runs]
+        task = tasks[0] if all(each == tasks[0] for each in tasks) else TasksOfSeveral(tasks)
         self._plain = whole = BackwardPass(forward, task, parameters, config.amp, distributed.count)
         if config.compile:
             # TensorFloat32 would round more than the other ways do.
@@ -88,13 +90,25 @@ class Step:
             scatter_state(self._optimizer, self._stack, self.runs)
 
 
+class TasksOfSeveral:
+    """Tasks of several runs that differ in what their training sides tell, as scales of labels."""
+
+    def __init__(self, tasks: Sequence[Task]):
+        self.tasks, self.outputs, self.label_dims = tasks, tasks[0].outputs, tasks[0].label_dims
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the losses [m, ..., b] of outputs and labels of m runs, each by its own task."""
+        parts = zip(self.tasks, outputs, labels, strict=True)
+        return torch.stack([task.losses(of_run, wanted) for task, of_run, wanted in parts])
+
+
 @dataclass(frozen=True)
 class BackwardPass:
     """Leaves in the parameters the gradients of each model's mean loss over a batch, and returns these losses."""
 
     forward: Callable[[Features], Tensor]
     """to outputs [b] or [m, b]; of an ensemble's members, whose losses are averaged, [members, b] or [m, members, b]"""
-    task: Task
+    task: Task | TasksOfSeveral
     """whose losses of the outputs are minimised; of several outputs, these are the last dimension"""
     parameters: Sequence[nn.Parameter]
     """those that get gradients"""

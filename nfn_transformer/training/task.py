@@ -71,6 +71,10 @@ class Task:
         """Return the predicted labels [n] from outputs on the CPU."""
         raise NotImplementedError
 
+    def outputs_of(self, outputs: Tensor, other: "Task") -> Tensor:
+        """Return the outputs that mean of this task what the given ones mean of another instance of it."""
+        return outputs
+
     def interval(self, outputs: Tensor, labels: Tensor, runs: Sequence[str], seed: int) -> Interval:
         """Return the 95 % bootstrap interval of the measure that runs are compared by."""
         raise NotImplementedError

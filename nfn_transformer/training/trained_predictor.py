@@ -190,6 +190,7 @@ def load_network(path: Path) -> tuple[Predictor, int, Task]:
         with _at_most(sum(tensor.numel() for tensor in tensors.values())):
             model = build_predictor(spec, config, seed=0, outputs=task.outputs, kind=task.predictor)
         model.load_state_dict(tensors)
+        model.to_predictions = task.predictions
         return model, int(header["epoch"]), task
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not a predictor of this version: {error}") from None

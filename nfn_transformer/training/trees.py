@@ -14,7 +14,7 @@ from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training.class_task import TreeClassTask
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
-from nfn_transformer.training.history import History, RoundRecord
+from nfn_transformer.training.history import History, RoundRecord, later_is_better
 from nfn_transformer.training.metrics import is_lower
 from nfn_transformer.training.number_tasks import TreeTask
 from nfn_transformer.training.run_directory import RunDirectory, digest_file, digest_line
@@ -48,7 +48,8 @@ class TreeRun:
         device, reason = tree_library(config.predictor.library).device_for(config.device)
         if reason:
             print(f"warning: --device {config.device}: {reason}; training on the CPU", file=sys.stderr)
-        return cls(replace(config, device=device), data, tree_task(config.data.task, data.zoo.classes))
+        history = History(unit="round", better=is_lower if len(data.split.validation) else later_is_better)
+        return cls(replace(config, device=device), data, tree_task(config.data.task, data.zoo.classes), history=history)
 
     def describe(self) -> str:
         """Return the library and the kind of the model, for the screen."""
@@ -65,6 +66,7 @@ class TreeRun:
         config, data, features = self.config, self.data, self.config.predictor.features
         library = tree_library(config.predictor.library)
         train, validation = data.split.train, data.split.validation
+        validation = validation if len(validation) else train
         sides = Sides(
             train=features_of_checkpoints(features, data.zoo, train).numpy(),
             train_labels=self.task.targets(data.zoo.labels[train]).numpy(),
@@ -110,7 +112,8 @@ class _RoundObserver:
     def __init__(self, run: TreeRun, progress: bool | None):
         hidden = None if progress is None else not progress
         self.bar = tqdm(total=run.config.training.rounds, unit=" rounds", leave=False, disable=hidden)
-        self._run, self._labels = run, run.data.zoo.labels[run.data.split.validation]
+        split = run.data.split
+        self._run, self._labels = run, run.data.zoo.labels[split.validation if len(split.validation) else split.train]
         self._start = time.perf_counter()
 
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:

@@ -85,6 +85,8 @@ def layout_of(state_dict: Mapping[str, Tensor], may_flatten: bool = False) -> Ne
     flattened = 1
     for weight_key, bias_key in zip(keys[::2], [*keys[1::2], ""][: len(keys[::2])], strict=True):
         name, _, kind = weight_key.rpartition(".")
+        if kind == "weight" and f"{name}.bias" not in state_dict:
+            raise SpecError(f"'{weight_key}' has no '{name}.bias' beside it; expected both, zeros for a layer without")
         if kind != "weight" or bias_key != f"{name}.bias":
             raise SpecError(f"'{weight_key}' and '{bias_key}', expected 'LAYER.weight' and 'LAYER.bias' in turn")
         shape = tuple(state_dict[weight_key].shape)

@@ -63,6 +63,11 @@ class TransformerSpec:
     """None if the checkpoints have no embedding."""
 
     @property
+    def description(self) -> str:
+        """Return kind, blocks and widths as text."""
+        return f"transformer of {len(self.blocks)} blocks, widths {', '.join(map(str, self.widths))}"
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Return the width D of every part from input to output: embedding, blocks, input of the classifier."""
         embedding = () if self.embedding is None else (self.embedding.width,)
@@ -118,6 +123,12 @@ class NetworkSpec:
                 raise ValueError(f"{count} {name} of {self.convolutions} convolutions")
         if any(not -1 <= other < layer for layer, other in enumerate(self.residuals)):
             raise ValueError(f"residuals {self.residuals}, expected -1 or an earlier layer of each")
+
+    @property
+    def description(self) -> str:
+        """Return kind, sizes and activation as text."""
+        kind = "CNN" if self.convolutions else "INR" if self.activation == "sine" else "MLP"
+        return f"{kind} {' -> '.join(map(str, self.sizes))} with {self.activation}"
 
     @property
     def layers(self) -> int:

@@ -121,6 +121,11 @@ class StandardTransformerSpec:
     layout: tuple[LayoutEntry, ...] = field(default=(), compare=False, repr=False)
     """Tensors of a state dict; empty: keys `blocks.0.W_Q`, ... of the network's own tensors."""
 
+    @property
+    def description(self) -> str:
+        """Return kind, blocks and width as text."""
+        return f"standard transformer of {self.blocks} blocks, width {self.width}"
+
     def __post_init__(self):
         for name, choices in CHOICES.items():
             if (value := vars(self)[name]) not in choices:

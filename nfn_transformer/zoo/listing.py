@@ -9,14 +9,11 @@ from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.faults import Fault
-from nfn_transformer.zoo.metadata import EMPTY_CELLS, Columns, Condition
+from nfn_transformer.zoo.metadata import ALL_EPOCHS, DEFAULT_EPOCH, EMPTY_CELLS, LAST_EPOCHS, Columns, Condition
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.runs import canonical_epoch
 
-DEFAULT_EPOCH = "75"
-"""Epoch where none is asked for; zoos without it give the last checkpoint of each run."""
-
-_LAST, _BEST, _ALL = "last", "best", "all"
+_LAST, _BEST, _ALL = LAST_EPOCHS, "best", ALL_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,8 @@ def chosen_checkpoints(
     if not positions:
         listed = sorted(set(epochs), key=lambda epoch: (_number(epoch), epoch))
         there = ", ".join(map(quoted, listed[:20])) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
-        raise ZooError(f"{place}: no checkpoints of epoch {quoted(wanted)}; there are {there}; or last, best, all")
+        flag = "--ckpt_epoch takes last, best and all as well"
+        raise ZooError(f"{place}: no checkpoints of epoch {quoted(wanted)}; there are {there}; {flag}")
     return positions, ()
 
 

@@ -40,7 +40,9 @@ HYPERPARAMETERS = (*NUMBERS, *(f"optimizer is {name}" for name in ZOO_OPTIMIZERS
 ABSENT = -1.0
 """Number of an absent column, of an empty cell, and of one that is no number: no hyperparameter is negative."""
 
-ALL_EPOCHS = "all"
+DEFAULT_EPOCH, ALL_EPOCHS, LAST_EPOCHS = "75", "all", "last"
+"""Epoch where none is asked for, all of them, and the last one of each run. Zoos without the default give the last."""
+
 _BEST_EPOCHS = ("best", "best1")
 
 EMPTY_CELLS = ("", "nan", "na", "n/a", "none", "null", "-")
@@ -162,7 +164,8 @@ def select_rows(
 
     Args:
         release: the data set, with its table.
-        epoch: a number as text, `best` (the epochs best and best1), or `all`.
+        epoch: a number as text, `best` (the epochs best and best1), `last` or `all`. DEFAULT_EPOCH means the last one
+            of each run where no row of the table has it.
         condition: on the cells of a row.
         n_heads: number of heads that every row must tell that tells any.
         columns: names of columns other than the release's.
@@ -179,8 +182,16 @@ def select_rows(
     canonical = canonical_epoch(epoch)
     wanted = _BEST_EPOCHS if canonical == "best" else (canonical,)
     rows = [row for row in meeting if canonical == ALL_EPOCHS or row.epoch in wanted]
+    is_absent = canonical == DEFAULT_EPOCH and all(row.epoch != canonical for row in table)
+    if meeting and (canonical == LAST_EPOCHS or is_absent):
+        newest: dict[str, TableRow] = {}
+        for row in sorted(meeting, key=lambda row: -math.inf if (number := _number(row.epoch)) is None else number):
+            newest[row.run or row.name] = row
+        rows = [row for row in meeting if row is newest[row.run or row.name]]
+        notes = (*notes, f"read the last checkpoint of each of {len(rows)} runs (--ckpt_epoch)")
     if not rows:
-        raise _table_error(release, f"no checkpoints of epoch {quoted(epoch)}; there are {_epochs(meeting)}")
+        flag = "--ckpt_epoch takes last, best and all as well"
+        raise _table_error(release, f"no checkpoints of epoch {quoted(epoch)}; there are {_epochs(meeting)}; {flag}")
     by_name: dict[str, list[TableRow]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)

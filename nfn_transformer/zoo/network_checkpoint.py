@@ -49,7 +49,9 @@ def read_network_checkpoint(
             facts = config_facts(config)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
-    return replace(network_outcome(name, state, size), form=form, facts=tuple(sorted(facts.items())))
+    outcome = network_outcome(name, state, size)
+    form = ", ".join(filter(None, (form, outcome.form)))
+    return replace(outcome, form=form, facts=tuple(sorted(facts.items())))
 
 
 def load_mapping(content: bytes) -> Mapping:
@@ -124,16 +126,33 @@ def network_outcome(name: str, state: Mapping, size: int) -> Outcome:
             return faulty(Reason.SHAPE, f"{quoted(key)} has shape {tuple(value.shape)}, expected numbers")
     if problem := oversized(tensors, size):
         return faulty(Reason.UNREADABLE, problem)
-    family = FAMILIES[NetworkSpec.family]
+    family, form = FAMILIES[NetworkSpec.family], ""
     try:
-        tensors = fold_batch_norm(tensors)
+        folded = fold_batch_norm(tensors)
+        tensors = _with_biases({key for key in state if isinstance(key, str)}, folded)
+        form = "with zero biases in layers that have none" if len(tensors) > len(folded) else ""
         shapes = family.shapes(family.spec_from_shapes({key: tuple(t.shape) for key, t in tensors.items()}, {}))
     except SpecError as error:
         return faulty(Reason.SHAPE if tensors else Reason.MISSING_KEY, str(error), recognize(state) or UNKNOWN_FAMILY)
     row, problem = row_of({key: tensors[key] for key in shapes})
     if row is None:
         return faulty(Reason.NOT_FINITE, problem)
-    return Outcome(None, entries=entries, shapes=tuple(shapes.items()), row=row)
+    return Outcome(None, entries=entries, form=form, shapes=tuple(shapes.items()), row=row)
+
+
+def _with_biases(keys: set[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict in which layers without a bias have one of zeros, which is the same function.
+
+    Biases of other types are among the file's `keys`. They are not replaced.
+    """
+    there = {_WRAPPERS.sub("", key) for key in keys} | state.keys()
+    filled: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        filled[key] = tensor
+        bias = f"{key.removesuffix('.weight')}.bias"
+        if key.endswith(".weight") and tensor.ndim in (2, 4) and bias not in there:
+            filled[bias] = tensor.new_zeros(len(tensor))
+    return filled
 
 
 def fold_batch_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,11 +190,11 @@ def fold_batch_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shift = scale * (bias - mean) + (0.0 if beta is None else beta.double())
         folded[f"{layer}.weight"] = (weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
         # A layer before a batch norm often has no bias: the new one stands directly after the weight.
-        folded = dict(_with_bias(folded, layer, shift.to(weight.dtype)))
+        folded = dict(_with_new_bias(folded, layer, shift.to(weight.dtype)))
     return folded
 
 
-def _with_bias(state: Mapping[str, Tensor], layer: str, bias: Tensor) -> Iterable[tuple[str, Tensor]]:
+def _with_new_bias(state: Mapping[str, Tensor], layer: str, bias: Tensor) -> Iterable[tuple[str, Tensor]]:
     for key, tensor in state.items():
         if key != f"{layer}.bias":
             yield key, tensor

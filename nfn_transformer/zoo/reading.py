@@ -162,8 +162,8 @@ def read_zoo(
         data_path: the zoo's folder or zip; or a public zoo in a format of `zoo.formats`, a .tar.xz file of arrays too.
             `data/digits_transformers.zip` is found from every folder.
         dataset: any name that has a table `metadata/NAME.csv`; in a public zoo, its folder.
-        ckpt_epoch: a number, `best` (best and best1), or `all`. In a public zoo without epoch 75 that means the last
-            checkpoint of each training, as `last` does.
+        ckpt_epoch: a number, `best` (best and best1), `last` or `all`. In a zoo without epoch 75 that means the last
+            checkpoint of each run, as `last` does.
         n_heads: heads of checkpoints whose row does not tell (2 without it); must agree with rows that do.
         allow_faulty: use the sound checkpoints even where more than 5 % are faulty.
         load_cache: use the cache of an earlier call on the same files; the cache is written either way.

@@ -16,8 +16,8 @@ _FOREIGN = (
     "have: make_zoo.py trains networks of the kind that can be read"
 )
 _PLAIN = (
-    "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions with biases: "
-    "keys LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
+    "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions: keys "
+    "LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
 )
 
 TRANSFORMER = "a transformer of the zoo"

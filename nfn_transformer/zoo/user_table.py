@@ -2,9 +2,10 @@
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def read_user_table(
     Raises:
         ZooError: the file is no CSV, a column is not there or cannot be guessed, or a row's run cannot be told.
     """
-    header, rows, separator = _read_csv(path)
+    header, rows, separator = read_csv(path)
     at = _Header(path, header)
     named = {file: (file, file) for file in files} | _aliases(source, files)
     file_column, file_of = _file_column(at, rows, list(named), len(files), columns.file)
@@ -89,6 +90,7 @@ def read_user_table(
         places["run"] = place
         guessed["run"] = header[place]
     cells = [row[file_column] for row in rows]
+    _check_meaning(at, cells, file_of, list(named))
     paths = [named[file_of[cell]][0] if file_of.get(cell) in named else cell for cell in cells]
     epochs = [canonical_epoch(row[places["epoch"]]) for row in rows] if "epoch" in places else None
     told = [row[places["run"]] for row in rows] if "run" in places else None
@@ -114,7 +116,7 @@ def _with_semicolons(header: Sequence[str], lines: Iterable[Sequence[str]]) -> s
     return text.getvalue()
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]], str]:
+def read_csv(path: Path) -> tuple[list[str], list[list[str]], str]:
     """Return header, rows of as many cells, and separator of a CSV.
 
     Raises:
@@ -186,6 +188,20 @@ def _file_column(
         column = "no column names" if name is None else f"--file_column {name}: names none of"
         raise at.error(f"{column} the {count} checkpoints, the first of which is {quoted(known[0])}")
     return best
+
+
+def _check_meaning(at: _Header, cells: Sequence[str], file_of: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise ZooError where a cell is the end of several paths, none of which is all of it."""
+    ends = Counter("/".join(file.split("/")[start:]) for file in known for start in range(file.count("/") + 1))
+    for cell in dict.fromkeys(cells):
+        if (file := file_of.get(cell)) is None:
+            continue
+        words = [word for word in re.split(r"[/\\]", cell) if word not in ("", ".")]
+        pairs = zip(reversed(words), reversed(file.split("/")), strict=False)
+        shared = "/".join(reversed([one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]))
+        if ends[shared] > 1 and shared != file:
+            several = [each for each in known if each == shared or each.endswith(f"/{shared}")]
+            raise at.error(f"{quoted(cell)} may be {' or '.join(map(quoted, several[:3]))}: expected longer paths")
 
 
 def _label_column(at: _Header, rows: Sequence[Sequence[str]], labels: str, taken: set[int]) -> int:

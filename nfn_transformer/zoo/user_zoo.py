@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from nfn_transformer.errors import UserError, ZooError
@@ -25,7 +26,7 @@ from nfn_transformer.zoo.sources import (
     looked_for,
     visible_files,
 )
-from nfn_transformer.zoo.user_table import EPOCH, FILE, LABEL, RUN, read_user_table
+from nfn_transformer.zoo.user_table import EPOCH, FILE, LABEL, RUN, read_csv, read_user_table
 
 _MOST_TRIED = 10
 
@@ -51,16 +52,48 @@ def read_user_zoo(path: Path, table: Path, request: ReadRequest, n_heads: int | 
         files = sorted(visible_files(stamps, SUFFIXES), key=lambda name: (name.count("/"), name))
         if not files:
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
-        own = read_user_table(table, source, files, request.columns, request.labels, request.epoch)
-        fingerprint = repr((source.stamp, own.content, [(name, stamps[name]) for name in files]))
-        digest = hashlib.sha256(fingerprint.encode(errors="surrogateescape")).hexdigest()
-        name = printable(table.name)
-        release = Release(source, request.dataset, own.content, name, "", tuple(files), digest)
-        columns = Columns(FILE, EPOCH, None if request.labels == "none" else LABEL, RUN)
-        selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, columns, request.labels)
-        return read_listing(source, _listing(release, selection, own.notes, request, n_heads), request)
+        stamp = repr((source.stamp, [(name, stamps[name]) for name in files]))
+        release, selection, notes = _select(source, table, files, request, stamp, n_heads)
+        return read_listing(source, _listing(release, selection, notes, request, n_heads), request)
     finally:
         source.close()
+
+
+def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str) -> dict[str, float]:
+    """Return the labels, numbers, of a few known networks, by their names or, of others, by their paths.
+
+    Args:
+        table: CSV of files and labels, see `user_table.read_user_table`.
+        names: names that a row may mean; it may also be the path of a checkpoint, from here or beside the table.
+        columns: names of its columns; others are guessed.
+        labels: kind of the labels, `accuracy` or `number`.
+
+    Raises:
+        ZooError: the table cannot be read, names no such network, or a label is none.
+    """
+    cells = {cell for row in read_csv(table)[1] for cell in row if cell.endswith(SUFFIXES)}
+    beside = {str(place / cell) for cell in cells for place in (Path(), table.parent) if (place / cell).is_file()}
+    request = ReadRequest("", ALL_EPOCHS, columns=columns, labels=labels)
+    known = list(dict.fromkeys([*names, *sorted(beside)]))
+    _, selection, _ = _select(FolderSource(table.parent), table, known, request, "")
+    missing = [entry.name for entry in selection.entries if entry.name not in selection.paths]
+    problems = [f"{quoted(fault.name)}: {fault.detail}" for fault in selection.faults]
+    problems += [f"{quoted(name)}: no such network" for name in missing]
+    if problems:
+        raise ZooError(f"{table}: {problems[0]}" + (f", and {len(problems) - 1} more" if problems[1:] else ""))
+    return {selection.paths[entry.name]: float(entry.label) for entry in selection.entries}
+
+
+def _select(
+    source: Source, table: Path, files: Sequence[str], request: ReadRequest, stamp: str, n_heads: int | None = None
+) -> tuple[Release, Selection, tuple[str, ...]]:
+    """Return a table with its files as a data set, its chosen rows, and notes for the screen."""
+    own = read_user_table(table, source, files, request.columns, request.labels, request.epoch)
+    digest = hashlib.sha256(repr((stamp, own.content)).encode(errors="surrogateescape")).hexdigest()
+    release = Release(source, request.dataset, own.content, printable(table.name), "", tuple(files), digest)
+    columns = Columns(FILE, EPOCH, None if request.labels == "none" else LABEL, RUN)
+    selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, columns, request.labels)
+    return release, selection, own.notes
 
 
 def _listing(

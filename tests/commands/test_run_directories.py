@@ -93,7 +93,7 @@ def test_an_unfinished_run_predicts_with_a_warning(run, small_zoo, capsys):
 
 def test_37_few_tested_networks_are_told(run, capsys):
     assert main.main(["--resume", str(run)]) == 0
-    assert "(9 networks; warning: fewer than 20 tell little)" in capsys.readouterr().out
+    assert "(9 networks; warning: fewer than 30 tell little)" in capsys.readouterr().out
 
 
 def test_9_results_come_before_pictures(run, monkeypatch):

@@ -16,6 +16,7 @@ from nfn_transformer.grids.recorded_runs import read_run
 from nfn_transformer.models import registry
 from nfn_transformer.models.editor import EditPredictor
 from nfn_transformer.training.edit_task import EditTask
+from nfn_transformer.training.fitted_predictor import FittedPredictor
 from nfn_transformer.training.task import task_from_json
 from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.feed_forward_pass import draw_pictures, pixel_grid
@@ -116,6 +117,7 @@ def test_a_training_and_the_changed_networks(sirens, last_bias, tmp_path, monkey
     assert fitted.evaluate(sirens).metrics.loss == pytest.approx(results["test"]["loss"], rel=1e-6)
     changed = fitted.edit(sirens)
     torch.testing.assert_close(draw_pictures(changed, 6), fitted.predict(sirens))
+    torch.testing.assert_close(fitted.model.predict(sirens.weights(torch.arange(2))), fitted.predict(sirens)[:2])
 
     monkeypatch.setattr("nfn_transformer.cli.predict_command.load_zoo", lambda data: sirens)
     monkeypatch.setattr("nfn_transformer.cli.predict_command.find_zoo", lambda dataset, path: tmp_path)
@@ -127,7 +129,12 @@ def test_a_training_and_the_changed_networks(sirens, last_bias, tmp_path, monkey
     place = sirens.names.index(files[0].stem)
     drawn = draw_pictures(network_weights({key: tensor[None] for key, tensor in state.items()}, SPEC), 6)
     torch.testing.assert_close(drawn[0], draw_pictures(changed, 6)[place])
+    read, reads = FittedPredictor.read_checkpoints, []
+    monkeypatch.setattr(FittedPredictor, "read_checkpoints", lambda *given: reads.append(1) or read(*given))
     assert predict.main(["--run", str(path), str(files[0]), "--edited", str(tmp_path / "twice")]) == 0
+    assert len(reads) == 1
+    with pytest.raises(UserError, match=r"--edited .*/twice: already exists; choose another path or delete it"):
+        predict.main(["--run", str(path), str(files[0]), "--edited", str(tmp_path / "twice")])
     with pytest.raises(SpecError, match="expected NetworkSpec"):
         fitted.edit(replace(changed, spec=replace(changed.spec, omega=4.0)))
     (file,) = (tmp_path / "twice").iterdir()

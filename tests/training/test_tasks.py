@@ -16,7 +16,7 @@ from nfn_transformer.errors import RunError, UserError, ZooError
 from nfn_transformer.grids.recorded_runs import read_run
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
-from nfn_transformer.training.class_task import ClassMetrics, ClassTask
+from nfn_transformer.training.class_task import ClassMetrics, ClassTask, check_classes
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import draw_split, prepare, split_record, split_runs
 from nfn_transformer.training.loop import train
@@ -149,6 +149,15 @@ def test_class_names_are_among_the_labels_of_a_split(classes):
         nfn.fit(replace(classes, classes=("red",), labels=torch.zeros(59)), "statnn", task="classify", epochs=1)
 
 
+def test_measured_numbers_are_no_classes(classes):
+    numbers = replace(classes, classes=tuple(f"{0.2 + i / 100:.2f}" for i in range(59)), labels=torch.arange(59.0))
+    with pytest.raises(UserError, match=r"expected classes, got 59 numbers from 0\.20 to 0\.78 in column 'col"):
+        nfn.fit(numbers, "statnn", task="classify", epochs=1)
+    config = RunConfig(1, NETWORK, DataConfig("digits", task="classify"), ModelConfig(), TrainingConfig())
+    check_classes(config, replace(numbers, classes=tuple(map(str, range(59)))))
+    check_classes(config, replace(numbers, classes=("0", "0.1", "0.25"), labels=torch.arange(59.0) % 3))
+
+
 @pytest.fixture(scope="module")
 def fitted(classes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fitted") / "run"
@@ -174,6 +183,7 @@ def test_a_classification(fitted, classes, coloured, capsys):
     probabilities, predicted = fitted.predict_probabilities(classes), fitted.predict(classes)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(59, dtype=torch.float64))
     assert torch.equal(probabilities.argmax(1), predicted)
+    assert torch.equal(fitted.model.predict(classes.weights(torch.arange(9))), predicted[:9])
     fitted.model.eval()
     mean = torch.stack([member(classes.weights(torch.arange(3))) for member in fitted.model.members]).mean(0)
     torch.testing.assert_close(mean.double().softmax(-1), probabilities[:3], atol=1e-6, rtol=0)

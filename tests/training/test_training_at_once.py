@@ -16,6 +16,7 @@ from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures, r
 from nfn_transformer.training.config import OPTIMIZERS
 from nfn_transformer.training.data import Split, prepare, split_runs
 from nfn_transformer.training.loop import train
+from nfn_transformer.training.number_tasks import RegressTask
 from nfn_transformer.training.step import Step
 
 MODES = [
@@ -50,6 +51,17 @@ def test_seeds_at_once_with_every_optimizer(new_run, optimizer):
     alone = new_run(5, optimizer=optimizer, wd=1e-2, epochs=2)
     train([alone])
     assert_equal(together[1], alone)
+
+
+def test_seeds_at_once_with_labels_on_scales_of_their_own(new_run):
+    tasks = [RegressTask(mean=mean, deviation=deviation) for mean, deviation in ((0.2, 0.5), (0.9, 3.0))]
+    settings = {"model_config": ModelConfig(enc_mode="statnn", cls_mode="statnn"), "epochs": 2}
+    together = [new_run(seed, task=task, **settings) for seed, task in enumerate(tasks)]
+    train(together)
+    for seed, task in enumerate(tasks):
+        alone = new_run(seed, task=task, **settings)
+        train([alone])
+        assert_equal(together[seed], alone)
 
 
 def test_seeds_at_once_on_zoos_of_their_own(new_run, double):

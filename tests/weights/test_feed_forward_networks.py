@@ -119,8 +119,11 @@ def test_layers_may_have_any_names():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Sequential(nn.Linear(2, 3, bias=False)), r"'0\.weight' and '', expected 'LAYER\.weight' and"),
-        (nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2)), r"'0\.weight' and '1\.weight', expected"),
+        (nn.Sequential(nn.Linear(2, 3, bias=False)), r"'0\.weight' has no '0\.bias' beside it; expected both"),
+        (
+            nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2)),
+            r"'0\.weight' has no '0\.bias' beside it; expected both",
+        ),
         (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), r"'1\.weight' has shape \(3,\), expected"),
         (nn.Sequential(nn.Conv1d(2, 3, 3)), r"'0\.weight' has shape \(3, 2, 3\), expected that of a linear layer or"),
         (

@@ -11,6 +11,7 @@ from small_zoo import state_dict as transformer_state
 from torch import Tensor, nn
 from torch.nn import functional
 
+import nfn_transformer as nfn
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
@@ -304,6 +305,19 @@ def test_a_mixed_folder_names_the_first_of_each(tmp_path, order):
     assert expected in str(error.value)
 
 
+def test_layers_without_a_bias_have_zeros(tmp_path):
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU()]
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(64, 5, bias=False), nn.ReLU(), nn.Linear(5, 2))
+    zoo = SmallZoo(tmp_path / "zoo")
+    zoo.add("run0", network.state_dict())
+    zoo.write_table()
+    read = read_zoo(zoo.path, "mnist")
+    assert "1 read with zero biases in layers that have none" in read.report.summary()
+    images = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(network_outputs(images, read.weights(torch.tensor([0])))[0], network(images))
+
+
 def test_batch_norm_that_cannot_be_folded_is_named():
     after_activation = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 2)).state_dict()
     outcome = network_outcome("a.pt", after_activation, 10_000)
@@ -327,7 +341,7 @@ def test_batch_norm_that_cannot_be_folded_is_named():
     [
         ({"0.weight": torch.ones(1).expand(30_000, 30_000), "0.bias": torch.ones(30_000)}, "claims 900030000 numbers"),
         ({"0.weight": torch.ones(0, 3), "0.bias": torch.ones(0)}, "'0.weight' has shape (0, 3), expected numbers"),
-        ({"0.weight": torch.ones(2, 3), "0.bias": "x"}, "'0.weight' and '', expected 'LAYER.weight' and 'LAYER.bias'"),
+        ({"0.weight": torch.ones(2, 3), "0.bias": "x"}, "'0.weight' has no '0.bias' beside it; expected both"),
         ({"0.weight": torch.ones(2, 3).to_sparse(), "0.bias": torch.ones(2)}, "is a torch.sparse_coo tensor"),
         ({"0.weight": torch.full((2, 3), torch.nan), "0.bias": torch.ones(2)}, "'0.weight' holds NaN"),
         ({}, "the state dict is empty"),
@@ -335,6 +349,31 @@ def test_batch_norm_that_cannot_be_folded_is_named():
 )
 def test_hostile_state_dicts_are_faults(state, message):
     assert message in network_outcome("a.pt", state, 10_000).fault.detail
+
+
+@pytest.mark.parametrize("encoder", ["np", "bilinear"])
+def test_an_mlp_among_cnns_is_named(tmp_path, encoder):
+    zoo = SmallZoo(tmp_path / "zoo")
+    for run in range(8):
+        network = plain_network(run) if run % 4 else nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+        zoo.add(f"run{run}", network.state_dict(), activation="tanh")
+    zoo.write_table()
+    config = {"cls_mode": "no", "emb_mode": "no", "epochs": 1}
+    with pytest.raises(UserError) as error:
+        nfn.fit(read_zoo(zoo.path, "mnist"), encoder, **config)
+    for part in ("MLP 6 -> 4 -> 3 with tanh ('run0_75_0.pt')", "CNN 1 -> 4 -> 5 -> 3 with tanh ('run1_75_1.pt')"):
+        assert part in str(error.value)
+
+
+def test_branches_of_transformers_that_are_asked_for_are_refused(tmp_path):
+    write_array_zoo(tmp_path / "cifar10")
+    zoo = read_zoo(tmp_path, "cifar10")
+    for settings, expected in (
+        ({"cls_mode": "mlp"}, "--cls_mode mlp: reads zoo_transformer; the networks of zoo 'cifar10' are of family"),
+        ({"num_out_embedding": 5}, "--num_out_embedding 5: not read by --enc_mode np --cls_mode no --emb_mode no"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            nfn.fit(zoo, "np", epochs=1, **settings)
 
 
 def test_zoos_of_two_activations_are_read_as_a_whole_and_those_of_two_sizes_are_not(tmp_path, park):

@@ -94,6 +94,14 @@ def test_checkpoints_of_one_training_are_one_run(user):
     assert sorted(set(grouped.runs)) == ["x", "y"]
 
 
+def test_the_end_of_several_paths_is_an_error(user):
+    for folder in "ab":
+        user.save(f"{folder}/net.pt", mlp(0))
+    with pytest.raises(ZooError, match=r"'net\.pt' may be 'a/net\.pt' or 'b/net\.pt': expected longer"):
+        user.read(["path", "accuracy"], ["net.pt", 0.5])
+    assert len(user.read(["path", "accuracy"], ["a/net.pt", 0.5], ["b/net.pt", 0.5])) == 2
+
+
 @pytest.mark.parametrize(
     ("header", "row", "problem"),
     [

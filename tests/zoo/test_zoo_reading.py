@@ -142,12 +142,25 @@ def epochs_zoo(tmp_path) -> SmallZoo:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "count"), [("1", 2), ("75", 4), ("75.0", 4), (75, 4), ("best", 4), ("best1", 2), ("Best", 4), ("all", 10)]
+    ("epoch", "count"),
+    [("1", 2), ("75", 4), ("75.0", 4), (75, 4), ("best", 4), ("best1", 2), ("Best", 4), ("all", 10), ("last", 2)],
 )
 def test_the_epoch_chooses_rows(epochs_zoo, epoch, count):
     assert len(read_zoo(epochs_zoo.path, "mnist", epoch, progress=False)) == count
     # The second time it is the cache that must not mix them up.
     assert len(read_zoo(epochs_zoo.path, "mnist", epoch, progress=False)) == count
+
+
+def test_a_table_without_epoch_75_gives_the_last_of_each_run(tmp_path):
+    zoo = SmallZoo(tmp_path / "zoo")
+    for run, epochs in enumerate((("5", "50", "9"), ("50",), ("9", "100"))):
+        for epoch in epochs:
+            zoo.add(f"run{run}", state_dict(run), epoch)
+    zoo.write_table()
+    read = read_zoo(zoo.path, "mnist", progress=False)
+    assert sorted(zip(read.runs, read.epochs, strict=True)) == [("run0", "50"), ("run1", "50"), ("run2", "100")]
+    assert "read the last checkpoint of each of 3 runs (--ckpt_epoch)" in read.report.summary()
+    assert len(read_zoo(zoo.path, "mnist", "50", progress=False)) == 2
 
 
 def test_an_epoch_that_is_not_there_is_an_error(epochs_zoo):

@@ -47,6 +47,11 @@ class TaskEntry:
     fit: str | None = None
     """`module:function` from a zoo, its split and the configuration of both to arguments of `build`, plain values that
     JSON holds; None: none."""
+    check: str | None = None
+    """`module:function` from the run's configuration and a zoo that raises UserError where they do not suit the task;
+    None: all do."""
+    settings: tuple[str, ...] = ()
+    """Settings of `DataConfig` that other tasks do not take; None where they are not given."""
     trees: tuple[str, ...] = ()
     """Libraries whose tree models learn it."""
 

@@ -9,6 +9,7 @@ TASKS.update(
         labels="class",
         build="nfn_transformer.training.class_task:ClassTask",
         fit="nfn_transformer.training.class_task:fit_classes",
+        check="nfn_transformer.training.class_task:check_classes",
         score=Score("accuracy", "accuracy"),
         trees=("scikit-learn",),
     )

@@ -13,6 +13,8 @@ TASKS.update(
         labels="none",
         build="nfn_transformer.training.edit_task:EditTask",
         fit="nfn_transformer.training.edit_task:fit_pictures",
+        check="nfn_transformer.training.edit_task:check_editor",
+        settings=("edit",),
         score=Score("loss", "mean squared error", rises=False, decimals=5),
     )
 )
