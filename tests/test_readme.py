@@ -70,7 +70,9 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], flags=re
 
 
 @pytest.mark.parametrize(
-    ("example", "shown"), [*zip(EXAMPLES[1:], (2, 0, 4, 2), strict=True)], ids=["blocks", "own", "plain", "sines"]
+    ("example", "shown"),
+    [*zip(EXAMPLES[1:], (2, 0, 4, 2, 1), strict=True)],
+    ids=["blocks", "own", "plain", "sines", "standard"],
 )
 def test_the_librarys_examples(example, shown, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)

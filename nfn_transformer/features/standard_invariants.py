@@ -79,6 +79,12 @@ def read_standard_invariants(weights: StandardTransformerWeights) -> StandardInv
     return parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
+def pooled_invariants(invariants: StandardInvariants) -> Float[Tensor, "b numbers"]:
+    """Return the mean over the blocks, the first block, the last one, and the rest: as many for any depth."""
+    blocks = invariants.blocks
+    return torch.cat([blocks.mean(1), blocks[:, 0], blocks[:, -1], invariants.rest], dim=1)
+
+
 def _networks_at_once(spec: StandardTransformerSpec) -> int:
     inputs = next(iter(standard_probes(spec).values()))
     tokens = inputs.shape[1] if spec.inputs != "patches" else inputs[0, 0].numel() // (spec.patch[0] * spec.patch[1])

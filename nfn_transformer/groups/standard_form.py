@@ -74,16 +74,21 @@ def standard_canonical_form(weights: StandardTransformerWeights, scales: bool = 
             equally long.
     """
     old, spec = weights.spec, standard_canonical_spec(weights.spec)
-    centres = reads_no_mean(old)
-    write = _centred if centres else _same
-    blocks = tuple(_canonical_block(block, old, write) for block in weights.blocks)
-    blocks = tuple(map(_balanced, blocks)) if scales and (old.gated or old.activation == "relu") else blocks
-    return replace(_canonical_head(_canonical_embedding(weights, spec, write)), spec=spec, blocks=blocks)
+    blocks = tuple(canonical_block(block, old, scales) for block in weights.blocks)
+    return replace(canonical_ends(weights), spec=spec, blocks=blocks)
 
 
-def _canonical_block(
-    block: StandardBlockWeights, spec: StandardTransformerSpec, write: Callable[[Tensor], Tensor]
+def canonical_ends(weights: StandardTransformerWeights) -> StandardTransformerWeights:
+    """Return the weights with a canonical embedding, final norm and head; blocks and spec stay."""
+    write = _centred if reads_no_mean(weights.spec) else _same
+    return _canonical_head(_canonical_embedding(weights, standard_canonical_spec(weights.spec), write))
+
+
+def canonical_block(
+    block: StandardBlockWeights, spec: StandardTransformerSpec, scales: bool = False
 ) -> StandardBlockWeights:
+    """Return the canonical form of a block of networks of a spec; see `standard_canonical_form`."""
+    write = _centred if reads_no_mean(spec) else _same
     W_O, b_O, W_2, b_2 = block.W_O, block.b_O, block.W_2, block.b_2
     (W_Q, b_Q), (W_K, b_K), (W_V, b_V) = ((block.W_Q, block.b_Q), (block.W_K, block.b_K), (block.W_V, block.b_V))
     (W_1, b_1), (W_G, b_G) = (block.W_1, block.b_1), (block.W_G, block.b_G)
@@ -106,7 +111,8 @@ def _canonical_block(
     written = (write(tensor) for tensor in (W_O, b_O, W_2, b_2))
     W_O, b_O, W_2, b_2 = written
     parts = (W_Q, b_Q, W_K, b_K, W_V, torch.zeros_like(b_V), W_O, b_O)
-    return StandardBlockWeights(*gains[:2], *parts, *gains[2:], W_1, b_1, W_2, b_2, W_G, b_G)
+    form = StandardBlockWeights(*gains[:2], *parts, *gains[2:], W_1, b_1, W_2, b_2, W_G, b_G)
+    return _balanced(form) if scales and (spec.gated or spec.activation == "relu") else form
 
 
 def _read(spec: StandardTransformerSpec, gain: Tensor, shift: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

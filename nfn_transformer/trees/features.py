@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nfn_transformer.errors import RunError, SpecError, UserError, ZooError
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec, are_alike
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETER_COLUMNS
 
 if TYPE_CHECKING:  # --features needs names and help alone: what reads weights is imported where it reads them
@@ -105,12 +106,14 @@ def _invariants(weights: Weights) -> Tensor:
 
     from nfn_transformer.features.invariants import read_invariants
     from nfn_transformer.features.network_invariants import read_network_invariants
+    from nfn_transformer.features.standard_invariants import pooled_invariants, read_standard_invariants
     from nfn_transformer.weights.containers import NetworkWeights, TransformerWeights
 
     if isinstance(weights, TransformerWeights):
         invariants = read_invariants(weights)
         return torch.cat([invariants.blocks.flatten(1), invariants.rest], dim=1)
-    assert isinstance(weights, NetworkWeights), "_check_invariants refuses others"
+    if not isinstance(weights, NetworkWeights):
+        return pooled_invariants(read_standard_invariants(weights))
     return torch.cat([tensor.flatten(1) for tensor in read_network_invariants(weights).tensors()], dim=1)
 
 
@@ -123,17 +126,30 @@ def _check_invariants(zoo: Zoo | MixedZoo, dataset: str) -> None:
             check_has_invariants(zoo.spec)
         elif isinstance(zoo.spec, NetworkSpec):
             count_network_invariants(zoo.spec)
-        else:
-            raise SpecError(
-                f"networks of family {zoo.spec.family}, expected {TransformerSpec.family} or {NetworkSpec.family}"
-            )
     except SpecError as error:
         raise UserError(f"--features invariants: zoo '{dataset}' has {error}") from None
+
+
+def _products(weights: Weights) -> Tensor:
+    from nfn_transformer.features.standard_invariants import pooled_invariants
+    from nfn_transformer.features.standard_products import read_standard_products
+    from nfn_transformer.weights.standard_containers import StandardTransformerWeights
+
+    assert isinstance(weights, StandardTransformerWeights), "_check_products refuses others"
+    return pooled_invariants(read_standard_products(weights))
+
+
+def _check_products(zoo: Zoo | MixedZoo, dataset: str) -> None:
+    if not isinstance(zoo.spec, StandardTransformerSpec):
+        family = f"expected family {StandardTransformerSpec.family}"
+        raise UserError(f"--features products: the networks of zoo '{dataset}' are of {zoo.spec.family}, {family}")
 
 
 def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:
     from nfn_transformer.features.invariants import has_like_invariants
 
+    if isinstance(spec, StandardTransformerSpec) and isinstance(other, StandardTransformerSpec):
+        return spec.inputs == other.inputs
     if not (isinstance(spec, TransformerSpec) and isinstance(other, TransformerSpec)):
         return are_alike(spec, other)
     return len(spec.blocks) == len(other.blocks) and has_like_invariants(spec, other)
@@ -153,6 +169,12 @@ TREE_FEATURES: Mapping[str, TreeFeatures] = {
         _invariants,
         check=_check_invariants,
         supports=_have_like_invariants,
+    ),
+    "products": TreeFeatures(
+        "products of standard transformers' weights, which the products encoder reads",
+        _products,
+        check=_check_products,
+        supports=lambda spec, other: spec.family == other.family,
     ),
     "hyperparameters": TreeFeatures(
         "the metadata's hyperparameters, and no weights",

@@ -80,7 +80,9 @@ def test_what_a_zoo_does_not_have_is_said_before_anything_is_read(small, generat
     deep = TransformerSpec((BlockSpec(2, 4, 2, 2, 3),), FeedForwardSpec((4, 3, 3, 2)), None)
     with pytest.raises(UserError, match=r"--features invariants: zoo 'mine' has .* a classifier of 3 layers, expected"):
         check_readable("invariants", replace(small, spec=deep), "mine")
-    for features in TREE_FEATURES:
+    with pytest.raises(UserError, match=r"--features products: the networks of zoo 'digits' are of zoo_transformer"):
+        check_readable("products", small, "digits")
+    for features in TREE_FEATURES.keys() - {"products"}:
         check_readable(features, small, "digits")
     for features in ("raw", "statistics"):
         check_readable(features, replace(silent, spec=deep), "mine")

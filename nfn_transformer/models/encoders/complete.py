@@ -35,7 +35,10 @@ register(
         help="what the network does to synthetic signals",
         symmetry="every symmetry of the network",
         build="nfn_transformer.models.complete_encoder:CompleteEncoder",
-        builds={"feed_forward": "nfn_transformer.models.network_complete_encoder:NetworkCompleteEncoder"},
+        builds={
+            "feed_forward": "nfn_transformer.models.network_complete_encoder:NetworkCompleteEncoder",
+            "transformer": "nfn_transformer.models.standard_encoders:StandardCompleteEncoder",
+        },
         config=CompleteConfig,
         check=check_complete,
         reads=("dropout",),

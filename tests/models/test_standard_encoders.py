@@ -1,0 +1,83 @@
+"""Encoders of standard transformers: the whole group moves no prediction, what is no symmetry does."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from standard_networks import STANDARD_SPECS, random_standard
+
+from nfn_transformer import ModelConfig, Predictor, StandardElement, build_predictor
+from nfn_transformer.features import standard_invariants
+from nfn_transformer.features.standard_invariants import read_standard_invariants, standard_invariant_names
+from nfn_transformer.features.standard_probes import standard_probes
+from nfn_transformer.features.standard_products import read_standard_products, standard_product_names
+from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.trees.features import features_of_networks
+
+
+@pytest.fixture(autouse=True)
+def _few_probes(monkeypatch):
+    """Eight inputs of each family in place of 32 suffice, and take a quarter of the time."""
+    monkeypatch.setattr(
+        standard_invariants,
+        "standard_probes",
+        lambda spec: {name: family[:8] for name, family in standard_probes(spec).items()},
+    )
+
+
+ENCODERS = pytest.mark.parametrize("encoder", ["complete", "products"])
+
+
+def predictor(encoder, U) -> Predictor:
+    """A predictor in float64 with scales of U, and parameters that are not the initial ones."""
+    config = ModelConfig.from_flags({"enc_mode": encoder, "ensemble": 1})
+    config.check(U.spec, "test")
+    model = build_predictor(U.spec, config, seed=1).double().eval()
+    model.fit_normalization([model.featurize(U)])
+    return model
+
+
+@pytest.mark.parametrize("name", STANDARD_SPECS)
+@ENCODERS
+def test_the_group_changes_no_prediction(encoder, name, generator):
+    spec, U = STANDARD_SPECS[name], random_standard(STANDARD_SPECS[name], 3, generator)
+    model, g = predictor(encoder, U), StandardElement.sample(spec, generator)
+    with torch.no_grad():
+        before = model.predict(U)
+        assert before.std() > 1e-4
+        assert relative_error(model.predict(g.act(U)), before) < 1e-9
+        first, *others = U.blocks
+        for role in ("W_Q", "W_V", "W_2")[encoder == "complete" :]:
+            changed = replace(first, **{role: vars(first)[role].flip(-1)})
+            assert relative_error(model.predict(replace(U, blocks=(changed, *others))), before) > 1e-6, role
+
+
+@ENCODERS
+def test_one_model_reads_other_depths_and_widths(encoder, generator):
+    spec = STANDARD_SPECS["bert"]
+    model = predictor(encoder, random_standard(spec, 4, generator))
+    other = replace(STANDARD_SPECS["llama"], blocks=3, width=12, head_sizes=(12, 5), vocabulary=20)
+    assert model.supports(other)
+    assert model.supports(STANDARD_SPECS["vit"]) == (encoder == "products")
+    assert model.predict(random_standard(other, 2, generator)).isfinite().all()
+
+
+def test_each_number_has_a_name(generator):
+    U = random_standard(STANDARD_SPECS["gpt"], 2, generator)
+    for features, read, (blocks, rest) in (
+        ("invariants", read_standard_invariants, standard_invariant_names(U.spec)),
+        ("products", read_standard_products, standard_product_names()),
+    ):
+        numbers = read(U)
+        assert (numbers.blocks.shape[2], numbers.rest.shape[1]) == (len(set(blocks)), len(set(rest)))
+        assert features_of_networks(features, U).shape == (2, 3 * len(blocks) + len(rest))
+
+
+def test_single_precision_is_enough_for_48_blocks(generator, monkeypatch):
+    monkeypatch.setattr(
+        standard_invariants, "standard_probes", lambda spec: {"repeated": standard_probes(spec)["repeated"][:8]}
+    )
+    U = random_standard(replace(STANDARD_SPECS["gpt"], blocks=48), 1, generator)
+    exact, single = read_standard_invariants(U), read_standard_invariants(U.to(torch.float32))
+    scale = exact.blocks.std((0, 1)).clamp(min=0.1)
+    assert ((single.blocks - exact.blocks).abs() / scale).amax() < 0.05
