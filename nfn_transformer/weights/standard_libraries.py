@@ -315,7 +315,7 @@ LIBRARIES = (
         ),
         fields={"epsilon": 1e-6},
         heads=(Head(_head("head", 0), {}), Head((), {})),
-        guessed=("activation", "epsilon"),
+        guessed=("activation", "epsilon", "pooling"),
     ),
     Library(
         name="a ViT of vit_pytorch",
@@ -356,7 +356,7 @@ LIBRARIES = (
         ),
         rest=(),  # `standard_surroundings` finds what is around it
         fields={"placement": "post", "activation": "relu"},
-        guessed=("placement", "activation", "causal", "epsilon"),
+        guessed=("placement", "activation", "causal", "epsilon", "pooling"),
     ),
 )
 """All libraries that are read, in the order in which they are tried."""

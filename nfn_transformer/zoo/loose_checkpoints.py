@@ -17,6 +17,8 @@ from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_layouts import recognize_transformer
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.state_dicts import (
     Shape,
     spec_from_shapes,
@@ -25,11 +27,12 @@ from nfn_transformer.weights.state_dicts import (
 )
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import Reader, read_outcomes
-from nfn_transformer.zoo.faults import Fault, Reason, bounded, kind_lines, shortened
+from nfn_transformer.zoo.faults import Fault, Reason, Shapes, bounded, kind_lines, shortened
 from nfn_transformer.zoo.faults import listed as listed_items
 from nfn_transformer.zoo.network_checkpoint import read_network_checkpoint
 from nfn_transformer.zoo.runs import fingerprint
 from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, Source, ZipSource, looked_for, visible_files
+from nfn_transformer.zoo.transformer_checkpoint import read_transformer_checkpoint
 
 MAX_LISTED = 10
 
@@ -51,6 +54,12 @@ Checkpoint = str | Path | Mapping[str, Tensor]
 
 Supports = Callable[[AnySpec], bool]
 """Predicate of the specs that can be used."""
+
+_READERS: dict[str, Reader] = {
+    TransformerSpec.family: read_checkpoint,
+    NetworkSpec.family: read_network_checkpoint,
+    StandardTransformerSpec.family: read_transformer_checkpoint,
+}
 
 
 def read_loose_checkpoints(
@@ -80,10 +89,10 @@ def read_loose_checkpoints(
     names: list[str] = []
     faults: list[Fault] = []
     unread: dict[str, tuple[str, ...]] = {}
-    by_spec: dict[AnySpec, tuple[list[int], list[Tensor]]] = {}
+    by_spec: dict[tuple[AnySpec, Shapes], tuple[list[int], list[Tensor]]] = {}
     if isinstance(spec, NetworkSpec) and n_heads is not None:
         raise ZooError(f"--n_heads {n_heads}: requires networks with attention, got a predictor of {spec.family} ones")
-    read = read_network_checkpoint if isinstance(spec, NetworkSpec) else read_checkpoint
+    read = _READERS[spec.family]
     for number, path in enumerate(paths):
         outcomes = (
             _state_outcome(number, path, weights_key, read)
@@ -100,10 +109,12 @@ def read_loose_checkpoints(
                 size: AnySpec
                 if isinstance(spec, NetworkSpec):
                     size = _network_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports)
+                elif isinstance(spec, StandardTransformerSpec):
+                    size = _standard_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports, n_heads)
                 else:
-                    assert isinstance(spec, TransformerSpec)
                     size = _spec(dict(outcome.shapes), spec, supports, n_heads)
-                positions, rows = by_spec.setdefault(size, ([], []))
+                # Networks of one spec may have other keys, and so another order of numbers.
+                positions, rows = by_spec.setdefault((size, outcome.shapes), ([], []))
                 positions.append(len(names))
                 rows.append(torch.from_numpy(outcome.row))
                 names.append(name)
@@ -122,10 +133,9 @@ def read_loose_checkpoints(
             file=sys.stderr,
         )
     groups = []
-    for size, (positions, rows) in by_spec.items():
-        matrix = torch.stack(rows)
-        family = FAMILIES[size.family]
-        weights = family.weights(unflatten_rows(matrix, family.shapes(size)), size)
+    for (size, shapes), (positions, rows) in by_spec.items():
+        matrix = torch.stack(rows) if len(rows) > 1 else rows[0][None]  # without a copy, as one may be large
+        weights = FAMILIES[size.family].weights(unflatten_rows(matrix, dict(shapes)), size)
         groups.append(LooseCheckpoints(positions, weights, [fingerprint(row) for row in matrix.numpy()]))
     return names, groups
 
@@ -152,6 +162,29 @@ def _network_spec(
         return spec
     found, wanted = (f"sizes {each.sizes}, {each.activation}, kernels {each.trailing}" for each in (spec, expected))
     raise SpecError(f"has {found}, expected {wanted}")
+
+
+def _standard_spec(
+    shapes: dict[str, Shape],
+    told: dict[str, Any],
+    expected: StandardTransformerSpec,
+    supports: Supports | None,
+    n_heads: int | None,
+) -> StandardTransformerSpec:
+    """Return the spec of a standard transformer; what neither its file nor its keys tell is that of `expected`.
+
+    Raises:
+        SpecError: the network is neither expected nor supported.
+    """
+    told = {"heads": n_heads or expected.heads, **told}
+    guessed = recognize_transformer(shapes, told).guessed
+    spec = FAMILIES[expected.family].spec_from_shapes(
+        shapes, {**{name: getattr(expected, name) for name in guessed}, **told}
+    )
+    if spec == expected or (supports is not None and supports(spec)):
+        return spec
+    other = next(name for name, value in vars(spec).items() if name != "layout" and value != getattr(expected, name))
+    raise SpecError(f"has {other} {getattr(spec, other)}, expected {getattr(expected, other)}")
 
 
 def _spec(
