@@ -15,7 +15,7 @@ from nfn_transformer.weights.state_dicts import (
     row_length,
     unflatten_rows,
 )
-from nfn_transformer.zoo.containers import INDEX_SUFFIX, find_network, is_safetensors, read_safetensors, read_shares
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, find_network, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, Shapes
 from nfn_transformer.zoo.recognition import UNKNOWN_FAMILY, recognize
 from nfn_transformer.zoo.sources import MAX_FILE_BYTES
@@ -67,8 +67,8 @@ def read_checkpoint(
     size = len(content)
     loaded: Mapping
     try:
-        if name.endswith(INDEX_SUFFIX) and read_beside is not None:
-            loaded, size = read_shares(content, read_beside)
+        if name.endswith(INDEX_SUFFIXES) and read_beside is not None:
+            loaded, size = read_shares(content, read_beside, load_state_dict)
         else:
             loaded = read_safetensors(content) if is_safetensors(content) else load_state_dict(content)
         network = find_network(loaded, weights_key)

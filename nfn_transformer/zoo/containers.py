@@ -12,7 +12,7 @@ from torch import Tensor
 from nfn_transformer.printable import quoted
 from nfn_transformer.weights.state_dicts import is_known_key
 
-INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 
 USUAL_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Names of the trained weights in training checkpoints, the most telling first."""
@@ -141,12 +141,15 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
         raise ValueError(f"not a safetensors file that can be read ({type(error).__name__})") from None
 
 
-def read_shares(index: bytes, read: Callable[[str], bytes]) -> tuple[dict[str, Tensor], int]:
-    """Return the tensors of safetensors files that an index names, and the bytes of all of them.
+def read_shares(
+    index: bytes, read: Callable[[str], bytes], load: Callable[[bytes], Mapping]
+) -> tuple[dict[str, Tensor], int]:
+    """Return the tensors of files that an index names, and the bytes of all of them.
 
     Args:
         index: content of NAME.safetensors.index.json: {"weight_map": {key: file name}}.
         read: returns the content of a file beside the index.
+        load: returns the mapping in the content of a file that is no safetensors file.
 
     Raises:
         ValueError: the index or a file is damaged, or a tensor is not where the index says.
@@ -156,15 +159,15 @@ def read_shares(index: bytes, read: Callable[[str], bytes]) -> tuple[dict[str, T
     except (ValueError, KeyError, TypeError, RecursionError):
         weight_map = None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError('not an index of safetensors files: expected {"weight_map": {KEY: FILE}}')
+        raise ValueError('not an index of files: expected {"weight_map": {KEY: FILE}}')
     tensors: dict[str, Tensor] = {}
     size = 0
     for file in dict.fromkeys(weight_map.values()):
-        if "/" in file or "\\" in file or not file.endswith(".safetensors"):
-            raise ValueError(f"its index names {quoted(file[:100])}, expected a .safetensors file beside it")
+        if "/" in file or "\\" in file or not file.endswith((".safetensors", ".bin")):
+            raise ValueError(f"its index names {quoted(file[:100])}, expected a .safetensors or .bin file beside it")
         content = read(file)
         size += len(content)
-        held = read_safetensors(content)
+        held = load(content) if file.endswith(".bin") else read_safetensors(content)
         wanted = [key for key, file_of_key in weight_map.items() if file_of_key == file]
         if lacking := [key for key in wanted if key not in held]:
             raise ValueError(f"{quoted(lacking[0][:100])} is not in {quoted(file)}, where the index says")

@@ -15,7 +15,7 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.weights.state_dicts import is_known_key
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
-from nfn_transformer.zoo.containers import INDEX_SUFFIX, USUAL_NAMES, is_safetensors, read_safetensors, read_shares
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, USUAL_NAMES, is_safetensors, read_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.network_facts import CONFIG_LISTS, config_facts
 from nfn_transformer.zoo.recognition import TRANSFORMER, UNKNOWN_FAMILY, recognize
@@ -39,8 +39,8 @@ def read_network_checkpoint(
     loaded: Mapping
     facts: dict[str, Any] = {}
     try:
-        if name.endswith(INDEX_SUFFIX) and read_beside is not None:
-            loaded, size = read_shares(content, read_beside)
+        if name.endswith(INDEX_SUFFIXES) and read_beside is not None:
+            loaded, size = read_shares(content, read_beside, load_state_dict)
         else:
             loaded = load_mapping(content)
         state, form = find_state_dict(loaded, weights_key)

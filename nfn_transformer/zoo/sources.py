@@ -30,7 +30,7 @@ DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.
 _ENCRYPTED = 0x1 | 0x40
 
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".safetensors.index.json")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".safetensors.index.json", ".bin.index.json")
 """Endings of checkpoints' names; an index names the files that share a network's tensors out."""
 
 
@@ -278,10 +278,11 @@ def _too_large(size: int, most: int) -> UnreadableFile:
 
 
 def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list[str]:
-    """Return the names with a suffix, but neither hidden ones nor `embedding.pt`, the word vectors of a text zoo.
+    """Return the names with a suffix, but neither hidden ones nor NO_NETWORKS.
 
     Archives made on a Mac carry `__MACOSX/` and `._NAME` twins of every file. Shares of a network's tensors, as
-    `model-00001-of-00002.safetensors`, are no checkpoints of their own where their index is there.
+    `model-00001-of-00002.safetensors`, are no checkpoints of their own where their index is there. A
+    `pytorch_model.bin` beside a `model.safetensors` is the same network.
     """
     visible = [
         name
@@ -289,13 +290,24 @@ def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list
         if name.endswith(suffixes)
         and not name.startswith("__MACOSX/")
         and not any(part.startswith(".") for part in name.split("/"))
-        and name.rsplit("/", 1)[-1] != "embedding.pt"
+        and name.rsplit("/", 1)[-1] not in NO_NETWORKS
     ]
-    indices = {name.removesuffix(".safetensors.index.json") for name in visible if name.endswith(".index.json")}
-    return [name for name in visible if not indices or _SHARE.sub("", name) not in indices or name.endswith(".json")]
+    indices = {name.removesuffix(".index.json") for name in visible if name.endswith(".index.json")}
+    indices |= {name for name in visible if name.endswith("/model.safetensors") or name == "model.safetensors"}
+    if not indices:
+        return visible
+    own = [name for name in visible if _SHARE.sub(r".\1", name) not in indices or _SHARE.search(name) is None]
+    return [name for name in own if _OLDER.sub("model.safetensors", name) not in indices or not _OLDER.search(name)]
 
 
-_SHARE = re.compile(r"-\d+-of-\d+\.safetensors$", re.ASCII)
+NO_NETWORKS = (
+    *("embedding.pt", "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"),
+    "rng_state.pth",
+)
+"""Names of files beside checkpoints: word vectors of a text zoo, and what trainers keep to go on."""
+
+_SHARE = re.compile(r"-\d+-of-\d+\.(safetensors|bin)$", re.ASCII)
+_OLDER = re.compile(r"(?<![^/])pytorch_model\.bin(\.index\.json)?$")
 
 
 @dataclass(frozen=True)
@@ -364,7 +376,8 @@ def open_release(path: Path, dataset: str) -> Iterator[Release]:
 
 def looked_for() -> str:
     """Return the endings of checkpoints' names, for messages."""
-    return f"{', '.join(SUFFIXES[:-2])} or {SUFFIXES[-2]} files"
+    *most, last = (suffix for suffix in SUFFIXES if suffix.count(".") == 1)
+    return f"{', '.join(most)} or {last} files"
 
 
 def _not_one_table(source: Source, dataset: str, tables: list[str], matching: list[str]) -> ZooError:

@@ -12,8 +12,8 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.weights.standard_layouts import Recognition, recognize_transformer
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes
-from nfn_transformer.zoo.checkpoint import Outcome, key_name, oversized, row_of, tensor_problem
-from nfn_transformer.zoo.containers import INDEX_SUFFIX, read_shares
+from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, listed
 from nfn_transformer.zoo.network_checkpoint import find_state_dict, load_mapping
 from nfn_transformer.zoo.transformer_facts import CONFIG_FILE, CONFIG_NAMES, facts_of_config, parse_config
@@ -31,8 +31,8 @@ def read_transformer_checkpoint(
     size = len(content)
     loaded: Mapping
     try:
-        if name.endswith(INDEX_SUFFIX) and read_beside is not None:
-            loaded, size = read_shares(content, read_beside)
+        if name.endswith(INDEX_SUFFIXES) and read_beside is not None:
+            loaded, size = read_shares(content, read_beside, load_state_dict)
         else:
             loaded = load_mapping(content)
         state, form = find_state_dict(loaded, weights_key)

@@ -8,13 +8,16 @@ from pathlib import Path
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_layouts import recognize_transformer
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.zoo.any_checkpoint import read_any_checkpoint
+from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.collecting import Files, read_outcomes
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.listed_zoo import read_listing
 from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, told_facts
 from nfn_transformer.zoo.metadata import ALL_EPOCHS, HEADS_COLUMN, Columns, Selection, select_rows
-from nfn_transformer.zoo.network_facts import network_facts
+from nfn_transformer.zoo.network_facts import FACTS, FIELDS, network_facts
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import (
@@ -106,7 +109,7 @@ def _listing(
     """
     cells = {row.name: row.cells for row in selection.rows}
     networks, files, missing = [], [], []
-    told_names = {"heads"} if n_heads is not None else set(request.facts)
+    told_names = {*request.facts, *(("heads",) if n_heads is not None else ())}
     for entry in selection.entries:
         if entry.name not in selection.paths:
             missing.append(Fault(entry.name, Reason.MISSING, "no such checkpoint"))
@@ -140,5 +143,19 @@ def _assumed(source: Source, files: Files, told: set[str]) -> tuple[str, ...]:
                 return ("no column tells the activation: taken for relu (--activation)",)
             if outcome.family == TransformerSpec.family and "heads" not in told:
                 return (f"no column {HEADS_COLUMN} tells the attention heads: taken for 2 (--n_heads)",)
+            if outcome.family == StandardTransformerSpec.family:
+                return _guessed(outcome, told)
             break
     return ()
+
+
+def _guessed(outcome: Outcome, told: set[str]) -> tuple[str, ...]:
+    """Return a note on what neither keys nor table nor flags tell of a standard transformer."""
+    recognition = recognize_transformer(dict(outcome.shapes), {"heads": 0, **dict(outcome.facts)})
+    flags = {FIELDS.get(fact, fact): fact for fact in FACTS}
+    guessed = {name: flags[name] for name in recognition.guessed if name in flags and flags[name] not in told}
+    if not guessed:
+        return ()
+    values = ", ".join(f"{name} {getattr(recognition.spec, name)}" for name in guessed)
+    names = ", ".join(f"--{flag}" for flag in guessed.values())
+    return (f"nothing tells these facts of {recognition.library.name}, taken for {values} ({names})",)

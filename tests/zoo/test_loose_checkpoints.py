@@ -92,10 +92,12 @@ def test_paths_that_hold_no_checkpoints_are_errors(tmp_path):
     write(tmp_path / "empty/embedding.pt")
     assert (
         message(tmp_path / "empty")
-        == f"{tmp_path}/empty: no checkpoints; looked for .pt, .pth, .ckpt or .safetensors files in it"
+        == f"{tmp_path}/empty: no checkpoints; looked for .pt, .pth, .ckpt, .bin or .safetensors files in it"
     )
     archive = zip_of(tmp_path / "z.zip", ["model.onnx"])
-    assert message(archive) == f"{archive}: no checkpoints; looked for .pt, .pth, .ckpt or .safetensors files in it"
+    assert (
+        message(archive) == f"{archive}: no checkpoints; looked for .pt, .pth, .ckpt, .bin or .safetensors files in it"
+    )
     os.mkfifo(tmp_path / "pipe")
     assert "pipe: neither a folder nor a file" in message(tmp_path / "pipe")
 

@@ -225,7 +225,9 @@ def test_a_data_set_without_checkpoints_is_an_error(tmp_path):
     zoo = SmallZoo(tmp_path / "zoo")
     zoo.add("run0", None)
     zoo.write_table()
-    looked_for = r"looked for .pt, .pth, .ckpt or .safetensors files under 'mnist/', and the zoo holds 'metadata', "
+    looked_for = (
+        r"looked for .pt, .pth, .ckpt, .bin or .safetensors files under 'mnist/', and the zoo holds 'metadata', "
+    )
     with pytest.raises(ZooError, match=f"{looked_for}'mnist'"):
         read_zoo(zoo.path, "mnist")
 

@@ -1,0 +1,91 @@
+"""Zoos and loose checkpoints of standard transformers: several sizes, folders of their own, what nothing tells."""
+
+import csv
+import json
+
+import pytest
+import torch
+from library_models import UsersViT
+from safetensors.torch import save_file
+
+from nfn_transformer.errors import ZooError
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.weights.standard_pass import standard_outputs
+from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
+from nfn_transformer.zoo.reading import read_zoo
+
+FACTS = {"activation": "gelu", "norm_placement": "pre"}
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two ViTs of a user, of 2 and 1 blocks, and their zoo."""
+    folder, models = tmp_path / "nets", []
+    folder.mkdir()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = UsersViT(True).eval()
+        del model.encoder.layers[2 - seed % 2 :]
+        model.encoder.num_layers = 2 - seed % 2
+        torch.save({"model_state_dict": model.state_dict()}, folder / f"{seed}.pt")
+        models.append(model)
+    with open(tmp_path / "scores.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file", "accuracy"], *([f"{seed}.pt", seed / 10] for seed in range(4))])
+    return models, folder, tmp_path / "scores.csv"
+
+
+def test_transformers_of_several_depths_are_one_zoo_and_predicted_alike(models):
+    networks, folder, table = models
+    zoo = read_zoo(folder, "nets", table=table, n_heads=4, facts=FACTS, progress=False)
+    assert sorted(spec.blocks for spec in zoo.specs) == [1, 2]
+    images = torch.rand(2, 3, 12, 12)
+    part = next(part for part in zoo.parts if part.spec.blocks == 2)
+    with torch.no_grad():
+        expected = torch.stack([networks[int(name[0])](images) for name in part.names])
+    torch.testing.assert_close(standard_outputs(images, part.weights(torch.arange(2))), expected)
+
+    predictor = build_predictor(part.spec, ModelConfig("statnn", "no", "no"), seed=1)
+    predicted = predictor.predict(part.weights(torch.arange(2)))
+    names, (loose,) = read_loose_checkpoints([folder / "0.pt", folder / "2.pt"], part.spec)
+    assert len(names) == 2
+    assert torch.equal(predictor.predict(loose.weights), predicted)
+    with pytest.raises(ZooError, match="has blocks 1, expected 2"):
+        read_loose_checkpoints([folder / "1.pt"], part.spec)
+
+
+def test_what_nothing_tells_is_said(models):
+    _, folder, table = models
+    zoo = read_zoo(folder, "nets", table=table, n_heads=4, facts={"activation": "gelu"}, progress=False)
+    assert zoo.report.notes[-1] == (
+        "nothing tells these facts of an nn.TransformerEncoder, taken for placement post, causal False, epsilon 1e-05, "
+        "pooling first (--norm_placement, --causal_attention, --norm_epsilon, --token_pooling)"
+    )
+    with pytest.raises(ZooError, match=r"told by no shape; expected a config\.json, or --n_heads H"):
+        read_zoo(folder, "nets", table=table, progress=False)
+
+
+def test_a_folder_for_each_network_has_shares_and_an_older_copy(tmp_path):
+    layer, nets = "encoder.layer.0.", tmp_path / "nets"
+    square = [f"{layer}attention.{name}.weight" for name in ("attention.query", "attention.key", "attention.value")]
+    square += [f"{layer}attention.output.dense.weight"]
+    state = {
+        **{key: torch.randn(8, 8) for key in square},
+        **{f"{layer}{name}.weight": torch.randn(8) for name in ("layernorm_before", "layernorm_after")},
+        **{f"{layer}intermediate.dense.weight": torch.randn(6, 8), f"{layer}output.dense.weight": torch.randn(8, 6)},
+        **{"embeddings.cls_token": torch.randn(1, 1, 8), "embeddings.position_embeddings": torch.randn(1, 5, 8)},
+        **{"embeddings.patch_embeddings.projection.weight": torch.randn(8, 1, 2, 2), "layernorm.weight": torch.ones(8)},
+    }
+    for name in ("a", "b"):
+        (nets / name).mkdir(parents=True)
+        (nets / name / "config.json").write_text(json.dumps({"model_type": "vit", "num_attention_heads": 2}))
+        torch.save({"epoch": 1}, nets / name / "training_args.bin")
+        torch.save(state, nets / name / "pytorch_model.bin")
+    shares = {key: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, key in enumerate(state)}
+    for share in set(shares.values()):
+        save_file({key: value for key, value in state.items() if shares[key] == share}, nets / "a" / share)
+    (nets / "a" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shares}))
+    (tmp_path / "scores.csv").write_text("model,accuracy\na,0.5\nb,0.25\n")
+    zoo = read_zoo(nets, "nets", table=tmp_path / "scores.csv", progress=False)
+    assert sorted(zoo.names) == ["model.safetensors.index.json", "pytorch_model.bin"]
+    assert {(spec.heads, spec.epsilon) for spec in zoo.specs} == {(2, 1e-12)}
