@@ -173,7 +173,7 @@ def _run_config(
     """Return the configuration that a command would have with the same settings; see `fit` for errors."""
     origin = ZooOrigin("", "") if zoo.origin is None else zoo.origin
     choice = {entry.name for entry in fields(DataConfig) if setting_of(entry).help}
-    choice -= {"folds", "fit_all", *(entry.name for entry in fields(ZooOrigin))}  # of the commands, or of the zoo
+    choice -= {"folds", *(entry.name for entry in fields(ZooOrigin))}  # of the commands, or of the zoo
     choice_settings = {
         name: entry for role in ROLES for each in entries(role).values() for name, entry in each.settings.items()
     }

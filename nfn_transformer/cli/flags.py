@@ -58,6 +58,10 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         "one alone",
     )
     run = parser.add_argument_group("run")
+    fit_all = (
+        "with --folds: then train on all networks, for the median of the folds' best epochs, and keep that predictor"
+    )
+    add_boolean(run, "--fit_all", None, fit_all)
     run.add_argument("--seed", type=seed_number, default=3, help="of split, parameters and batches")
     run.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
     run.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
@@ -93,6 +97,8 @@ def run_config(
         raise UserError(str(error)) from None
     if facts := {name: data[name] for name in FACTS if name in data}:
         network_facts({}, facts, {})
+    if flags.folds is None and flags.fit_all:
+        raise UserError("--fit_all True: requires --folds")
     if flags.folds is not None:
         others = {name: getattr(flags, name) for name in ("seeds", "split", "augment", "train_networks")}
         others |= {"task": "edit"} if flags.task == "edit" else {}
@@ -117,6 +123,7 @@ def run_config(
         predictor=predictor,
         training=training,
         device=str(find_device(flags.device)),
+        fit_all=bool(flags.fit_all),
         versions=installed_versions(),
     )
 

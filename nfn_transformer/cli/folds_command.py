@@ -82,10 +82,9 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
     )
     top.lock()
     try:
-        if given.get("fit_all") and not config.data.fit_all:
-            config = replace(config, data=replace(config.data, fit_all=True))
-            values = read_json(top.config_file)
-            write_json(top.config_file, {**values, **config.to_json(), "networks": values["networks"]})
+        if given.get("fit_all") and not config.fit_all:
+            config = replace(config, fit_all=True)
+            write_json(top.config_file, {**read_json(top.config_file), **config.to_json()})
         for leftover in top.path.glob(".*.part"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         config = overrides.apply(config)
@@ -123,31 +122,36 @@ def _train(
         (run,) = runs
         finish_all(top, run.history.unit, len(run.data.split.train))
         count, last = len(run.data.split.train), len(run.history.records)
-        print(f"predictor of all {count} networks, trained for {last} {run.history.unit}s: {run.directory.path}")
+        trained = _counted(last, run.history.unit)
+        print(f"predictor of all {count} networks, trained for {trained}: {run.directory.path}")
         return 0
 
     status = 0
     if not top.results_file.is_file():
         runs = _runs(top, configs, flags, zoo, overrides)
         status = train_and_test(command, runs, flags, SINGLE_PROCESS, test_folds, top) if runs else test_folds(runs)
-    elif not config.data.fit_all:
+    elif not config.fit_all:
         print(f"this run is finished\n{read_summary(top)[0]}")
-    if status == 0 and config.data.fit_all and not fold_directory(top, 0).is_finished:
+    if status == 0 and config.fit_all and not fold_directory(top, 0).is_finished:
         results = read_json(top.results_file)
         runs = _runs(top, {0: config_of_all(config, results)}, flags, zoo, overrides)
         unit = runs[0].history.unit
         best = ", ".join(map(str, results[f"best_{unit}s"]))
         print(
-            f"training on all networks for {results[f'best_{unit}']} {unit}s, the median of the folds' best ({best}); "
-            "nothing is left to validate on: the measures below are of the training networks"
+            f"training on all networks for {_counted(results[f'best_{unit}'], unit)}, the median of the folds' best "
+            f"({best}); nothing is left to validate on: measures below are of the training networks"
         )
         status = train_and_test(command, runs, flags, SINGLE_PROCESS, test_all, top)
     if status == 0:
         program = started_as(command.program).replace(command.program, "predict.py")
         program = "nfn-transformer predict" if program.startswith("nfn-transformer ") else program
-        hint = f"; predict by: {program} --run {top.path}" if config.data.fit_all else ""
+        hint = f"; predict by: {program} --run {top.path}" if config.fit_all else ""
         print(f"run directory: {top.path}{hint}")
     return status
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'s' * (count != 1)}"
 
 
 def _runs(

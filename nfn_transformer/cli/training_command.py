@@ -131,17 +131,16 @@ def train_and_test(
     try:
         if distributed.is_main:
             first = runs[0]
-            print(first.data.zoo.report.summary())
-            for run in runs:
-                split = run.data.split
+            told = runs if first.config.data.fold != 0 else ()  # folds have told it before a training on all
+            print("".join(f"{run.data.zoo.report.summary()}\n" for run in told[:1]), end="")
+            for run in told:
+                split, data = run.data.split, run.config.data
                 sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
-                data = run.config.data
                 source = f"{Path(data.split).name} ({data.split_checksum})" if data.split else f"seed {run.config.seed}"
                 source += f", fold {data.fold} of {data.folds}" if data.fold else ""
                 print(f"split by {source}: {sides}")
-            if first.config.data.augment:
-                factor = first.config.data.augment_factor
-                print(f"each side is {factor} times its size, by transformed copies of its own networks")
+            if (data := first.config.data).augment:
+                print(f"each side is {data.augment_factor} times its size, by transformed copies of its own networks")
             print(f"model: {first.describe()}; device {first.config.device}")
             print("\n".join(f"run directory: {path}" for path in paths), flush=True)
             open_trackers(runs, flags)

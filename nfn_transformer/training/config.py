@@ -150,11 +150,6 @@ class DataConfig:
         high=1000,
         key="folds",
     )
-    fit_all: bool = setting(
-        False,
-        "with --folds: then train a predictor on all networks, for the median of the folds' best epochs, and keep it",
-        key="folds",
-    )
     fold: int | None = setting(None, key="folds")
     """One of the folds, counted from 1, or 0 for the training on all networks."""
     augment: bool = setting(
@@ -237,6 +232,8 @@ class RunConfig(Generic[_Predictor, _Training]):
     """Device that the run is trained on."""
     versions: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_KEYS)
     """Versions of Python and libraries, and the number of threads."""
+    fit_all: bool = field(default=False, compare=False, metadata=PRIVATE)
+    """True where a predictor of all networks is trained after those of folds."""
     command: str = field(default="", compare=False, metadata=PRIVATE)
     """Command line that began the run."""
     commit: str = field(default="", compare=False, metadata=PRIVATE)
@@ -249,8 +246,11 @@ class RunConfig(Generic[_Predictor, _Training]):
             for entry in fields(getattr(self, part)):
                 if values[entry.name] == entry.default and not values.get(setting_of(entry).key, True):
                     del values[entry.name]
+        own = asdict(self)
+        if not self.fit_all:
+            del own["fit_all"]
         return {
-            **asdict(self),
+            **own,
             **parts,
             "predictor": predictor.to_json() if isinstance(predictor, ModelConfig) else asdict(predictor),
         }

@@ -112,7 +112,7 @@ def fold_directory(top: RunDirectory, fold: int) -> RunDirectory:
 
 def config_of_fold(config: RunConfig, fold: int) -> RunConfig:
     """Return the configuration of the run of a fold."""
-    return replace(config, data=replace(config.data, fold=fold))
+    return replace(config, data=replace(config.data, fold=fold), fit_all=False)
 
 
 def config_of_all(config: RunConfig, results: dict) -> RunConfig:

@@ -23,6 +23,9 @@ from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
 SEEN = "test_networks_seen_in_training"
 """Entry of results.json where some test networks have the weights of networks on other sides."""
 
+# Of tau or of an accuracy: models that hardly learn predict means of their training sides, which order whole folds.
+_DIFFERENCE_OF_LEVELS = 0.1
+
 
 def evaluate_best(
     data: RunData, history: History, predictor: TrainedPredictor, directory: RunDirectory, seed: int
@@ -119,6 +122,7 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
         entry = TASKS[results.get("task", "accuracy")]
         test = resolve_name(entry.build).measures(**_with_nan(results["test"]))
         validation, score = _with_nan(results["validation"])[entry.score.key], entry.score.key
+        test_score = asdict(test)[score]
         interval = results.get(f"test_{score}_interval")  # runs of earlier versions have none
         unit = "epoch" if "epochs" in results else "round"
         best, tested = f"best {unit}", "test"
@@ -131,7 +135,14 @@ def read_summary(directory: RunDirectory) -> tuple[str, str]:
         )
         if of_folds := results.get(f"test_{score}_of_folds"):
             numbers = ("undefined" if value is None else f"{value:.4f}" for value in of_folds)
-            text += f"\n{score} of each fold: {', '.join(numbers)}"
+            defined = [value for value in of_folds if value is not None]
+            mean = sum(defined) / len(defined) if defined else math.nan
+            text += f"\n{score} of each fold: {', '.join(numbers)}; mean {mean:.4f}"
+            if not defined or mean - test_score > _DIFFERENCE_OF_LEVELS:
+                text += (
+                    f"\nwarning: {score} over all networks compares predictors that differ in level more than they "
+                    "tell networks apart; more epochs may help"
+                )
         for name, value in results.get("test_references", {}).items():
             text += f"\n{name.replace('_', ' ')}: {'undefined' if value is None else f'{value:.4f}'}"
         if count := results.get(SEEN):

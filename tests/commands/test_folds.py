@@ -88,6 +88,8 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
     assert results["test"]["tau"] == pytest.approx(tau)
     measured = rf"out of fold tau {tau:.4f} \[{interval['low']:.4f}, .*\(14 networks; warning: fewer than 30"
     assert re.search(measured, shown)
+    assert re.search(r"tau of each fold: (-?\d\.\d+(, |; )){4}mean ", shown)
+    assert shown.count("14 of 14 checkpoints can be used") == 1
     last = len(table(run / "all/metrics.csv"))
     assert last == results["best_epoch"] == max(1, int(median(best) + 0.5))
     new = [str(path) for path in sorted((user_zoo / "new").iterdir())]
