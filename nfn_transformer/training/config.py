@@ -232,12 +232,12 @@ class RunConfig(Generic[_Predictor, _Training]):
     """Device that the run is trained on."""
     versions: dict[str, str] = field(default_factory=dict, metadata=NOT_IN_KEYS)
     """Versions of Python and libraries, and the number of threads."""
-    fit_all: bool = field(default=False, compare=False, metadata=PRIVATE)
-    """True where a predictor of all networks is trained after those of folds."""
     command: str = field(default="", compare=False, metadata=PRIVATE)
     """Command line that began the run."""
     commit: str = field(default="", compare=False, metadata=PRIVATE)
     """Commit of the package's checkout, see `checkout_commit`."""
+    fit_all: bool = field(default=False, compare=False, metadata=PRIVATE)
+    """True where a predictor of all networks is trained after those of folds."""
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON; settings that nothing reads are left out."""
