@@ -165,7 +165,7 @@ def signals(spec: NetworkSpec) -> list[Tensor]:
     """
     inputs = spec.sizes[0]
     if spec.convolutions:
-        size = _image_size(spec)
+        size = image_side(spec)
         return [family[:_IMAGES] for family in random_images(inputs, (size, size))]
     if is_field(spec):
         line = torch.linspace(-1, 1, COORDINATES[inputs])
@@ -177,7 +177,7 @@ def _points_of(spec: NetworkSpec) -> int:
     """Return the responses of a neuron to an input that are kept: the positions of the largest map."""
     if is_field(spec):
         return max(1, COORDINATES[spec.sizes[0]] ** spec.sizes[0] // PROBES)
-    return max(size * size for size in _map_sizes(spec, _image_size(spec))) if spec.convolutions else 4
+    return max(size * size for size in _map_sizes(spec, image_side(spec))) if spec.convolutions else 4
 
 
 def _map_sizes(spec: NetworkSpec, size: int) -> Iterator[int]:
@@ -191,7 +191,7 @@ def _map_sizes(spec: NetworkSpec, size: int) -> Iterator[int]:
         yield size
 
 
-def _image_size(spec: NetworkSpec) -> int:
+def image_side(spec: NetworkSpec) -> int:
     """Return the side of the images that networks read: what flattened maps need, or 28 or more."""
     for size in range(1 if spec.flattened > 1 else _IMAGE, _LARGEST_IMAGE + 1):
         *_, last = sizes = list(_map_sizes(spec, size))

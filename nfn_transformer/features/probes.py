@@ -27,7 +27,7 @@ def probe_tokens(weights: TransformerWeights, spec: TransformerSpec) -> list[Ten
     """Return the embedded tokens [b or 1, PROBES, tokens, D] of each family of probes."""
     like = weights.blocks[0].W_A
     if weights.embedding is None or spec.embedding is None:
-        texts = _texts(spec.blocks[0].width)
+        texts = random_texts(spec.blocks[0].width)
         return [embed_words(family.to(like))[None] for family in texts]
     images = (patches(family.to(like)[None], spec.embedding.patch) for family in _images(spec.embedding))
     return [embed_patches(tokens, weights.embedding) for tokens in images]
@@ -43,9 +43,16 @@ def family_names(spec: TransformerSpec) -> list[str]:
 @lru_cache(maxsize=4)
 def _images(spec: EmbeddingSpec) -> list[Tensor]:
     """Return the families of `random_images` for transformers of a spec."""
-    # The spec leaves open how tokens lie: as near to a square as their number allows.
+    return random_images(spec.channels, image_size(spec))
+
+
+def image_size(spec: EmbeddingSpec) -> tuple[int, int]:
+    """Return height and width of the images that an embedding cuts into its tokens.
+
+    The spec leaves open how tokens lie: as near to a square as their number allows.
+    """
     rows = max(count for count in range(1, int(spec.tokens**0.5) + 1) if spec.tokens % count == 0)
-    return random_images(spec.channels, (rows * spec.patch[0], spec.tokens // rows * spec.patch[1]))
+    return rows * spec.patch[0], spec.tokens // rows * spec.patch[1]
 
 
 def random_images(channels: int, size: tuple[int, int]) -> list[Tensor]:
@@ -60,7 +67,7 @@ def random_images(channels: int, size: tuple[int, int]) -> list[Tensor]:
 
 
 @lru_cache(maxsize=4)
-def _texts(width: int) -> list[Tensor]:
+def random_texts(width: int) -> list[Tensor]:
     """Return families of texts [PROBES, tokens, D]: word vectors, frequent ones more often, and padding."""
     generator = make_generator(0, "probes", "texts")
     vectors = torch.randn(_WORDS, width, generator=generator)

@@ -10,7 +10,7 @@ kept. A network is known by its index in the zoo.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,6 +27,9 @@ from nfn_transformer.models.registry import BranchConfig, ClassifierChannels, En
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import Part, TransformerWeights, flatten, trained_tensors
 from nfn_transformer.weights.spec import TransformerSpec, are_alike
+
+if TYPE_CHECKING:
+    from nfn_transformer.models.consensus import Consensus
 
 HEAD_WIDTH, NETWORK_HEAD_WIDTH = 10, 64
 
@@ -115,6 +118,10 @@ class Branch(nn.Module):
     """True if `featurize` takes long, so that features are better kept than made again."""
     needs_normalization = False
     """True if `fit_normalization` is to be called before the first epoch."""
+    needs_consensus = False
+    """True if `featurize` takes the networks' indices in the zoo besides, and `consensus` must be fitted before."""
+    consensus: "Consensus | None"
+    """None in all members of an ensemble but the first, which reads the networks for all."""
 
     def featurize(self, weights: Any):
         """Return the features of b networks, tensors [b, ...], from their weights with one channel."""

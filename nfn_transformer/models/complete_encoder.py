@@ -5,6 +5,7 @@ results are pooled over depth and read out. The number of parameters depends on 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from nfn_transformer.features.invariants import (
 )
 from nfn_transformer.layers.scaling import Reiterable, Standardize
 from nfn_transformer.models.branch import Branch, Chain, Dropout, dropouts
+from nfn_transformer.models.consensus import Consensus
+from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.registry import BranchConfig
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
@@ -80,18 +83,26 @@ class CompleteEncoder(InvariantsEncoder):
         SpecError: the networks have no blocks, blocks of several widths, or a classifier without exactly two layers.
     """
 
-    def __init__(self, spec: TransformerSpec, config: BranchConfig):
+    def __init__(self, spec: TransformerSpec, config: CompleteConfig):
         check_has_invariants(spec)
-        super().__init__(len(block_invariant_names(spec)), len(rest_invariant_names(spec)), config)
-        self.spec = spec
+        consensus = Consensus(spec) if config.consensus else None
+        numbers = 0 if consensus is None else consensus.count
+        super().__init__(len(block_invariant_names(spec)), len(rest_invariant_names(spec)) + numbers, config)
+        self.spec, self.consensus, self.needs_consensus = spec, consensus, config.consensus
 
-    def featurize(self, weights: TransformerWeights) -> Invariants:
-        """Return the invariants of b networks."""
-        return read_invariants(weights)
+    def featurize(self, weights: TransformerWeights, networks: Tensor | None = None) -> Invariants:
+        """Return the invariants of b networks; with a consensus those of the answers include their agreement."""
+        invariants = read_invariants(weights)
+        if self.consensus is None:
+            return invariants
+        return replace(invariants, rest=torch.cat([invariants.rest, self.consensus(weights, networks)], dim=1))
 
     def supports(self, spec: TransformerSpec) -> bool:
-        """Return whether networks of other sizes have an embedding exactly if those of the training split have one."""
-        return has_like_invariants(self.spec, spec)
+        """Return whether networks of other sizes have an embedding exactly if those of the training split have one.
+
+        With a consensus they answer the same inputs, too.
+        """
+        return has_like_invariants(self.spec, spec) and (self.consensus is None or self.consensus.supports(spec))
 
     def fit_normalization(self, seen: Iterable[Invariants]) -> None:
         """Fit the scales of all invariants to the training split; blocks share a scale."""

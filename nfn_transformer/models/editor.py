@@ -34,7 +34,7 @@ class EditPredictor(Predictor):
         self.needs_normalization = self.editor.needs_normalization
         self.side = round((outputs / spec.sizes[-1]) ** 0.5)
 
-    def featurize(self, weights: Weights) -> Features:
+    def featurize(self, weights: Weights, networks: Tensor | None = None) -> Features:
         """Return the weights themselves.
 
         Raises:

@@ -16,6 +16,7 @@ from nfn_transformer.features.network_invariants import (
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.branch import Chain, dropouts
 from nfn_transformer.models.complete_encoder import WIDTH, InvariantsEncoder
+from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.weights.spec import NetworkSpec
@@ -44,17 +45,22 @@ class NetworkCompleteEncoder(InvariantsEncoder):
 
     def __init__(self, spec: NetworkSpec, config: CompleteConfig):
         layer, rest = count_network_invariants(spec)
-        super().__init__(layer, rest if config.draws else 1, config)
+        consensus = Consensus(spec) if config.consensus else None
+        numbers = 0 if consensus is None else consensus.count
+        super().__init__(layer, (rest if config.draws else 1) + numbers, config)
         self.spec, self._draws = spec, config.draws
+        self.consensus, self.needs_consensus = consensus, config.consensus
         self.picture = _build_picture(spec, config) if config.draws and is_field(spec) else None
         self.register_buffer("level", torch.tensor([0.0, 1.0]))  # mean and deviation of the values of INRs
 
-    def featurize(self, weights: NetworkWeights) -> NetworkInvariants:
-        """Return the invariants of b networks."""
+    def featurize(self, weights: NetworkWeights, networks: Tensor | None = None) -> NetworkInvariants:
+        """Return the invariants of b networks; with a consensus those of the answers include their agreement."""
         invariants = read_network_invariants(weights)
-        if self._draws:
+        if not self._draws:
+            invariants = replace(invariants, rest=torch.zeros_like(invariants.rest[:, :1]), drawn=None)
+        if self.consensus is None:
             return invariants
-        return replace(invariants, rest=torch.zeros_like(invariants.rest[:, :1]), drawn=None)
+        return replace(invariants, rest=torch.cat([invariants.rest, self.consensus(weights, networks)], dim=1))
 
     def supports(self, spec: NetworkSpec) -> bool:
         """Return whether networks of other sizes have invariants that mean the same."""
@@ -62,6 +68,8 @@ class NetworkCompleteEncoder(InvariantsEncoder):
         if not isinstance(spec, NetworkSpec) or spec.layers < 2:
             return False
         if count_network_invariants(spec) != count_network_invariants(own):
+            return False
+        if self.consensus is not None and not self.consensus.supports(spec):
             return False
         return not is_field(own) or (spec.sizes[0], spec.sizes[-1]) == (own.sizes[0], own.sizes[-1])
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pkgutil import resolve_name
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree
+
+if TYPE_CHECKING:
+    from nfn_transformer.zoo.reading import Zoo
+    from nfn_transformer.zoo.several_sizes import MixedZoo
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,15 @@ class Predictor(nn.Module):
     to_predictions: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)
     """From outputs to the task's predictions; of a predictor without a task, from logits to accuracies."""
 
-    def featurize(self, weights: Weights) -> Features:
+    needs_consensus: bool = False
+    """True if `fit_consensus` must be called before the features of the training side are read."""
+
+    def featurize(self, weights: Weights, networks: Tensor | None = None) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.
+
+        Args:
+            weights: of b networks.
+            networks: indices [b] in the zoo of `fit_consensus`; None for networks outside of it.
 
         Raises:
             SpecError: the weights have sizes that the predictor does not read.
@@ -65,6 +76,9 @@ class Predictor(nn.Module):
         `seen` is iterated several times.
         """
         raise NotImplementedError
+
+    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
+        """Take the votes of the training side; see `models.consensus.Consensus.fit`."""
 
     def begin_epoch(self, key: int) -> None:
         """Set the key of dropout, a 63-bit number of a run and an epoch."""
@@ -120,20 +134,25 @@ class SinglePredictor(Predictor):
         self.encoder, self.classifier, self.embedding = (self.branches.get(role.name) for role in ROLES)
         self.is_slow_to_featurize = any(branch.is_slow_to_featurize for branch in self.branches.values())
         self.needs_normalization = any(branch.needs_normalization for branch in self.branches.values())
+        self.needs_consensus = any(branch.needs_consensus for branch in self.branches.values())
         self.output = nn.Linear(inputs, outputs)
         # Each dropout drops other numbers than the others.
         for number, dropout in enumerate(module for module in self.modules() if isinstance(module, Dropout)):
             dropout.number = number
         self.register_buffer("epoch_key", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def featurize(self, weights: Weights) -> Features:
+    def featurize(self, weights: Weights, networks: Tensor | None = None) -> Features:
         """See `Predictor`."""
         try:
             weights.check(self.spec)
         except SpecError:
             weights.check(weights.spec if self.supports(weights.spec) else self.spec)
         none = Features(None, None, None)
-        return replace(none, **{name: branch.featurize(weights) for name, branch in self.branches.items()})
+        parts: dict[str, Any] = {}
+        for name, branch in self.branches.items():
+            known = (networks,) if branch.needs_consensus else ()
+            parts[name] = branch.featurize(weights, *known)
+        return replace(none, **parts)
 
     def supports(self, spec: AnySpec) -> bool:
         """See `Predictor`."""
@@ -144,6 +163,12 @@ class SinglePredictor(Predictor):
         for name, branch in self.branches.items():
             if branch.needs_normalization:
                 branch.fit_normalization(Reiterable(partial(_of_branch, seen, name)))
+
+    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
+        """See `Predictor`."""
+        for branch in self.branches.values():
+            if branch.needs_consensus and branch.consensus is not None:
+                branch.consensus.fit(zoo, train, seed, only_standing)
 
     def begin_epoch(self, key: int) -> None:
         """See `Predictor`."""
@@ -176,14 +201,19 @@ class Ensemble(Predictor):
         self.spec, self.config = members[0].spec, members[0].config
         self.is_slow_to_featurize = members[0].is_slow_to_featurize
         self.needs_normalization = members[0].needs_normalization
+        self.needs_consensus = members[0].needs_consensus
+        for member in members[1:]:  # the first one reads the networks for all
+            for branch in cast(SinglePredictor, member).branches.values() if self.needs_consensus else ():
+                if branch.needs_consensus:
+                    branch.consensus = None
 
     @property
     def _first(self) -> Predictor:
         return cast(Predictor, self.members[0])
 
-    def featurize(self, weights: Weights) -> Features:
+    def featurize(self, weights: Weights, networks: Tensor | None = None) -> Features:
         """See `Predictor`; all members read the same features."""
-        return self._first.featurize(weights)
+        return self._first.featurize(weights, networks)
 
     def supports(self, spec: AnySpec) -> bool:
         """See `Predictor`."""
@@ -192,9 +222,14 @@ class Ensemble(Predictor):
     def fit_normalization(self, seen: Iterable[Features]) -> None:
         """See `Predictor`."""
         self._first.fit_normalization(seen)
+        fitted = dict(self._first.named_buffers())
         for member in self.members[1:]:
-            for own, learned in zip(member.buffers(), self._first.buffers(), strict=True):
-                own.copy_(learned)
+            for name, own in member.named_buffers():
+                own.copy_(fitted[name])
+
+    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
+        """See `Predictor`."""
+        self._first.fit_consensus(zoo, train, seed, only_standing)
 
     def begin_epoch(self, key: int) -> None:
         """Set the keys of dropout: the first member's as that of a predictor alone, the others' derived from it."""

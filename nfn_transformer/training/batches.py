@@ -14,7 +14,6 @@ from tqdm import tqdm
 from nfn_transformer.models.predictor import Features
 from nfn_transformer.resources import free_bytes
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
-from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
@@ -26,8 +25,8 @@ _CHUNK = 256
 Batch = tuple[Features, Tensor]
 """Features [b, ...] and labels [b, ...] of b networks, or [m, b, ...] of b networks for each of m models."""
 
-Featurize = Callable[[Weights], Features]
-"""From weights [b, 1, ...] to features, as `models.predictor.Predictor.featurize`."""
+Featurize = Callable[..., Features]
+"""From weights [b, 1, ...] and indices [b] in the zoo to features, as `models.predictor.Predictor.featurize`."""
 
 
 class StoredFeatures:
@@ -57,7 +56,7 @@ class StoredFeatures:
         ):
             for chunk in index.split(_CHUNK):
                 for positions, rows, of_size in zoo.by_size(chunk):
-                    part = featurize(of_size.weights_of(rows).to(device))
+                    part = featurize(of_size.weights_of(rows).to(device), chunk[positions])
                     for stored, tensor in zip(self._features.tensors(), part.tensors(), strict=True):
                         target: tuple[Tensor | slice, ...] = (start + positions, *map(slice, tensor.shape[1:]))
                         stored[target] = tensor
@@ -140,6 +139,8 @@ def read_features(
 ) -> dict["Run", StoredFeatures | StreamedFeatures]:
     """Return the features of each run's training and validation sides; runs on one zoo share them.
 
+    Runs with a consensus of their own training side share none.
+
     Args:
         runs: with models of one shape on one device.
         stream: whether features are streamed; None streams what does not fit into the device's memory. Features that
@@ -148,6 +149,8 @@ def read_features(
     """
     by_zoo: dict[int, StoredFeatures | StreamedFeatures] = {}
     model = runs[0].model
+    if model.needs_consensus:
+        return {run: _features_with_consensus(run) for run in runs}
     for zoo in {id(run.data.zoo): run.data.zoo for run in runs}.values():
         splits = [run.data.split for run in runs if run.data.zoo is zoo]
         index = torch.cat([side for split in splits for side in (split.train, split.validation)]).unique()
@@ -162,6 +165,14 @@ def read_features(
         else:
             by_zoo[id(zoo)] = StoredFeatures(model.featurize, zoo, index, model.device)
     return {run: by_zoo[id(run.data.zoo)] for run in runs}
+
+
+def _features_with_consensus(run: "Run") -> StoredFeatures:
+    """Take the votes of a run's training side, and return the features of its two sides."""
+    zoo, split, model = run.data.zoo, run.data.split, run.model
+    model.fit_consensus(zoo, split.train, run.config.seed, only_standing=bool(run.history.records))
+    index = torch.cat([split.train, split.validation]).unique()
+    return StoredFeatures(model.featurize, zoo, index, model.device)
 
 
 def shuffled_batches(

@@ -15,6 +15,7 @@ from torch import Tensor
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.consensus import FEWEST_NETWORKS
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
 from nfn_transformer.printable import printable, quoted
@@ -374,6 +375,14 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
             f"--enc_mode {config.predictor.enc_mode}: reads no {other.spec.description} ({quoted(other.names[0])}) "
             f"beside {first.spec.description} ({quoted(first.names[0])})"
         )
+    if model.needs_consensus:
+        networks = len(data.split.train)
+        if config.data.task != "accuracy" or config.data.augment or networks < FEWEST_NETWORKS:
+            got = f"--task {config.data.task}, {networks} networks to train" + ", --augment" * bool(config.data.augment)
+            raise UserError(
+                f"--consensus True: requires --task accuracy, at least {FEWEST_NETWORKS} networks to train, and no "
+                f"transformed copies; got {got}"
+            )
     optimizer = build_optimizer(training, model.parameters())
     history = History(better=task.is_better if len(data.split.validation) else later_is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)

@@ -25,6 +25,10 @@ class CompleteConfig(BranchConfig):
         "read what feed-forward networks answer: the picture that an INR draws, logits; False: hidden layers alone",
         family=NetworkSpec.family,
     )
+    consensus: bool = setting(
+        False,
+        "compare the answers of classifiers with what the training side's good networks agree on; reads their accuracy",
+    )
 
 
 register(

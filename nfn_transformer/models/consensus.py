@@ -1,0 +1,231 @@
+"""Consensus of a zoo's training side: its votes on synthetic inputs, and pictures that its good networks agree on.
+
+Votes are those of `features.consensus`. The pictures are made through the best networks: strokes that move until these
+networks see a class in them (`features.strokes`). Half of the best makes each set, and is tested on the other half's.
+All is part of the predictor, so that new networks are compared with the same consensus.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from nfn_transformer.families.registry import AnySpec
+from nfn_transformer.features.answers import answers, probe_inputs
+from nfn_transformer.features.consensus import (
+    AGREEMENTS,
+    POWERS,
+    TEST_NUMBERS,
+    agreement,
+    results_of_test,
+    shares,
+    weights_of_votes,
+)
+from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes, within_bounds
+from nfn_transformer.seeding import make_generator
+from nfn_transformer.weights.any_weights import Weights
+from nfn_transformer.zoo.reading import Zoo
+from nfn_transformer.zoo.several_sizes import MixedZoo
+
+FEWEST_NETWORKS = 12
+"""Networks of a training side, below which there is no consensus."""
+
+NOISES = (0.0, 0.5, 1.0)
+"""Deviations of the noise that is added to pictures of a test."""
+
+STAGES = ("chosen", "moved")
+"""Pictures of each set: those strokes that the makers were surest of, and the same after they moved."""
+
+_HALVES = 2
+_BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
+# Pictures of a class, and among how many random ones the first are chosen.
+_OF_A_CLASS, _CANDIDATES, _STEPS, _STEP = 10, 1500, 40, 0.03
+_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE = 32, 128
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Places of a zoo's networks in the consensus; others than the training side have none."""
+
+    accuracies: Float[Tensor, " n"]
+    """Labels of the training side, NaN for all others."""
+    halves: Int64[Tensor, " n"]
+    """Half of the makers, 0 or 1, -1 for all others."""
+
+
+class Consensus(nn.Module):
+    """Numbers [b, count] of networks from the consensus of a training side.
+
+    Args:
+        spec: of the networks.
+
+    Raises:
+        SpecError: the networks are no classifiers.
+    """
+
+    totals: Tensor
+    weights: Tensor
+    control: Tensor
+    counts: Tensor
+    radius: Tensor
+
+    def __init__(self, spec: AnySpec):
+        super().__init__()
+        self.spec, self.inputs = spec, probe_inputs(spec)
+        self.families = [len(family) for family in self.inputs.families]
+        self.standing: Standing | None = None
+        double = torch.float64
+        self.register_buffer("totals", torch.zeros(len(POWERS), sum(self.families), self.inputs.classes, dtype=double))
+        self.register_buffer("weights", torch.zeros(len(POWERS), dtype=double))
+        pictures = _OF_A_CLASS * self.inputs.classes if self.inputs.picture else 0
+        shape = (_HALVES, len(STAGES), pictures)
+        self.register_buffer("control", torch.zeros(*shape, MOST_STROKES, 4, 2))
+        self.register_buffer("counts", torch.ones(shape, dtype=torch.int64))
+        self.register_buffer("radius", torch.zeros(shape))
+
+    @property
+    def count(self) -> int:
+        """Number of the numbers."""
+        tests = len(STAGES) * len(NOISES) * TEST_NUMBERS if self.inputs.picture else 0
+        return AGREEMENTS * len(POWERS) * len(self.families) + tests
+
+    def supports(self, spec: AnySpec) -> bool:
+        """Return whether networks of another spec answer the same inputs by the same classes."""
+        return self.inputs.is_like(probe_inputs(spec))
+
+    @torch.no_grad()
+    def forward(self, weights: Weights, networks: Int64[Tensor, " b"] | None = None) -> Float[Tensor, "b count"]:
+        """Return the numbers of b networks.
+
+        Args:
+            weights: of the networks.
+            networks: their indices in the zoo of `fit`, whose own votes are left out; None for networks outside of it.
+        """
+        accuracies, halves = torch.full((weights.batch,), torch.nan), torch.full((weights.batch,), -1)
+        if networks is not None and self.standing is not None:
+            accuracies, halves = self.standing.accuracies[networks], self.standing.halves[networks]
+        device = self.totals.device
+        votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
+        labelled = self._tests()
+        parts = []
+        for start in range(0, weights.batch, _NETWORKS_AT_ONCE):
+            some = slice(start, start + _NETWORKS_AT_ONCE)
+            logits = self._answers(weights[some])
+            others = shares(logits, votes[:, some], self.totals, self.weights)
+            numbers = [agreement(logits, others, self.families)]
+            if labelled:
+                of_halves = torch.stack([_grade(sets, self._labels, weights[some]) for sets in labelled])
+                first, second = of_halves
+                own = halves[some, None]
+                numbers.append(torch.where(own == 0, second, torch.where(own == 1, first, (first + second) / 2)))
+            parts.append(torch.cat(numbers, dim=1))
+        return torch.cat(parts)
+
+    def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, only_standing: bool = False) -> None:
+        """Take the votes of a training side, and make the pictures.
+
+        Args:
+            zoo: with accuracies as labels.
+            train: indices of the training side, at least FEWEST_NETWORKS.
+            seed: of the makers' halves and the first strokes.
+            only_standing: True where votes and pictures are loaded; those who voted are told again.
+        """
+        generator = make_generator(seed, "consensus")
+        labels = zoo.labels[train]
+        best = train[labels.argsort(descending=True, stable=True)]
+        best = best[: max(_HALVES * _FEWEST_MAKERS, round(len(train) * _BEST_SHARE))]
+        best = best[torch.randperm(len(best), generator=generator)]
+        accuracies, halves = torch.full((len(zoo),), torch.nan), torch.full((len(zoo),), -1)
+        accuracies[train] = labels
+        makers = best.chunk(_HALVES)
+        for half, some in enumerate(makers):
+            halves[some] = half
+        self.standing = Standing(accuracies, halves)
+        if only_standing:
+            return
+        self.totals.zero_(), self.weights.zero_()
+        for index, weights in _weights_of(zoo, train, self.totals.device):
+            votes = weights_of_votes(accuracies[index]).to(self.totals)
+            with torch.no_grad():
+                self.totals += torch.einsum("pb,bnc->pnc", votes, self._answers(weights).double().softmax(-1))
+            self.weights += votes.sum(1)
+        if self.inputs.picture is None:
+            return
+        for half, some in enumerate(makers):
+            asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, self.totals.device)]
+            for stage, strokes in enumerate(self._make_pictures(asked, generator)):
+                self.control[half, stage], self.counts[half, stage], self.radius[half, stage] = strokes.tensors()
+
+    @property
+    def _labels(self) -> Tensor:
+        return torch.arange(self.inputs.classes, device=self.totals.device).repeat_interleave(_OF_A_CLASS)
+
+    def pictures(self) -> Float[Tensor, "halves stages m channels height width"]:
+        """Return the pictures; _OF_A_CLASS for each class, one class after another."""
+        assert self.inputs.picture is not None, "networks read images"
+        channels, *size = self.inputs.picture
+        flat = Strokes(self.control.flatten(0, 2), self.counts.flatten(), self.radius.flatten())
+        return draw_strokes(flat, channels, (size[0], size[1])).unflatten(0, self.radius.shape)
+
+    def _tests(self) -> list[list[Tensor]]:
+        """Return the pictures [m, ...] of each half's tests: all stages with all noises."""
+        if self.inputs.picture is None:
+            return []
+        pictures, tests = self.pictures(), []
+        generator = make_generator(0, "consensus", "noise")
+        for of_half in pictures:
+            noise = [torch.randn(of_half[0].shape, generator=generator).to(of_half) for _ in NOISES]
+            tests.append([stage + s * each for stage in of_half for s, each in zip(NOISES, noise, strict=True)])
+        return tests
+
+    def _answers(self, weights: Weights) -> Float[Tensor, "b n classes"]:
+        return torch.cat([_asked(family, weights) for family in self.inputs.families], dim=1)
+
+    def _make_pictures(self, makers: list[Weights], generator: torch.Generator) -> Iterator[Strokes]:
+        """Yield the strokes of each stage."""
+        assert self.inputs.picture is not None, "networks read images"
+        channels, *sides = self.inputs.picture
+        size, device = (sides[0], sides[1]), self.totals.device
+        candidates = random_strokes(_CANDIDATES, generator).to(device)
+        with torch.no_grad():
+            drawn = draw_strokes(candidates, channels, size)
+            sure = torch.cat([_asked(drawn, some).log_softmax(-1) for some in makers]).mean(0)  # [n, classes]
+        strokes = candidates[sure.topk(_OF_A_CLASS, dim=0).indices.T.flatten()]
+        yield strokes
+        control, radius = (tensor.clone().requires_grad_() for tensor in (strokes.control, strokes.radius))
+        optimizer, networks = torch.optim.Adam([control, radius], lr=_STEP), sum(some.batch for some in makers)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            pieces = torch.arange(len(radius), device=device).split(_INPUTS_AT_ONCE)
+            for piece in pieces:
+                drawn = draw_strokes(Strokes(control[piece], strokes.count[piece], radius[piece]), channels, size)
+                labels = self._labels[piece]
+                for some in makers:
+                    log_p = answers(drawn, some).log_softmax(-1)
+                    right = log_p.gather(-1, labels.expand(some.batch, -1)[..., None])
+                    (-right.sum() / networks / len(radius)).backward(retain_graph=some is not makers[-1])
+            optimizer.step()
+            with torch.no_grad():
+                bounded = within_bounds(Strokes(control, strokes.count, radius))
+                control.copy_(bounded.control), radius.copy_(bounded.radius)
+        yield Strokes(control.detach(), strokes.count, radius.detach())
+
+
+def _weights_of(zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Weights]]:
+    """Yield indices [b] and weights of the networks that `index` selects, as many as are asked at once."""
+    for some in index.split(_NETWORKS_AT_ONCE):
+        for positions, rows, of_size in zoo.by_size(some):
+            yield some[positions], of_size.weights_of(rows).to(device)
+
+
+def _asked(inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
+    """Return the answers to many inputs [n, ...], some at a time."""
+    like = weights.tensors()[0]
+    return torch.cat([answers(some.to(like), weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
+
+
+def _grade(tests: list[Tensor], labels: Tensor, weights: Weights) -> Float[Tensor, "b numbers"]:
+    """Return the results of all tests of a half."""
+    return torch.cat([results_of_test(_asked(test, weights), labels) for test in tests], dim=1)
