@@ -9,14 +9,17 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.network_invariants import image_side, is_field, signals
-from nfn_transformer.features.probes import image_size, random_images, random_texts
+from nfn_transformer.features.probes import size_of_images, random_images, random_texts
 from nfn_transformer.features.strokes import draw_strokes, random_strokes
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import NetworkWeights, TransformerWeights
 from nfn_transformer.weights.feed_forward_pass import network_outputs
-from nfn_transformer.weights.forward import embed_words, image_logits, logits_from_tokens
+from nfn_transformer.weights.forward import embed_patches, embed_words, logits_from_tokens, patches
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+
+# Far below the networks' own: scales of the stream, which belong to the group, then change no answer.
+_EPSILON = 1e-12
 
 STROKE_PICTURES = 240
 """Pictures of random strokes among the inputs."""
@@ -50,7 +53,7 @@ def probe_inputs(spec: AnySpec) -> ProbeInputs:
         classes = spec.classifier.sizes[-1]
         if spec.embedding is None:
             return ProbeInputs(tuple(map(embed_words, random_texts(spec.blocks[0].width))), None, classes)
-        picture = (spec.embedding.channels, *image_size(spec.embedding))
+        picture = (spec.embedding.channels, *size_of_images(spec.embedding))
     elif isinstance(spec, NetworkSpec) and not is_field(spec):
         classes = spec.sizes[-1]
         if not spec.convolutions:
@@ -75,7 +78,8 @@ def answers(inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
         return outputs if outputs.ndim == 3 else outputs.mean((-2, -1))
     if not isinstance(weights, TransformerWeights):
         raise SpecError("networks of a family whose answers are not computed")
-    inputs = inputs.to(weights.blocks[0].W_A)
-    if weights.embedding is None:
-        return logits_from_tokens(inputs[None], weights)
-    return image_logits(inputs[None], weights)
+    tokens = inputs.to(weights.blocks[0].W_A)[None]
+    if weights.embedding is not None:
+        rows, columns = weights.embedding.conv_weight.shape[-2:]
+        tokens = embed_patches(patches(tokens, (rows, columns)), weights.embedding)
+    return logits_from_tokens(tokens, weights, epsilon=_EPSILON)

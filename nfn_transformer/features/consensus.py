@@ -1,4 +1,4 @@
-"""What a zoo's good networks agree on, and how far a network agrees with them: numbers from its answers alone.
+"""Agreement of networks with the class shares that a zoo's good networks vote for: numbers from answers alone.
 
 On a probe x networks of accuracies a_i vote for the class shares t(x) = sum_i w_i p_i(x) / sum_i w_i, w_i = a_i^k. A
 network's own vote is taken out of what it is compared with. All numbers depend on a network's function alone, so no

@@ -43,10 +43,10 @@ def family_names(spec: TransformerSpec) -> list[str]:
 @lru_cache(maxsize=4)
 def _images(spec: EmbeddingSpec) -> list[Tensor]:
     """Return the families of `random_images` for transformers of a spec."""
-    return random_images(spec.channels, image_size(spec))
+    return random_images(spec.channels, size_of_images(spec))
 
 
-def image_size(spec: EmbeddingSpec) -> tuple[int, int]:
+def size_of_images(spec: EmbeddingSpec) -> tuple[int, int]:
     """Return height and width of the images that an embedding cuts into its tokens.
 
     The spec leaves open how tokens lie: as near to a square as their number allows.

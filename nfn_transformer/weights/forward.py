@@ -35,8 +35,8 @@ def positional_encoding(tokens: int, width: int) -> Tensor:
     return encoding.to(torch.float32)
 
 
-def _normalize(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+def _normalize(x: Tensor, epsilon: float = LAYER_NORM_EPSILON) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=epsilon)
 
 
 def patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -89,10 +89,12 @@ def _perceptron(x: Tensor, block: BlockWeights) -> Tensor:
     return torch.baddbmm(block.b_B, hidden, block.W_B.squeeze(1)).unflatten(1, x.shape[1:3])
 
 
-def apply_block(x: Tensor, block: BlockWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
+def apply_block(
+    x: Tensor, block: BlockWeights, dropout: ActivationDropout = no_dropout, epsilon: float = LAYER_NORM_EPSILON
+) -> Tensor:
     """Apply one encoder block, LayerNorm, attention, LayerNorm, MLP: [b, n, tokens, D] to the same shape."""
-    x = dropout(_attention(_normalize(x), block))
-    return dropout(_perceptron(_normalize(x), block))
+    x = dropout(_attention(_normalize(x, epsilon), block))
+    return dropout(_perceptron(_normalize(x, epsilon), block))
 
 
 def classify(x: Tensor, classifier: FeedForwardWeights) -> Tensor:
@@ -104,12 +106,20 @@ def classify(x: Tensor, classifier: FeedForwardWeights) -> Tensor:
     return x
 
 
-def logits_from_tokens(x: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:
-    """Return logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D]."""
+def logits_from_tokens(
+    x: Tensor,
+    weights: TransformerWeights,
+    dropout: ActivationDropout = no_dropout,
+    epsilon: float = LAYER_NORM_EPSILON,
+) -> Tensor:
+    """Return logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D].
+
+    LayerNorms of a smaller `epsilon` than the networks' own leave the logits to the whole group's scales.
+    """
     x = dropout(x.expand(weights.batch, *x.shape[1:]))
     for block in weights.blocks:
-        x = apply_block(x, block, dropout)
-    return classify(_normalize(x).mean(dim=2), weights.classifier)
+        x = apply_block(x, block, dropout, epsilon)
+    return classify(_normalize(x, epsilon).mean(dim=2), weights.classifier)
 
 
 def image_logits(images: Tensor, weights: TransformerWeights, dropout: ActivationDropout = no_dropout) -> Tensor:

@@ -15,7 +15,7 @@ from nfn_transformer.features.probes import PROBES, family_names, probe_tokens
 from nfn_transformer.features.propagation import block_invariants, normalize, signal_invariants
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.models.branch import BranchConfig
+from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import SinglePredictor, build_predictor
@@ -103,19 +103,19 @@ def test_one_encoder_has_one_size_for_networks_of_all_sizes(generator):
     wide = TransformerSpec(
         (BlockSpec(4, 32, 8, 8, 64),) * 2, FeedForwardSpec((32, 32, 10)), EmbeddingSpec(1, 32, (7, 7), 16)
     )
-    encoder = CompleteEncoder(small, BranchConfig(outputs=10)).double()
+    encoder = CompleteEncoder(small, CompleteConfig(outputs=10)).double()
     counts = [
-        sum(p.numel() for p in CompleteEncoder(spec, BranchConfig(outputs=10)).parameters())
+        sum(p.numel() for p in CompleteEncoder(spec, CompleteConfig(outputs=10)).parameters())
         for spec in (small, large, wide)
     ]
     assert counts[0] == counts[1] == counts[2] < 200_000
     texts = [_spec(with_embedding=False), replace(large, embedding=None)]
     assert (
-        len({sum(p.numel() for p in CompleteEncoder(spec, BranchConfig(outputs=10)).parameters()) for spec in texts})
+        len({sum(p.numel() for p in CompleteEncoder(spec, CompleteConfig(outputs=10)).parameters()) for spec in texts})
         == 1
     )
     for spec in (small, large):
-        other = CompleteEncoder(spec, BranchConfig(outputs=10)).double()
+        other = CompleteEncoder(spec, CompleteConfig(outputs=10)).double()
         other.load_state_dict(encoder.state_dict())
         U = random_transformer(spec, 2, generator)
         assert other.from_features(other.featurize(U)).shape == (2, 10)
@@ -123,14 +123,14 @@ def test_one_encoder_has_one_size_for_networks_of_all_sizes(generator):
 
 def test_networks_are_read_each_by_itself(small):
     index = torch.arange(40)  # more than are read at once
-    encoder = CompleteEncoder(small.spec, BranchConfig(outputs=4))
+    encoder = CompleteEncoder(small.spec, CompleteConfig(outputs=4))
     together = encoder.featurize(small.weights(index))
     alone = encoder.featurize(small.weights(index[35:36]))
     assert relative_error(together[35:36], alone) < 1e-4
 
 
 def test_scales_are_those_of_what_was_seen(small):
-    encoder = CompleteEncoder(small.spec, BranchConfig(outputs=4))
+    encoder = CompleteEncoder(small.spec, CompleteConfig(outputs=4))
     seen = encoder.featurize(small.weights(torch.arange(50)))
     encoder.fit_normalization([seen[:20], seen[20:]])
     standard = encoder.rest_scale(seen.rest)
@@ -176,7 +176,7 @@ def test_dead_networks_are_read(generator):
     U = random_transformer(spec, 2, generator).map(torch.zeros_like)
     alive = random_transformer(spec, 2, generator).embedding
     for weights in (U, replace(U, embedding=alive)):
-        features = CompleteEncoder(spec, BranchConfig(outputs=3)).double().featurize(weights)
+        features = CompleteEncoder(spec, CompleteConfig(outputs=3)).double().featurize(weights)
         assert all(tensor.isfinite().all() for tensor in features.tensors())
 
 
@@ -211,7 +211,7 @@ def test_which_class_is_which_cannot_be_told(small, generator):
 )
 def test_networks_that_cannot_be_read_are_refused(spec):
     with pytest.raises(SpecError, match="expected blocks, all of one width and a classifier of two layers"):
-        CompleteEncoder(spec, BranchConfig(outputs=3))
+        CompleteEncoder(spec, CompleteConfig(outputs=3))
 
 
 @pytest.mark.parametrize("with_embedding", [True, False])

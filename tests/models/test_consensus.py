@@ -1,0 +1,115 @@
+"""The consensus of a training side: votes without one's own, exact symmetries, and classes that mean something."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nfn_transformer.features import consensus as numbers_of
+from nfn_transformer.features.answers import answers, probe_inputs
+from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes
+from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.models import consensus as module
+from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.consensus import Consensus
+from nfn_transformer.models.predictor import build_predictor
+from nfn_transformer.training.trained_predictor import load_network, save_predictor
+
+TRAIN = torch.arange(24)
+
+
+@pytest.fixture(scope="module")
+def fitted(small) -> Consensus:
+    """The consensus of 24 networks, with few pictures that move little."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_OF_A_CLASS", 2), ("_CANDIDATES", 30), ("_STEPS", 3)):
+            patch.setattr(module, name, value)
+        consensus = Consensus(small.spec)
+        consensus.fit(small, TRAIN, seed=1)
+        yield consensus
+
+
+def test_no_network_is_compared_with_its_own_vote(small, fitted):
+    """Votes are counted again, once for each network and without it."""
+    inputs = torch.cat(probe_inputs(small.spec).families)
+    weights, accuracies = small.weights(TRAIN), small.labels[TRAIN].double()
+    logits = answers(inputs, weights)
+    votes = numbers_of.weights_of_votes(small.labels[TRAIN])
+    found = numbers_of.shares(logits, votes, fitted.totals, fitted.weights)
+    p = logits.double().softmax(-1)
+    for own in (0, 7):
+        others = TRAIN[own != TRAIN]
+        for place, power in enumerate(numbers_of.POWERS):
+            w = accuracies[others] ** power
+            expected = torch.einsum("i,inc->nc", w, p[others]) / w.sum()
+            assert torch.allclose(found[place, own].double(), expected, atol=1e-6)
+    stranger = numbers_of.shares(logits[:1], torch.zeros_like(votes[:, :1]), fitted.totals, fitted.weights)
+    assert (stranger - found[:, :1]).abs().max() > 1e-4  # the own vote counts where nobody says whose it is
+
+
+def test_makers_are_graded_by_the_other_half_alone(small, fitted):
+    halves = fitted.standing.halves
+    assert {half: int((halves == half).sum()) for half in (0, 1)} == {0: 2, 1: 2}
+    worst_maker = small.labels[halves >= 0].min()
+    assert (small.labels[TRAIN][halves[TRAIN] < 0] <= worst_maker).all()
+    maker = (halves == 0).nonzero().flatten()[:1]
+    before = fitted(small.weights(maker), maker)
+    changed = Consensus(small.spec)
+    changed.load_state_dict(fitted.state_dict())
+    changed.standing = fitted.standing
+    changed.control[0] *= 0.5  # the set that its own half made
+    assert torch.equal(changed(small.weights(maker), maker), before)
+    changed.control[1] *= 0.5
+    assert not torch.equal(changed(small.weights(maker), maker), before)
+
+
+def test_symmetries_move_nothing_and_exchanged_classes_do(small, fitted, generator):
+    double = Consensus(small.spec)
+    double.load_state_dict(fitted.state_dict())
+    U = small.weights(torch.arange(30, 33)).to(torch.float64)
+    before = double(U)
+    after = double(CompleteElement.sample(small.spec, generator, condition=10.0).act(U))
+    assert (after - before).abs().max() < 1e-9
+    last = U.classifier.weights[-1].flip(2), U.classifier.biases[-1].flip(2)
+    classifier = replace(
+        U.classifier, weights=(*U.classifier.weights[:-1], last[0]), biases=(*U.classifier.biases[:-1], last[1])
+    )
+    agreed = double.count - len(module.STAGES) * len(module.NOISES) * numbers_of.TEST_NUMBERS
+    exchanged = double(replace(U, classifier=classifier))
+    assert (exchanged - before)[:, :agreed].abs().max() > 0.01
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_saved_predictor_has_its_consensus(ensemble, small, fitted, tmp_path):
+    flags = {"enc_mode": "complete", "consensus": True, "ensemble": ensemble, "dropout": 0.0}
+    model = build_predictor(small.spec, ModelConfig.from_flags(flags), seed=1)
+    assert model.needs_consensus
+    first = model.members[0] if ensemble > 1 else model
+    first.branches["encoder"].consensus.load_state_dict(fitted.state_dict())
+    model.fit_normalization([model.featurize(small.weights(TRAIN))])
+    save_predictor(tmp_path / "best.safetensors", model.eval(), 1)
+    loaded, _, _ = load_network(tmp_path / "best.safetensors")
+    weights = small.weights(torch.arange(30, 36))
+    assert torch.equal(loaded.eval()(weights), model(weights))
+    assert sum(".control" in name for name in model.state_dict()) == 1
+
+
+def test_strokes_are_drawn_and_move(generator):
+    strokes = random_strokes(6, generator)
+    assert strokes.count.min() >= 1
+    assert strokes.count.max() <= MOST_STROKES
+    for size in ((8, 8), (28, 20)):
+        drawn = draw_strokes(strokes, 3, size)
+        assert drawn.shape == (6, 3, *size)
+        assert drawn.abs().max() <= 1
+        assert drawn.amax((1, 2, 3)).min() > 0  # a bright stroke in each
+    # A straight stroke from left to right lights the middle row and nothing above it.
+    line = torch.zeros(1, MOST_STROKES, 4, 2)
+    line[..., 0] = torch.linspace(-0.7, 0.7, 4)
+    straight = Strokes(line.requires_grad_(), torch.tensor([1]), torch.tensor([0.1]))
+    picture = draw_strokes(straight, 1, (29, 29))[0, 0]
+    assert picture[14, 14] > 0.8
+    assert picture[:10].max() < -0.99
+    picture[8].sum().backward()
+    assert line.grad[0, 0, :, 1].sum() < 0  # upwards the row gets brighter
+    assert torch.equal(line.grad[0, 1:], torch.zeros(3, 4, 2))  # strokes that are not drawn
