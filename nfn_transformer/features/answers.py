@@ -9,7 +9,7 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.network_invariants import image_side, is_field, signals
-from nfn_transformer.features.probes import size_of_images, random_images, random_texts
+from nfn_transformer.features.probes import random_images, random_texts, size_of_images
 from nfn_transformer.features.strokes import draw_strokes, random_strokes
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights

@@ -15,9 +15,9 @@ from nfn_transformer.features.probes import PROBES, family_names, probe_tokens
 from nfn_transformer.features.propagation import block_invariants, normalize, signal_invariants
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
-from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.complete_encoder import CompleteEncoder
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.predictor import SinglePredictor, build_predictor
 from nfn_transformer.weights.containers import FeedForwardWeights, TransformerWeights
 from nfn_transformer.weights.spec import BlockSpec, EmbeddingSpec, FeedForwardSpec, TransformerSpec
