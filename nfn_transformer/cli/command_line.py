@@ -28,6 +28,7 @@ CONSOLE_COMMANDS = {
     "train": ("main", "train a predictor on a zoo, and test it once"),
     "predict": ("predict", "predict accuracies of other checkpoints, or score a predictor"),
     "make-zoo": ("make_zoo", "train a zoo of small transformers"),
+    "inspect": ("inspect_checkpoint", "say what a checkpoint is: its family, sizes and symmetries"),
     "reproduce": ("reproduce", "run a grid of trainings, and write its table"),
     "runs": ("runs", "list runs, or compare some of them in a table"),
     "xgb": ("xgb", "train XGBoost on a zoo's weights"),

@@ -1,14 +1,15 @@
 """Checkpoints of several families in one zoo: each file is read as a network of the first family that it fits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from nfn_transformer.weights.spec import TransformerSpec
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, listed
 from nfn_transformer.zoo.network_checkpoint import read_network_checkpoint
 from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS, STANDARD_KINDS
-from nfn_transformer.zoo.transformer_checkpoint import read_transformer_checkpoint
+from nfn_transformer.zoo.transformer_checkpoint import read_large_transformer, read_transformer_checkpoint
 
 
 def read_listed_checkpoint(
@@ -40,3 +41,9 @@ def read_any_checkpoint(
         return read_transformer_checkpoint(name, content, weights_key, read_beside)
     other = read_network_checkpoint(name, content, weights_key, read_beside)
     return other if other.fault is None or outcome.fault.kind in FEED_FORWARD_KINDS else outcome
+
+
+LARGE_READERS: Mapping[Callable, Callable[[str, Path, str | None], Outcome]] = dict.fromkeys(
+    (read_any_checkpoint, read_listed_checkpoint, read_transformer_checkpoint), read_large_transformer
+)
+"""Readers of files' contents -> reader of a file that is too large for that."""

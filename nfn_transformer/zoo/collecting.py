@@ -18,10 +18,11 @@ from torch import Tensor
 from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.resources import free_bytes
+from nfn_transformer.zoo.any_checkpoint import LARGE_READERS
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
 from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS, STANDARD_KINDS
-from nfn_transformer.zoo.sources import Source, UnreadableFile
+from nfn_transformer.zoo.sources import FolderSource, Source, TooLargeFile, UnreadableFile
 
 # Large enough to hide the cost of a message, small enough that waiting chunks need little memory.
 CHUNK = 64
@@ -92,6 +93,8 @@ def _read(source: Source, name: str, path: str, weights_key: str | None, read: R
     try:
         content = source.read(path)
     except UnreadableFile as error:
+        if isinstance(error, TooLargeFile) and isinstance(source, FolderSource) and read in LARGE_READERS:
+            return LARGE_READERS[read](name, source.path / path, weights_key)
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
     return read(name, content, weights_key, read_beside)
 

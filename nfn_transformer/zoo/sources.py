@@ -38,6 +38,10 @@ class UnreadableFile(Exception):
     """A file of the zoo cannot be read; the message says why."""
 
 
+class TooLargeFile(UnreadableFile):
+    """A file of the zoo is larger than those that are read as a whole."""
+
+
 class NoReleaseError(ZooError):
     """A path holds no data set in the layout of docs/zoo_format.md; one of `zoo.formats` may recognise it."""
 
@@ -274,7 +278,7 @@ def _scan(folder: Path) -> list[os.DirEntry]:
 
 
 def _too_large(size: int, most: int) -> UnreadableFile:
-    return UnreadableFile(f"{size} bytes, more than the {most} that a zoo's file may have")
+    return TooLargeFile(f"{size} bytes, more than the {most} that a zoo's file may have")
 
 
 def visible_files(names: Iterable[str], suffixes: str | tuple[str, ...]) -> list[str]:

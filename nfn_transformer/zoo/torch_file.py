@@ -1,10 +1,12 @@
 """Files of `torch.save`: checked byte by byte, then loaded by `torch.load(weights_only=True)` and nothing weaker."""
 
 import io
+import mmap
 import re
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import torch
 
@@ -17,6 +19,9 @@ _ENTRY, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
 
 # The files of torch before 1.6 begin with these two numbers.
 _OLD_MAGIC, _OLD_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+
+Bytes = bytes | mmap.mmap
 
 
 def load_torch_file(content: bytes) -> object:
@@ -33,9 +38,27 @@ def load_torch_file(content: bytes) -> object:
         _check_archive(content)
     else:
         _check_old_file(content)
+    return _load(io.BytesIO(content))
+
+
+def map_torch_file(path: Path) -> object:
+    """Return what `torch.save` wrote to a file of any size, checked alike; its tensors are mapped into memory.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything but tensors and plain containers.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != _ZIP_START:
+            raise ValueError("neither a safetensors file nor one of torch.save since PyTorch 1.6")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _check_archive(content)
+    return _load(str(path), mmap=True)
+
+
+def _load(file: io.BytesIO | str, **how: bool) -> object:
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True, **how)
     # Damaged bytes make torch.load fail in more ways than it documents, and each of them means the same here.
     except Exception as error:
         # The rest of torch's message advises a weaker way to load, which is the last thing to pass on.
@@ -44,7 +67,7 @@ def load_torch_file(content: bytes) -> object:
         raise ValueError(problem or f"not a checkpoint that torch.load reads ({type(error).__name__})") from None
 
 
-def _check_archive(content: bytes) -> None:
+def _check_archive(content: Bytes) -> None:
     """Check the archive of a file as `torch.save` makes it, its members' checksums, and its pickle.
 
     Raises:
@@ -61,7 +84,7 @@ def _check_archive(content: bytes) -> None:
             raise ValueError(f"damaged: its storage {key} should have {size} bytes, has {len(member or b'')}")
 
 
-def _members(content: bytes) -> dict[bytes, memoryview]:
+def _members(content: Bytes) -> dict[bytes, memoryview]:
     """Return name -> bytes of the members of an archive.
 
     The archive is read strictly, so that PyTorch's own reader can see no other members than these.

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,10 +15,13 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.weights.standard_layouts import Recognition, recognize_transformer
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes
+from nfn_transformer.weights.state_dicts import flatten_state_dict, row_length
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
-from nfn_transformer.zoo.containers import INDEX_SUFFIXES, read_shares
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, is_safetensors, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, listed
+from nfn_transformer.zoo.mapped_tensors import MappedTensors, map_checkpoint, shapes_of
 from nfn_transformer.zoo.network_checkpoint import find_state_dict, load_mapping
+from nfn_transformer.zoo.sources import MAX_FILE_BYTES
 from nfn_transformer.zoo.transformer_facts import CONFIG_FILE, CONFIG_NAMES, facts_of_config, parse_config
 
 _MOST_KEYS = 20_000
@@ -35,6 +41,8 @@ def read_transformer_checkpoint(
             loaded, size = read_shares(content, read_beside, load_state_dict)
         else:
             loaded = load_mapping(content)
+        if name.endswith(INDEX_SUFFIXES) or is_safetensors(content):
+            loaded = dict(sorted(loaded.items()))  # such files keep no order
         state, form = find_state_dict(loaded, weights_key)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)), family=StandardTransformerSpec.family)
@@ -71,7 +79,7 @@ def recognize_state(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tu
     Raises:
         SpecError: see `recognize_transformer`.
     """
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    shapes = shapes_of(state)
     own = facts if "heads" in facts else {**facts, "heads": 0}
     recognition = recognize_transformer(shapes, own)
     keys = {entry.roles: entry.key for entry in recognition.spec.layout}
@@ -123,3 +131,42 @@ def transformer_outcome(name: str, state: Mapping, size: int, facts: Mapping[str
     shapes = tuple((key, tuple(tensor.shape)) for key, tensor in own.items())
     told = tuple(sorted(facts.items()))
     return Outcome(None, entries=(*entries, *recognition.left_out), shapes=shapes, row=row, facts=told, family=family)
+
+
+def read_large_transformer(name: str, path: Path, weights_key: str | None = None) -> Outcome:
+    """Return the outcome of reading a transformer's file of any size; only its row is ever in memory as a whole."""
+    family = StandardTransformerSpec.family
+    try:
+        loaded = map_checkpoint(path)
+        state, form = (loaded, "") if isinstance(loaded, MappedTensors) else find_state_dict(loaded, weights_key)
+        recognition, facts = recognize_state(state, facts_in(loaded, partial(read_beside_path, path)))
+        if recognition.unknown:
+            what = f"holds tensors that {recognition.library.name} does not have: {listed(recognition.unknown)}"
+            raise SpecError(what)
+        shapes = standard_shapes(recognition.spec)
+        row = torch.empty(row_length(shapes))
+        flatten_state_dict(state, shapes, row)
+    except (ValueError, OSError) as error:
+        return Outcome(Fault(name, Reason.UNREADABLE, str(error)), family=family)
+    except SpecError as error:
+        return Outcome(Fault(name, Reason.SHAPE, str(error)), family=family)
+    if not np.isfinite(row.numpy()).all():
+        return Outcome(Fault(name, Reason.NOT_FINITE, "holds NaN or Inf"), family=family)
+    told = tuple(sorted(facts.items()))
+    items = tuple(shapes.items())
+    return Outcome(
+        None, entries=recognition.left_out, form=form, shapes=items, row=row.numpy(), facts=told, family=family
+    )
+
+
+def read_beside_path(path: Path, name: str) -> bytes:
+    """Return the content of a small file in the folder of a path.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with open(path.parent / name, "rb") as file:
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ValueError(str(error)) from None
