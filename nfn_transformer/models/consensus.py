@@ -5,13 +5,19 @@ networks see a class in them (`features.strokes`). Half of the best makes each s
 All is part of the predictor, so that new networks are compared with the same consensus.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nfn_transformer import atomic_files
+from nfn_transformer.errors import RunError
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.answers import answers, probe_inputs
 from nfn_transformer.features.consensus import (
@@ -29,6 +35,9 @@ from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 
+CONSENSUS_FILE = "consensus.safetensors"
+"""Name of its file in the directory of a run of trees; a network keeps it among its weights."""
+
 FEWEST_NETWORKS = 12
 """Networks of a training side, below which there is no consensus."""
 
@@ -38,6 +47,7 @@ NOISES = (0.0, 0.5, 1.0)
 STAGES = ("chosen", "moved")
 """Pictures of each set: those strokes that the makers were surest of, and the same after they moved."""
 
+_CHECKSUM = "checksum"
 _HALVES = 2
 _BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
 # Pictures of a class, and among how many random ones the first are chosen.
@@ -211,6 +221,39 @@ class Consensus(nn.Module):
                 bounded = within_bounds(Strokes(control, strokes.count, radius))
                 control.copy_(bounded.control), radius.copy_(bounded.radius)
         yield Strokes(control.detach(), strokes.count, radius.detach())
+
+
+def save_consensus(path: Path, consensus: Consensus) -> None:
+    """Write votes and pictures (safetensors) in one step, with a checksum in the header."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in consensus.state_dict().items()}
+    with atomic_files.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_CHECKSUM: _checksum(tensors)})
+
+
+def load_consensus(path: Path, spec: AnySpec) -> Consensus:
+    """Return the consensus in a file, for networks of a spec.
+
+    Raises:
+        RunError: the file is missing, damaged, or of networks of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
+            if (stored.metadata() or {}).get(_CHECKSUM) != _checksum(tensors):
+                raise ValueError("damaged: its numbers have another checksum than they were written with")
+        consensus = Consensus(spec)
+        consensus.load_state_dict(tensors)
+        return consensus
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise RunError(f"{path}: holds no consensus of these networks: {error}") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _weights_of(zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Weights]]:

@@ -41,7 +41,7 @@ from nfn_transformer.training.tracking import Tracker
 from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, outputs_of_features, save_predictor
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
-from nfn_transformer.trees.features import check_readable, supports
+from nfn_transformer.trees.features import TREE_FEATURES, check_readable, supports
 from nfn_transformer.weights.spec import TransformerSpec, are_alike
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -347,6 +347,8 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
         UserError: the configuration wants what this machine cannot do.
     """
     if config.model != NETWORK:
+        if TREE_FEATURES[config.predictor.features].has_consensus:
+            _check_votes("--features consensus", config, data)
         return TreeRun.on_available_device(config, data)
     entry = TASKS[config.data.task]
     facts = {} if entry.fit is None else resolve_name(entry.fit)(data.zoo, data.split, config.data)
@@ -376,16 +378,21 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
             f"beside {first.spec.description} ({quoted(first.names[0])})"
         )
     if model.needs_consensus:
-        networks = len(data.split.train)
-        if config.data.task != "accuracy" or config.data.augment or networks < FEWEST_NETWORKS:
-            got = f"--task {config.data.task}, {networks} networks to train" + ", --augment" * bool(config.data.augment)
-            raise UserError(
-                f"--consensus True: requires --task accuracy, at least {FEWEST_NETWORKS} networks to train, and no "
-                f"transformed copies; got {got}"
-            )
+        _check_votes("--consensus True", config, data)
     optimizer = build_optimizer(training, model.parameters())
     history = History(better=task.is_better if len(data.split.validation) else later_is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
+
+
+def _check_votes(flag: str, config: RunConfig, data: RunData) -> None:
+    """Raise UserError where a training side has no accuracies, few networks, or several copies of one."""
+    networks, is_augmented = len(data.split.train), config.data.augment
+    if config.data.task != "accuracy" or is_augmented or networks < FEWEST_NETWORKS:
+        copies = ", with transformed copies (--augment)" if is_augmented else ""
+        raise UserError(
+            f"{flag}: requires --task accuracy, at least {FEWEST_NETWORKS} networks to train, and no transformed "
+            f"copies; got --task {config.data.task}, {networks} networks to train{copies}"
+        )
 
 
 def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:

@@ -19,6 +19,7 @@ from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.consensus import CONSENSUS_FILE, Consensus, load_consensus
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
 from nfn_transformer.training.config import NETWORK, spec_from_json
 from nfn_transformer.training.number_tasks import AccuracyTask
@@ -117,8 +118,8 @@ def outputs_of_features(model: Predictor, batches: Iterable[Features]) -> Tensor
 class TrainedTrees:
     """A tree model, whose outputs are numbers as they are; accuracies may leave [0, 1]."""
 
-    def __init__(self, model: TreeModel, spec: AnySpec, features: str, task: Task):
-        self.model, self.spec, self.features, self.task = model, spec, features, task
+    def __init__(self, model: TreeModel, spec: AnySpec, features: str, task: Task, consensus: Consensus | None = None):
+        self.model, self.spec, self.features, self.task, self.consensus = model, spec, features, task, consensus
 
     @property
     def size(self) -> dict[str, int]:
@@ -127,11 +128,12 @@ class TrainedTrees:
 
     def supports(self, spec: AnySpec) -> bool:
         """Return whether it reads networks of these sizes."""
-        return tree_features.supports(self.features, self.spec, spec)
+        is_alike = self.consensus is None or self.consensus.supports(spec)
+        return is_alike and tree_features.supports(self.features, self.spec, spec)
 
     def outputs(self, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
         """Return the numbers [n] of the checkpoints that `index` [n] selects."""
-        return self._predict(features_of_checkpoints(self.features, zoo, index))
+        return self._predict(features_of_checkpoints(self.features, zoo, index, self.consensus))
 
     def outputs_of(self, weights: Weights) -> Tensor:
         """Return the numbers [n] of n networks on the CPU.
@@ -139,7 +141,7 @@ class TrainedTrees:
         Raises:
             RunError: the trees read hyperparameters, which weights do not tell.
         """
-        return self._predict(features_of_networks(self.features, weights))
+        return self._predict(features_of_networks(self.features, weights, self.consensus))
 
     def _predict(self, features: Tensor) -> Tensor:
         try:
@@ -234,6 +236,10 @@ def load_trained(directory: RunDirectory, device: torch.device) -> TrainedPredic
         if digest.is_file() and digest.read_text(encoding="utf-8", errors="replace") != digest_line(path, content):
             raise ValueError("damaged: it has another checksum than it was written with")
         task = tree_task(config.data.task, read_json(directory.split_file).get("classes", ()))
-        return TrainedTrees(library.parse(content), spec, config.predictor.features, task)
+        features = config.predictor.features
+        consensus = None
+        if tree_features.TREE_FEATURES[features].has_consensus:
+            consensus = load_consensus(directory.path / CONSENSUS_FILE, spec)
+        return TrainedTrees(library.parse(content), spec, features, task, consensus)
     except ValueError as error:
         raise RunError(f"{path}: holds no trees: {error}") from None

@@ -10,6 +10,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from nfn_transformer import atomic_files
+from nfn_transformer.models.consensus import CONSENSUS_FILE, Consensus, save_consensus
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training.class_task import TreeClassTask
 from nfn_transformer.training.config import RunConfig
@@ -66,11 +67,15 @@ class TreeRun:
         config, data, features = self.config, self.data, self.config.predictor.features
         library = tree_library(config.predictor.library)
         train, validation = data.split.train, data.split.validation
-        validation = validation if len(validation) else train
+        validation, consensus = validation if len(validation) else train, None
+        if TREE_FEATURES[features].has_consensus:
+            consensus = Consensus(data.zoo.spec)
+            consensus.fit(data.zoo, train, config.seed)
+            save_consensus(self.directory.path / CONSENSUS_FILE, consensus)
         sides = Sides(
-            train=features_of_checkpoints(features, data.zoo, train).numpy(),
+            train=features_of_checkpoints(features, data.zoo, train, consensus).numpy(),
             train_labels=self.task.targets(data.zoo.labels[train]).numpy(),
-            validation=features_of_checkpoints(features, data.zoo, validation).numpy(),
+            validation=features_of_checkpoints(features, data.zoo, validation, consensus).numpy(),
             validation_labels=self.task.targets(data.zoo.labels[validation]).numpy(),
         )
         seed = derive_seed(config.seed, "trees") % 2**31

@@ -1,4 +1,4 @@
-"""Features of networks for tree models: all weights, their statistics, invariants, or hyperparameters."""
+"""Features of networks for tree models: all weights, their statistics, invariants, a consensus, or hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # --features needs names and help alone: what reads weights i
     from torch import Tensor
 
     from nfn_transformer.families.registry import AnySpec
+    from nfn_transformer.models.consensus import Consensus
     from nfn_transformer.weights.any_weights import Weights
     from nfn_transformer.zoo.reading import Zoo
     from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -33,10 +34,14 @@ class TreeFeatures:
     """Raise UserError if a zoo, of a data set's name, lacks the features."""
     supports: Callable[[AnySpec, AnySpec], bool] = lambda spec, other: spec == other or are_alike(spec, other)
     """Return whether trees fitted to networks of one spec can predict networks of another."""
+    has_consensus: bool = False
+    """True if numbers of a consensus stand beside them."""
 
 
-def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -> Tensor:
-    """Return the features [n, numbers] of the checkpoints that `index` [n] selects.
+def features_of_checkpoints(
+    features: str, zoo: Zoo | MixedZoo, index: Tensor, consensus: Consensus | None = None
+) -> Tensor:
+    """Return the features [n, numbers] of the checkpoints that `index` [n] selects, see `features_of_networks`.
 
     Only one batch of features is ever in memory twice.
 
@@ -53,7 +58,7 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
     starts = range(0, len(index), _BATCH)
     for start in tqdm(starts, desc="reading features", unit=" batches", leave=False, disable=None):
         for places, rows, zoo_of_size in zoo.by_size(index[start : start + _BATCH]):
-            part = features_of_networks(features, zoo_of_size.weights_of(rows))
+            part = features_of_networks(features, zoo_of_size.weights_of(rows), consensus, index[start + places])
             if result is None:
                 result = part.new_empty(len(index), part.shape[1])
             result[start + places] = part
@@ -65,8 +70,16 @@ def features_of_checkpoints(features: str, zoo: Zoo | MixedZoo, index: Tensor) -
     return result
 
 
-def features_of_networks(features: str, weights: Weights) -> Tensor:
+def features_of_networks(
+    features: str, weights: Weights, consensus: Consensus | None = None, networks: Tensor | None = None
+) -> Tensor:
     """Return the features [b, numbers] of b networks.
+
+    Args:
+        features: a key of TREE_FEATURES.
+        weights: of the networks.
+        consensus: fitted to the training side, for features that have one.
+        networks: indices [b] of the networks in a zoo; see `Consensus`.
 
     Raises:
         RunError: the features are not read from weights.
@@ -74,7 +87,12 @@ def features_of_networks(features: str, weights: Weights) -> Tensor:
     of_weights = TREE_FEATURES[features].of_weights
     if of_weights is None:
         raise RunError(f"the predictor reads {features}, which weights do not tell; have it score a labelled zoo")
-    return of_weights(weights)
+    numbers = of_weights(weights)
+    if consensus is None:
+        return numbers
+    import torch
+
+    return torch.cat([numbers, consensus(weights, networks)], dim=1)
 
 
 def check_readable(features: str, zoo: Zoo | MixedZoo, dataset: str) -> None:
@@ -145,6 +163,16 @@ def _check_products(zoo: Zoo | MixedZoo, dataset: str) -> None:
         raise UserError(f"--features products: the networks of zoo '{dataset}' are of {zoo.spec.family}, {family}")
 
 
+def _check_consensus(zoo: Zoo | MixedZoo, dataset: str) -> None:
+    from nfn_transformer.features.answers import probe_inputs
+
+    _check_invariants(zoo, dataset)
+    try:
+        probe_inputs(zoo.spec)
+    except SpecError as error:
+        raise UserError(f"--features consensus: zoo '{dataset}' has {error}") from None
+
+
 def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:
     from nfn_transformer.features.invariants import has_like_invariants
 
@@ -175,6 +203,13 @@ TREE_FEATURES: Mapping[str, TreeFeatures] = {
         _products,
         check=_check_products,
         supports=lambda spec, other: spec.family == other.family,
+    ),
+    "consensus": TreeFeatures(
+        "invariants, and how far answers agree with what the training side's good networks agree on",
+        _invariants,
+        check=_check_consensus,
+        supports=_have_like_invariants,
+        has_consensus=True,
     ),
     "hyperparameters": TreeFeatures(
         "the metadata's hyperparameters, and no weights",

@@ -1,10 +1,13 @@
 """The consensus of a training side: votes without one's own, exact symmetries, and classes that mean something."""
 
+import csv
 from dataclasses import replace
 
 import pytest
 import torch
 
+from nfn_transformer import gbm, load_predictor
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.features import consensus as numbers_of
 from nfn_transformer.features.answers import answers, probe_inputs
 from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes
@@ -19,14 +22,20 @@ TRAIN = torch.arange(24)
 
 
 @pytest.fixture(scope="module")
-def fitted(small) -> Consensus:
-    """The consensus of 24 networks, with few pictures that move little."""
+def few_pictures():
+    """Few pictures that move little."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("_OF_A_CLASS", 2), ("_CANDIDATES", 30), ("_STEPS", 3)):
             patch.setattr(module, name, value)
-        consensus = Consensus(small.spec)
-        consensus.fit(small, TRAIN, seed=1)
-        yield consensus
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(small, few_pictures) -> Consensus:
+    """The consensus of 24 networks."""
+    consensus = Consensus(small.spec)
+    consensus.fit(small, TRAIN, seed=1)
+    return consensus
 
 
 def test_no_network_is_compared_with_its_own_vote(small, fitted):
@@ -92,6 +101,24 @@ def test_a_saved_predictor_has_its_consensus(ensemble, small, fitted, tmp_path):
     weights = small.weights(torch.arange(30, 36))
     assert torch.equal(loaded.eval()(weights), model(weights))
     assert sum(".control" in name for name in model.state_dict()) == 1
+
+
+def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_path):
+    run = tmp_path / "run"
+    flags = "--model extra_trees --features consensus --dataset digits --wandb False".split()
+    assert gbm.main([*flags, "--data_path", str(small_zoo), "--out_dir", str(run)]) == 0
+    predictor = load_predictor(run, "cpu")
+    with (run / "test_predictions.csv").open() as file:
+        written = [float(row["predicted"]) for row in csv.DictReader(file)]
+    zoo = predictor.read_zoo()
+    found = predictor.predict(zoo.weights(predictor.test_split(zoo)))  # networks that nobody names
+    assert found.tolist() == pytest.approx(written, abs=1e-6)
+    file = run / "consensus.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(RunError, match="consensus.safetensors: holds no consensus of these networks: damaged"):
+        load_predictor(run, "cpu").predict(zoo)
+    with pytest.raises(UserError, match="at least 12 networks to train, .* got --task accuracy, 9 networks"):
+        gbm.main([*flags, "--data_path", str(small_zoo), "--train_networks", "9"])
 
 
 def test_strokes_are_drawn_and_move(generator):
