@@ -105,7 +105,7 @@ def test_a_saved_predictor_has_its_consensus(ensemble, small, fitted, tmp_path):
 
 def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_path):
     run = tmp_path / "run"
-    flags = "--model extra_trees --features consensus --dataset digits --wandb False".split()
+    flags = ["--model", "extra_trees", "--features", "consensus", "--dataset", "digits", "--wandb", "False"]
     assert gbm.main([*flags, "--data_path", str(small_zoo), "--out_dir", str(run)]) == 0
     predictor = load_predictor(run, "cpu")
     with (run / "test_predictions.csv").open() as file:
@@ -115,9 +115,9 @@ def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_pat
     assert found.tolist() == pytest.approx(written, abs=1e-6)
     file = run / "consensus.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(RunError, match="consensus.safetensors: holds no consensus of these networks: damaged"):
+    with pytest.raises(RunError, match=r"consensus\.safetensors: holds no consensus of these networks: damaged"):
         load_predictor(run, "cpu").predict(zoo)
-    with pytest.raises(UserError, match="at least 12 networks to train, .* got --task accuracy, 9 networks"):
+    with pytest.raises(UserError, match=r"at least 12 networks to train, .* got --task accuracy, 9 networks"):
         gbm.main([*flags, "--data_path", str(small_zoo), "--train_networks", "9"])
 
 
