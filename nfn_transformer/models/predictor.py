@@ -16,6 +16,7 @@ from nfn_transformer.hashing import derive_keys, splitmix64
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.branch import Branch, Dropout
 from nfn_transformer.models.config import ModelConfig
+from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.weights.any_weights import Weights
@@ -103,6 +104,12 @@ class Predictor(nn.Module):
             SpecError: the weights have sizes that the predictor does not read.
         """
         return self.to_predictions(self(weights))
+
+    @property
+    def consensus(self) -> Consensus | None:
+        """Return the consensus that a branch reads, if there is one."""
+        modules = (module for module in self.modules() if isinstance(module, Consensus))
+        return next(modules, None)
 
     @property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
+from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.printable import printable, printable_message
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
@@ -17,7 +18,7 @@ from nfn_transformer.training.results import FINISHED, few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 from nfn_transformer.training.task import Measures
 from nfn_transformer.training.tasks import TASKS, Score
-from nfn_transformer.training.trained_predictor import TrainedPredictor
+from nfn_transformer.training.trained_predictor import TrainedPredictor, consensus_of
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
 
 SEEN = "test_networks_seen_in_training"
@@ -65,9 +66,29 @@ def evaluate_best(
     write_json(directory.results_file, results)
     title = f"test: {score.name} {asdict(test)[score.key]:.3f}, {len(index)} networks"
     task.draw(directory.path, outputs, labels, title)
+    consensus = consensus_of(predictor)
+    if consensus is not None and consensus.inputs.picture:
+        _draw_consensus(directory.path / "consensus.png", consensus)
     _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
+
+
+@optional_picture()
+def _draw_consensus(path: Path, consensus: Consensus) -> None:
+    """Draw the pictures of each half as a PNG: a column for each class, first as chosen, below as moved."""
+    pictures = consensus.pictures()[:, :, :, 0]  # [halves, stages, classes * pictures, height, width]
+    by_class = pictures.unflatten(2, (consensus.inputs.classes, -1))
+    _height, width = pictures.shape[-2:]
+    sheet = by_class.permute(0, 1, 3, 4, 2, 5).reshape(-1, consensus.inputs.classes * width)
+    figure = new_figure(6, 6 * sheet.shape[0] / sheet.shape[1] + 0.5, layout="constrained")
+    axes = figure.add_subplot(title="pictures that good networks agree on")
+    axes.imshow(sheet.tolist(), cmap="gray", vmin=-1, vmax=1)
+    centres = [width * (place + 0.5) - 0.5 for place in range(consensus.inputs.classes)]
+    axes.set_xticks(centres, [str(place) for place in range(consensus.inputs.classes)])
+    axes.set_yticks([])
+    axes.set_xlabel("class that they see")
+    save_png(figure, path)
 
 
 def _seen_in_training(record: dict) -> dict[str, str]:

@@ -71,6 +71,7 @@ class TrainedNetwork:
 
     def __init__(self, model: Predictor, device: torch.device, task: Task | None = None):
         self.model, self.spec, self.device, self.task = model.to(device), model.spec, device, task or AccuracyTask()
+        self.consensus = model.consensus
 
     @property
     def size(self) -> dict[str, int]:
@@ -148,6 +149,13 @@ class TrainedTrees:
             return torch.from_numpy(self.model.predict(features.numpy()))
         except ValueError as error:  # trees of another run
             raise RunError(f"the trees do not fit the networks' features: {error}") from None
+
+
+def consensus_of(predictor: TrainedPredictor) -> Consensus | None:
+    """Return the consensus that a predictor reads, if there is one."""
+    if isinstance(predictor, TrainedNetwork | TrainedTrees):
+        return predictor.consensus
+    return None
 
 
 def save_predictor(path: Path, model: Predictor, epoch: int, task: Task | None = None) -> None:

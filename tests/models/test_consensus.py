@@ -107,6 +107,7 @@ def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_pat
     run = tmp_path / "run"
     flags = ["--model", "extra_trees", "--features", "consensus", "--dataset", "digits", "--wandb", "False"]
     assert gbm.main([*flags, "--data_path", str(small_zoo), "--out_dir", str(run)]) == 0
+    assert (run / "consensus.png").read_bytes().startswith(b"\x89PNG")
     predictor = load_predictor(run, "cpu")
     with (run / "test_predictions.csv").open() as file:
         written = [float(row["predicted"]) for row in csv.DictReader(file)]
