@@ -9,7 +9,7 @@ Where a LayerNorm subtracts the mean over the coordinates, and nothing else read
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from nfn_transformer.features.propagation import NamedNumbers, entropy_of, over_heads, signal_invariants
@@ -60,16 +60,20 @@ def attention_invariants(rows: Float[Tensor, "b n h tokens tokens"], causal: boo
     Entropies are shares of the largest possible one. Scores are known from the rows up to a constant of each.
     """
     tokens = rows.shape[-1]
-    seen: Bool[Tensor, "tokens tokens"] = torch.ones(tokens, tokens, dtype=torch.bool, device=rows.device)
-    seen = seen.tril() if causal else seen
-    counts = seen.sum(-1).to(rows.dtype)
-    longest = counts.log().mean().clamp(min=_SMALL)
-    scores = torch.where(seen, rows.clamp(min=_LEAST_ROW).log(), 0.0)
-    mean = scores.sum(-1) / counts
-    variance = (torch.where(seen, scores - mean[..., None], 0.0).square()).sum(-1) / counts
+    scores = rows.clamp(min=_LEAST_ROW).log()
+    entropy = -(rows * scores).sum(-1)  # [b, n, h, tokens]
+    if causal:
+        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=rows.device).tril()
+        counts = seen.sum(-1).to(rows.dtype)
+        mean = (scores * seen).sum(-1) / counts
+        variance = ((scores - mean[..., None]) * seen).square().sum(-1) / counts
+        longest = max(_SMALL, float(counts.log().mean()))
+    else:
+        variance = scores.var(-1, correction=0)
+        longest = max(_SMALL, math.log(tokens))
     own, before = (rows.diagonal(-offset, -2, -1) for offset in (0, min(1, tokens - 1)))
     return {
-        **over_heads("attention_entropy", entropy_of(rows).mean((1, 3)) / longest),
+        **over_heads("attention_entropy", entropy.mean((1, 3)) / longest),
         **over_heads("mean_attention_entropy", entropy_of(rows.mean(1)).mean(2) / longest),
         **over_heads("score_deviation", torch.log(variance.sqrt().mean((1, 3)) + _SMALL)),
         **over_heads("to_itself", own.mean((1, 3))),

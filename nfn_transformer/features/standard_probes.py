@@ -15,7 +15,8 @@ from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
 _IMAGE = 28
-_TOKENS_AT_ONCE, _FEWEST, _MOST = 2048, 8, 32
+_TOKENS_AT_ONCE, _FEWEST, _MOST = 1200, 8, 32
+_WIDE = 256
 _TEXT_TOKENS, _VECTOR_TOKENS, _FEW_WORDS = 32, 16, 4
 
 PROBE_FAMILIES = {
@@ -31,7 +32,7 @@ PROBE_FAMILIES = {
 def standard_probes(spec: StandardTransformerSpec) -> dict[str, Tensor]:
     """Return the families of inputs by name: images [n, channels, height, width], words [n, t] or vectors [n, t, f].
 
-    The more tokens an input has, the fewer inputs there are.
+    The more tokens an input of an image has, the fewer images there are. Wide networks read half as many texts.
     """
     if spec.inputs == "patches":
         height, width = image_size(spec)
@@ -42,16 +43,17 @@ def standard_probes(spec: StandardTransformerSpec) -> dict[str, Tensor]:
     if spec.position_rows:
         on_prefix = spec.prefix_tokens if spec.positions_on_prefix else 0
         tokens = max(1, min(tokens, spec.position_rows - spec.position_offset - on_prefix))
+    count = _MOST if spec.width <= _WIDE else _MOST // 2
     generator = make_generator(0, "probes", spec.inputs)
     if spec.inputs == "words":
-        uniform = torch.rand(_MOST, tokens, generator=generator)
+        uniform = torch.rand(count, tokens, generator=generator)
         words = (uniform * spec.vocabulary).long()
-        places = torch.randint(_FEW_WORDS, (_MOST, tokens), generator=generator).clamp(max=tokens - 1)
+        places = torch.randint(_FEW_WORDS, (count, tokens), generator=generator).clamp(max=tokens - 1)
         half = (tokens + 1) // 2
         repeated = torch.cat([words[:, :half], words[:, : tokens - half]], dim=1)
         return {"random": words, "few": words.gather(1, places), "repeated": repeated}
     size = spec.features if spec.inputs == "vectors" else spec.width
-    vectors = torch.randn(_MOST, tokens, size, generator=generator)
+    vectors = torch.randn(count, tokens, size, generator=generator)
     return {"independent": vectors, "steady": (vectors[:, :1] + vectors / 4) / (1 + 1 / 16) ** 0.5}
 
 
