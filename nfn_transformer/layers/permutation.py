@@ -14,7 +14,7 @@ No tensor has an axis twice, so these are all such maps. A layer is their sum ov
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfn_transformer.layers.base import Fan, WeightSpaceLayer, WeightSpaceModule
+from nfn_transformer.layers.permutation_product import ProductLayout, permutation_product
 from nfn_transformer.weights.containers import FeedForwardWeights
 from nfn_transformer.weights.spec import FeedForwardSpec
 
@@ -71,6 +72,7 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
 
     permutes_outer: ClassVar[bool]
     """Permute inputs and outputs as well as hidden neurons."""
+    _counts: Tensor
 
     def add_terms(self) -> None:
         """See `WeightSpaceLayer`."""
@@ -81,6 +83,11 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         sizes = [self._fixed(tensor) for tensor in range(len(self.axes))]
         self.Phi = nn.ParameterList(torch.empty(e * sizes[m.target], d * sizes[m.source]) for m in self.maps)
         self.constants = nn.ParameterList(torch.empty(e * size) for size in sizes)
+        free = [tuple(axis for axis in axes if axis in self.free) for axes in self.axes]
+        self._layout = ProductLayout(tuple(free), tuple(d * size for size in sizes), tuple(e * size for size in sizes))
+        along = [((axis,), members) for axis, members in self._layout.members.items()]
+        self._sums: list[tuple[Axes, list[int]]] = [*along, ((), [*range(len(self.axes))])]  # kept axes, tensors
+        self.register_buffer("_counts", self._summed_entries(), persistent=False)
 
     def fans(self) -> Iterator[tuple[Tensor, Fan]]:
         """See `WeightSpaceLayer`; all maps to one tensor share its fan-in."""
@@ -93,10 +100,6 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         """Return the product of the sizes of a tensor's axes that are not free."""
         return math.prod(self.spec.sizes[axis] for axis in self.axes[tensor] if axis not in self.free)
 
-    def _free(self, tensor: int) -> list[int]:
-        """Return the free axes of a tensor."""
-        return [axis for axis in self.axes[tensor] if axis in self.free]
-
     def forward(self, weights: FeedForwardWeights) -> FeedForwardWeights:
         """Map feed-forward weights of d channels to feed-forward weights of e channels.
 
@@ -107,49 +110,31 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         """
         self.check(weights)
         flat = [self._flat(tensor, index) for index, tensor in enumerate(weights.tensors())]
-        everyone = range(len(flat))
-        along: dict[int, dict[int, Tensor]] = {axis: {} for axis in sorted(self.free)}  # axis -> tensor -> mapped
-        means = list(flat)  # [b, d fixed] in the end
-        for axis, mapped in along.items():
-            members = [index for index in everyone if axis in self._free(index)]
-            kept = [self._mean_along(flat[index], index, axis) for index in members]
-            outputs = self._product((axis,), members) @ torch.cat(kept, dim=1)
-            mapped.update(zip(members, outputs.split([self._outputs(index) for index in members], dim=1), strict=True))
-            means = [kept[members.index(index)].mean(2) if index in members else means[index] for index in everyone]
-        constants = torch.cat([*self.constants])
-        whole = nn.functional.linear(torch.cat(means, dim=1), self._product((), everyone), constants)
-        results = []
-        for index, result in zip(everyone, whole.split([len(c) for c in self.constants], dim=1), strict=True):
-            free = self._free(index)
-            for place, axis in enumerate(free):
-                if not place:
-                    result = result[:, :, None] + along[axis][index]
-                else:
-                    result = result[:, :, :, None] + along[axis][index][:, :, None]
-            if len(free) == 2:
-                Phi = self.Phi[self._position[index, index, tuple(free)]]
-                full = torch.baddbmm(result.flatten(2), Phi.expand(len(result), -1, -1), flat[index].flatten(2))
-                result = full.view_as(result)
-            results.append(self._unflat(result, index))
+        results = permutation_product(self._layout, flat, self._matrices())
+        results = [self._unflat(result, index) for index, result in enumerate(results)]
         return FeedForwardWeights(tuple(results[: self.spec.layers]), tuple(results[self.spec.layers :]))
 
-    def _mean_along(self, tensor: Tensor, index: int, axis: int) -> Tensor:
-        """Return the means [b, d fixed, n] of a tensor over its free axes but one."""
-        free = self._free(index)
-        if len(free) == 1:
-            return tensor
-        over = 3 - free.index(axis)
-        # In the backward pass a mean would divide a whole tensor, and a sum divides its result.
-        return tensor.sum(over) / tensor.shape[over]
+    def _summed_entries(self) -> Tensor:
+        """Return for each column of the matrices of sums how many entries are summed, as one vector."""
+        sizes, counts = self.spec.sizes, []
+        for kept, members in self._sums:
+            for index in members:
+                summed = math.prod(sizes[axis] for axis in self._layout.free[index] if axis not in kept)
+                counts.append(torch.full((self._layout.inputs[index],), float(summed)))
+        return torch.cat(counts)
 
-    def _product(self, kept: Axes, members: Sequence[int]) -> Tensor:
-        """Return the parameters of all maps between tensors that keep these axes, as one matrix."""
-        rows = [torch.cat([self.Phi[self._position[t, s, kept]] for s in members], dim=1) for t in members]
-        return torch.cat(rows)
-
-    def _outputs(self, tensor: int) -> int:
-        """Return the numbers of a tensor for each entry of its free axes: e times the sizes of the others."""
-        return self.out_channels * self._fixed(tensor)
+    def _matrices(self) -> list[Tensor]:
+        """Return the parameters as `permutation_product` takes them; of means, which are sums over their count."""
+        layout = self._layout
+        Phi = [*self.Phi.parameters(recurse=False)]  # an index into the list itself takes longer than the product
+        pairs = [Phi[self._position[index, index, layout.free[index]]] for index in layout.pairs]
+        sums = [
+            torch.cat([torch.cat([Phi[self._position[t, s, kept]] for s in members], dim=1) for t in members])
+            for kept, members in self._sums
+        ]
+        counts = self._counts.split([matrix.shape[1] for matrix in sums])
+        sums = [matrix / count for matrix, count in zip(sums, counts, strict=True)]
+        return [*pairs, *sums, torch.cat([*self.constants.parameters(recurse=False)])]
 
     def _flat(self, tensor: Tensor, index: int) -> Tensor:
         """Reshape [b, d, axes...] to [b, d times all other axes, free axes...]."""
@@ -161,7 +146,7 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         """Reshape [b, e times all other axes, free axes...] to [b, e, axes...]."""
         fixed = [axis for axis in self.axes[index] if axis not in self.free]
         tensor = tensor.unflatten(1, (self.out_channels, *(self.spec.sizes[axis] for axis in fixed)))
-        order = [*fixed, *self._free(index)]
+        order = [*fixed, *self._layout.free[index]]
         return tensor.permute(0, 1, *(2 + order.index(axis) for axis in self.axes[index]))
 
 
