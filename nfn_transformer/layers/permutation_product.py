@@ -55,12 +55,12 @@ def permutation_product(layout: ProductLayout, tensors: Sequence[Tensor], matric
         matrices: of each tensor of two free axes, of the sums that keep each axis, and of those that keep none. The
             constants that are added come last.
     """
-    kind = tensors[0].device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        tensors, matrices = [each.to(dtype) for each in tensors], [each.to(dtype) for each in matrices]
-    with torch.autocast(kind, enabled=False):
-        return list(_Product.apply(layout, *tensors, *matrices)[: len(tensors)])
+    kind, given = tensors[0].device.type, [*tensors, *matrices]
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        given = [each.to(torch.get_autocast_dtype(kind)) for each in given]
+        with torch.autocast(kind, enabled=False):
+            return list(_Product.apply(layout, *given)[: len(tensors)])
+    return list(_Product.apply(layout, *given)[: len(tensors)])
 
 
 class _Product(torch.autograd.Function):
