@@ -10,7 +10,7 @@ from typing import Any
 from nfn_transformer.errors import SpecError
 from nfn_transformer.printable import quoted
 from nfn_transformer.weights.containers import Shape
-from nfn_transformer.weights.standard_libraries import AUTO, LIBRARIES, REFUSED_KEYS, Library, Row
+from nfn_transformer.weights.standard_libraries import AUTO, LIBRARIES, REFUSED_KEYS, Library, Row, rows_of
 from nfn_transformer.weights.standard_spec import LayoutEntry, StandardTransformerSpec, block_shapes, rest_shapes
 from nfn_transformer.weights.standard_state_dicts import FORMS, standard_shapes
 from nfn_transformer.weights.standard_surroundings import find_surroundings
@@ -52,8 +52,8 @@ def find_library(keys: Iterable[str]) -> Library | None:
 
 @lru_cache(maxsize=64)
 def _anchor(library: Library) -> re.Pattern[str]:
-    """Return the pattern of a library's first key in a block, with groups `base` and `block`."""
-    key = re.escape(library.blocks[0].key).replace(r"\{\}", r"(?P<block>0|[1-9]\d{0,3})")
+    """Return the pattern of a library's anchor, with groups `base` and `block`."""
+    key = re.escape(library.anchor).replace(r"\{\}", r"(?P<block>0|[1-9]\d{0,3})")
     return re.compile(rf"(?P<base>(?:.*\.)?){key}", re.ASCII)
 
 
@@ -93,9 +93,9 @@ def _recognize(items: tuple[tuple[str, Shape], ...], facts: tuple[tuple[str, Any
 
 def _fits(library: Library, base: str, shapes: Mapping[str, Shape]) -> bool:
     """Return whether the first matrix reads as many numbers as the first norm has, stored as it is or transposed."""
-    at = {row.roles: f"{base}{row.key}".replace("{}", "0") for row in library.blocks}
-    width = FORMS[library.blocks[0].form].flat(shapes[at[library.blocks[0].roles]])[:1]
-    return at["gain_1"] not in shapes or width == shapes[at["gain_1"]]
+    rows = [row._replace(key=f"{base}{row.key}".replace("{}", "0")) for row in rows_of(library.blocks)]
+    width = FORMS[rows[0].form].flat(shapes[rows[0].key])[:1]
+    return width == next((shapes[row.key] for row in rows if row.roles == "gain_1" and row.key in shapes), width)
 
 
 @dataclass
@@ -125,9 +125,9 @@ class _Reader:
         outer = self.base.removesuffix(inner)
         fields = dict(library.fields)
         fields |= library.fields_of_prefix.get(inner.removesuffix(".") or str(model_type), {})
-        for row in library.blocks:
+        for row in rows_of(library.blocks):
             self._take(row, self.base)
-        for row in library.rest:
+        for row in rows_of(library.rest):
             self._take(row, self.base)
         if library.heads:
             fields |= self._take_head(outer, is_whole=bool(inner) or not library.prefixes)
@@ -141,8 +141,8 @@ class _Reader:
             rest = [key for key in rest if not key.endswith(library.buffers)]
         others = tuple(f"{outer}{other}" for other in library.others)
         for head in library.heads:
-            others += tuple(f"{outer}{row.key}" for row in (*head.rows, *head.tied))
-            others += tuple(f"{self.base}{row.key}" for row in head.inner)
+            others += tuple(f"{outer}{row.key}" for row in rows_of((*head.rows, *head.tied)))
+            others += tuple(f"{self.base}{row.key}" for row in rows_of(head.inner))
         left_out = tuple(key for key in rest if others and key.startswith(others))
         places = {key: place for place, key in enumerate(self.shapes)}
         self.entries.sort(key=lambda entry: places[entry.key.replace("{}", "0")])
@@ -183,16 +183,16 @@ class _Reader:
     def _take_head(self, outer: str, is_whole: bool) -> dict[str, Any]:
         """Add the first head that is there to the layout, and return its fields."""
         for head in self.library.heads:
-            needed = [f"{outer}{row.key}" for row in head.rows if row.form == "transposed"]
-            needed += [f"{self.base}{row.key}" for row in head.inner]
+            needed = [f"{outer}{row.key}" for row in rows_of(head.rows) if row.form == "transposed"]
+            needed += [f"{self.base}{row.key}" for row in rows_of(head.inner) if row.form == "transposed"]
             tied = [row for row in head.tied if f"{outer}{row.key}" in self.shapes]
             if head.tied and not needed and not tied and not is_whole:
                 continue
             if not all(key in self.shapes for key in needed):
                 continue
-            for row in head.rows:
+            for row in rows_of(head.rows):
                 self._take(row, outer)
-            for row in head.inner:
+            for row in rows_of(head.inner):
                 self._take(row, self.base)
             is_tied = bool(head.tied) and (not tied or bool(self.facts.get("tied")))
             for row in tied:
@@ -210,7 +210,7 @@ class _Reader:
         sizes = {**self._attention_sizes(), **self._inputs(flat, fields)}
         for role in ("W_O", "W_1", "W_2"):
             if role not in flat:
-                key = next((row.key for row in self.library.blocks if row.roles == role), role)
+                key = next((row.key for row in rows_of(self.library.blocks) if row.roles == role), role)
                 raise SpecError(f"missing key '{self.base}{key.replace('{}', '0')}'")
         D, hidden = flat["W_1"]
         head = [flat[f"head.{s}.weight"] for s in range(9) if f"head.{s}.weight" in flat]

@@ -6,6 +6,7 @@ In a table's keys `{}` stands for the number of a block. Keys of a library's inn
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 AUTO = "auto"
@@ -20,29 +21,60 @@ class Row(NamedTuple):
     form: str = "plain"
 
 
-def _linear(key: str, weight: str, bias: str, form: str = "transposed") -> tuple[Row, Row]:
-    return Row(f"{key}.weight", weight, form), Row(f"{key}.bias", bias)
+class Linear(NamedTuple):
+    """Linear layer of a library: KEY.weight and KEY.bias."""
+
+    key: str
+    weight: str
+    bias: str
+    form: str = "transposed"
 
 
-def _norm(key: str, name: str, older: bool = False) -> tuple[Row, ...]:
-    gain, shift = (f"gain_{name}", f"shift_{name}") if name in "12" else (f"{name}_gain", f"{name}_shift")
-    rows = Row(f"{key}.weight", gain), Row(f"{key}.bias", shift)
-    return (*rows, Row(f"{key}.gamma", gain), Row(f"{key}.beta", shift)) if older else rows
+class Norm(NamedTuple):
+    """Norm of a library: KEY.weight and KEY.bias, or KEY.gamma and KEY.beta of old files."""
+
+    key: str
+    gain: str
+    shift: str
 
 
-def _head(key: str, layer: int) -> tuple[Row, Row]:
-    return _linear(key, f"head.{layer}.weight", f"head.{layer}.bias")
+class HeadLayer(NamedTuple):
+    """Linear layer of a head."""
+
+    key: str
+    layer: int
+
+
+TableEntry = Row | Linear | Norm | HeadLayer
+
+
+@lru_cache(maxsize=512)
+def rows_of(entries: tuple[TableEntry, ...]) -> tuple[Row, ...]:
+    """Return the keys in entries of a table."""
+    rows: list[Row] = []
+    for entry in entries:
+        key = entry.key
+        if isinstance(entry, Row):
+            rows.append(entry)
+        elif isinstance(entry, Norm):
+            rows += [Row(f"{key}.weight", entry.gain), Row(f"{key}.bias", entry.shift)]
+            rows += [Row(f"{key}.gamma", entry.gain), Row(f"{key}.beta", entry.shift)]
+        else:
+            if isinstance(entry, HeadLayer):
+                entry = Linear(key, f"head.{entry.layer}.weight", f"head.{entry.layer}.bias")
+            rows += [Row(f"{key}.weight", entry.weight, entry.form), Row(f"{key}.bias", entry.bias)]
+    return tuple(rows)
 
 
 @dataclass(frozen=True)
 class Head:
     """Head that a library puts on its model."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableEntry, ...]
     """Keys outside of the inner model; those of `head.0.weight`, ... must be there."""
     fields: Mapping[str, Any]
     """Fields of the spec that it decides."""
-    inner: tuple[Row, ...] = ()
+    inner: tuple[TableEntry, ...] = ()
     """Keys inside of the inner model that belong to it."""
     tied: tuple[Row, ...] = ()
     """Keys of the output embedding, which may lack where it is tied to the words'."""
@@ -56,9 +88,11 @@ class Library:
     """Name for users."""
     prefixes: tuple[str, ...]
     """Prefixes of the inner model in a model with a head."""
-    blocks: tuple[Row, ...]
-    """Keys of the blocks. The first one tells the library."""
-    rest: tuple[Row, ...]
+    anchor: str
+    """Key of each block that tells the library, and the first one of its `blocks`."""
+    blocks: tuple[TableEntry, ...]
+    """Keys of the blocks."""
+    rest: tuple[TableEntry, ...]
     """Keys outside of the blocks and the head."""
     fields: Mapping[str, Any]
     """Fields of the spec that all such models have, or have where nothing tells others."""
@@ -76,70 +110,73 @@ class Library:
     """Prefix or `model_type` -> fields of these models alone."""
 
 
-def _tied_head(key: str) -> tuple[Row, ...]:
-    return (Row(f"{key}.weight", "head.0.weight", "transposed"),)
-
-
 _FIRST, _EACH, _LAST = ({"pooling": pooling} for pooling in ("first", "none", "last"))
-_TOKEN_HEADS = (Head(_head("classifier", 0), _EACH), Head(_head("qa_outputs", 0), _EACH))
+_TOKEN_HEADS = (Head((HeadLayer("classifier", 0),), _EACH), Head((HeadLayer("qa_outputs", 0),), _EACH))
 _VIT_REST = (
     Row("embeddings.cls_token", "prefix", AUTO),
     Row("embeddings.distillation_token", "prefix", AUTO),
     Row("embeddings.position_embeddings", "positions", AUTO),
-    *_linear("embeddings.patch_embeddings.projection", "W_E", "b_E", "convolution"),
-    *_norm("layernorm", "final"),
+    Linear("embeddings.patch_embeddings.projection", "W_E", "b_E", "convolution"),
+    Norm("layernorm", "final_gain", "final_shift"),
 )
 _VIT_FIELDS = {"epsilon": 1e-12}
 _VIT_HEADS = (
-    Head(_head("classifier", 0), _FIRST),
-    Head((), {**_FIRST, "head_activations": ("tanh",)}, inner=_head("pooler.dense", 0)),
+    Head((HeadLayer("classifier", 0),), _FIRST),
+    Head((), {**_FIRST, "head_activations": ("tanh",)}, inner=(HeadLayer("pooler.dense", 0),)),
     Head((), _EACH),
 )
 _BERT_REST = (
     Row("embeddings.word_embeddings.weight", "words"),
     Row("embeddings.token_type_embeddings.weight", "token_types"),
     Row("embeddings.position_embeddings.weight", "positions"),
-    *_norm("embeddings.LayerNorm", "embedding", older=True),
+    Norm("embeddings.LayerNorm", "embedding_gain", "embedding_shift"),
 )
 _POST = {"placement": "post", "final_norm": "none", "inputs": "words", "embedding_norm": True, "epsilon": 1e-12}
 _CAUSAL = {"inputs": "words", "causal": True}
 _CAUSAL_HEADS = (
-    Head(_head("score", 0), _LAST),
-    Head((), _EACH, tied=_tied_head("lm_head")),
+    Head((HeadLayer("score", 0),), _LAST),
+    Head((), _EACH, tied=(Row("lm_head.weight", "head.0.weight", "transposed"),)),
     Head((), _EACH),
 )
 _LLAMA_FIELDS = {**_CAUSAL, "norm": "rms", "positions": "rope", "activation": "silu", "epsilon": 1e-6}
 _GPT_REST = (
     Row("wte.weight", "words"),
     Row("wpe.weight", "positions"),
-    *_norm("ln_f", "final"),
+    Norm("ln_f", "final_gain", "final_shift"),
 )
 
 
-def _gpt_blocks(form: str) -> tuple[Row, ...]:
-    return (
-        *_linear("h.{}.attn.c_attn", "W_Q W_K W_V", "b_Q b_K b_V", form),
-        *_linear("h.{}.attn.c_proj", "W_O", "b_O", form),
-        *_linear("h.{}.mlp.c_fc", "W_1", "b_1", form),
-        *_linear("h.{}.mlp.c_proj", "W_2", "b_2", form),
-        *_norm("h.{}.ln_1", "1"),
-        *_norm("h.{}.ln_2", "2"),
-    )
-
+_GPT_2_BLOCKS = (
+    Linear("h.{}.attn.c_attn", "W_Q W_K W_V", "b_Q b_K b_V", "plain"),
+    Linear("h.{}.attn.c_proj", "W_O", "b_O", "plain"),
+    Linear("h.{}.mlp.c_fc", "W_1", "b_1", "plain"),
+    Linear("h.{}.mlp.c_proj", "W_2", "b_2", "plain"),
+    Norm("h.{}.ln_1", "gain_1", "shift_1"),
+    Norm("h.{}.ln_2", "gain_2", "shift_2"),
+)
+_NANO_GPT_BLOCKS = (
+    Linear("h.{}.attn.c_attn", "W_Q W_K W_V", "b_Q b_K b_V"),
+    Linear("h.{}.attn.c_proj", "W_O", "b_O"),
+    Linear("h.{}.mlp.c_fc", "W_1", "b_1"),
+    Linear("h.{}.mlp.c_proj", "W_2", "b_2"),
+    Norm("h.{}.ln_1", "gain_1", "shift_1"),
+    Norm("h.{}.ln_2", "gain_2", "shift_2"),
+)
 
 LIBRARIES = (
     Library(
         name="a Hugging Face ViT",
         prefixes=("vit.", "deit."),
+        anchor="encoder.layer.{}.attention.attention.query.weight",
         blocks=(
-            *_linear("encoder.layer.{}.attention.attention.query", "W_Q", "b_Q"),
-            *_linear("encoder.layer.{}.attention.attention.key", "W_K", "b_K"),
-            *_linear("encoder.layer.{}.attention.attention.value", "W_V", "b_V"),
-            *_linear("encoder.layer.{}.attention.output.dense", "W_O", "b_O"),
-            *_linear("encoder.layer.{}.intermediate.dense", "W_1", "b_1"),
-            *_linear("encoder.layer.{}.output.dense", "W_2", "b_2"),
-            *_norm("encoder.layer.{}.layernorm_before", "1"),
-            *_norm("encoder.layer.{}.layernorm_after", "2"),
+            Linear("encoder.layer.{}.attention.attention.query", "W_Q", "b_Q"),
+            Linear("encoder.layer.{}.attention.attention.key", "W_K", "b_K"),
+            Linear("encoder.layer.{}.attention.attention.value", "W_V", "b_V"),
+            Linear("encoder.layer.{}.attention.output.dense", "W_O", "b_O"),
+            Linear("encoder.layer.{}.intermediate.dense", "W_1", "b_1"),
+            Linear("encoder.layer.{}.output.dense", "W_2", "b_2"),
+            Norm("encoder.layer.{}.layernorm_before", "gain_1", "shift_1"),
+            Norm("encoder.layer.{}.layernorm_after", "gain_2", "shift_2"),
         ),
         rest=_VIT_REST,
         fields=_VIT_FIELDS,
@@ -149,15 +186,16 @@ LIBRARIES = (
     Library(
         name="a Hugging Face ViT, as transformers 5 has it in memory",
         prefixes=("vit.", "deit."),
+        anchor="layers.{}.attention.q_proj.weight",
         blocks=(
-            *_linear("layers.{}.attention.q_proj", "W_Q", "b_Q"),
-            *_linear("layers.{}.attention.k_proj", "W_K", "b_K"),
-            *_linear("layers.{}.attention.v_proj", "W_V", "b_V"),
-            *_linear("layers.{}.attention.o_proj", "W_O", "b_O"),
-            *_linear("layers.{}.mlp.fc1", "W_1", "b_1"),
-            *_linear("layers.{}.mlp.fc2", "W_2", "b_2"),
-            *_norm("layers.{}.layernorm_before", "1"),
-            *_norm("layers.{}.layernorm_after", "2"),
+            Linear("layers.{}.attention.q_proj", "W_Q", "b_Q"),
+            Linear("layers.{}.attention.k_proj", "W_K", "b_K"),
+            Linear("layers.{}.attention.v_proj", "W_V", "b_V"),
+            Linear("layers.{}.attention.o_proj", "W_O", "b_O"),
+            Linear("layers.{}.mlp.fc1", "W_1", "b_1"),
+            Linear("layers.{}.mlp.fc2", "W_2", "b_2"),
+            Norm("layers.{}.layernorm_before", "gain_1", "shift_1"),
+            Norm("layers.{}.layernorm_after", "gain_2", "shift_2"),
         ),
         rest=_VIT_REST,
         fields=_VIT_FIELDS,
@@ -167,32 +205,33 @@ LIBRARIES = (
     Library(
         name="a Hugging Face BERT or RoBERTa",
         prefixes=("bert.", "roberta."),
+        anchor="encoder.layer.{}.attention.self.query.weight",
         blocks=(
-            *_linear("encoder.layer.{}.attention.self.query", "W_Q", "b_Q"),
-            *_linear("encoder.layer.{}.attention.self.key", "W_K", "b_K"),
-            *_linear("encoder.layer.{}.attention.self.value", "W_V", "b_V"),
-            *_linear("encoder.layer.{}.attention.output.dense", "W_O", "b_O"),
-            *_norm("encoder.layer.{}.attention.output.LayerNorm", "1", older=True),
-            *_linear("encoder.layer.{}.intermediate.dense", "W_1", "b_1"),
-            *_linear("encoder.layer.{}.output.dense", "W_2", "b_2"),
-            *_norm("encoder.layer.{}.output.LayerNorm", "2", older=True),
+            Linear("encoder.layer.{}.attention.self.query", "W_Q", "b_Q"),
+            Linear("encoder.layer.{}.attention.self.key", "W_K", "b_K"),
+            Linear("encoder.layer.{}.attention.self.value", "W_V", "b_V"),
+            Linear("encoder.layer.{}.attention.output.dense", "W_O", "b_O"),
+            Norm("encoder.layer.{}.attention.output.LayerNorm", "gain_1", "shift_1"),
+            Linear("encoder.layer.{}.intermediate.dense", "W_1", "b_1"),
+            Linear("encoder.layer.{}.output.dense", "W_2", "b_2"),
+            Norm("encoder.layer.{}.output.LayerNorm", "gain_2", "shift_2"),
         ),
         rest=_BERT_REST,
         fields=_POST,
         heads=(
             Head(
-                (*_head("classifier.dense", 0), *_head("classifier.out_proj", 1)),
+                (HeadLayer("classifier.dense", 0), HeadLayer("classifier.out_proj", 1)),
                 {**_FIRST, "head_activations": ("tanh", "none")},
             ),
             Head(
-                _head("classifier", 1),
+                (HeadLayer("classifier", 1),),
                 {**_FIRST, "head_activations": ("tanh", "none")},
-                inner=_head("pooler.dense", 0),
+                inner=(HeadLayer("pooler.dense", 0),),
             ),
             Head(
                 (
-                    *_head("cls.predictions.transform.dense", 0),
-                    *_norm("cls.predictions.transform.LayerNorm", "head", older=True),
+                    HeadLayer("cls.predictions.transform.dense", 0),
+                    Norm("cls.predictions.transform.LayerNorm", "head_gain", "head_shift"),
                     Row("cls.predictions.bias", "head.1.bias"),
                     Row("cls.predictions.decoder.bias", "head.1.bias"),
                 ),
@@ -201,8 +240,8 @@ LIBRARIES = (
             ),
             Head(
                 (
-                    *_head("lm_head.dense", 0),
-                    *_norm("lm_head.layer_norm", "head"),
+                    HeadLayer("lm_head.dense", 0),
+                    Norm("lm_head.layer_norm", "head_gain", "head_shift"),
                     Row("lm_head.bias", "head.1.bias"),
                     Row("lm_head.decoder.bias", "head.1.bias"),
                 ),
@@ -210,7 +249,7 @@ LIBRARIES = (
                 tied=(Row("lm_head.decoder.weight", "head.1.weight", "transposed"),),
             ),
             *_TOKEN_HEADS,
-            Head((), {**_FIRST, "head_activations": ("tanh",)}, inner=_head("pooler.dense", 0)),
+            Head((), {**_FIRST, "head_activations": ("tanh",)}, inner=(HeadLayer("pooler.dense", 0),)),
             Head((), _EACH),
         ),
         buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
@@ -221,27 +260,28 @@ LIBRARIES = (
     Library(
         name="a Hugging Face DistilBERT",
         prefixes=("distilbert.",),
+        anchor="transformer.layer.{}.attention.q_lin.weight",
         blocks=(
-            *_linear("transformer.layer.{}.attention.q_lin", "W_Q", "b_Q"),
-            *_linear("transformer.layer.{}.attention.k_lin", "W_K", "b_K"),
-            *_linear("transformer.layer.{}.attention.v_lin", "W_V", "b_V"),
-            *_linear("transformer.layer.{}.attention.out_lin", "W_O", "b_O"),
-            *_norm("transformer.layer.{}.sa_layer_norm", "1"),
-            *_linear("transformer.layer.{}.ffn.lin1", "W_1", "b_1"),
-            *_linear("transformer.layer.{}.ffn.lin2", "W_2", "b_2"),
-            *_norm("transformer.layer.{}.output_layer_norm", "2"),
+            Linear("transformer.layer.{}.attention.q_lin", "W_Q", "b_Q"),
+            Linear("transformer.layer.{}.attention.k_lin", "W_K", "b_K"),
+            Linear("transformer.layer.{}.attention.v_lin", "W_V", "b_V"),
+            Linear("transformer.layer.{}.attention.out_lin", "W_O", "b_O"),
+            Norm("transformer.layer.{}.sa_layer_norm", "gain_1", "shift_1"),
+            Linear("transformer.layer.{}.ffn.lin1", "W_1", "b_1"),
+            Linear("transformer.layer.{}.ffn.lin2", "W_2", "b_2"),
+            Norm("transformer.layer.{}.output_layer_norm", "gain_2", "shift_2"),
         ),
         rest=_BERT_REST,
         fields=_POST,
         heads=(
             Head(
-                (*_head("pre_classifier", 0), *_head("classifier", 1)),
+                (HeadLayer("pre_classifier", 0), HeadLayer("classifier", 1)),
                 {**_FIRST, "head_activations": ("relu", "none")},
             ),
             Head(
                 (
-                    *_head("vocab_transform", 0),
-                    *_norm("vocab_layer_norm", "head"),
+                    HeadLayer("vocab_transform", 0),
+                    Norm("vocab_layer_norm", "head_gain", "head_shift"),
                     Row("vocab_projector.bias", "head.1.bias"),
                 ),
                 {**_EACH, "head_activations": ("gelu", "none"), "head_norm": True},
@@ -256,7 +296,8 @@ LIBRARIES = (
     Library(
         name="a Hugging Face GPT-2",
         prefixes=("transformer.",),
-        blocks=_gpt_blocks("plain"),
+        anchor="h.{}.attn.c_attn.weight",
+        blocks=_GPT_2_BLOCKS,
         rest=_GPT_REST,
         fields={**_CAUSAL, "activation": "gelu_tanh"},
         heads=_CAUSAL_HEADS,
@@ -266,7 +307,8 @@ LIBRARIES = (
     Library(
         name="a nanoGPT",
         prefixes=("transformer.",),
-        blocks=_gpt_blocks("transposed"),
+        anchor="h.{}.attn.c_attn.weight",
+        blocks=_NANO_GPT_BLOCKS,
         rest=_GPT_REST,
         fields=_CAUSAL,
         heads=_CAUSAL_HEADS,
@@ -276,18 +318,19 @@ LIBRARIES = (
     Library(
         name="a Llama, Mistral or Qwen2",
         prefixes=("model.",),
+        anchor="layers.{}.self_attn.q_proj.weight",
         blocks=(
-            *_linear("layers.{}.self_attn.q_proj", "W_Q", "b_Q"),
-            *_linear("layers.{}.self_attn.k_proj", "W_K", "b_K"),
-            *_linear("layers.{}.self_attn.v_proj", "W_V", "b_V"),
-            *_linear("layers.{}.self_attn.o_proj", "W_O", "b_O"),
-            *_linear("layers.{}.mlp.gate_proj", "W_G", "b_G"),
-            *_linear("layers.{}.mlp.up_proj", "W_1", "b_1"),
-            *_linear("layers.{}.mlp.down_proj", "W_2", "b_2"),
-            *_norm("layers.{}.input_layernorm", "1"),
-            *_norm("layers.{}.post_attention_layernorm", "2"),
+            Linear("layers.{}.self_attn.q_proj", "W_Q", "b_Q"),
+            Linear("layers.{}.self_attn.k_proj", "W_K", "b_K"),
+            Linear("layers.{}.self_attn.v_proj", "W_V", "b_V"),
+            Linear("layers.{}.self_attn.o_proj", "W_O", "b_O"),
+            Linear("layers.{}.mlp.gate_proj", "W_G", "b_G"),
+            Linear("layers.{}.mlp.up_proj", "W_1", "b_1"),
+            Linear("layers.{}.mlp.down_proj", "W_2", "b_2"),
+            Norm("layers.{}.input_layernorm", "gain_1", "shift_1"),
+            Norm("layers.{}.post_attention_layernorm", "gain_2", "shift_2"),
         ),
-        rest=(Row("embed_tokens.weight", "words"), *_norm("norm", "final")),
+        rest=(Row("embed_tokens.weight", "words"), Norm("norm", "final_gain", "final_shift")),
         fields=_LLAMA_FIELDS,
         heads=_CAUSAL_HEADS,
         buffers=("rotary_emb.inv_freq",),
@@ -297,62 +340,90 @@ LIBRARIES = (
     Library(
         name="a timm ViT",
         prefixes=(),
+        anchor="blocks.{}.attn.qkv.weight",
         blocks=(
-            *_linear("blocks.{}.attn.qkv", "W_Q W_K W_V", "b_Q b_K b_V"),
-            *_linear("blocks.{}.attn.proj", "W_O", "b_O"),
-            *_linear("blocks.{}.mlp.fc1", "W_1", "b_1"),
-            *_linear("blocks.{}.mlp.fc2", "W_2", "b_2"),
-            *_norm("blocks.{}.norm1", "1"),
-            *_norm("blocks.{}.norm2", "2"),
+            Linear("blocks.{}.attn.qkv", "W_Q W_K W_V", "b_Q b_K b_V"),
+            Linear("blocks.{}.attn.proj", "W_O", "b_O"),
+            Linear("blocks.{}.mlp.fc1", "W_1", "b_1"),
+            Linear("blocks.{}.mlp.fc2", "W_2", "b_2"),
+            Norm("blocks.{}.norm1", "gain_1", "shift_1"),
+            Norm("blocks.{}.norm2", "gain_2", "shift_2"),
         ),
         rest=(
             Row("cls_token", "prefix", AUTO),
             Row("reg_token", "prefix", AUTO),
             Row("pos_embed", "positions", AUTO),
-            *_linear("patch_embed.proj", "W_E", "b_E", "convolution"),
-            *_norm("norm", "final"),
-            *_norm("fc_norm", "final"),
+            Linear("patch_embed.proj", "W_E", "b_E", "convolution"),
+            Norm("norm", "final_gain", "final_shift"),
+            Norm("fc_norm", "final_gain", "final_shift"),
         ),
         fields={"epsilon": 1e-6},
-        heads=(Head(_head("head", 0), {}), Head((), {})),
+        heads=(Head((HeadLayer("head", 0),), {}), Head((), {})),
         guessed=("activation", "epsilon", "pooling"),
+    ),
+    Library(
+        name="a torchvision ViT",
+        prefixes=(),
+        anchor="encoder.layers.encoder_layer_{}.self_attention.in_proj_weight",
+        blocks=(
+            Row("encoder.layers.encoder_layer_{}.self_attention.in_proj_weight", "W_Q W_K W_V", "transposed"),
+            Row("encoder.layers.encoder_layer_{}.self_attention.in_proj_bias", "b_Q b_K b_V"),
+            Linear("encoder.layers.encoder_layer_{}.self_attention.out_proj", "W_O", "b_O"),
+            Linear("encoder.layers.encoder_layer_{}.mlp.0", "W_1", "b_1"),
+            Linear("encoder.layers.encoder_layer_{}.mlp.3", "W_2", "b_2"),
+            Linear("encoder.layers.encoder_layer_{}.mlp.linear_1", "W_1", "b_1"),
+            Linear("encoder.layers.encoder_layer_{}.mlp.linear_2", "W_2", "b_2"),
+            Norm("encoder.layers.encoder_layer_{}.ln_1", "gain_1", "shift_1"),
+            Norm("encoder.layers.encoder_layer_{}.ln_2", "gain_2", "shift_2"),
+        ),
+        rest=(
+            Row("class_token", "prefix", AUTO),
+            Row("encoder.pos_embedding", "positions", AUTO),
+            Linear("conv_proj", "W_E", "b_E", "convolution"),
+            Norm("encoder.ln", "final_gain", "final_shift"),
+        ),
+        fields={"epsilon": 1e-6},
+        heads=(Head((HeadLayer("heads.head", 0),), _FIRST),),
+        guessed=("epsilon",),
     ),
     Library(
         name="a ViT of vit_pytorch",
         prefixes=(),
+        anchor="transformer.layers.{}.0.to_qkv.weight",
         blocks=(
             Row("transformer.layers.{}.0.to_qkv.weight", "W_Q W_K W_V", "transposed"),
-            *_linear("transformer.layers.{}.0.to_out", "W_O", "b_O"),
-            *_linear("transformer.layers.{}.0.to_out.0", "W_O", "b_O"),
-            *_norm("transformer.layers.{}.0.norm", "1"),
-            *_norm("transformer.layers.{}.1.net.0", "2"),
-            *_linear("transformer.layers.{}.1.net.1", "W_1", "b_1"),
-            *_linear("transformer.layers.{}.1.net.3", "W_2", "b_2"),
-            *_linear("transformer.layers.{}.1.net.4", "W_2", "b_2"),
+            Linear("transformer.layers.{}.0.to_out", "W_O", "b_O"),
+            Linear("transformer.layers.{}.0.to_out.0", "W_O", "b_O"),
+            Norm("transformer.layers.{}.0.norm", "gain_1", "shift_1"),
+            Norm("transformer.layers.{}.1.net.0", "gain_2", "shift_2"),
+            Linear("transformer.layers.{}.1.net.1", "W_1", "b_1"),
+            Linear("transformer.layers.{}.1.net.3", "W_2", "b_2"),
+            Linear("transformer.layers.{}.1.net.4", "W_2", "b_2"),
         ),
         rest=(
             Row("cls_token", "prefix", AUTO),
             Row("pos_embedding", "positions", AUTO),
             Row("to_patch_embedding.1.weight", "patch_gain", "pixels_last"),
             Row("to_patch_embedding.1.bias", "patch_shift", "pixels_last"),
-            *_linear("to_patch_embedding.2", "W_E", "b_E", "pixels_last"),
-            *_norm("to_patch_embedding.3", "embedding"),
-            *_norm("transformer.norm", "final"),
+            Linear("to_patch_embedding.2", "W_E", "b_E", "pixels_last"),
+            Norm("to_patch_embedding.3", "embedding_gain", "embedding_shift"),
+            Norm("transformer.norm", "final_gain", "final_shift"),
         ),
         fields={"positions": "sinusoidal_2d", "patch_norm": True, "embedding_norm": True},
-        heads=(Head(_head("linear_head", 0), {}), Head(_head("mlp_head", 0), {})),
+        heads=(Head((HeadLayer("linear_head", 0),), {}), Head((HeadLayer("mlp_head", 0),), {})),
     ),
     Library(
         name="an nn.TransformerEncoder",
         prefixes=(),
+        anchor="{}.self_attn.in_proj_weight",
         blocks=(
             Row("{}.self_attn.in_proj_weight", "W_Q W_K W_V", "transposed"),
             Row("{}.self_attn.in_proj_bias", "b_Q b_K b_V"),
-            *_linear("{}.self_attn.out_proj", "W_O", "b_O"),
-            *_linear("{}.linear1", "W_1", "b_1"),
-            *_linear("{}.linear2", "W_2", "b_2"),
-            *_norm("{}.norm1", "1"),
-            *_norm("{}.norm2", "2"),
+            Linear("{}.self_attn.out_proj", "W_O", "b_O"),
+            Linear("{}.linear1", "W_1", "b_1"),
+            Linear("{}.linear2", "W_2", "b_2"),
+            Norm("{}.norm1", "gain_1", "shift_1"),
+            Norm("{}.norm2", "gain_2", "shift_2"),
         ),
         rest=(),  # `standard_surroundings` finds what is around it
         fields={"placement": "post", "activation": "relu"},

@@ -11,10 +11,6 @@ EXPECTED = (
     "layers and 2-D convolutions (docs/zoo_format.md)"
 )
 
-_FOREIGN = (
-    "Such networks have residual connections, biases or LayerNorm weights, whose symmetries the predictors do not "
-    "have: make_zoo.py trains networks of the kind that can be read"
-)
 _PLAIN = (
     "Zoos of such networks are read where all of them are chains of linear layers and 2-D convolutions: keys "
     "LAYER.weight, LAYER.bias in turn (docs/zoo_format.md)"
@@ -31,12 +27,9 @@ _STANDARD = (
 STANDARD_KINDS = tuple(library.name for library in LIBRARIES)
 """Kinds of standard transformers, whose checkpoints are read."""
 
-_KINDS = (
-    *((each.name, re.escape(each.blocks[0].key).replace(r"\{\}", r"\d+"), _STANDARD) for each in LIBRARIES),
-    ("a torchvision ViT", r"encoder\.layers\.encoder_layer_\d+\.self_attention\.in_proj_weight", _FOREIGN),
-)
+_KINDS = tuple((each.name, re.escape(each.anchor).replace(r"\{\}", r"\d+")) for each in LIBRARIES)
 ADVICE = {
-    **{name: advice for name, _, advice in _KINDS},
+    **dict.fromkeys(STANDARD_KINDS, _STANDARD),
     UNKNOWN_FAMILY: "--weights_key NAME names the key of the weights in files that hold them elsewhere",
     TRANSFORMER: "Zoos of such networks are read where all of them are transformers: --where COLUMN=VALUE reads a part",
     **dict.fromkeys(FEED_FORWARD_KINDS, _PLAIN),
@@ -50,7 +43,7 @@ _MOST_KEYS = 20_000
 def recognize(state: Mapping[object, object]) -> str:
     """Return what the keys and shapes of a state dict look like, one of ADVICE; empty where nothing fits."""
     keys = [key for key, _ in zip(state, range(_MOST_KEYS), strict=False) if isinstance(key, str) and len(key) < 300]
-    for name, pattern, _ in _KINDS:
+    for name, pattern in _KINDS:
         expression = re.compile(rf"(^|.*\.){pattern}")
         if any(expression.fullmatch(key) for key in keys):
             return name

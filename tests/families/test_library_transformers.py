@@ -16,7 +16,7 @@ from nfn_transformer.families.registry import FAMILIES
 from nfn_transformer.weights.standard_layouts import recognize_transformer
 from nfn_transformer.weights.standard_pass import standard_outputs
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
-from nfn_transformer.weights.standard_state_dicts import count_parameters
+from nfn_transformer.weights.standard_state_dicts import count_parameters, standard_shapes
 from nfn_transformer.weights.state_dicts import unflatten_rows
 from nfn_transformer.zoo.transformer_checkpoint import read_transformer_checkpoint
 from nfn_transformer.zoo.transformer_facts import facts_of_config
@@ -33,12 +33,13 @@ def import_libraries():
         transformers = pytest.importorskip("transformers")
         vision = pytest.importorskip("timm.models.vision_transformer")
         vit_pytorch = pytest.importorskip("vit_pytorch")
+        torchvision = pytest.importorskip("torchvision")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return transformers, vision.VisionTransformer, vit_pytorch
+    return transformers, vision.VisionTransformer, vit_pytorch, torchvision
 
 
-transformers, VisionTransformer, vit_pytorch = import_libraries()
+transformers, VisionTransformer, vit_pytorch, torchvision = import_libraries()
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
 IMAGES = {"image_size": 12, "patch_size": 4, "num_channels": 3, **SIZES}
@@ -56,6 +57,8 @@ TIMM = {
     "num_heads": 4,
     "mlp_ratio": 1.5,
 }
+TORCHVISION = {"image_size": 12, "patch_size": 4, "num_layers": 2, "num_heads": 4, "hidden_dim": 16, "mlp_dim": 24}
+TORCHVISION |= {"num_classes": 7}
 SIMPLE = {"image_size": 12, "patch_size": 4, "num_classes": 7, "dim": 16, "depth": 2, "heads": 4, "dim_head": 8}
 REGISTERS = {"global_pool": "avg", "class_token": False, "reg_tokens": 3, "no_embed_class": True}
 HEADS = {"heads": 4}
@@ -82,6 +85,7 @@ MODELS = {
     "Llama": (hugging_face("LlamaForCausalLM", "LlamaConfig", **GROUPED), {}),
     "Mistral": (hugging_face("MistralForCausalLM", "MistralConfig", sliding_window=None, **GROUPED), {}),
     "Qwen2": (hugging_face("Qwen2ForCausalLM", "Qwen2Config", tie_word_embeddings=True, **GROUPED), {}),
+    "torchvision": (lambda: torchvision.models.VisionTransformer(**TORCHVISION), HEADS),
     "timm": (lambda: VisionTransformer(**TIMM), HEADS),
     "timm with registers": (lambda: VisionTransformer(**TIMM, **REGISTERS), HEADS),
     "SimpleViT": (lambda: vit_pytorch.SimpleViT(mlp_dim=24, **SIMPLE), HEADS),
@@ -157,6 +161,15 @@ def test_models_of_libraries_are_read_run_and_written_back(tmp_path, name):
             own = {id(parameter): parameter.numel() for parameter in model.parameters()}
             assert count_parameters(spec) == sum(own.values()) - sum(original[key].numel() for key in left)
         model.float()
+
+
+def test_old_names_of_norms_are_read():
+    shapes = {name: tuple(tensor.shape) for name, tensor in build("BERT").state_dict().items()}
+    old = {key.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): shapes[key] for key in shapes}
+    recognition = recognize_transformer(old, HEADS)
+    assert recognition.unknown == ()
+    assert recognition.spec == recognize_transformer(shapes, HEADS).spec
+    assert standard_shapes(recognition.spec) == old
 
 
 REFUSED = {

@@ -45,9 +45,11 @@ def test_35_the_error_says_what_the_file_looks_like_and_what_can_be_done(tmp_pat
 def test_35_so_does_the_error_of_a_zoo(tmp_path):
     zoo = SmallZoo(tmp_path / "zoo")
     for run in range(12):
-        zoo.add(f"run{run}", keys("encoder.layers.encoder_layer_0.self_attention.in_proj_weight"))
+        zoo.add(f"run{run}", keys("blocks.0.fc1.lora_A.weight"))
     zoo.write_table()
-    with pytest.raises(ZooError, match=r"12 files look like a torchvision ViT, the first is 'run0_75_0\.pt': expected"):
+    with pytest.raises(
+        ZooError, match=r"12 files look like a LoRA or another adapter, the first is 'run0_75_0\.pt': expected"
+    ):
         read_zoo(zoo.path, "mnist", progress=False)
 
 
