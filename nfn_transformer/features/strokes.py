@@ -72,6 +72,16 @@ def _draw(strokes: Strokes, size: tuple[int, int]) -> Float[Tensor, "m height wi
     return functional.avg_pool2d(ink, finer).squeeze(1)
 
 
+def bend_strokes(strokes: Strokes, size: float, generator: torch.Generator) -> Strokes:
+    """Return the strokes under a random affine map of each picture, whose entries deviate by `size` from no change."""
+    control = strokes.control
+    linear = torch.eye(2) + size * torch.randn(len(control), 2, 2, generator=generator)
+    shift = size * torch.randn(len(control), 1, 1, 2, generator=generator)
+    return Strokes(
+        torch.einsum("mskc,mcd->mskd", control, linear.to(control)) + shift.to(control), strokes.count, strokes.radius
+    )
+
+
 def within_bounds(strokes: Strokes) -> Strokes:
     """Return the strokes with control points in the picture and the radius of a pen."""
     radius = strokes.radius.clamp(_LEAST_RADIUS, _MOST_RADIUS)

@@ -83,7 +83,7 @@ def test_symmetries_move_nothing_and_exchanged_classes_do(small, fitted, generat
     classifier = replace(
         U.classifier, weights=(*U.classifier.weights[:-1], last[0]), biases=(*U.classifier.biases[:-1], last[1])
     )
-    agreed = double.count - len(module.STAGES) * len(module.NOISES) * numbers_of.TEST_NUMBERS
+    agreed = double.count - len(module.TESTS) * numbers_of.TEST_NUMBERS
     exchanged = double(replace(U, classifier=classifier))
     assert (exchanged - before)[:, :agreed].abs().max() > 0.01
 
