@@ -1,9 +1,12 @@
-"""Running the commands as users do: in a process of its own, or, for bad input, within this one."""
+"""Running the commands as users do: in a process of its own, or within this one, which is seconds faster."""
 
+import importlib
+import io
 import os
 import signal as signals
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,15 @@ def run(name: str, *arguments, **environment) -> subprocess.CompletedProcess:
     """Run a command to its end."""
     environment = {**ENVIRONMENT, **environment}
     return subprocess.run(command(name, *arguments), capture_output=True, text=True, env=environment, timeout=300)
+
+
+def call(name: str, *arguments) -> subprocess.CompletedProcess:
+    """Run a command to its end within this process; the result is that of `run`."""
+    program = importlib.import_module(f"nfn_transformer.{name.removesuffix('.py')}")
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        run_command(program.main, list(map(str, arguments)))
+    return subprocess.CompletedProcess([name], ended.value.code, out.getvalue(), errors.getvalue())
 
 
 def run_program(program: str, *arguments) -> int:

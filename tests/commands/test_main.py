@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import run, run_program, run_until
+from running import call, run, run_program, run_until
 from safetensors.torch import load_file
 
 SETTINGS = ("--dataset", "digits", "--epochs", 4, "--seed", 1, "--device", "cpu")
@@ -65,7 +65,7 @@ def test_a_run_directory_describes_the_run(unbroken, small):
 
 
 def test_two_runs_with_one_seed_are_identical(unbroken, small_zoo, tmp_path):
-    run("main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", tmp_path / "again")
+    call("main.py", *SETTINGS, "--data_path", small_zoo, "--out_dir", tmp_path / "again")
     assert outcome(tmp_path / "again") == outcome(unbroken)
 
 
@@ -116,11 +116,11 @@ def test_a_killed_run_resumes_to_the_same_result(program, unbroken, small_zoo, t
     assert status == -signal.SIGKILL
     assert not (killed / "results.json").exists()
     finished = len(rows(killed / "metrics.csv")) if (killed / "metrics.csv").exists() else 0
-    resumed = run("main.py", "--resume", killed)
+    resumed = call("main.py", "--resume", killed)
     assert resumed.returncode == 0, resumed.stderr
     assert all(f"epoch {epoch}/4" not in resumed.stdout for epoch in range(1, finished + 1))
     assert outcome(killed) == outcome(unbroken)
-    again = run("main.py", "--resume", killed)
+    again = call("main.py", "--resume", killed)
     assert "this run is finished" in again.stdout
 
 
@@ -131,10 +131,10 @@ def test_ctrl_c_leaves_a_usable_run(small_zoo, unbroken, tmp_path):
     )
     assert status == 130
     assert f"go on by: python nfn_transformer/main.py --resume {path}" in errors
-    predicted = run("predict.py", "--run", path, small_zoo)
+    predicted = call("predict.py", "--run", path, small_zoo)
     assert predicted.returncode == 0, predicted.stderr
     assert len(predicted.stdout.splitlines()) == 60
-    run("main.py", "--resume", path)
+    call("main.py", "--resume", path)
     assert outcome(path) == outcome(unbroken)
 
 
@@ -144,10 +144,10 @@ def test_a_run_goes_on_where_there_are_no_cuda_graphs(unbroken, small_zoo, tmp_p
     config = json.loads((path / "config.json").read_text())
     config["training"]["cuda_graphs"] = True
     (path / "config.json").write_text(json.dumps(config))
-    refused = run("main.py", "--resume", path, "--cuda_graphs", "True")
+    refused = call("main.py", "--resume", path, "--cuda_graphs", "True")
     assert refused.returncode == 2
     assert "--cuda_graphs True: the device is cpu" in refused.stderr
-    resumed = run("main.py", "--resume", path, "--compile", "False")
+    resumed = call("main.py", "--resume", path, "--compile", "False")
     assert resumed.returncode == 0, resumed.stderr
     assert rows(path / "metrics.csv", "seconds") == rows(unbroken / "metrics.csv", "seconds")
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from running import fail, run, run_until
+from running import call, fail, run_until
 from safetensors.torch import load_file
 
 from nfn_transformer import gbm, main
@@ -38,13 +38,13 @@ def alone(small_zoo, tmp_path_factory) -> dict[int, Path]:
     """The runs of two seeds, one after another."""
     folder = tmp_path_factory.mktemp("alone")
     for seed in (1, 2):
-        done = run("main.py", *SETTINGS, "--data_path", small_zoo, "--seed", seed, "--out_dir", folder / f"seed{seed}")
+        done = call("main.py", *SETTINGS, "--data_path", small_zoo, "--seed", seed, "--out_dir", folder / f"seed{seed}")
         assert done.returncode == 0, done.stderr
     return {seed: folder / f"seed{seed}" for seed in (1, 2)}
 
 
 def test_each_seed_is_what_it_is_alone(alone, small_zoo, tmp_path):
-    done = run("main.py", *SETTINGS, "--data_path", small_zoo, "--seeds", "1,2", "--out_dir", tmp_path)
+    done = call("main.py", *SETTINGS, "--data_path", small_zoo, "--seeds", "1,2", "--out_dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     for seed in (1, 2):
@@ -60,13 +60,13 @@ def test_interrupted_seeds_go_on_together_or_each_by_itself(alone, small_zoo, tm
     places = [tmp_path / "seed1", tmp_path / "seed2"]
     assert status == 130
     assert f"interrupted; go on by: python nfn_transformer/main.py --resume {places[0]} {places[1]}" in errors
-    again = run("main.py", "--resume", *places)
+    again = call("main.py", "--resume", *places)
     assert (again.returncode, again.stderr) == (0, "")
     for seed in (1, 2):
         assert_same_run(tmp_path / f"seed{seed}", alone[seed])
     (places[1] / "results.json").rename(places[1] / "kept.json")
     (places[1] / "state.pt").unlink(missing_ok=True)
-    last = run("main.py", "--resume", *places)
+    last = call("main.py", "--resume", *places)
     assert last.returncode == 0
     assert last.stdout.count("this run is finished") == 1
     assert last.stdout.count("test tau") == 2
@@ -84,7 +84,7 @@ def test_seeds_that_contradict_something_are_refused(alone, small_zoo, tmp_path,
 def test_runs_of_different_configurations_do_not_go_on_together(small_zoo, tmp_path, capsys):
     for name, epochs in (("short", 2), ("long", 3)):
         words = ("--dataset", "digits", "--data_path", small_zoo, "--device", "cpu", "--epochs", epochs)
-        assert run("main.py", *words, "--out_dir", tmp_path / name).returncode == 0
+        assert call("main.py", *words, "--out_dir", tmp_path / name).returncode == 0
         (tmp_path / name / "results.json").unlink()
     errors = fail(main.main, capsys, "--resume", tmp_path / "short", tmp_path / "long")
     assert f"{tmp_path}/long: has another configuration than {tmp_path}/short; resume each by itself" in errors

@@ -13,8 +13,9 @@ from nfn_transformer.training.loop import train
 
 
 @pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_run, model_config, monkeypatch):
-    plain, streamed, broken, again, pieces = (new_run(2, model_config=model_config) for _ in range(5))
+def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_run, few, model_config, monkeypatch):
+    settings = {"zoo": few, "batch_size": 10}
+    plain, streamed, broken, again, pieces = (new_run(2, model_config=model_config, **settings) for _ in range(5))
     train([plain])
     train([streamed], stream=True)
     with pytest.raises(KeyboardInterrupt):
@@ -26,19 +27,18 @@ def test_dropout_is_the_same_streamed_in_pieces_and_resumed(new_run, model_confi
     train([pieces])
     for found in (streamed, again, pieces):
         assert_equal(found, plain)
-    without = new_run(2, model_config=replace(model_config, dropout=0.0))
+    without = new_run(2, model_config=replace(model_config, dropout=0.0), **settings)
     train([without])
     assert abs(without.history.records[-1].train_loss - plain.history.records[-1].train_loss) > 1e-5
 
 
 @pytest.mark.parametrize("model_config", SMALL_MODES, ids=lambda config: config.name)
-def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_run, model_config):
+def test_members_of_an_ensemble_learn_as_the_first_would_alone(new_run, few, model_config):
     """And the loss that is written down is the mean of theirs."""
-    both, alone = (
-        new_run(2, model_config=model_config),
-        new_run(2, model_config=replace(model_config, ensemble=1)),
+    both, alone, other = (
+        new_run(2, few, model_config=replace(model_config, ensemble=count), batch_size=6, epochs=2)
+        for count in (2, 1, 1)
     )
-    other = new_run(2, model_config=replace(model_config, ensemble=1))
     other.model.load_state_dict(both.model.members[1].state_dict())
     other.model.begin_epoch = lambda key, begin=other.model.begin_epoch: begin(derive_seed(key, "member", 1))
     train([both])
@@ -74,10 +74,10 @@ def test_early_stopping_ends_after_so_many_epochs_that_are_not_the_best(new_run)
 
 
 def test_of_seeds_at_once_each_stops_early_by_itself(new_run):
-    together = [new_run(seed, epochs=25, early_stopping=4) for seed in (1, 2, 3)]
+    together = [new_run(seed, epochs=25, early_stopping=3) for seed in (1, 2, 3)]
     train(together)
     assert len({finished_epochs(one) for one in together}) > 1
     for seed, found in zip((1, 2, 3), together, strict=True):
-        alone = new_run(seed, epochs=25, early_stopping=4)
+        alone = new_run(seed, epochs=25, early_stopping=3)
         train([alone])
         assert_equal(found, alone)

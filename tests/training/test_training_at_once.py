@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -33,11 +34,12 @@ MODES = [
 
 
 @pytest.mark.parametrize("model_config", [*MODES, *SMALL_MODES], ids=lambda config: f"{config.name}-{config.ensemble}")
-def test_seeds_at_once_are_what_each_is_alone(new_run, model_config):
-    together = [new_run(seed, model_config=model_config) for seed in (1, 2, 3)]
+def test_seeds_at_once_are_what_each_is_alone(new_run, few, model_config):
+    settings = {"model_config": model_config, "batch_size": 6, "epochs": 2}
+    together = [new_run(seed, few, **settings) for seed in (1, 2)]
     train(together)
-    for seed, found in zip((1, 2, 3), together, strict=True):
-        alone = new_run(seed, model_config=model_config)
+    for seed, found in zip((1, 2), together, strict=True):
+        alone = new_run(seed, few, **settings)
         train([alone])
         assert_equal(found, alone)
     first, second = (next(reversed(list(one.model.parameters()))) for one in together[:2])
@@ -155,12 +157,20 @@ def test_a_large_batch_in_pieces_is_the_batch(new_run, monkeypatch):
 # PyTorch's compiler warns of PyTorch's own older compiler.
 @pytest.mark.without_shape_checks
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+# Compiling kernels takes most of a minute: the large models are traced, and a small one is compiled, with dropout. The
+# sizes are those of a whole batch, and of an epoch's last.
 @pytest.mark.parametrize(
-    "model_config",
-    [ModelConfig("inv", "no", "no"), ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2)],
-    ids=lambda config: config.name,
+    ("model_config", "backend", "sizes"),
+    [
+        (ModelConfig("inv", "no", "no"), "aot_eager", (16, 10)),
+        (ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2), "aot_eager", (16, 10)),
+        (ModelConfig("statnn", "no", "no", dropout=0.4, ensemble=2), "inductor", (16,)),
+    ],
+    ids=["inv", "complete", "statnn"],
 )
-def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config):
+def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config, backend, sizes, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # processes that compile would import PyTorch
     compiled, plain = (build_predictor(small.spec, model_config, seed=1) for _ in range(2))
     data = prepare(small, split_runs(small.runs, 1))
     # At this rate the step before changes nothing.
@@ -168,7 +178,7 @@ def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config):
         Step([build_run(model, data, None, compile=flag, batch_size=16, lr=1e-30)])
         for model, flag in ((compiled, True), (plain, False))
     ]
-    for size in (16, 10):  # a whole batch, and an epoch's last
+    for size in sizes:
         features, labels = plain.featurize(small.weights(torch.arange(size))), small.labels[:size]
         features = replace(features, network=torch.arange(size))
         found, expected = (step(features, labels, size) for step in steps)
