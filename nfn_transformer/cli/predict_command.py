@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -62,7 +63,7 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
         outputs, sides = predictor.outputs_of_checkpoints(groups)
         if flags.calibrate is not None:
-            _calibrate(predictor, flags, names, lambda index: outputs[index])
+            _calibrate(predictor, flags, names, lambda index: outputs[index], None)
             outputs, sides = predictor.outputs_of_checkpoints(groups)
         else:
             known = predictor.seen_networks().by_weights
@@ -148,7 +149,8 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         zoo = load_zoo(replace(data, where=condition))
         index, known = torch.arange(len(zoo)), set()
         if flags.calibrate is not None:
-            known = _calibrate(predictor, flags, zoo.names, lambda chosen: predictor.trained.outputs(zoo, chosen))
+            outputs_of = partial(predictor.trained.outputs, zoo)
+            known = _calibrate(predictor, flags, zoo.names, outputs_of, Path(data.data_path))
         elif not any(predictor.seen_networks().sides(zoo, index)):
             _note_on_scale(predictor.trained.task)
         index = index[[name not in known for name in zoo.names]]
@@ -178,6 +180,7 @@ def _calibrate(
     flags: argparse.Namespace,
     names: Sequence[str],
     outputs_of: Callable[[Tensor], Tensor],
+    root: Path | None,
 ) -> set[str]:
     """Calibrate a predictor to the known networks of --calibrate, say how, and return their names.
 
@@ -186,10 +189,11 @@ def _calibrate(
         flags: of the command.
         names: names of the networks to be predicted, of which known ones may be some.
         outputs_of: returns the outputs of networks by their positions among these.
+        root: see `read_few`.
     """
     task = number_task(predictor.trained)
     columns = Columns(file=flags.file_column, label=flags.label_column)
-    few = read_few(flags.calibrate, names, columns, task.entry.labels)
+    few = read_few(flags.calibrate, names, columns, task.entry.labels, root)
     position = {name: index for index, name in enumerate(names)}
     inside = [name for name in few if name in position]
     outside = [name for name in few if name not in position]

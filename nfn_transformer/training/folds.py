@@ -7,6 +7,7 @@ RUN/out_of_fold_predictions.csv   file name, predicted and true label, and fold 
 RUN/results.json                  measures over all of them
 """
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from nfn_transformer.printable import quoted
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import Split, draw_split, recorded_split, split_record
+from nfn_transformer.training.number_tasks import NumberTask
 from nfn_transformer.training.report import write_predictions
 from nfn_transformer.training.results import FINISHED
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
@@ -143,8 +145,7 @@ def measure_folds(top: RunDirectory, config: RunConfig, zoo: Zoo | MixedZoo, dev
             raise RunError(f"{directory.path}: stopped before any {unit} was finished; a lower --lr may help")
         results_of_folds.append(read_json(directory.results_file))
         test = recorded_split(zoo, read_json(directory.split_file), directory.split_file).test
-        trained = load_trained(directory, device)
-        parts.append(task.outputs_of(trained.outputs(zoo, test), trained.task))
+        parts.append(_outputs_of_fold(directory, task, zoo, test, device))
         places.append(test)
         fold_of[test] = fold
     order = torch.cat(places).argsort()
@@ -159,6 +160,29 @@ def measure_folds(top: RunDirectory, config: RunConfig, zoo: Zoo | MixedZoo, dev
     score = task.entry.score
     task.draw(top.path, outputs, labels, f"out of fold: {score.name} {results['test'][score.key]:.3f}, {len(index)}")
     return results
+
+
+def _outputs_of_fold(
+    directory: RunDirectory, task: Task, zoo: Zoo | MixedZoo, test: Tensor, device: torch.device
+) -> Tensor:
+    """Return the outputs [n, ...] of a fold's networks `test` [n] as outputs of a common task.
+
+    Predicted numbers are read from the fold's own file, as featurizing large networks once more takes long.
+
+    Raises:
+        RunError: its predictions are damaged.
+    """
+    if not isinstance(task, NumberTask):
+        trained = load_trained(directory, device)
+        return task.outputs_of(trained.outputs(zoo, test), trained.task)
+    path = directory.predictions_file
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            predicted = {row["file"]: float(row["predicted"]) for row in csv.DictReader(file)}
+        numbers = [predicted[zoo.names[i]] for i in test.tolist()]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(f"{path}: is not the predictions of its fold: {error!r}") from None
+    return task.outputs_of_predictions(torch.tensor(numbers, dtype=torch.float64))
 
 
 def _results(

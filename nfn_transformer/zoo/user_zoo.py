@@ -62,7 +62,7 @@ def read_user_zoo(path: Path, table: Path, request: ReadRequest, n_heads: int | 
         source.close()
 
 
-def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str) -> dict[str, float]:
+def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str, root: Path | None) -> dict[str, float]:
     """Return the labels, numbers, of a few known networks, by their names or, of others, by their paths.
 
     Args:
@@ -70,12 +70,19 @@ def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str) -
         names: names that a row may mean; it may also be the path of a checkpoint, from here or beside the table.
         columns: names of its columns; others are guessed.
         labels: kind of the labels, `accuracy` or `number`.
+        root: folder of the named networks, whose files a row means by their names; None where names are paths.
 
     Raises:
         ZooError: the table cannot be read, names no such network, or a label is none.
     """
     cells = {cell for row in read_csv(table)[1] for cell in row if cell.endswith(SUFFIXES)}
-    beside = {str(place / cell) for cell in cells for place in (Path(), table.parent) if (place / cell).is_file()}
+    places = {str(place / cell): (place / cell).resolve() for cell in cells for place in (Path(), table.parent)}
+    known_places = {Path(name).resolve() for name in names} if root is None else set()
+    beside = [
+        path
+        for path, place in places.items()
+        if place.is_file() and place not in known_places and (root is None or root.resolve() not in place.parents)
+    ]
     request = ReadRequest("", ALL_EPOCHS, columns=columns, labels=labels)
     known = list(dict.fromkeys([*names, *sorted(beside)]))
     _, selection, _ = _select(FolderSource(table.parent), table, known, request, "")
