@@ -39,8 +39,10 @@ class MessagesAlong(nn.Module):
             block: the edges.
             sender, receiver: numbers [b, *p, s, d] and [b, *p, t, d] of both ends.
         """
-        mask = block.there[..., None].to(hidden.dtype)
-        return (hidden * mask * (1 + sender[..., None, :, :])).sum(-2) / mask.sum(-2).clamp(min=1)
+        # An edge is there where both its ends are.
+        sends, receives = (block.there.any(dim).unsqueeze(-1).to(hidden.dtype) for dim in (-2, -1))
+        summed = (hidden * ((1 + sender) * sends)[..., None, :, :]).sum(-2)
+        return summed * (receives / sends.sum(-2, keepdim=True).clamp(min=1))
 
 
 class AttentionAlong(nn.Module):

@@ -1,17 +1,20 @@
 """Measure NP and HNP layers beside those of the library nfn, on the sizes of public zoos.
 
 Both map 16 channels to 16 for the same networks, in turns in one process. A training step is a forward and a backward
-pass to parameters and inputs. Bytes of the inputs, outputs and parameters say how near the memory's limit a pass is.
+pass from given gradients of the outputs to parameters and inputs. On a CPU processor time is measured, as other
+programs may run. The limit is a copy of the fewest bytes that a pass must read and write: inputs, outputs, parameters
+and their gradients. Its share says how near to the memory's limit ours is.
 
     pip install nfn==0.1.2
     python scripts/benchmarks/nfn_library.py
 """
 
 import sys
+import time
 from collections.abc import Callable
 
 import torch
-from measuring import begin, markdown, parser, ratios, seconds_of_one, spread, write_measurements
+from measuring import begin, markdown, parser, ratios, seconds_of_one, spread, synchronize, write_measurements
 from torch import Tensor, nn
 
 from nfn_transformer import FeedForwardSpec, FeedForwardWeights, HNPLinear, NPLinear
@@ -50,15 +53,21 @@ def main() -> int:
                     layer, given = layer.to(device), kind(weights.weights, weights.biases)
                     passes["forward"][whose] = _forward(layer, given)
                     passes["training step"][whose] = _step(layer, given)
+                numbers = sum(map(torch.Tensor.numel, weights.tensors()))
+                own = sum(parameter.numel() for parameter in ours(spec, CHANNELS, CHANNELS).parameters())
+                # Inputs and outputs; backward both gradients and the inputs again, and parameters with their gradients.
+                moved = {"forward": 2 * numbers + own, "training step": 5 * numbers + 3 * own}
                 for operation, ways in passes.items():
+                    ways["copy"] = _copy(moved[operation], device)
                     seconds = _in_turns(ways, flags.rounds, flags.seconds, device)
-                    times = [spread(seconds[whose], 1e3) for whose in ("nfn", "ours")]
-                    rows.append((zoo, name, batch, operation, *times, spread(ratios(seconds["nfn"], seconds["ours"]))))
+                    times = [spread(seconds[whose], 1e3) for whose in ("nfn", "ours", "copy")]
+                    shares = (ratios(seconds[whose], seconds["ours"]) for whose in ("nfn", "copy"))
+                    rows.append((zoo, name, batch, operation, *times, *map(spread, shares)))
                     measurements.append({"zoo": zoo, "layer": name, "batch": batch, "operation": operation, **seconds})
     print(
         markdown(
             "Median (range) over the rounds.",
-            ("networks", "layer", "batch", "", "nfn, ms", "ours, ms", "nfn / ours"),
+            ("networks", "layer", "batch", "", "nfn, ms", "ours, ms", "limit, ms", "nfn / ours", "limit / ours"),
             rows,
         )
     )
@@ -85,12 +94,18 @@ def _forward(layer: nn.Module, given) -> Callable[[], object]:
 def _step(layer: nn.Module, given) -> Callable[[], object]:
     inputs: list[Tensor] = [*given.weights, *given.biases, *layer.parameters()]
 
-    def call() -> None:
+    def outputs() -> list[Tensor]:
         result = layer(given)
-        total = torch.stack([tensor.square().mean() for tensor in (*result.weights, *result.biases)]).sum()
-        torch.autograd.grad(total, inputs, allow_unused=True)
+        return [*result.weights, *result.biases]
 
-    return call
+    gradients = [torch.randn_like(output) for output in outputs()]
+    return lambda: torch.autograd.grad(outputs(), inputs, gradients, allow_unused=True)
+
+
+def _copy(numbers: int, device: torch.device) -> Callable[[], object]:
+    """Return a copy that reads and writes so many numbers, half of them either."""
+    source, target = torch.randn(2, numbers // 2, device=device)
+    return lambda: target.copy_(source)
 
 
 def _in_turns(
@@ -98,10 +113,16 @@ def _in_turns(
 ) -> dict[str, list[float]]:
     """Return the seconds of one call of each way, one figure a round."""
     counts = {name: max(2, int(seconds / seconds_of_one(call, 1, device))) for name, call in ways.items()}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, call in ways.items():
-            found[name].append(seconds_of_one(call, counts[name], device))
+            synchronize(device)
+            start = clock()
+            for _ in range(counts[name]):
+                call()
+            synchronize(device)
+            found[name].append((clock() - start) / counts[name])
     return found
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import graph_memory
 import peak_memory
 import pytest
 import torch
@@ -98,6 +99,14 @@ def test_encoders_and_heads(tmp_path):
         assert len(entry["epochs"]) == 2
         assert {width: len(seconds) for width, seconds in entry["steps"].items()} == {"4": 2, "8": 2}
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_graph_encoder_takes_less_than_a_third_of_dense_edges(tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    flags = ["--device", "cpu", "--batch_sizes", "2", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["graph_memory.py", *flags])
+    assert graph_memory.main() == 0  # it compares the outputs of both ways
+    assert [entry["share"] < 1 / 3 for entry in json.loads(out.read_text())["measurements"]] == [True, True]
 
 
 def test_the_peak_is_of_tensors_that_live_together():
