@@ -26,7 +26,7 @@ class Setting:
     alias: str = ""
     """Another name of its flag; empty: none."""
     family: str = ""
-    """Family of networks with which alone the field is read; empty: all."""
+    """Families of networks with which alone the field is read, with spaces between them; empty: all."""
     original: bool = True
     """True if files of all versions have the field; a missing field has its default."""
     key: str = "always"

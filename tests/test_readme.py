@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nfn_transformer as nfn
-from nfn_transformer import gbm, main, make_zoo, predict, reproduce, runs, xgb
+from nfn_transformer import gbm, inspect_checkpoint, main, make_zoo, predict, reproduce, runs, xgb
 from nfn_transformer.cli.command_line import CONSOLE_COMMANDS
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.models.config import ModelConfig
@@ -44,6 +44,7 @@ PROGRAMS = {
     "make_zoo.py": make_zoo,
     "reproduce.py": reproduce,
     "runs.py": runs,
+    "inspect_checkpoint.py": inspect_checkpoint,
 }
 PAGES = {"README.md": README} | {
     str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))

@@ -195,11 +195,11 @@ class ModelConfig:
             raise UserError(f"{mode}: the checkpoints of zoo '{zoo}' have no embedding; use --emb_mode no")
         for role, entry in self.chosen.items():
             for name, each in entry.settings.items():
-                value, family = self.options[name], setting_of(each).family
-                if family not in ("", spec.family) and value != each.default:
+                value, families = self.options[name], setting_of(each).family.split()
+                if families and spec.family not in families and value != each.default:
                     listed = ",".join(map(str, value)) if isinstance(value, tuple) else value
                     own = f"those of zoo '{zoo}' are of family {spec.family}"
-                    raise UserError(f"--{name} {listed}: requires networks of family {family}, {own}")
+                    raise UserError(f"--{name} {listed}: requires networks of family {' or '.join(families)}, {own}")
             if entry.check is not None:
                 entry.check(self.branch_config(role), spec, zoo)
 
@@ -213,7 +213,8 @@ class ModelConfig:
         for entry in self.chosen.values():
             for name, each in entry.settings.items():
                 # Runs on transformers have the files of earlier versions.
-                if entry.build and setting_of(each).family == NetworkSpec.family and values[name] == each.default:
+                families = setting_of(each).family.split()
+                if entry.build and NetworkSpec.family in families and values[name] == each.default:
                     del values[name]
         for own in fields(self):
             value = getattr(self, own.name)

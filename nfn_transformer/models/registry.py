@@ -18,6 +18,7 @@ from nfn_transformer.configuration import COUNT, setting, setting_of
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.printable import printable
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
 if TYPE_CHECKING:  # the flags' help needs no PyTorch
     from nfn_transformer.models.branch import Branch
@@ -78,12 +79,12 @@ class ClassifierChannels(BranchConfig):
 
 @dataclass(frozen=True)
 class NetworkChannels(BranchConfig):
-    """Configuration of an encoder of feed-forward networks."""
+    """Configuration of an encoder of other networks than the zoo's transformers."""
 
     network_channels: tuple[int, ...] = setting(
         (16, 16, 16),
-        "channels of each layer of an encoder of feed-forward networks, as in 16,16",
-        family=NetworkSpec.family,
+        "channels of each layer of an encoder of feed-forward networks or standard transformers, as in 16,16",
+        family=f"{NetworkSpec.family} {StandardTransformerSpec.family}",
         **COUNT,
     )
 

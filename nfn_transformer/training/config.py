@@ -126,6 +126,11 @@ class DataConfig:
     token_pooling: str | None = setting(
         None, "tokens that their head reads: mean, first, last or none (default: first of a class token, else mean)"
     )
+    token_positions: str | None = setting(
+        None,
+        "positions that their files do not hold: none, sinusoidal, or sinusoidal_2d of patches (default: their "
+        "library's, else none)",
+    )
     final_norm: str | None = setting(
         None, "place of their last norm: before_pooling, after_pooling or none (default: before_pooling)"
     )

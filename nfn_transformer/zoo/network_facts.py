@@ -10,7 +10,7 @@ from nfn_transformer.weights.standard_libraries import ACTIVATION_OF
 
 FACTS = (
     *("activation", "omega", "offset", "stride", "padding"),
-    *("norm_placement", "norm_epsilon", "causal_attention", "token_pooling", "final_norm"),
+    *("norm_placement", "norm_epsilon", "causal_attention", "token_pooling", "token_positions", "final_norm"),
 )
 """Names of the facts, as tables' columns and flags have them."""
 
@@ -24,7 +24,7 @@ ACTIVATION_NAMES = {
 
 FIELDS = {
     **{"stride": "strides", "padding": "paddings", "norm_placement": "placement", "norm_epsilon": "epsilon"},
-    **{"causal_attention": "causal", "token_pooling": "pooling"},
+    **{"causal_attention": "causal", "token_pooling": "pooling", "token_positions": "positions"},
 }
 """Facts -> field of a spec, where its name is another."""
 
@@ -32,6 +32,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "norm_placement": {"pre": "pre", "post": "post"},
     "causal_attention": {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False},
     "token_pooling": {"mean": "mean", "first": "first", "class": "first", "last": "last", "none": "none"},
+    "token_positions": {name: name for name in ("none", "sinusoidal", "sinusoidal_2d")},
     "final_norm": {name: name for name in ("none", "before_pooling", "after_pooling")},
 }
 """Fact -> its texts and what each means."""

@@ -67,6 +67,7 @@ class ZooOrigin:
     norm_epsilon: str | None = None
     causal_attention: str | None = None
     token_pooling: str | None = None
+    token_positions: str | None = None
     final_norm: str | None = None
     table: str | None = None
     """absolute path of a user's own table, see `user_zoo.read_user_zoo`"""

@@ -30,6 +30,11 @@ SPECS = {
         **{"norm": "rms", "activation": "silu", "gated": True, "causal": True, "inputs": "words", "vocabulary": 20},
         **{"positions": "rope", "pooling": "none", "head_sizes": (16, 20), "tied": True, "absent": BIASES},
     ),
+    "vectors": StandardTransformerSpec(
+        *(16, 2, 4, 4, 4, 4, 24),
+        **{"inputs": "vectors", "features": 5, "positions": "sinusoidal", "activation": "relu", "pooling": "last"},
+        **{"final_norm": "after_pooling", "head_sizes": (16, 7)},
+    ),
     "SimpleViT": StandardTransformerSpec(
         *(16, 2, 4, 4, 3, 5, 24),
         **{"channels": 3, "patch": (4, 4), "positions": "sinusoidal_2d", "pooling": "mean", "head_sizes": (16, 10)},
@@ -53,8 +58,11 @@ def test_networks_of_every_kind_are_read_run_and_written_back(spec):
     )
     assert spec_from_json(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
 
-    inputs = torch.randn(4, spec.channels, 8, 8, dtype=torch.float64) if spec.inputs == "patches" else torch.arange(12)
-    inputs = inputs if spec.inputs == "patches" else inputs.view(2, 6)
+    inputs = {
+        "patches": torch.randn(4, spec.channels, 8, 8, dtype=torch.float64),
+        "words": torch.arange(12).view(2, 6),
+        "vectors": torch.randn(2, 6, 5, dtype=torch.float64),
+    }[spec.inputs]
     outputs = standard_outputs(inputs, weights)
     together = standard_outputs(inputs, weights[1:2])
     torch.testing.assert_close(outputs[1:2], together, rtol=1e-12, atol=1e-12)
