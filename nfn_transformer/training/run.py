@@ -32,6 +32,7 @@ from nfn_transformer.training.config import (
 from nfn_transformer.training.data import RunData, draw_split, load_zoo, prepare, recorded_split
 from nfn_transformer.training.distributed import SINGLE_PROCESS, Distributed
 from nfn_transformer.training.history import EpochRecord, History, later_is_better
+from nfn_transformer.training.metrics import is_lower
 from nfn_transformer.training.number_tasks import AccuracyTask
 from nfn_transformer.training.run_directory import RunDirectory, check_free, read_json
 from nfn_transformer.training.step import build_optimizer, learning_rate
@@ -380,7 +381,9 @@ def _build_run(config: RunConfig, data: RunData, distributed: Distributed) -> Ru
     if model.needs_consensus:
         _check_votes("--consensus True", config, data)
     optimizer = build_optimizer(training, model.parameters())
-    history = History(better=task.is_better if len(data.split.validation) else later_is_better)
+    # The tau of a fold's few validation networks is chance in early epochs, whose predictions are nearly constant.
+    better = is_lower if config.data.fold else task.is_better
+    history = History(better=better if len(data.split.validation) else later_is_better)
     return Run(config, data, model, optimizer, task, history, writes=distributed.is_main)
 
 

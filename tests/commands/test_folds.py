@@ -82,6 +82,8 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
         alone = {row["file"]: float(row["predicted"]) for row in table(run / f"fold{fold}/test_predictions.csv")}
         assert alone == pytest.approx({row["file"]: float(row["predicted"]) for row in rows if row["file"] in alone})
         best.append(json.loads((run / f"fold{fold}/results.json").read_text())["best_epoch"])
+        losses = [float(row["validation_loss"]) for row in table(run / f"fold{fold}/metrics.csv")]
+        assert best[-1] == 1 + losses.index(min(losses))
     numbers = [torch.tensor([float(row[name]) for row in rows]) for name in ("predicted", "accuracy")]
     results = json.loads((run / "results.json").read_text())
     tau, interval = kendall_tau(*numbers), results["test_tau_interval"]

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_zoo import DEEP, SPEC, WIDE, state_dict
 
 from nfn_transformer.errors import ZooError
@@ -78,6 +79,15 @@ def test_a_hubs_cache_with_links_of_two_revisions(user):
     zoo = user.read(["model", "acc"], ["me/one", 0.5], ["me/two", 0.7])
     assert zoo.labels.tolist() == pytest.approx([0.5, 0.7])
     assert torch.equal(zoo.rows[1], torch.cat([tensor.flatten() for tensor in mlp(1).values()]))
+
+
+def test_a_folder_stands_for_the_network_that_a_library_has_saved_in_it(user):
+    for seed, name in enumerate(("one", "two")):
+        user.save(f"runs/{name}/optimizer.pt", {"state": {}})
+        save_file(mlp(seed), user.folder / f"runs/{name}/model.safetensors")
+    zoo = user.read(["folder", "eval_accuracy"], ["/data/runs/one", 0.5], ["runs/two/", 0.7])
+    assert zoo.labels.tolist() == pytest.approx([0.5, 0.7])
+    assert len(set(zoo.runs)) == 2
 
 
 def test_checkpoints_of_one_training_are_one_run(user):
