@@ -21,7 +21,7 @@ from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
 # Far below the networks' own: scales of the stream, which belong to the group, then change no answer.
 _EPSILON = 1e-12
 
-STROKE_PICTURES = 240
+STROKE_PICTURES = 480
 """Pictures of random strokes among the inputs."""
 
 
