@@ -72,6 +72,15 @@ def test_makers_are_graded_by_the_other_half_alone(small, fitted):
     assert not torch.equal(changed(small.weights(maker), maker), before)
 
 
+def test_a_resumed_run_knows_again_who_voted(small, fitted):
+    again = Consensus(small.spec)
+    again.load_state_dict(fitted.state_dict())
+    weights = small.weights(TRAIN)
+    assert not torch.equal(again(weights, TRAIN), fitted(weights, TRAIN))
+    again.fit(small, TRAIN, seed=1, only_standing=True)
+    assert torch.equal(again(weights, TRAIN), fitted(weights, TRAIN))
+
+
 def test_symmetries_move_nothing_and_exchanged_classes_do(small, fitted, generator):
     double = Consensus(small.spec)
     double.load_state_dict(fitted.state_dict())
