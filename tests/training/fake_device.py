@@ -23,7 +23,7 @@ DEVICE = torch.device("meta")
 CACHES = (
     forward._encoding_on,
     probes._images,
-    probes._texts,
+    probes.random_texts,
     network_invariants.signals,
 )
 
