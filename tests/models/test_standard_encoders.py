@@ -81,3 +81,20 @@ def test_single_precision_is_enough_for_48_blocks(generator, monkeypatch):
     exact, single = read_standard_invariants(U), read_standard_invariants(U.to(torch.float32))
     scale = exact.blocks.std((0, 1)).clamp(min=0.1)
     assert ((single.blocks - exact.blocks).abs() / scale).amax() < 0.05
+
+
+@pytest.mark.parametrize("name", STANDARD_SPECS)
+def test_permutations_change_no_prediction_of_a_graph(name, generator):
+    spec, U = STANDARD_SPECS[name], random_standard(STANDARD_SPECS[name], 3, generator)
+    model, g = predictor("graph", U), StandardElement.sample(spec, generator)
+    fixed, D = spec.inputs == "stream" or not spec.head_sizes, spec.width
+    R, M, N = (torch.eye(n, dtype=torch.float64)[torch.randperm(n)] for n in (D, spec.key, spec.value))
+    heads = tuple(replace(each, M=M.expand_as(each.M), N=N.expand_as(each.N)) for each in g.heads)
+    neurons, head = (tuple(replace(each, c=torch.ones_like(each.c)) for each in parts) for parts in (g.neurons, g.head))
+    stream = g.stream if fixed else replace(g.stream, R=R)
+    moved = replace(g, stream=stream, heads=heads, neurons=neurons, head=head).act(U)
+    with torch.no_grad():
+        before = model.predict(U)
+        assert before.std() > 1e-4
+        assert relative_error(model.predict(moved), before) < 1e-9
+        assert relative_error(model.predict(replace(U, blocks=U.blocks[::-1])), before) > 1e-6

@@ -1,11 +1,16 @@
 """Encoder of the whole network as the graph of its computation (`features.graph`)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nfn_transformer.configuration import COUNT, setting
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, register
 from nfn_transformer.weights.spec import NetworkSpec, TransformerSpec
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
+
+if TYPE_CHECKING:  # the flags' help needs no PyTorch
+    from nfn_transformer.families.registry import AnySpec
 
 HEADS = 4
 """Attention heads of relational attention."""
@@ -31,14 +36,16 @@ class GraphConfig(BranchConfig):
     )
 
 
-def check_graph(config: GraphConfig, spec: TransformerSpec | NetworkSpec, zoo: str) -> None:
+def check_graph(config: GraphConfig, spec: "AnySpec", zoo: str) -> None:
     """Raise UserError if the heads of attention do not divide the width, or scales are asked for that it has not."""
-    if isinstance(spec, NetworkSpec) and (config.log_magnitudes or not config.standardize):
+    if not isinstance(spec, TransformerSpec) and (config.log_magnitudes or not config.standardize):
         flag = "log_magnitudes True" if config.log_magnitudes else "standardize False"
         raise UserError(
             f"--{flag}: cannot be combined with --enc_mode graph of networks of family {spec.family}, whose edges have "
             "a fixed size"
         )
+    if config.graph_conv == "attention" and isinstance(spec, StandardTransformerSpec):
+        raise UserError(f"--graph_conv attention: zoo '{zoo}' has networks of family {spec.family}, expected gnn")
     if config.graph_conv == "attention" and config.graph_dim % HEADS:
         raise UserError(
             f"--graph_conv attention --graph_dim {config.graph_dim}: not a multiple of its {HEADS} attention heads"
@@ -53,7 +60,10 @@ register(
         help="neurons and weights as a graph",
         symmetry="permutations",
         build="nfn_transformer.models.graph_encoder:GraphEncoder",
-        builds={"feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEncoder"},
+        builds={
+            "feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEncoder",
+            "transformer": "nfn_transformer.models.standard_graph_encoder:StandardGraphEncoder",
+        },
         edits={"feed_forward": "nfn_transformer.models.network_graph_encoder:NetworkGraphEditor"},
         config=GraphConfig,
         check=check_graph,
