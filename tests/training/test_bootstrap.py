@@ -90,12 +90,12 @@ def test_the_order_of_networks_does_not_matter(generator):
 
 
 def test_it_covers_the_true_tau_about_as_often_as_it_says(generator):
-    correlation, samples = 0.7, 150
+    correlation, samples = 0.7, 100
     tau = 2 / math.pi * math.asin(correlation)
     covered = 0
     for number in range(samples):
         predictions, labels = sample(60, correlation, generator)
-        found = tau_interval(predictions, labels, alone(60), seed=number, draws=150)
+        found = tau_interval(predictions, labels, alone(60), seed=number, draws=100)
         covered += found.low <= tau <= found.high
     assert 0.88 <= covered / samples <= 0.99
 
