@@ -94,8 +94,10 @@ def _recognize(items: tuple[tuple[str, Shape], ...], facts: tuple[tuple[str, Any
 def _fits(library: Library, base: str, shapes: Mapping[str, Shape]) -> bool:
     """Return whether the first matrix reads as many numbers as the first norm has, stored as it is or transposed."""
     rows = [row._replace(key=f"{base}{row.key}".replace("{}", "0")) for row in rows_of(library.blocks)]
-    width = FORMS[rows[0].form].flat(shapes[rows[0].key])[:1]
-    return width == next((shapes[row.key] for row in rows if row.roles == "gain_1" and row.key in shapes), width)
+    width = FORMS[rows[0].form].flat(shapes.get(rows[0].key, ()))[:1]
+    return not width or width == next(
+        (shapes[row.key] for row in rows if row.roles == "gain_1" and row.key in shapes), width
+    )
 
 
 @dataclass
@@ -131,7 +133,7 @@ class _Reader:
             self._take(row, self.base)
         if library.heads:
             fields |= self._take_head(outer, is_whole=bool(inner) or not library.prefixes)
-        else:
+        elif "W_Q W_K W_V" in self.flat:
             rows, own = find_surroundings(self.shapes, self.known, self.base, self.flat["W_Q W_K W_V"][0])
             for row in rows:
                 self._take(row, "")
@@ -229,6 +231,8 @@ class _Reader:
             "layout": tuple(self.entries),
         }
         values |= {name: value for name, value in given.items() if name not in ("heads", "groups", "key")}
+        if values["inputs"] != "patches":
+            values |= {"image": (0, 0), "patch": (0, 0), "channels": 0}
         try:
             full = StandardTransformerSpec(**values)
             roles = {role for roles in self.flat for role in roles.split()}
@@ -256,7 +260,7 @@ class _Reader:
             if (heads + 2 * groups) * key != together:
                 raise SpecError(f"{together} queries, keys and values, which {heads} heads do not divide")
         else:
-            missing = next((name for name in ("W_K", "W_V") if name not in self.flat), None)
+            missing = next((name for name in ("W_Q", "W_K", "W_V") if name not in self.flat), None)
             if missing:
                 raise SpecError(f"no key holds '{missing}' of the blocks")
             queries, keys, values = (self.flat[f"W_{name}"][1] for name in "QKV")

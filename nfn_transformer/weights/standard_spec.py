@@ -141,6 +141,8 @@ class StandardTransformerSpec:
             raise ValueError(f"key {self.key}, expected an even number with rotary positions")
         if self.positions == "sinusoidal_2d" and (self.inputs != "patches" or self.width % 4 or self.width < 8):
             raise ValueError(f"positions sinusoidal_2d of width {self.width}, expected patches, and 4 to divide it")
+        if self.inputs != "patches" and (self.image, self.patch, self.channels) != ((0, 0), (0, 0), 0):
+            raise ValueError(f"image {self.image} of networks that read {self.inputs}")
         if self.image != (0, 0) and any(side < 1 or side % p for side, p in zip(self.image, self.patch, strict=True)):
             raise ValueError(f"image {self.image}, expected multiples of the patch {self.patch}")
         if (self.positions == "learned") != (self.position_rows > 0):

@@ -105,7 +105,10 @@ def standard_shapes(spec: StandardTransformerSpec) -> dict[str, Shape]:
     """
     own, shapes = (rest_shapes(spec), block_shapes(spec)), dict[str, Shape]()
     for key, entry, block in _keys(spec):
-        parts = [own[block is not None][role] for role in entry.roles.split()]
+        there = own[block is not None]
+        parts = [there.get(role, ()) for role in entry.roles.split()]
+        if not all(parts):
+            raise SpecError(f"'{key}' holds '{entry.roles}', which networks of this function do not have")
         whole = (*parts[0][:-1], sum(shape[-1] for shape in parts))
         shapes[key] = FORMS[entry.form].shape(whole, spec)
     roles = {role for entry in layout_entries(spec) for role in entry.roles.split()}

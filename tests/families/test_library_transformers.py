@@ -212,3 +212,9 @@ def test_tensors_that_cannot_be_represented_are_named(key, what):
         recognize_transformer({name: shape for name, shape in shapes.items() if "mlp.fc1" not in name}, HEADS)
     with pytest.raises(SpecError, match="which 5 heads do not divide"):
         recognize_transformer(shapes, {"heads": 5})
+    with pytest.raises(
+        SpecError, match=r"'norm\.weight' holds 'final_gain', which networks of this function do not have"
+    ):
+        recognize_transformer(shapes, {**HEADS, "final_norm": "none"})
+    with pytest.raises(SpecError, match="blocks 1, expected 0 to 0"):
+        recognize_transformer({name: shape for name, shape in shapes.items() if "0.attn.qkv" not in name}, HEADS)
