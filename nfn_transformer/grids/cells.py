@@ -226,6 +226,7 @@ def _job(command: Command, flags: Mapping[str, str], config: RunConfig, device: 
     return Job(
         path=str(directory),
         finished_file=str(directory / "results.json"),
+        state_file=str(directory / "state.pt"),
         begin=begin,
         begun_file=str(directory / "config.json"),
         resume=resume,
@@ -254,7 +255,7 @@ def take_runs(cells: Sequence[Cell], folders: Sequence[Path]) -> tuple[list[Cell
                 record, values = read_json(run.split_file), read_json(run.config_file)
                 own_plugins = dict(values.get("predictor", {}).get("plugins", {}))
                 # Reading a configuration would run a plugin that the grid does not name.
-                if not run.results_file.is_file() or not plugins.issuperset(own_plugins.values()):
+                if not run.is_finished or not plugins.issuperset(own_plugins.values()):
                     continue
                 config, _ = run.read_config()
                 digest = data_digest(record, config)
@@ -266,7 +267,8 @@ def take_runs(cells: Sequence[Cell], folders: Sequence[Path]) -> tuple[list[Cell
     for cell in cells:
         run_path = None if cell.job.is_finished() else directories.get(_identity(cell.config, cell.digest))
         if run_path is not None:
-            job = replace(cell.job, path=str(run_path), finished_file=str(run_path / "results.json"))
+            finished, state = str(run_path / "results.json"), str(run_path / "state.pt")
+            job = replace(cell.job, path=str(run_path), finished_file=finished, state_file=state)
             cell = replace(cell, directory=run_path, job=job)
         taken.append(cell)
     return taken, sum(one is not other for one, other in zip(cells, taken, strict=True))

@@ -24,9 +24,11 @@ class Job:
     path: str
     """Prefix of the job's files: PATH.log, PATH.lock, and PATH.job for the number of its SLURM job."""
     finished_file: str
-    """File that exists once the job is finished."""
+    """File that exists once the job is finished, or nearly; see `state_file`."""
     begin: tuple[str, ...]
     """Arguments of Python that start the job."""
+    state_file: str | None = None
+    """File that exists, where it is not None, until nothing is left to do: it goes last."""
     begun_file: str | None = None
     """File that exists once the job can be resumed; None if every attempt starts anew."""
     resume: tuple[str, ...] = ()
@@ -54,7 +56,8 @@ class Job:
 
     def is_finished(self) -> bool:
         """Return whether the job is finished."""
-        return Path(self.finished_file).is_file()
+        left = self.state_file is not None and Path(self.state_file).is_file()
+        return Path(self.finished_file).is_file() and not left
 
     def argv(self) -> list[str]:
         """Return the argument vector of a process that runs the job."""

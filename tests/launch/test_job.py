@@ -1,6 +1,7 @@
 """A job's state is told by the files that it names, whatever the command is."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_a_job_begins_is_resumed_and_is_then_left_alone(job):
     before = job.log.read_bytes()
     run(job)
     assert job.log.read_bytes() == before
+
+
+def test_a_job_with_results_is_unfinished_until_its_state_is_gone(job, tmp_path):
+    """A kill between results and pictures: the job goes on, and draws them."""
+    job, state = replace(job, state_file=str(tmp_path / "state")), tmp_path / "state"
+    for name in ("begun", "finished", "state"):
+        (tmp_path / name).touch()
+    assert not job.is_finished()
+    assert run(job) == "made finished"
+    state.unlink()
+    assert job.is_finished()
 
 
 def test_a_job_without_state_of_its_own_begins_anew_each_time(tmp_path):
