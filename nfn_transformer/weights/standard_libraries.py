@@ -448,11 +448,11 @@ REFUSED_KEYS = (
 """Pattern of a key -> what cannot be represented."""
 
 CONFIG_FACTS = {
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), "heads"),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "nhead"), "heads"),
     **{"num_key_value_heads": "groups", "head_dim": "key", "image_size": "image"},
     **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"), "epsilon"),
     **dict.fromkeys(("hidden_act", "activation_function", "activation"), "activation"),
-    **{"rope_theta": "rope_theta", "model_type": "model_type"},
+    **{"rope_theta": "rope_theta", "model_type": "model_type", "norm_first": "placement"},
 }
 """Name in a configuration -> fact, see `standard_layouts.FACTS`."""
 
@@ -471,7 +471,6 @@ REFUSED_CONFIG: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("qk_layernorm", (None, False), "QK-norm"),
     ("partial_rotary_factor", (None, 1, 1.0), "rotary positions of a part of each head"),
     ("rope_type", (None, "default"), "scaled rotary positions"),
-    ("type", (None, "default"), "scaled rotary positions"),
 )
 """Name in a configuration, values that can be represented, and what other values are."""
 

@@ -43,6 +43,8 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     inner = [value for name in _INNER if isinstance(value := config.get(name), Mapping)]
     values = {name: value for each in (*inner, config) for name, value in each.items() if value is not None}
+    if isinstance(scaling := config.get("rope_scaling"), Mapping) and "type" in scaling:  # of older versions
+        values["rope_type"] = scaling["type"]
     for name, exact, what in REFUSED_CONFIG:
         if (value := values.get(name)) not in exact and isinstance(value, bool | int | float | str):
             raise SpecError(f"{CONFIG_FILE}: {name} {quoted(str(value))}: {what}, which cannot be represented exactly")
@@ -79,6 +81,9 @@ def _value(name: str, fact: str, value: Any) -> Any:
         sides = value if isinstance(value, list | tuple) else (value, value)
         if len(sides) == 2 and all(type(side) is int and 0 < side < 2**20 for side in sides):
             return tuple(sides)
+    elif fact == "placement":
+        if isinstance(value, bool):
+            return "pre" if value else "post"
     elif fact in _COUNTS:
         if type(value) is int and 0 < value < 2**20:
             return value

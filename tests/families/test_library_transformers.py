@@ -187,6 +187,9 @@ REFUSED = {
 def test_configurations_that_cannot_be_represented_are_named(config, what):
     with pytest.raises(SpecError, match=what):
         facts_of_config(json.loads(json.dumps(config)))
+    with pytest.raises(SpecError, match="scaled rotary positions"):
+        facts_of_config({"rope_scaling": {"type": "linear", "factor": 2.0}})
+    assert facts_of_config({"type": "mine", "nhead": 2, "norm_first": True}) == {"heads": 2, "placement": "pre"}
     assert facts_of_config({"use_sliding_window": False, "sliding_window": 4, "n_head": 4}) == {"heads": 4}
 
 
