@@ -65,7 +65,7 @@ def table(path):
 
 
 def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, user_zoo, tmp_path, capsys):
-    status, run = train("--folds", "4", "--fit_all")
+    status, run = train("--folds", "3", "--fit_all")
     shown = capsys.readouterr().out
     assert status == 0
     assert "files by 'path', labels by 'accuracy' (guessed" in shown
@@ -75,7 +75,7 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
     assert folds["net00.pt"] == folds["net13.pt"]  # equal weights
     assert json.loads((run / "split.json").read_text())["folds"][0] == sorted(n for n, f in folds.items() if f == 1)
     best = []
-    for fold in range(1, 5):
+    for fold in range(1, 4):
         record = json.loads((run / f"fold{fold}/split.json").read_text())
         assert {name for name, of in folds.items() if of == fold} == set(record["test"])
         assert not set(record["test"]) & {*record["train"], *record["validation"]}
@@ -90,7 +90,7 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
     assert results["test"]["tau"] == pytest.approx(tau)
     measured = rf"out of fold tau {tau:.4f} \[{interval['low']:.4f}, .*\(14 networks; warning: fewer than 30"
     assert re.search(measured, shown)
-    assert re.search(r"tau of each fold: (-?\d\.\d+(, |; )){4}mean ", shown)
+    assert re.search(r"tau of each fold: (-?\d\.\d+(, |; )){3}mean ", shown)
     assert shown.count("14 of 14 checkpoints can be used") == 1
     last = len(table(run / "all/metrics.csv"))
     assert last == results["best_epoch"] == max(1, int(median(best) + 0.5))
@@ -103,7 +103,7 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
 
 
 def test_interrupted_folds_go_on_to_the_same_predictions(train, monkeypatch, capsys):
-    _, unbroken = train("--folds", "4", name="unbroken")
+    _, unbroken = train("--folds", "3", name="unbroken")
 
     def stop(self, record):
         if record.number == 1 and self.prefix == "fold 3  ":
@@ -111,7 +111,7 @@ def test_interrupted_folds_go_on_to_the_same_predictions(train, monkeypatch, cap
 
     with monkeypatch.context() as patched:
         patched.setattr(ScreenTracker, "log", stop)
-        status, run = train("--folds", "4")
+        status, run = train("--folds", "3")
     assert status == EXIT_INTERRUPTED
     assert f"--resume {run}\n" in capsys.readouterr().err
     shutil.rmtree(run / "fold2")  # as if it had not begun
