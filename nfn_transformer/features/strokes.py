@@ -58,9 +58,9 @@ def draw_strokes(strokes: Strokes, channels: int, size: tuple[int, int]) -> Floa
 def _draw(strokes: Strokes, size: tuple[int, int]) -> Float[Tensor, "m height width"]:
     control, m = strokes.control, len(strokes.count)
     finer = math.ceil(_LEAST_SIDE / min(size))
-    rows, columns = (torch.linspace(-1, 1, finer * side, device=control.device) for side in size)
+    rows, columns = (torch.linspace(-1, 1, finer * side, dtype=control.dtype, device=control.device) for side in size)
     pixels = torch.stack([columns.repeat(len(rows)), rows.repeat_interleave(len(columns))], dim=1)  # [pixels, 2]
-    t = torch.linspace(0, 1, _POINTS, device=control.device)[:, None]
+    t = torch.linspace(0, 1, _POINTS, dtype=control.dtype, device=control.device)[:, None]
     bernstein = torch.cat([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], dim=1)  # [points, 4]
     points = torch.einsum("pk,mskc->mspc", bernstein, control)
     squares = (points.flatten(1, 2)[:, :, None] - pixels).square().sum(-1)  # [m, strokes points, pixels]

@@ -84,6 +84,7 @@ def test_a_resumed_run_knows_again_who_voted(small, fitted):
 def test_symmetries_move_nothing_and_exchanged_classes_do(small, fitted, generator):
     double = Consensus(small.spec)
     double.load_state_dict(fitted.state_dict())
+    double.double()
     U = small.weights(torch.arange(30, 33)).to(torch.float64)
     before = double(U)
     after = double(CompleteElement.sample(small.spec, generator, condition=10.0).act(U))
