@@ -16,12 +16,12 @@ from peak_memory import check_peak_memory, peak_memory
 from torch import Tensor
 from torch.nn.functional import gelu
 
+from nfn_transformer import NetworkSpec
 from nfn_transformer.features.layered_graph import LayeredGraph
 from nfn_transformer.layers.bilinear import Nodes, pooled_nodes
 from nfn_transformer.layers.layered_graph_layers import LayeredGraphLayer
 from nfn_transformer.models.encoders.graph import GraphConfig
 from nfn_transformer.models.network_graph_encoder import GraphFeatures, NetworkGraphEncoder
-from nfn_transformer.weights.spec import NetworkSpec
 
 BOUND = 1 / 3
 """Share of the dense way's memory below which ours must be."""
