@@ -35,8 +35,8 @@ def positional_encoding(tokens: int, width: int) -> Tensor:
     return encoding.to(torch.float32)
 
 
-def _normalize(x: Tensor, epsilon: float = LAYER_NORM_EPSILON) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=epsilon)
+def _normalize(x: Tensor, epsilon: float | None = None) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON if epsilon is None else epsilon)
 
 
 def patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -90,7 +90,7 @@ def _perceptron(x: Tensor, block: BlockWeights) -> Tensor:
 
 
 def apply_block(
-    x: Tensor, block: BlockWeights, dropout: ActivationDropout = no_dropout, epsilon: float = LAYER_NORM_EPSILON
+    x: Tensor, block: BlockWeights, dropout: ActivationDropout = no_dropout, epsilon: float | None = None
 ) -> Tensor:
     """Apply one encoder block, LayerNorm, attention, LayerNorm, MLP: [b, n, tokens, D] to the same shape."""
     x = dropout(_attention(_normalize(x, epsilon), block))
@@ -110,7 +110,7 @@ def logits_from_tokens(
     x: Tensor,
     weights: TransformerWeights,
     dropout: ActivationDropout = no_dropout,
-    epsilon: float = LAYER_NORM_EPSILON,
+    epsilon: float | None = None,
 ) -> Tensor:
     """Return logits [b, n, classes] of b networks from embedded tokens [b, n, tokens, D].
 

@@ -98,7 +98,9 @@ def test_31_shards_are_read_by_their_index(tmp_path):
         assert names == [str(index)]
         assert torch.equal(group.weights.classifier.biases[0][0, 0], STATE["classifier.fc1.bias"])
     index.write_text(json.dumps({"weight_map": {**weight_map, "x": "../x.safetensors"}}))
-    with pytest.raises(ZooError, match=r"its index names '\.\./x\.safetensors', expected a \.safetensors file"):
+    with pytest.raises(
+        ZooError, match=r"its index names '\.\./x\.safetensors', expected a \.safetensors or \.bin file"
+    ):
         read_loose_checkpoints([index], SPEC)
     next(tmp_path.glob("*-00002-*")).unlink()
     index.write_text(json.dumps({"weight_map": weight_map}))

@@ -219,7 +219,7 @@ def test_probes_are_the_same_for_all_networks(generator, with_embedding):
     spec = _spec(with_embedding=with_embedding)
     U = random_transformer(spec, 2, generator)
     first = probe_tokens(U, spec)
-    for made in (probes._images, probes._texts):
+    for made in (probes._images, probes.random_texts):
         made.cache_clear()
     again = probe_tokens(U, spec)
     assert len(first) == len(family_names(spec))
