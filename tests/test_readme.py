@@ -62,7 +62,17 @@ FLAGS = {
 PLUGINS = ("--spectral_width", "my_encoder.py")  # of the file that docs/extending.md shows
 FLAGS_OF_OTHERS = {
     *("--plot", "--rounds", "--group", "--only", "--quick", "--networks", "--seconds", "--variants", "--batch_sizes"),
-    *("--limit", "--sizes", "--alone", "--members", "--widths", "--ham", "--spam", "--minutes"),  # of the scripts
+    *(
+        "--limit",
+        "--sizes",
+        "--alone",
+        "--members",
+        "--widths",
+        "--ham",
+        "--spam",
+        "--minutes",
+        "--pixels",
+    ),  # of the scripts
     *("--nproc_per_node", "--strict"),  # of torchrun and mkdocs
     *("--job-name", "--partition", "--time", "--cpus-per-task", "--gpus-per-node", "--output"),  # of sbatch
 }
