@@ -73,6 +73,7 @@ FLAGS_OF_OTHERS = {
         "--minutes",
         "--pixels",
     ),  # of the scripts
+    "--pixels",
     *("--nproc_per_node", "--strict"),  # of torchrun and mkdocs
     *("--job-name", "--partition", "--time", "--cpus-per-task", "--gpus-per-node", "--output"),  # of sbatch
 }
