@@ -1,4 +1,7 @@
-"""Counter-based random numbers: hashes of keys, the same on every device and in any order."""
+"""Hashes: counter-based random numbers, the same on every device and in any order, and checksums of tensors."""
+
+import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -7,6 +10,15 @@ GOLDEN = 0x9E3779B97F4A7C15
 """2^64 divided by the golden ratio: its multiples are spread evenly over all 64-bit numbers."""
 
 _LOW_16, _LOW_17 = (1 << 16) - 1, (1 << 17) - 1
+
+
+def tensors_checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal, of a text and of named tensors on the CPU, whatever their order."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def splitmix64(keys: Tensor) -> Tensor:

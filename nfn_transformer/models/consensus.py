@@ -5,8 +5,7 @@ networks see a class in them (`features.strokes`). Half of the best makes each s
 All is part of the predictor, so that new networks are compared with the same consensus.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from nfn_transformer.features.strokes import (
     random_strokes,
     within_bounds,
 )
+from nfn_transformer.hashing import tensors_checksum
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
@@ -48,11 +48,8 @@ CONSENSUS_FILE = "consensus.safetensors"
 FEWEST_NETWORKS = 12
 """Networks of a training side, below which there is no consensus."""
 
-STAGES = ("chosen", "moved")
-"""Pictures of each set: those strokes that the makers were surest of, and the same after they moved."""
-
 TESTS = (0.0, 0.05, 0.1, 0.1)
-"""How far random affine maps bend the moved strokes of each test.
+"""Deviations of the random affine maps that bend the strokes of each test.
 
 Bent signs are as different as handwriting is: results on them rank networks better than results on noise do."""
 
@@ -99,10 +96,9 @@ class Consensus(nn.Module):
         self.register_buffer("totals", torch.zeros(len(POWERS), sum(self.families), self.inputs.classes, dtype=double))
         self.register_buffer("weights", torch.zeros(len(POWERS), dtype=double))
         pictures = _OF_A_CLASS * self.inputs.classes if self.inputs.picture else 0
-        shape = (_HALVES, len(STAGES), pictures)
-        self.register_buffer("control", torch.zeros(*shape, MOST_STROKES, 4, 2))
-        self.register_buffer("counts", torch.ones(shape, dtype=torch.int64))
-        self.register_buffer("radius", torch.zeros(shape))
+        self.register_buffer("control", torch.zeros(_HALVES, pictures, MOST_STROKES, 4, 2))
+        self.register_buffer("counts", torch.ones(_HALVES, pictures, dtype=torch.int64))
+        self.register_buffer("radius", torch.zeros(_HALVES, pictures))
 
     @property
     def count(self) -> int:
@@ -135,8 +131,10 @@ class Consensus(nn.Module):
             others = shares(logits, votes[:, some], self.totals, self.weights)
             numbers = [agreement(logits, others, self.families)]
             if labelled:
-                of_halves = torch.stack([_grade(sets, self._labels, weights[some]) for sets in labelled])
-                first, second = of_halves
+                first, second = (
+                    torch.cat([results_of_test(_asked(test, weights[some]), self._labels) for test in tests], dim=1)
+                    for tests in labelled
+                )
                 own = halves[some, None]
                 numbers.append(torch.where(own == 0, second, torch.where(own == 1, first, (first + second) / 2)))
             parts.append(torch.cat(numbers, dim=1))
@@ -164,7 +162,8 @@ class Consensus(nn.Module):
         self.standing = Standing(accuracies, halves)
         if only_standing:
             return
-        self.totals.zero_(), self.weights.zero_()
+        self.totals.zero_()
+        self.weights.zero_()
         for index, weights in _weights_of(zoo, train, self.totals.device):
             votes = weights_of_votes(accuracies[index]).to(self.totals)
             with torch.no_grad():
@@ -174,16 +173,15 @@ class Consensus(nn.Module):
             return
         for half, some in enumerate(makers):
             asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, self.totals.device)]
-            for stage, strokes in enumerate(self._make_pictures(asked, generator)):
-                self.control[half, stage], self.counts[half, stage], self.radius[half, stage] = strokes.tensors()
+            self.control[half], self.counts[half], self.radius[half] = self._make_strokes(asked, generator).tensors()
 
     @property
     def _labels(self) -> Tensor:
         return torch.arange(self.inputs.classes, device=self.totals.device).repeat_interleave(_OF_A_CLASS)
 
-    def pictures(self) -> Float[Tensor, "halves stages m channels height width"]:
-        """Return the pictures; _OF_A_CLASS for each class, one class after another."""
-        strokes = Strokes(self.control.flatten(0, 2), self.counts.flatten(), self.radius.flatten())
+    def pictures(self) -> Float[Tensor, "halves m channels height width"]:
+        """Return the pictures of each half, equally many of each class, one class after another."""
+        strokes = Strokes(self.control.flatten(0, 1), self.counts.flatten(), self.radius.flatten())
         return self._draw(strokes).unflatten(0, self.radius.shape)
 
     def _draw(self, strokes: Strokes) -> Float[Tensor, "m channels height width"]:
@@ -197,32 +195,27 @@ class Consensus(nn.Module):
             return []
         generator = make_generator(0, "consensus", "tests")
         halves: list[list[Tensor]] = []
-        for control, counts, radius in zip(self.control, self.counts, self.radius, strict=True):
-            moved = Strokes(control[-1], counts[-1], radius[-1])
-            halves.append([self._draw(bend_strokes(moved, bend, generator)) for bend in TESTS])
+        for parameters in zip(self.control, self.counts, self.radius, strict=True):
+            halves.append([self._draw(bend_strokes(Strokes(*parameters), bend, generator)) for bend in TESTS])
         return halves
 
     def _answers(self, weights: Weights) -> Float[Tensor, "b n classes"]:
         return torch.cat([_asked(family, weights) for family in self.inputs.families], dim=1)
 
-    def _make_pictures(self, makers: list[Weights], generator: torch.Generator) -> Iterator[Strokes]:
-        """Yield the strokes of each stage."""
-        assert self.inputs.picture is not None, "networks read images"
-        channels, *sides = self.inputs.picture
-        size, device = (sides[0], sides[1]), self.totals.device
+    def _make_strokes(self, makers: list[Weights], generator: torch.Generator) -> Strokes:
+        """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""
+        device = self.totals.device
         candidates = random_strokes(_CANDIDATES, generator).to(device)
         with torch.no_grad():
-            drawn = draw_strokes(candidates, channels, size)
+            drawn = self._draw(candidates)
             sure = torch.cat([_asked(drawn, some).log_softmax(-1) for some in makers]).mean(0)  # [n, classes]
         strokes = candidates[sure.topk(_OF_A_CLASS, dim=0).indices.T.flatten()]
-        yield strokes
         control, radius = (tensor.clone().requires_grad_() for tensor in (strokes.control, strokes.radius))
         optimizer, networks = torch.optim.Adam([control, radius], lr=_STEP), sum(some.batch for some in makers)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            pieces = torch.arange(len(radius), device=device).split(_INPUTS_AT_ONCE)
-            for piece in pieces:
-                drawn = draw_strokes(Strokes(control[piece], strokes.count[piece], radius[piece]), channels, size)
+            for piece in torch.arange(len(radius), device=device).split(_INPUTS_AT_ONCE):
+                drawn = self._draw(Strokes(control[piece], strokes.count[piece], radius[piece]))
                 labels = self._labels[piece]
                 for some in makers:
                     log_p = answers(drawn, some).log_softmax(-1)
@@ -231,15 +224,16 @@ class Consensus(nn.Module):
             optimizer.step()
             with torch.no_grad():
                 bounded = within_bounds(Strokes(control, strokes.count, radius))
-                control.copy_(bounded.control), radius.copy_(bounded.radius)
-        yield Strokes(control.detach(), strokes.count, radius.detach())
+                control.copy_(bounded.control)
+                radius.copy_(bounded.radius)
+        return Strokes(control.detach(), strokes.count, radius.detach())
 
 
 def save_consensus(path: Path, consensus: Consensus) -> None:
     """Write votes and pictures (safetensors) in one step, with a checksum in the header."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in consensus.state_dict().items()}
     with atomic_files.replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_CHECKSUM: _checksum(tensors)})
+        save_file(tensors, temporary, metadata={_CHECKSUM: tensors_checksum("", tensors)})
 
 
 def load_consensus(path: Path, spec: AnySpec) -> Consensus:
@@ -251,21 +245,13 @@ def load_consensus(path: Path, spec: AnySpec) -> Consensus:
     try:
         with safe_open(path, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
-            if (stored.metadata() or {}).get(_CHECKSUM) != _checksum(tensors):
+            if (stored.metadata() or {}).get(_CHECKSUM) != tensors_checksum("", tensors):
                 raise ValueError("damaged: its numbers have another checksum than they were written with")
         consensus = Consensus(spec)
         consensus.load_state_dict(tensors)
         return consensus
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise RunError(f"{path}: holds no consensus of these networks: {error}") from None
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _weights_of(zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Weights]]:
@@ -279,8 +265,3 @@ def _asked(inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
     """Return the answers to many inputs [n, ...], some at a time."""
     like = weights.tensors()[0]
     return torch.cat([answers(some.to(like), weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
-
-
-def _grade(tests: list[Tensor], labels: Tensor, weights: Weights) -> Float[Tensor, "b numbers"]:
-    """Return the results of all tests of a half."""
-    return torch.cat([results_of_test(_asked(test, weights), labels) for test in tests], dim=1)

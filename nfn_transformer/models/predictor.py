@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,6 @@ from nfn_transformer.models.registry import ROLES
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import FeedForwardWeights, TensorTree
-
-if TYPE_CHECKING:
-    from nfn_transformer.zoo.reading import Zoo
-    from nfn_transformer.zoo.several_sizes import MixedZoo
 
 
 @dataclass(frozen=True)
@@ -49,18 +45,17 @@ class Predictor(nn.Module):
     """True if `featurize` takes long, so that features are better kept than made again."""
     needs_normalization: bool
     """True if `fit_normalization` must be called before the first epoch."""
+    needs_consensus: bool = False
+    """True if `consensus` must be fitted before the features of the training side are read."""
     to_predictions: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)
     """From outputs to the task's predictions; of a predictor without a task, from logits to accuracies."""
-
-    needs_consensus: bool = False
-    """True if `fit_consensus` must be called before the features of the training side are read."""
 
     def featurize(self, weights: Weights, networks: Tensor | None = None) -> Features:
         """Return the branches' features of the weights, which depend on no parameter.
 
         Args:
             weights: of b networks.
-            networks: indices [b] in the zoo of `fit_consensus`; None for networks outside of it.
+            networks: indices [b] in the zoo that the consensus was fitted to; None for networks outside of it.
 
         Raises:
             SpecError: the weights have sizes that the predictor does not read.
@@ -77,9 +72,6 @@ class Predictor(nn.Module):
         `seen` is iterated several times.
         """
         raise NotImplementedError
-
-    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
-        """Take the votes of the training side; see `models.consensus.Consensus.fit`."""
 
     def begin_epoch(self, key: int) -> None:
         """Set the key of dropout, a 63-bit number of a run and an epoch."""
@@ -171,12 +163,6 @@ class SinglePredictor(Predictor):
             if branch.needs_normalization:
                 branch.fit_normalization(Reiterable(partial(_of_branch, seen, name)))
 
-    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
-        """See `Predictor`."""
-        for branch in self.branches.values():
-            if branch.needs_consensus and branch.consensus is not None:
-                branch.consensus.fit(zoo, train, seed, only_standing)
-
     def begin_epoch(self, key: int) -> None:
         """See `Predictor`."""
         self.epoch_key.fill_(key)
@@ -209,10 +195,10 @@ class Ensemble(Predictor):
         self.is_slow_to_featurize = members[0].is_slow_to_featurize
         self.needs_normalization = members[0].needs_normalization
         self.needs_consensus = members[0].needs_consensus
-        for member in members[1:]:  # the first one reads the networks for all
-            for branch in cast(SinglePredictor, member).branches.values() if self.needs_consensus else ():
-                if branch.needs_consensus:
-                    branch.consensus = None
+        if self.needs_consensus:  # the first member reads the networks for all
+            for module in self.members[1:].modules():
+                if isinstance(module, Branch) and module.needs_consensus:
+                    module.consensus = None
 
     @property
     def _first(self) -> Predictor:
@@ -233,10 +219,6 @@ class Ensemble(Predictor):
         for member in self.members[1:]:
             for name, own in member.named_buffers():
                 own.copy_(fitted[name])
-
-    def fit_consensus(self, zoo: "Zoo | MixedZoo", train: Tensor, seed: int, only_standing: bool) -> None:
-        """See `Predictor`."""
-        self._first.fit_consensus(zoo, train, seed, only_standing)
 
     def begin_epoch(self, key: int) -> None:
         """Set the keys of dropout: the first member's as that of a predictor alone, the others' derived from it."""

@@ -170,7 +170,9 @@ def read_features(
 def _features_with_consensus(run: "Run") -> StoredFeatures:
     """Take the votes of a run's training side, and return the features of its two sides."""
     zoo, split, model = run.data.zoo, run.data.split, run.model
-    model.fit_consensus(zoo, split.train, run.config.seed, only_standing=bool(run.history.records))
+    consensus = model.consensus
+    assert consensus is not None, "the model needs one"
+    consensus.fit(zoo, split.train, run.config.seed, only_standing=bool(run.history.records))
     index = torch.cat([split.train, split.validation]).unique()
     return StoredFeatures(model.featurize, zoo, index, model.device)
 

@@ -77,6 +77,7 @@ class CalibratedPredictor:
     def __init__(self, trained: TrainedPredictor, calibration: Calibration):
         self.trained, self.calibration = trained, calibration
         self.spec: AnySpec = trained.spec
+        self.consensus = trained.consensus
         self._task = number_task(trained)
         self.task: Task = self._task
 

@@ -18,7 +18,7 @@ from nfn_transformer.training.results import FINISHED, few_networks
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 from nfn_transformer.training.task import Measures
 from nfn_transformer.training.tasks import TASKS, Score
-from nfn_transformer.training.trained_predictor import TrainedPredictor, consensus_of
+from nfn_transformer.training.trained_predictor import TrainedPredictor
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
 
 SEEN = "test_networks_seen_in_training"
@@ -66,9 +66,8 @@ def evaluate_best(
     write_json(directory.results_file, results)
     title = f"test: {score.name} {asdict(test)[score.key]:.3f}, {len(index)} networks"
     task.draw(directory.path, outputs, labels, title)
-    consensus = consensus_of(predictor)
-    if consensus is not None and consensus.inputs.picture:
-        _draw_consensus(directory.path / "consensus.png", consensus)
+    if predictor.consensus is not None and predictor.consensus.inputs.picture:
+        _draw_consensus(directory.path / "consensus.png", predictor.consensus)
     _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
@@ -76,11 +75,10 @@ def evaluate_best(
 
 @optional_picture()
 def _draw_consensus(path: Path, consensus: Consensus) -> None:
-    """Draw the pictures of each half as a PNG: a column for each class, first as chosen, below as moved."""
-    pictures = consensus.pictures()[:, :, :, 0]  # [halves, stages, classes * pictures, height, width]
-    by_class = pictures.unflatten(2, (consensus.inputs.classes, -1))
-    _height, width = pictures.shape[-2:]
-    sheet = by_class.permute(0, 1, 3, 4, 2, 5).reshape(-1, consensus.inputs.classes * width)
+    """Draw the pictures of each half, one below the other, as a PNG with a column for each class."""
+    pictures = consensus.pictures()[:, :, 0]  # [halves, classes * pictures, height, width]
+    by_class, width = pictures.unflatten(1, (consensus.inputs.classes, -1)), pictures.shape[-1]
+    sheet = by_class.permute(0, 2, 3, 1, 4).reshape(-1, consensus.inputs.classes * width)
     figure = new_figure(6, 6 * sheet.shape[0] / sheet.shape[1] + 0.5, layout="constrained")
     axes = figure.add_subplot(title="pictures that good networks agree on")
     axes.imshow(sheet.tolist(), cmap="gray", vmin=-1, vmax=1)

@@ -1,8 +1,7 @@
 """Trained predictors: how they are written and read, what they predict, and how that is measured."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from nfn_transformer import atomic_files
 from nfn_transformer.bounded_text import parse_json
 from nfn_transformer.errors import RunError
 from nfn_transformer.families.registry import AnySpec
+from nfn_transformer.hashing import tensors_checksum
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.consensus import CONSENSUS_FILE, Consensus, load_consensus
 from nfn_transformer.models.predictor import Features, Predictor, build_predictor
@@ -47,6 +47,8 @@ class TrainedPredictor(Protocol):
     """sizes of the networks that it learned from"""
     task: Task
     """what its outputs say of a network"""
+    consensus: Consensus | None
+    """what the training side's good networks agree on, where it is read"""
 
     @property
     def model(self) -> Predictor | TreeModel:
@@ -151,13 +153,6 @@ class TrainedTrees:
             raise RunError(f"the trees do not fit the networks' features: {error}") from None
 
 
-def consensus_of(predictor: TrainedPredictor) -> Consensus | None:
-    """Return the consensus that a predictor reads, if there is one."""
-    if isinstance(predictor, TrainedNetwork | TrainedTrees):
-        return predictor.consensus
-    return None
-
-
 def save_predictor(path: Path, model: Predictor, epoch: int, task: Task | None = None) -> None:
     """Write a network after `epoch` in one step: its weights (safetensors), and in the header what rebuilds it.
 
@@ -167,17 +162,8 @@ def save_predictor(path: Path, model: Predictor, epoch: int, task: Task | None =
     header |= {"task": task.to_json()} if task is not None and task.name != "accuracy" else {}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_files.replacing(path) as temporary:
-        text = json.dumps({**header, _CHECKSUM: _checksum(header, tensors)})
+        text = json.dumps({**header, _CHECKSUM: tensors_checksum(json.dumps(header), tensors)})
         save_file(tensors, temporary, metadata={_HEADER: text})
-
-
-def _checksum(header: dict, tensors: Mapping[str, Tensor]) -> str:
-    """Return a digest of a network's header and weights."""
-    digest = hashlib.sha256(json.dumps(header).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def load_network(path: Path) -> tuple[Predictor, int, Task]:
@@ -193,7 +179,7 @@ def load_network(path: Path) -> tuple[Predictor, int, Task]:
             header = parse_json(stored.metadata()[_HEADER])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no dict
         expected = header.pop(_CHECKSUM, None)  # runs of earlier versions have none
-        if expected is not None and expected != _checksum(header, tensors):
+        if expected is not None and expected != tensors_checksum(json.dumps(header), tensors):
             raise ValueError("damaged: its weights have another checksum than they were written with")
         spec, config = spec_from_json(header["networks"]), ModelConfig.from_json(header["predictor"])
         task = task_from_json(header["task"]) if "task" in header else AccuracyTask()

@@ -130,13 +130,13 @@ def is_safetensors(content: bytes) -> bool:
 
 
 def read_safetensors(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file.
+    """Return the tensors of a safetensors file, sorted by key: such files keep no order, and the library none twice.
 
     Raises:
         ValueError: the file is damaged, or holds types that PyTorch lacks.
     """
     try:
-        return load_safetensors(content)
+        return dict(sorted(load_safetensors(content).items()))
     except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"not a safetensors file that can be read ({type(error).__name__})") from None
 
@@ -144,7 +144,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
 def read_shares(
     index: bytes, read: Callable[[str], bytes], load: Callable[[bytes], Mapping]
 ) -> tuple[dict[str, Tensor], int]:
-    """Return the tensors of files that an index names, and the bytes of all of them.
+    """Return the tensors of files that an index names, sorted by key, and the bytes of all of them.
 
     Args:
         index: content of NAME.safetensors.index.json: {"weight_map": {key: file name}}.
@@ -172,4 +172,4 @@ def read_shares(
         if lacking := [key for key in wanted if key not in held]:
             raise ValueError(f"{quoted(lacking[0][:100])} is not in {quoted(file)}, where the index says")
         tensors.update({key: held[key] for key in wanted})
-    return tensors, size
+    return dict(sorted(tensors.items())), size

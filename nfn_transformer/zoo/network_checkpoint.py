@@ -126,11 +126,13 @@ def network_outcome(name: str, state: Mapping, size: int) -> Outcome:
             return faulty(Reason.SHAPE, f"{quoted(key)} has shape {tuple(value.shape)}, expected numbers")
     if problem := oversized(tensors, size):
         return faulty(Reason.UNREADABLE, problem)
-    family, form = FAMILIES[NetworkSpec.family], ""
+    family, form, is_sorted = FAMILIES[NetworkSpec.family], "", list(tensors) == sorted(tensors)
     try:
         folded = fold_batch_norm(tensors)
         tensors = _with_biases({key for key in state if isinstance(key, str)}, folded)
         form = "with zero biases in layers that have none" if len(tensors) > len(folded) else ""
+        if is_sorted:  # new biases behind their weights must not pass sorted keys off as the order of the layers
+            tensors = dict(sorted(tensors.items()))
         shapes = family.shapes(family.spec_from_shapes({key: tuple(t.shape) for key, t in tensors.items()}, {}))
     except SpecError as error:
         return faulty(Reason.SHAPE if tensors else Reason.MISSING_KEY, str(error), recognize(state) or UNKNOWN_FAMILY)

@@ -17,7 +17,7 @@ from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes
 from nfn_transformer.weights.state_dicts import flatten_state_dict, row_length
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
-from nfn_transformer.zoo.containers import INDEX_SUFFIXES, is_safetensors, read_shares
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, listed
 from nfn_transformer.zoo.mapped_tensors import MappedTensors, map_checkpoint, shapes_of
 from nfn_transformer.zoo.network_checkpoint import find_state_dict, load_mapping
@@ -41,8 +41,6 @@ def read_transformer_checkpoint(
             loaded, size = read_shares(content, read_beside, load_state_dict)
         else:
             loaded = load_mapping(content)
-        if name.endswith(INDEX_SUFFIXES) or is_safetensors(content):
-            loaded = dict(sorted(loaded.items()))  # such files keep no order
         state, form = find_state_dict(loaded, weights_key)
     except ValueError as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)), family=StandardTransformerSpec.family)

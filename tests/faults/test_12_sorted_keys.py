@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.weights.feed_forward_networks import layout_of, read_networks
+from nfn_transformer.zoo.network_checkpoint import network_outcome, read_network_checkpoint
 
 
 def test_12_layers_are_paired_by_name_and_ordered_by_number(tmp_path):
@@ -18,6 +19,17 @@ def test_12_layers_are_paired_by_name_and_ordered_by_number(tmp_path):
     assert layout_of(stored) == layout_of(state)
     pairs = zip(*(read_networks([each], layout_of(each)).tensors() for each in (stored, state)), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_12_a_safetensors_file_is_one_network_however_often_it_is_read(bias):
+    """The library gives the keys in another order each time; layers of one size would change places unnoticed."""
+    network = nn.Sequential(*(nn.Linear(4, 4, bias) if place % 2 == 0 else nn.ReLU() for place in range(13)))
+    state = network.state_dict()
+    content = save(state)
+    rows = [read_network_checkpoint("n.safetensors", content).row for _ in range(20)]
+    expected = network_outcome("n.pt", state, len(content)).row
+    assert all((row == expected).all() for row in rows)
 
 
 def test_12_other_names_are_ordered_where_the_sizes_tell_it():
