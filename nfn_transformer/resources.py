@@ -1,5 +1,6 @@
 """The part of the machine that this process may use: its share of the CPUs, and free memory."""
 
+import ctypes
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ SHORT_WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}
 By default they spin for milliseconds. Beside another program, a thread then waits by using up the time of the thread
 that it waits for. A library reads the variables when it is loaded.
 """
+
+# M_MMAP_THRESHOLD of mallopt(3).
+_MMAP_THRESHOLD, _LARGE_PIECE = -3, 1 << 20
 
 _GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -66,6 +70,18 @@ def limit_threads() -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
     return torch.get_num_threads()
+
+
+def return_freed_memory() -> None:
+    """Let the C library give large pieces of freed memory back at once, where that is glibc.
+
+    By default glibc keeps them for later, as soon as a few were freed. Small pieces in between then keep the memory of
+    many activations in use: predicting a BERT-base took 300 MiB more.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_PIECE)
+    except (OSError, TypeError, AttributeError):  # other systems
+        return
 
 
 def free_bytes(device: "torch.device") -> int:

@@ -43,6 +43,8 @@ class Outcome:
     """without a fault its known keys and their shapes, in the canonical order"""
     row: numpy.ndarray | None = None
     """without a fault its numbers, float32 [row length]"""
+    state: Mapping[str, Tensor] | None = None
+    """of a file that is too large for a row: its tensors by key, which stay in the file until they are used"""
     facts: tuple[tuple[str, Any], ...] = ()
     """fields of `NetworkSpec` that the file tells, by name"""
     family: str = NetworkSpec.family

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,8 +18,11 @@ from torch import Tensor
 from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import quoted
 from nfn_transformer.resources import free_bytes
+from nfn_transformer.weights.state_dicts import flatten_state_dict, row_length
+from nfn_transformer.zoo import sources
 from nfn_transformer.zoo.any_checkpoint import LARGE_READERS
 from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
+from nfn_transformer.zoo.containers import INDEX_SUFFIXES, parse_index
 from nfn_transformer.zoo.faults import Fault, Reason, Signature
 from nfn_transformer.zoo.recognition import FEED_FORWARD_KINDS, STANDARD_KINDS
 from nfn_transformer.zoo.sources import FolderSource, Source, TooLargeFile, UnreadableFile
@@ -90,13 +93,28 @@ def _read(source: Source, name: str, path: str, weights_key: str | None, read: R
         except (UnreadableFile, KeyError) as error:
             raise ValueError(f"{quoted(file)}, which its index names: {error}") from None
 
+    large = LARGE_READERS.get(read) if isinstance(source, FolderSource) else None
     try:
         content = source.read(path)
+        if large is not None and name.endswith(INDEX_SUFFIXES) and _have_large_shares(source.path / path, content):
+            return large(name, source.path / path, weights_key)
+    except TooLargeFile as error:
+        if large is not None:
+            return large(name, source.path / path, weights_key)
+        unpacked = "" if isinstance(source, FolderSource) else "; the files of a folder may be larger"
+        return Outcome(Fault(name, Reason.UNREADABLE, f"{error}{unpacked}"))
     except UnreadableFile as error:
-        if isinstance(error, TooLargeFile) and isinstance(source, FolderSource) and read in LARGE_READERS:
-            return LARGE_READERS[read](name, source.path / path, weights_key)
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)))
     return read(name, content, weights_key, read_beside)
+
+
+def _have_large_shares(path: Path, index: bytes) -> bool:
+    """Return whether the files that an index names are together larger than a file that is read as a whole."""
+    try:
+        files = [path.parent / name for name in set(parse_index(index).values())]
+        return sum(file.stat().st_size for file in files) > sources.MAX_FILE_BYTES
+    except (ValueError, OSError):  # which the index's reader names
+        return False
 
 
 _worker_source: Source
@@ -113,7 +131,15 @@ def _start_worker(source: Source, weights_key: str | None, read: Reader) -> None
 
 
 def _read_chunk(files: Files) -> list[Outcome]:
-    return [_read(_worker_source, name, path, _worker_weights_key, _worker_read) for name, path in files]
+    outcomes = (_read(_worker_source, name, path, _worker_weights_key, _worker_read) for name, path in files)
+    return [outcome if outcome.state is None else _with_row(outcome) for outcome in outcomes]
+
+
+def _with_row(outcome: Outcome) -> Outcome:
+    """Return the outcome with its numbers in memory, as another process cannot use a mapping of this one."""
+    matrix = RowMatrix(row_length(dict(outcome.shapes)), 1)
+    matrix.append(outcome)
+    return replace(outcome, state=None, row=matrix.rows()[0].numpy())
 
 
 class RowMatrix:
@@ -131,8 +157,8 @@ class RowMatrix:
         self._rows = torch.empty(1, length)
         self.count = 0
 
-    def append(self, row: np.ndarray) -> None:
-        """Add a row [length]."""
+    def append(self, outcome: Outcome) -> None:
+        """Add the numbers of a checkpoint, of which there are as many as in a row."""
         if self.count == len(self._rows):
             # Memory that is asked for but not touched costs nothing, so a matrix that turns out to be a large one
             # gets all it can ever need at once, and never has to be copied.
@@ -140,7 +166,10 @@ class RowMatrix:
             grown = self._allocate(rows)
             grown[: self.count] = self._rows
             self._rows = grown
-        self._rows[self.count].copy_(torch.from_numpy(row))
+        if outcome.state is not None:
+            flatten_state_dict(outcome.state, dict(outcome.shapes), self._rows[self.count])
+        elif outcome.row is not None:
+            self._rows[self.count].copy_(torch.from_numpy(outcome.row))
         self.count += 1
 
     def _allocate(self, rows: int) -> Tensor:
@@ -212,7 +241,7 @@ def collect(
                 groups[signature] = [], RowMatrix(len(outcome.row), len(names), scratch)
             members, matrix = groups[signature]
             members.append(name)
-            matrix.append(outcome.row)
+            matrix.append(outcome)
     # Sorting is stable: of two signatures as common as each other, the first in file order wins.
     ranked = sorted(groups.items(), key=lambda item: -item[1][1].count)
     if not ranked:

@@ -22,7 +22,8 @@ _POINT = re.compile(r"\.")
 _LONGEST_KEY = 500
 _DEPTH = 3
 _MOST_LISTED = 10
-_LARGEST_INDEX = 2**24
+LARGEST_INDEX = 2**24
+"""Bytes of an index of files."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,24 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
         raise ValueError(f"not a safetensors file that can be read ({type(error).__name__})") from None
 
 
+def parse_index(index: bytes) -> dict[str, str]:
+    """Return key -> name of the file beside the index that holds the key's tensor.
+
+    Raises:
+        ValueError: the content is no such index, or names a file elsewhere.
+    """
+    try:
+        weight_map = json.loads(index)["weight_map"] if len(index) < LARGEST_INDEX else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        weight_map = None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError('not an index of files: expected {"weight_map": {KEY: FILE}}')
+    for file in dict.fromkeys(weight_map.values()):
+        if "/" in file or "\\" in file or "\0" in file or not file.endswith((".safetensors", ".bin")):
+            raise ValueError(f"its index names {quoted(file[:100])}, expected a .safetensors or .bin file beside it")
+    return weight_map
+
+
 def read_shares(
     index: bytes, read: Callable[[str], bytes], load: Callable[[bytes], Mapping]
 ) -> tuple[dict[str, Tensor], int]:
@@ -154,17 +173,10 @@ def read_shares(
     Raises:
         ValueError: the index or a file is damaged, or a tensor is not where the index says.
     """
-    try:
-        weight_map = json.loads(index)["weight_map"] if len(index) < _LARGEST_INDEX else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        weight_map = None
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError('not an index of files: expected {"weight_map": {KEY: FILE}}')
+    weight_map = parse_index(index)
     tensors: dict[str, Tensor] = {}
     size = 0
     for file in dict.fromkeys(weight_map.values()):
-        if "/" in file or "\\" in file or not file.endswith((".safetensors", ".bin")):
-            raise ValueError(f"its index names {quoted(file[:100])}, expected a .safetensors or .bin file beside it")
         content = read(file)
         size += len(content)
         held = load(content) if file.endswith(".bin") else read_safetensors(content)

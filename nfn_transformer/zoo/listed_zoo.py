@@ -14,6 +14,7 @@ from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.spec import NetworkSpec
+from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.cache import ZooCache
 from nfn_transformer.zoo.collecting import RowMatrix, Scratch
 from nfn_transformer.zoo.faults import Fault, FaultReport, Reason, Shapes, check_acceptable
@@ -136,7 +137,6 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
         if outcome.fault is not None:
             networks.faults.append(outcome.fault)
             continue
-        assert outcome.row is not None
         taken = FAMILIES[outcome.family].listed_facts
         told, own = {name: fact for name, fact in listed.facts if name in taken}, dict(outcome.facts)
         for fact, text in request.facts.items():
@@ -156,10 +156,11 @@ def _collect(listing: Listing, request: ReadRequest, scratch: Scratch) -> Networ
             except SpecError as error:
                 networks.faults.append(Fault(listed.name, Reason.SHAPE, str(error)))
                 continue
-            groups[key] = NetworkGroup(*key), RowMatrix(len(outcome.row), len(listing.networks), scratch)
+            length = row_length(dict(outcome.shapes))
+            groups[key] = NetworkGroup(*key), RowMatrix(length, len(listing.networks), scratch)
         group, matrix = groups[key]
         group.names.append(listed.name)
-        matrix.append(outcome.row)
+        matrix.append(outcome)
         if outcome.label is not None:
             networks.labels[listed.name] = outcome.label
     for group, matrix in groups.values():

@@ -89,7 +89,7 @@ def read_loose_checkpoints(
     names: list[str] = []
     faults: list[Fault] = []
     unread: dict[str, tuple[str, ...]] = {}
-    by_spec: dict[tuple[AnySpec, Shapes], tuple[list[int], list[Tensor]]] = {}
+    by_spec: dict[tuple[AnySpec, Shapes, int], tuple[list[int], list[Outcome]]] = {}
     if isinstance(spec, NetworkSpec) and n_heads is not None:
         raise ZooError(f"--n_heads {n_heads}: requires networks with attention, got a predictor of {spec.family} ones")
     read = _READERS[spec.family]
@@ -113,10 +113,11 @@ def read_loose_checkpoints(
                     size = _standard_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports, n_heads)
                 else:
                     size = _spec(dict(outcome.shapes), spec, supports, n_heads)
-                # Networks of one spec may have other keys, and so another order of numbers.
-                positions, rows = by_spec.setdefault((size, outcome.shapes), ([], []))
+                # Networks of one spec may have other keys, and so another order of numbers. Large ones stay alone.
+                group = -1 if outcome.state is None else len(names)
+                positions, alike = by_spec.setdefault((size, outcome.shapes, group), ([], []))
                 positions.append(len(names))
-                rows.append(torch.from_numpy(outcome.row))
+                alike.append(outcome)
                 names.append(name)
             except SpecError as error:
                 faults.append(Fault(name, Reason.SHAPE, str(error)))
@@ -132,12 +133,20 @@ def read_loose_checkpoints(
             f"predictions are of other networks: {keys}; first {shortened(next(iter(unread)))}",
             file=sys.stderr,
         )
-    groups = []
-    for (size, shapes), (positions, rows) in by_spec.items():
-        matrix = torch.stack(rows) if len(rows) > 1 else rows[0][None]  # without a copy, as one may be large
-        weights = FAMILIES[size.family].weights(unflatten_rows(matrix, dict(shapes)), size)
-        groups.append(LooseCheckpoints(positions, weights, [fingerprint(row) for row in matrix.numpy()]))
+    groups = [_group(size, *each) for (size, *_), each in by_spec.items()]
     return names, groups
+
+
+def _group(spec: AnySpec, positions: list[int], outcomes: list[Outcome]) -> LooseCheckpoints:
+    """Return networks of one spec, at positions among all that were read."""
+    if (state := outcomes[0].state) is not None:
+        stacked = {key: tensor.float()[None] for key, tensor in state.items()}  # float32 stays in its file
+        prints = [fingerprint(*(tensor.flatten().numpy() for tensor in stacked.values()))]
+    else:
+        matrix = torch.stack([torch.from_numpy(outcome.row) for outcome in outcomes])
+        stacked = unflatten_rows(matrix, dict(outcomes[0].shapes))
+        prints = [fingerprint(row) for row in matrix.numpy()]
+    return LooseCheckpoints(positions, FAMILIES[spec.family].weights(stacked, spec), prints)
 
 
 def _network_spec(

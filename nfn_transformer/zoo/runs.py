@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # flags are checked before NumPy and PyTorch are imported
     import numpy
     from torch import Tensor
 
+_PIECE = 1 << 20
 _SEPARATORS = re.compile(r"[-_=\s/]+")
 _NUMBER = re.compile(r"\d+(\.\d+)?%?", re.ASCII)
 _EPOCH_WORDS = ("epochs", "epoch", "ep", "e")
@@ -176,19 +177,22 @@ def _with_folder(run: str, path: str, epoch: str) -> str:
     return "/".join([*folders, *([run] if run else [])])
 
 
-def fingerprint(row: "numpy.ndarray") -> str:
+def fingerprint(*parts: "numpy.ndarray") -> str:
     """Return 16 hexadecimal digits that two networks share only where their weights are equal in half precision.
 
     A copy of a zoo in half precision has the same networks.
 
     Args:
-        row: weights [row length], float32.
+        parts: weights, float32, one after the other: rows of numbers.
     """
     import numpy  # which no command needs to parse its flags
 
+    digest = hashlib.blake2b(digest_size=8)
     with numpy.errstate(over="ignore"):
-        half = row.astype(numpy.float16)
-    return hashlib.blake2b(half.data.cast("B"), digest_size=8).hexdigest()
+        for part in parts:
+            for start in range(0, len(part), _PIECE):
+                digest.update(part[start : start + _PIECE].astype(numpy.float16).data.cast("B"))
+    return digest.hexdigest()
 
 
 def describe_networks(zoo, index: "Tensor") -> list[list[str]]:

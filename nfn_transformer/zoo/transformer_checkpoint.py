@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nfn_transformer.errors import SpecError
 from nfn_transformer.printable import quoted
-from nfn_transformer.weights.standard_layouts import Recognition, recognize_transformer
+from nfn_transformer.resources import free_bytes, return_freed_memory
+from nfn_transformer.weights.standard_layouts import Recognition, find_library, recognize_transformer
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes
-from nfn_transformer.weights.state_dicts import flatten_state_dict, row_length
+from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.checkpoint import Outcome, key_name, load_state_dict, oversized, row_of, tensor_problem
 from nfn_transformer.zoo.containers import INDEX_SUFFIXES, read_shares
 from nfn_transformer.zoo.faults import Fault, Reason, listed
@@ -24,7 +24,7 @@ from nfn_transformer.zoo.network_checkpoint import find_state_dict, load_mapping
 from nfn_transformer.zoo.sources import MAX_FILE_BYTES
 from nfn_transformer.zoo.transformer_facts import CONFIG_FILE, CONFIG_NAMES, facts_of_config, parse_config
 
-_MOST_KEYS = 20_000
+_MOST_KEYS, _PIECE = 20_000, 1 << 20
 
 
 def read_transformer_checkpoint(
@@ -99,7 +99,7 @@ def transformer_outcome(name: str, state: Mapping, size: int, facts: Mapping[str
         facts: what is told of it.
     """
     family = StandardTransformerSpec.family
-    entries = tuple(key_name(key) for key, value in state.items() if not isinstance(value, Tensor))
+    entries = _entries(state)
 
     def faulty(reason: Reason, detail: str) -> Outcome:
         return Outcome(Fault(name, reason, detail), entries=entries, family=family)
@@ -132,29 +132,53 @@ def transformer_outcome(name: str, state: Mapping, size: int, facts: Mapping[str
 
 
 def read_large_transformer(name: str, path: Path, weights_key: str | None = None) -> Outcome:
-    """Return the outcome of reading a transformer's file of any size; only its row is ever in memory as a whole."""
+    """Return the outcome of reading a transformer's file of any size; its tensors stay in the file until they are used.
+
+    Args:
+        name: of the checkpoint, for the fault.
+        path: safetensors file, an index of several, or what `torch.save` wrote.
+        weights_key: see `find_state_dict`.
+    """
     family = StandardTransformerSpec.family
+    return_freed_memory()
     try:
         loaded = map_checkpoint(path)
         state, form = (loaded, "") if isinstance(loaded, MappedTensors) else find_state_dict(loaded, weights_key)
+        if find_library(shapes_of(state)) is None:
+            most = f"files of other networks are read up to {MAX_FILE_BYTES:,} bytes"
+            raise SpecError(f"its keys are those of no library whose transformers are read, and {most}")
         recognition, facts = recognize_state(state, facts_in(loaded, partial(read_beside_path, path)))
         if recognition.unknown:
             what = f"holds tensors that {recognition.library.name} does not have: {listed(recognition.unknown)}"
             raise SpecError(what)
         shapes = standard_shapes(recognition.spec)
-        row = torch.empty(row_length(shapes))
-        flatten_state_dict(state, shapes, row)
+        needed, free = 4 * row_length(shapes), free_bytes(torch.device("cpu"))
+        if needed > free:
+            raise ValueError(f"has {needed // 4:,} numbers, which take {needed:,} bytes of memory; {free:,} are free")
+        own = state.map_together(shapes) if isinstance(state, MappedTensors) else {key: state[key] for key in shapes}
+        for key, tensor in own.items():
+            if problem := tensor_problem(tensor):
+                raise ValueError(f"{quoted(key)} {problem}")
     except (ValueError, OSError) as error:
         return Outcome(Fault(name, Reason.UNREADABLE, str(error)), family=family)
     except SpecError as error:
         return Outcome(Fault(name, Reason.SHAPE, str(error)), family=family)
-    if not np.isfinite(row.numpy()).all():
-        return Outcome(Fault(name, Reason.NOT_FINITE, "holds NaN or Inf"), family=family)
-    told = tuple(sorted(facts.items()))
-    items = tuple(shapes.items())
-    return Outcome(
-        None, entries=recognition.left_out, form=form, shapes=items, row=row.numpy(), facts=told, family=family
-    )
+    bad = next((key for key, tensor in own.items() if not _is_finite(tensor)), None)
+    if bad is not None:
+        return Outcome(Fault(name, Reason.NOT_FINITE, f"{quoted(bad)} holds NaN or Inf"), family=family)
+    told, items = tuple(sorted(facts.items())), tuple(shapes.items())
+    entries = (*_entries(state), *recognition.left_out)
+    return Outcome(None, entries=entries, form=form, shapes=items, state=own, facts=told, family=family)
+
+
+def _entries(state: Mapping) -> tuple[str, ...]:
+    """Return the keys of entries that are no tensors."""
+    is_plain = isinstance(state, MappedTensors)
+    return () if is_plain else tuple(key_name(key) for key, value in state.items() if not isinstance(value, Tensor))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE))
 
 
 def read_beside_path(path: Path, name: str) -> bytes:

@@ -14,7 +14,7 @@ from small_zoo import assert_same, saved, state_dict
 
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo import sources
-from nfn_transformer.zoo.checkpoint import read_checkpoint
+from nfn_transformer.zoo.checkpoint import Outcome, read_checkpoint
 from nfn_transformer.zoo.collecting import RowMatrix
 from nfn_transformer.zoo.reading import read_zoo
 
@@ -229,6 +229,6 @@ def test_any_bytes_are_a_fault(content, start):
 def test_rows_come_out_in_the_order_they_went_in(count):
     matrix, expected = RowMatrix(3, 70), torch.arange(count * 3, dtype=torch.float32).view(count, 3)
     for row in expected:
-        matrix.append(row.numpy())
+        matrix.append(Outcome(None, row=row.numpy()))
     assert matrix.count == count
     assert torch.equal(matrix.rows(), expected)
