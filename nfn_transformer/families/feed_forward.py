@@ -80,5 +80,6 @@ FAMILIES.update(
         state_dict=network_state_dict,
         spec_from_json=_spec_from_json,
         listed_facts=("activation", "omega", "offset", "strides", "paddings"),
+        probe_inputs="nfn_transformer.features.network_answers:network_probe_inputs",
     )
 )

@@ -34,6 +34,9 @@ class Family:
     for another content."""
     listed_facts: tuple[str, ...] = ()
     """Facts of a zoo's listing that `spec_from_shapes` takes, beside those that a file tells."""
+    probe_inputs: str = ""
+    """`module:function` that returns the `features.answers.ProbeInputs` of a spec; empty: no consensus reads it.
+    The module is imported where a consensus is made. Raise SpecError for networks that are no classifiers."""
 
 
 FAMILIES: dict[str, Family] = {}

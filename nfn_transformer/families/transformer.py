@@ -33,5 +33,6 @@ FAMILIES.update(
         state_dict=state_dict_from_weights,
         spec_from_json=_spec_from_json,
         listed_facts=("heads",),
+        probe_inputs="nfn_transformer.features.transformer_answers:transformer_probe_inputs",
     )
 )

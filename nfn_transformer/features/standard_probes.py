@@ -29,10 +29,11 @@ PROBE_FAMILIES = {
 
 
 @lru_cache(maxsize=4)
-def standard_probes(spec: StandardTransformerSpec) -> dict[str, Tensor]:
+def standard_probes(spec: StandardTransformerSpec, texts: int | None = None) -> dict[str, Tensor]:
     """Return the families of inputs by name: images [n, channels, height, width], words [n, t] or vectors [n, t, f].
 
-    The more tokens an input of an image has, the fewer images there are. Wide networks read half as many texts.
+    The more tokens an input of an image has, the fewer images there are. Wide networks read half as many texts,
+    unless `texts` tells their number.
     """
     if spec.inputs == "patches":
         height, width = image_size(spec)
@@ -43,7 +44,7 @@ def standard_probes(spec: StandardTransformerSpec) -> dict[str, Tensor]:
     if spec.position_rows:
         on_prefix = spec.prefix_tokens if spec.positions_on_prefix else 0
         tokens = max(1, min(tokens, spec.position_rows - spec.position_offset - on_prefix))
-    count = _MOST if spec.width <= _WIDE else _MOST // 2
+    count = texts or (_MOST if spec.width <= _WIDE else _MOST // 2)
     generator = make_generator(0, "probes", spec.inputs)
     if spec.inputs == "words":
         uniform = torch.rand(count, tokens, generator=generator)

@@ -6,6 +6,7 @@ results are pooled over depth and read out. The number of parameters depends on 
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,18 @@ from nfn_transformer.features.invariants import (
     read_invariants,
     rest_invariant_names,
 )
+from nfn_transformer.features.network_invariants import NetworkInvariants
+from nfn_transformer.features.standard_invariants import StandardInvariants
 from nfn_transformer.layers.scaling import Reiterable, Standardize
 from nfn_transformer.models.branch import Branch, Chain, Dropout, dropouts
 from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.registry import BranchConfig
+from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.spec import TransformerSpec
+
+_Invariants = TypeVar("_Invariants", Invariants, NetworkInvariants, StandardInvariants)
 
 WIDTH = 64
 """Width of all hidden layers."""
@@ -40,14 +46,15 @@ class InvariantsEncoder(Branch):
         layer: count of the invariants of a layer or block.
         rest: count of the others.
         config: number of outputs, and dropout of hidden numbers; dropout of inputs is half of that.
+        consensus: whose numbers stand beside the others.
     """
 
     is_slow_to_featurize = True
     needs_normalization = True
 
-    def __init__(self, layer: int, rest: int, config: BranchConfig):
+    def __init__(self, layer: int, rest: int, config: BranchConfig, consensus: Consensus | None = None):
         super().__init__()
-        dropout = config.dropout
+        dropout, rest = config.dropout, rest + (0 if consensus is None else consensus.count)
         self.block_scale = Standardize([1] * layer, _LEAST_DEVIATION)
         self.rest_scale = Standardize([1] * rest, _LEAST_DEVIATION)
         self.block = nn.Linear(layer, WIDTH)
@@ -55,6 +62,16 @@ class InvariantsEncoder(Branch):
         self.block_dropout, self.rest_dropout = Dropout(dropout / 2), Dropout(dropout / 2)
         first, second = nn.Linear(4 * WIDTH, WIDTH), nn.Linear(WIDTH, config.outputs)
         self.head = Chain(nn.GELU(), *dropouts(dropout), first, nn.GELU(), *dropouts(dropout), second)
+        self.consensus, self.needs_consensus = consensus, consensus is not None
+
+    def with_agreement(self, invariants: _Invariants, weights: Weights, networks: Tensor | None) -> _Invariants:
+        """Return the invariants of b networks with the numbers of the consensus among the others, where there is one.
+
+        Indices of the networks are those of the zoo that the consensus is fitted to; None for networks outside of it.
+        """
+        if self.consensus is None:
+            return invariants
+        return replace(invariants, rest=torch.cat([invariants.rest, self.consensus(weights, networks)], dim=1))
 
     def fit_to(self, layers: Iterable[Tensor], rest: Iterable[Tensor]) -> None:
         """Fit the scales to layers [m, L, numbers] and the rest [m, others]; layers share a scale."""
@@ -85,17 +102,13 @@ class CompleteEncoder(InvariantsEncoder):
 
     def __init__(self, spec: TransformerSpec, config: CompleteConfig):
         check_has_invariants(spec)
-        consensus = Consensus(spec) if config.consensus else None
-        numbers = 0 if consensus is None else consensus.count
-        super().__init__(len(block_invariant_names(spec)), len(rest_invariant_names(spec)) + numbers, config)
-        self.spec, self.consensus, self.needs_consensus = spec, consensus, config.consensus
+        counts = len(block_invariant_names(spec)), len(rest_invariant_names(spec))
+        super().__init__(*counts, config, Consensus(spec) if config.consensus else None)
+        self.spec = spec
 
     def featurize(self, weights: TransformerWeights, networks: Tensor | None = None) -> Invariants:
         """Return the invariants of b networks; with a consensus those of the answers include their agreement."""
-        invariants = read_invariants(weights)
-        if self.consensus is None:
-            return invariants
-        return replace(invariants, rest=torch.cat([invariants.rest, self.consensus(weights, networks)], dim=1))
+        return self.with_agreement(read_invariants(weights), weights, networks)
 
     def supports(self, spec: TransformerSpec) -> bool:
         """Return whether networks of other sizes have an embedding exactly if those of the training split have one.

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nfn_transformer import atomic_files
-from nfn_transformer.errors import RunError
+from nfn_transformer.errors import RunError, SpecError
 from nfn_transformer.families.registry import AnySpec
-from nfn_transformer.features.answers import answers, probe_inputs
+from nfn_transformer.features.answers import probe_inputs
 from nfn_transformer.features.consensus import (
     AGREEMENTS,
     POWERS,
@@ -58,7 +58,7 @@ _HALVES = 2
 _BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
 # Pictures of a class, and among how many random ones the first are chosen.
 _OF_A_CLASS, _CANDIDATES, _STEPS, _STEP = 20, 1500, 40, 0.03
-_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE = 32, 128
+_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE, _SHARES_AT_ONCE = 32, 128, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,9 @@ class Consensus(nn.Module):
     def __init__(self, spec: AnySpec):
         super().__init__()
         self.spec, self.inputs = spec, probe_inputs(spec)
-        self.families = [len(family) for family in self.inputs.families]
+        self.families = self.inputs.counts
         self.standing: Standing | None = None
+        self._drawn: tuple[tuple[Tensor, ...], list[list[Tensor]]] | None = None
         double = torch.float64
         self.register_buffer("totals", torch.zeros(len(POWERS), sum(self.families), self.inputs.classes, dtype=double))
         self.register_buffer("weights", torch.zeros(len(POWERS), dtype=double))
@@ -108,7 +109,10 @@ class Consensus(nn.Module):
 
     def supports(self, spec: AnySpec) -> bool:
         """Return whether networks of another spec answer the same inputs by the same classes."""
-        return self.inputs.is_like(probe_inputs(spec))
+        try:
+            return self.inputs.is_like(probe_inputs(spec))
+        except SpecError:
+            return False
 
     @torch.no_grad()
     def forward(self, weights: Weights, networks: Int64[Tensor, " b"] | None = None) -> Float[Tensor, "b count"]:
@@ -125,14 +129,17 @@ class Consensus(nn.Module):
         votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
         labelled = self._tests()
         parts = []
-        for start in range(0, weights.batch, _NETWORKS_AT_ONCE):
-            some = slice(start, start + _NETWORKS_AT_ONCE)
+        at_once = max(1, min(_NETWORKS_AT_ONCE, _SHARES_AT_ONCE // self.totals.numel()))
+        for start in range(0, weights.batch, at_once):
+            some = slice(start, start + at_once)
             logits = self._answers(weights[some])
             others = shares(logits, votes[:, some], self.totals, self.weights)
             numbers = [agreement(logits, others, self.families)]
             if labelled:
                 first, second = (
-                    torch.cat([results_of_test(_asked(test, weights[some]), self._labels) for test in tests], dim=1)
+                    torch.cat(
+                        [results_of_test(self._asked(test, weights[some]), self._labels) for test in tests], dim=1
+                    )
                     for tests in labelled
                 )
                 own = halves[some, None]
@@ -190,17 +197,24 @@ class Consensus(nn.Module):
         return draw_strokes(strokes, channels, (size[0], size[1]))
 
     def _tests(self) -> list[list[Tensor]]:
-        """Return the pictures [m, ...] of each half's tests."""
+        """Return the pictures [m, ...] of each half's tests. Drawing takes seconds: it is done once for the strokes."""
         if self.inputs.picture is None:
             return []
-        generator = make_generator(0, "consensus", "tests")
-        halves: list[list[Tensor]] = []
-        for parameters in zip(self.control, self.counts, self.radius, strict=True):
-            halves.append([self._draw(bend_strokes(Strokes(*parameters), bend, generator)) for bend in TESTS])
-        return halves
+        strokes = (self.control, self.counts, self.radius)
+        if self._drawn is None or not _are_equal(strokes, self._drawn[0]):
+            generator = make_generator(0, "consensus", "tests")
+            halves = []
+            for parameters in zip(*strokes, strict=True):
+                halves.append([self._draw(bend_strokes(Strokes(*parameters), bend, generator)) for bend in TESTS])
+            self._drawn = tuple(map(torch.clone, strokes)), halves
+        return self._drawn[1]
 
     def _answers(self, weights: Weights) -> Float[Tensor, "b n classes"]:
-        return torch.cat([_asked(family, weights) for family in self.inputs.families], dim=1)
+        return torch.cat([self._asked(family, weights) for family in self.inputs.families], dim=1)
+
+    def _asked(self, inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
+        """Return the answers to many inputs [n, ...], some at a time."""
+        return torch.cat([self.inputs.answer(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
 
     def _make_strokes(self, makers: list[Weights], generator: torch.Generator) -> Strokes:
         """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""
@@ -208,7 +222,7 @@ class Consensus(nn.Module):
         candidates = random_strokes(_CANDIDATES, generator).to(device)
         with torch.no_grad():
             drawn = self._draw(candidates)
-            sure = torch.cat([_asked(drawn, some).log_softmax(-1) for some in makers]).mean(0)  # [n, classes]
+            sure = torch.cat([self._asked(drawn, some).log_softmax(-1) for some in makers]).mean(0)  # [n, classes]
         strokes = candidates[sure.topk(_OF_A_CLASS, dim=0).indices.T.flatten()]
         control, radius = (tensor.clone().requires_grad_() for tensor in (strokes.control, strokes.radius))
         optimizer, networks = torch.optim.Adam([control, radius], lr=_STEP), sum(some.batch for some in makers)
@@ -218,7 +232,7 @@ class Consensus(nn.Module):
                 drawn = self._draw(Strokes(control[piece], strokes.count[piece], radius[piece]))
                 labels = self._labels[piece]
                 for some in makers:
-                    log_p = answers(drawn, some).log_softmax(-1)
+                    log_p = self.inputs.answer(drawn, some).log_softmax(-1)
                     right = log_p.gather(-1, labels.expand(some.batch, -1)[..., None])
                     (-right.sum() / networks / len(radius)).backward(retain_graph=some is not makers[-1])
             optimizer.step()
@@ -261,7 +275,7 @@ def _weights_of(zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Ite
             yield some[positions], of_size.weights_of(rows).to(device)
 
 
-def _asked(inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
-    """Return the answers to many inputs [n, ...], some at a time."""
-    like = weights.tensors()[0]
-    return torch.cat([answers(some.to(like), weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
+def _are_equal(tensors: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Return whether tensors are the same numbers, of one type and in one place."""
+    pairs = zip(tensors, others, strict=True)
+    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)

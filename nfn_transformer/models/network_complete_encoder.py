@@ -46,10 +46,8 @@ class NetworkCompleteEncoder(InvariantsEncoder):
     def __init__(self, spec: NetworkSpec, config: CompleteConfig):
         layer, rest = count_network_invariants(spec)
         consensus = Consensus(spec) if config.consensus else None
-        numbers = 0 if consensus is None else consensus.count
-        super().__init__(layer, (rest if config.draws else 1) + numbers, config)
+        super().__init__(layer, rest if config.draws else 1, config, consensus)
         self.spec, self._draws = spec, config.draws
-        self.consensus, self.needs_consensus = consensus, config.consensus
         self.picture = _build_picture(spec, config) if config.draws and is_field(spec) else None
         self.register_buffer("level", torch.tensor([0.0, 1.0]))  # mean and deviation of the values of INRs
 
@@ -58,9 +56,7 @@ class NetworkCompleteEncoder(InvariantsEncoder):
         invariants = read_network_invariants(weights)
         if not self._draws:
             invariants = replace(invariants, rest=torch.zeros_like(invariants.rest[:, :1]), drawn=None)
-        if self.consensus is None:
-            return invariants
-        return replace(invariants, rest=torch.cat([invariants.rest, self.consensus(weights, networks)], dim=1))
+        return self.with_agreement(invariants, weights, networks)
 
     def supports(self, spec: NetworkSpec) -> bool:
         """Return whether networks of other sizes have invariants that mean the same."""

@@ -12,6 +12,8 @@ from nfn_transformer.features.standard_invariants import (
 from nfn_transformer.features.standard_products import read_standard_products, standard_product_names
 from nfn_transformer.layers.scaling import Reiterable
 from nfn_transformer.models.complete_encoder import InvariantsEncoder
+from nfn_transformer.models.consensus import Consensus
+from nfn_transformer.models.encoders.complete import CompleteConfig
 from nfn_transformer.models.registry import BranchConfig
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
@@ -24,10 +26,17 @@ class StandardEncoder(InvariantsEncoder):
         spec: of the networks.
         names: of the numbers of a block, and of the rest.
         config: number of outputs, and dropout.
+        consensus: see `InvariantsEncoder`.
     """
 
-    def __init__(self, spec: StandardTransformerSpec, names: tuple[list[str], list[str]], config: BranchConfig):
-        super().__init__(len(names[0]), len(names[1]), config)
+    def __init__(
+        self,
+        spec: StandardTransformerSpec,
+        names: tuple[list[str], list[str]],
+        config: BranchConfig,
+        consensus: Consensus | None = None,
+    ):
+        super().__init__(len(names[0]), len(names[1]), config, consensus)
         self.spec = spec
 
     def fit_normalization(self, seen: Iterable[StandardInvariants]) -> None:
@@ -45,19 +54,25 @@ class StandardCompleteEncoder(StandardEncoder):
 
     Args:
         spec: of the networks. Shapes of parameters depend on their kind of inputs alone.
-        config: see `StandardEncoder`.
+        config: see `StandardEncoder`; and whether there is a consensus.
+
+    Raises:
+        SpecError: there is a consensus, and the networks are no classifiers.
     """
 
-    def __init__(self, spec: StandardTransformerSpec, config: BranchConfig):
-        super().__init__(spec, standard_invariant_names(spec), config)
+    def __init__(self, spec: StandardTransformerSpec, config: CompleteConfig):
+        consensus = Consensus(spec) if config.consensus else None
+        super().__init__(spec, standard_invariant_names(spec), config, consensus)
 
-    def featurize(self, weights: StandardTransformerWeights) -> StandardInvariants:
-        """Return the invariants of b networks."""
-        return read_standard_invariants(weights)
+    def featurize(self, weights: StandardTransformerWeights, networks: Tensor | None = None) -> StandardInvariants:
+        """Return the invariants of b networks; with a consensus those of the answers include their agreement."""
+        return self.with_agreement(read_standard_invariants(weights), weights, networks)
 
     def supports(self, spec: object) -> bool:
-        """Return whether networks of other sizes read the same kind of inputs."""
-        return isinstance(spec, StandardTransformerSpec) and spec.inputs == self.spec.inputs
+        """Return whether networks of other sizes read the same kind of inputs; with a consensus the same inputs."""
+        if not isinstance(spec, StandardTransformerSpec) or spec.inputs != self.spec.inputs:
+            return False
+        return self.consensus is None or self.consensus.supports(spec)
 
 
 class ProductsEncoder(StandardEncoder):

@@ -38,14 +38,15 @@ def main(arguments: Sequence[str]) -> int:
             weights = of_size.weights_of(rows.double())
             if not isinstance(weights, NetworkWeights):
                 raise UserError(f"{path}: expected networks of family feed_forward, got {of_size.spec.family}")
-            scaled = [
+            first, *others = [
                 NetworkElement.sample(of_size.spec, generator, largest_scale=flags.scale).act(
                     weights[index : index + 1]
                 )
                 for index in range(weights.batch)
             ]
+            scaled = first.map(lambda *tensors: torch.cat(tensors), *others)
             before[positions] = predictor.predict(weights).double()
-            after[positions] = torch.cat([predictor.predict(each) for each in scaled]).double()
+            after[positions] = predictor.predict(scaled).double()
         taus = [kendall_tau(side, zoo.labels[test].double()) for side in (before, after)]
         moved = (after - before).abs().max().item()
         print(f"{path.name}: tau {taus[0]:.4f}, with drawn scales {taus[1]:.4f}; predictions move by {moved:.1e}")

@@ -1,24 +1,29 @@
 """The consensus of a training side: votes without one's own, exact symmetries, and classes that mean something."""
 
 import csv
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from standard_networks import STANDARD_SPECS, random_standard
 
 from nfn_transformer import gbm, load_predictor
-from nfn_transformer.errors import RunError, UserError
+from nfn_transformer.errors import RunError, SpecError, UserError
 from nfn_transformer.features import consensus as numbers_of
-from nfn_transformer.features.answers import answers, probe_inputs
+from nfn_transformer.features.answers import probe_inputs
 from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes
 from nfn_transformer.groups.complete import CompleteElement
+from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.groups.standard_transformer import StandardElement
 from nfn_transformer.models import consensus as module
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.trained_predictor import load_network, save_predictor
+from nfn_transformer.weights.standard_containers import StandardTransformerWeights
+from nfn_transformer.weights.standard_pass import standard_outputs
 
-TRAIN = torch.arange(24)
+TRAIN, ONE = torch.arange(24), torch.ones(1, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def test_no_network_is_compared_with_its_own_vote(small, fitted):
     """Votes are counted again, once for each network and without it."""
     inputs = torch.cat(probe_inputs(small.spec).families)
     weights, accuracies = small.weights(TRAIN), small.labels[TRAIN].double()
-    logits = answers(inputs, weights)
+    logits = probe_inputs(small.spec).answer(inputs, weights)
     votes = numbers_of.weights_of_votes(small.labels[TRAIN])
     found = numbers_of.shares(logits, votes, fitted.totals, fitted.weights)
     p = logits.double().softmax(-1)
@@ -130,6 +135,94 @@ def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_pat
         load_predictor(run, "cpu").predict(zoo)
     with pytest.raises(UserError, match=r"at least 12 networks to train, .* got --task accuracy, 9 networks"):
         gbm.main([*flags, "--data_path", str(small_zoo), "--train_networks", "9"])
+
+
+def test_pictures_are_drawn_once(small, fitted, monkeypatch):
+    """They are drawn again only where the strokes have changed."""
+    drawn, weights = [], small.weights(torch.arange(30, 31))
+    consensus = Consensus(small.spec)
+    consensus.load_state_dict(fitted.state_dict())
+    before = consensus(weights)
+    monkeypatch.setattr(module, "draw_strokes", lambda *args: drawn.append(args) or draw_strokes(*args))
+    assert torch.equal(consensus(weights), before)
+    assert not drawn
+    consensus.double()(weights.to(torch.float64))
+    assert drawn
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What `Consensus.fit` reads of a zoo."""
+
+    labels: torch.Tensor
+    networks: StandardTransformerWeights
+
+    def by_size(self, index):
+        yield torch.arange(len(index)), index, self
+
+    def weights_of(self, rows):
+        return self.networks[rows]
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "positions"),
+    [("vit", 8, 1), ("bert", 3, 1), ("post-norm of vectors", 2, 1), ("gpt", 3, 9), ("gpt of many words", 3, 1)],
+)
+def test_standard_transformers_agree(name, families, positions, few_pictures, generator, monkeypatch):
+    spec = STANDARD_SPECS[name.removesuffix(" of many words")]
+    if name.endswith("words"):
+        monkeypatch.setattr("nfn_transformer.features.standard_answers._SHARES", 20 * 11)
+        probe_inputs.cache_clear()
+    zoo = _Networks(torch.linspace(0.2, 0.9, 14), random_standard(spec, 14, generator))
+    consensus, train = Consensus(spec), torch.arange(12)
+    consensus.fit(zoo, train, seed=1)
+    inputs = consensus.inputs
+    assert (len(inputs.families), inputs.answers_each) == (families, positions)
+    assert consensus.totals.shape[1:] == (sum(inputs.counts), spec.head_sizes[-1])
+    outputs = [
+        standard_outputs(family.to(ONE) if family.is_floating_point() else family, zoo.networks)
+        for family in inputs.families
+    ]
+    if spec.pooling == "none":  # what a language model says after each of the last prefixes
+        outputs = [each[:, :, -positions:].flatten(1, 2) for each in outputs]
+    p = torch.cat(outputs, dim=1).softmax(-1)
+    logits = consensus._answers(zoo.networks)
+    assert torch.allclose(logits.softmax(-1), p, atol=1e-12)
+    # Never one's own vote.
+    votes = numbers_of.weights_of_votes(zoo.labels[train])
+    found = numbers_of.shares(logits[:12], votes, consensus.totals, consensus.weights)
+    w = zoo.labels[1:12].double() ** numbers_of.POWERS[0]
+    expected = torch.einsum("i,inc->nc", w, p[1:12]) / w.sum()
+    assert torch.allclose(found[0, 0], expected, atol=1e-9)
+    # The group moves nothing, other classes do.
+    consensus.double()
+    others = zoo.networks[12:]
+    before = consensus(others)
+    moved = StandardElement.sample(spec, generator).act(others)
+    assert relative_error(consensus(moved), before) < 1e-9
+    if not spec.tied:
+        head = (*others.head_weights[:-1], others.head_weights[-1].flip(2))
+        assert (consensus(replace(others, head_weights=head)) - before).abs().max() > 0.01
+
+
+def test_a_saved_predictor_of_vits_has_its_consensus(few_pictures, generator, tmp_path):
+    spec = STANDARD_SPECS["vit"]
+    zoo = _Networks(torch.linspace(0.2, 0.9, 12), random_standard(spec, 12, generator).to(torch.float32))
+    flags = {"enc_mode": "complete", "consensus": True, "ensemble": 1, "dropout": 0.0}
+    model = build_predictor(spec, ModelConfig.from_flags(flags), seed=1)
+    assert model.needs_consensus
+    model.consensus.fit(zoo, torch.arange(12), seed=1)
+    model.fit_normalization([model.featurize(zoo.networks)])
+    save_predictor(tmp_path / "best.safetensors", model.eval(), 1)
+    loaded, _, _ = load_network(tmp_path / "best.safetensors")
+    assert torch.equal(loaded.eval()(zoo.networks), model(zoo.networks))
+    assert loaded.supports(replace(spec, blocks=3))
+    assert not loaded.supports(replace(spec, head_sizes=(8, 4)))  # other classes
+    with pytest.raises(SpecError, match="head of 0 outputs, expected classifiers or language models"):
+        Consensus(STANDARD_SPECS["encoder alone"])
 
 
 def test_strokes_are_drawn_and_move(generator):
