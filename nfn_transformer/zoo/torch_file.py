@@ -50,8 +50,8 @@ def map_torch_file(path: Path) -> object:
     with open(path, "rb") as file:
         if file.read(4) != _ZIP_START:
             raise ValueError("neither a safetensors file nor one of torch.save since PyTorch 1.6")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _check_archive(content)
+        # The traceback of an error refers to views of the mapping, which therefore cannot be closed here.
+        _check_archive(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return _load(str(path), mmap=True)
 
 

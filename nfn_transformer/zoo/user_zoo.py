@@ -1,6 +1,7 @@
 """A user's own models as a zoo: a folder or a zip of checkpoints, and a table of their files and scores."""
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str, r
     beside = [
         path
         for path, place in places.items()
-        if place.is_file() and place not in known_places and (root is None or root.resolve() not in place.parents)
+        if os.path.isfile(place) and place not in known_places and (root is None or root.resolve() not in place.parents)
     ]
     request = ReadRequest("", ALL_EPOCHS, columns=columns, labels=labels)
     known = list(dict.fromkeys([*names, *sorted(beside)]))

@@ -32,8 +32,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
+from safetensors.torch import save_file
 
-from nfn_transformer import UserError, predict, read_zoo, runs
+from nfn_transformer import UserError, inspect_checkpoint, predict, read_zoo, runs
 from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.generation.idx_files import read_idx
@@ -46,7 +47,10 @@ from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
+from nfn_transformer.zoo import sources
+from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.published_split import checksum_of, read_published_split
+from nfn_transformer.zoo.user_zoo import read_few
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MOST_SECONDS = 20
@@ -92,6 +96,7 @@ class Sound:
         names = ("train_images", "train_labels", "test_images", "test_labels")
         np.savez_compressed(folder / "images.npz", **dict(zip(names, (images, labels) * 2, strict=True)))
         write_public_zoos(folder / "public")
+        write_standard_zoo(folder / "standard")
         (folder / "images.idx").write_bytes(struct.pack(">IIII", 0x803, 2, 2, 2) + bytes(8))
 
 
@@ -402,6 +407,66 @@ def public_case(sound: Sound, folder: Path, draw: random.Random) -> None:
         read_published_split(path / "split", checksum_of(path / "split"), read.names)
 
 
+def write_standard_zoo(folder: Path) -> None:
+    """Write small transformers of three libraries, one as shares with an index, their configurations and a table."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).state_dict()
+    own = {"embed.weight": torch.randn(8, 3), "embed.bias": torch.randn(8), **encoder, "head.weight": torch.ones(2, 8)}
+    block, square = "model.layers.0.", torch.randn(8, 8)
+    llama = {f"{block}self_attn.{name}_proj.weight": square.clone() for name in "qkvo"}
+    llama |= {f"{block}mlp.{name}_proj.weight": torch.randn(12, 8) for name in ("gate", "up")}
+    llama |= {f"{block}mlp.down_proj.weight": torch.randn(8, 12), "model.embed_tokens.weight": torch.randn(9, 8)}
+    norms = (f"{block}input_layernorm", f"{block}post_attention_layernorm", "model.norm")
+    llama |= {f"{norm}.weight": torch.ones(8) for norm in norms} | {"lm_head.weight": torch.randn(9, 8)}
+    nano = {"transformer.wte.weight": torch.randn(9, 8), "transformer.wpe.weight": torch.randn(5, 8)}
+    sizes = {"attn.c_attn": (24, 8), "attn.c_proj": (8, 8), "mlp.c_fc": (12, 8), "mlp.c_proj": (8, 12), "ln_1": (8,)}
+    nano |= {f"transformer.h.0.{name}.weight": torch.randn(size) for name, size in {**sizes, "ln_2": (8,)}.items()}
+    nano["transformer.ln_f.weight"] = torch.ones(8)
+    config = {"num_attention_heads": 2, "num_key_value_heads": 2, "hidden_act": "silu", "rms_norm_eps": 1e-6}
+    configs = {"own": {"nhead": 2, "norm_first": False}, "llama": {"model_type": "llama", **config}}
+    configs["shares"] = {**configs["llama"], "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    for name, values in {**configs, "nano": {"n_head": 2, "block_size": 5}}.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(json.dumps(values))
+    torch.save({"epoch": 1, "state_dict": own}, folder / "own/model.pt")
+    torch.save({"model": nano, "model_args": {"n_head": 2}, "iter_num": 3}, folder / "nano/ckpt.pt")
+    save_file(llama, folder / "llama/model.safetensors")
+    shares = {key: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, key in enumerate(llama)}
+    for share in set(shares.values()):
+        save_file({key: llama[key] for key in llama if shares[key] == share}, folder / "shares" / share)
+    (folder / "shares/model.safetensors.index.json").write_text(json.dumps({"weight_map": shares}))
+    rows = ["file,accuracy,heads", "own/model.pt,0.5,2", "nano,0.75,", "llama,0.25,2", "shares,0.3,2"]
+    (folder / "scores.csv").write_text("\n".join(rows))
+
+
+def standard_case(sound: Sound, folder: Path, draw: random.Random) -> None:
+    """Read, describe or calibrate to transformers of libraries with a changed file, as small or as large files."""
+    zoo = folder / "zoo"
+    shutil.copytree(sound.folder / "standard", zoo, ignore=shutil.ignore_patterns(".zoo_cache"))
+    file = draw.choice([*sorted(zoo.glob("*/*")), zoo / "scores.csv"])
+    content, kind = file.read_bytes(), draw.randrange(4)
+    if zipfile.is_zipfile(file):
+        file.write_bytes((changed_archive if kind < 3 else changed_bytes)(content, draw))
+    elif file.suffix == ".safetensors":
+        length = int.from_bytes(content[:8], "little")
+        header = changed_json(content[8 : 8 + length].decode(), draw).encode()
+        whole = len(header).to_bytes(8, "little") + header + content[8 + length :]
+        file.write_bytes(whole if kind < 3 else changed_bytes(content, draw))
+    else:
+        file.write_bytes(changed(content, draw))
+    if draw.random() < 0.5:
+        sources.MAX_FILE_BYTES = 1500
+    way = draw.randrange(3)
+    if way == 0 and file.parent != zoo:
+        inspect_checkpoint.main([str(file.parent), *draw.choice(([], ["--n_heads", "2"]))])
+    elif way == 1:
+        read_few(zoo / "scores.csv", ["own/model.pt", "nano/ckpt.pt"], Columns(), "accuracy", zoo)
+    else:
+        labels = draw.choice(("accuracy", "class", "number"))
+        read_zoo(zoo, "zoo", "all", None, True, labels=labels, table=zoo / "scores.csv", progress=False)
+
+
 CASES: dict[str, Callable[[Sound, Path, random.Random], None]] = {
     "checkpoint": checkpoint_case,
     "zoo": zoo_case,
@@ -410,6 +475,7 @@ CASES: dict[str, Callable[[Sound, Path, random.Random], None]] = {
     "settings": settings_case,
     "task": task_case,
     "public": public_case,
+    "standard": standard_case,
 }
 
 

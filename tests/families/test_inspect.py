@@ -112,6 +112,11 @@ def test_faults_of_large_files_are_named(large_files, monkeypatch):
     save_file(state, large_files / "b.safetensors")
     (large_files / "a.pt").write_bytes((large_files / "a.pt").read_bytes()[:-40])
     (large_files / "c-00002-of-00002.bin").unlink()
+    damaged = bytearray((large_files / "c-00001-of-00002.bin").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (large_files / "d.pt").write_bytes(damaged)
+    (of_bits,) = read_outcomes(FolderSource(large_files), [("d.pt", "d.pt")], 0, None, read_transformer_checkpoint)
+    assert "damaged" in of_bits.fault.detail
     (large_files / "c.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../c.safetensors"}}))
     of_torch, of_one, of_shares, of_saved = details()
     assert "truncated or damaged" in of_torch

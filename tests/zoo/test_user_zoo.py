@@ -10,6 +10,7 @@ from small_zoo import DEEP, SPEC, WIDE, state_dict
 from nfn_transformer.errors import ZooError
 from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.reading import read_zoo
+from nfn_transformer.zoo.user_zoo import read_few
 
 
 def mlp(seed, width=3):
@@ -125,3 +126,10 @@ def test_what_cannot_be_guessed_or_read_is_an_error(user, header, row, problem):
     user.save("net.pt", mlp(0))
     with pytest.raises(ZooError, match=problem):
         user.read(header, row)
+
+
+def test_a_few_known_networks_are_named_where_they_are_not_there(tmp_path):
+    table = tmp_path / "few.csv"
+    table.write_text(f"path,accuracy\n{'x' * 300}.pt,0.5\n")  # longer than a file's name may be
+    with pytest.raises(ZooError, match=r"few\.csv: 'xxx.*no such network"):
+        read_few(table, ["a.pt"], Columns(), "accuracy", None)
