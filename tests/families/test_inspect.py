@@ -110,11 +110,11 @@ def test_faults_of_large_files_are_named(large_files, monkeypatch):
     state = UsersViT(True).state_dict()
     state["head.bias"][0] = torch.nan
     save_file(state, large_files / "b.safetensors")
-    (large_files / "a.pt").write_bytes((large_files / "a.pt").read_bytes()[:-40])
     (large_files / "c-00002-of-00002.bin").unlink()
-    damaged = bytearray((large_files / "c-00001-of-00002.bin").read_bytes())
+    damaged = bytearray((large_files / "a.pt").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (large_files / "d.pt").write_bytes(damaged)
+    (large_files / "a.pt").write_bytes(damaged[:-40])
     (of_bits,) = read_outcomes(FolderSource(large_files), [("d.pt", "d.pt")], 0, None, read_transformer_checkpoint)
     assert "damaged" in of_bits.fault.detail
     (large_files / "c.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../c.safetensors"}}))
