@@ -130,6 +130,6 @@ def test_what_cannot_be_guessed_or_read_is_an_error(user, header, row, problem):
 
 def test_a_few_known_networks_are_named_where_they_are_not_there(tmp_path):
     table = tmp_path / "few.csv"
-    table.write_text(f"path,accuracy\n{'x' * 300}.pt,0.5\n")  # longer than a file's name may be
+    table.write_text(f"path,accuracy\na.pt,1\n{'x' * 300}.pt,0.5\n")  # longer than a file's name may be
     with pytest.raises(ZooError, match=r"few\.csv: 'xxx.*no such network"):
-        read_few(table, ["a.pt"], Columns(), "accuracy", None)
+        read_few(table, ["a.pt"], Columns(file="path"), "accuracy", None)
