@@ -64,6 +64,19 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
     add_boolean(run, "--fit_all", None, fit_all)
     run.add_argument("--seed", type=seed_number, default=3, help="of split, parameters and batches")
     run.add_argument("--device", default="auto", help="auto (CUDA where there is a GPU), cpu, cuda, cuda:1, ...")
+    run.add_argument(
+        "--ceiling_images",
+        type=Path,
+        metavar="FOLDER",
+        help="labelled images of the task, as make_zoo.py takes them by --images: report how well the test networks' "
+        "accuracy on the test images among them ranks the labels",
+    )
+    run.add_argument(
+        "--ceiling_skip",
+        type=number_in(int, 0),
+        metavar="N",
+        help="with --ceiling_images: leave out the first N test images, those that the labels are of (default: 0)",
+    )
     run.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
     run.add_argument(
         "--resume",
@@ -97,6 +110,8 @@ def run_config(
         raise UserError(str(error)) from None
     if facts := {name: data[name] for name in FACTS if name in data}:
         network_facts({}, facts, {})
+    if flags.ceiling_images is None and flags.ceiling_skip is not None:
+        raise UserError(f"--ceiling_skip {flags.ceiling_skip}: requires --ceiling_images")
     if flags.folds is None and flags.fit_all:
         raise UserError("--fit_all True: requires --folds")
     if flags.folds is not None:
@@ -124,6 +139,8 @@ def run_config(
         training=training,
         device=str(find_device(flags.device)),
         fit_all=bool(flags.fit_all),
+        ceiling_images="" if flags.ceiling_images is None else str(flags.ceiling_images.resolve()),
+        ceiling_skip=flags.ceiling_skip or 0,
         versions=installed_versions(),
     )
 

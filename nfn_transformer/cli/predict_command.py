@@ -167,7 +167,8 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
     scope += f", where {condition}" if condition else ""
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
-    print("\n".join([scores.metrics.line(scores.interval), *scores.warnings]))
+    references = [f"{name.replace('_', ' ')}: {value:.4f}" for name, value in scores.references.items()]
+    print("\n".join([scores.metrics.line(scores.interval), *references, *scores.warnings]))
     if flags.edited is not None and isinstance(zoo, Zoo):
         position = {name: index for index, name in enumerate(zoo.names)}
         chosen = zoo.weights(torch.tensor([position[name] for name in scores.names]))

@@ -196,7 +196,12 @@ def evaluate_run(run: Run | TreeRun, print_results: bool = True) -> int:
         print(f"stopped: {history.diverged}; no epoch was finished ({directory.path})", file=sys.stderr)
         return EXIT_FAILURE
     predictor = load_trained(directory, torch.device(run.config.device))
-    test = evaluate_best(run.data, history, predictor, directory, run.config.seed)
+    ceilings: dict[str, float] = {}
+    if run.config.ceiling_images:
+        from nfn_transformer.training.ceilings import sampling_ceiling
+
+        ceilings = sampling_ceiling(run.config, run.data.zoo, run.data.split.test)
+    test = evaluate_best(run.data, history, predictor, directory, run.config.seed, ceilings)
     validation = {f"best_validation_{name}": value for name, value in asdict(best.validation).items()}
     for tracker in run.trackers:
         tracker.summarize({**validation, **{f"test_{name}": value for name, value in asdict(test).items()}})

@@ -81,5 +81,6 @@ FAMILIES.update(
         spec_from_json=_spec_from_json,
         listed_facts=("activation", "omega", "offset", "strides", "paddings"),
         probe_inputs="nfn_transformer.features.network_answers:network_probe_inputs",
+        logits="nfn_transformer.features.network_answers:network_answers",
     )
 )

@@ -37,6 +37,8 @@ class Family:
     probe_inputs: str = ""
     """`module:function` that returns the `features.answers.ProbeInputs` of a spec; empty: no consensus reads it.
     The module is imported where a consensus is made. Raise SpecError for networks that are no classifiers."""
+    logits: str = ""
+    """`module:function` from inputs [n, ...] and the weights of b networks to their logits [b, n, classes]."""
 
 
 FAMILIES: dict[str, Family] = {}

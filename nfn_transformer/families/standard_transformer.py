@@ -35,5 +35,6 @@ FAMILIES.update(
         spec_from_json=_spec_from_json,
         listed_facts=("heads", "activation", "placement", "causal", "epsilon", "pooling", "final_norm", "positions"),
         probe_inputs="nfn_transformer.features.standard_answers:standard_probe_inputs",
+        logits="nfn_transformer.features.standard_answers:standard_answers",
     )
 )

@@ -34,5 +34,6 @@ FAMILIES.update(
         spec_from_json=_spec_from_json,
         listed_facts=("heads",),
         probe_inputs="nfn_transformer.features.transformer_answers:transformer_probe_inputs",
+        logits="nfn_transformer.features.transformer_answers:transformer_logits",
     )
 )

@@ -24,9 +24,16 @@ def transformer_probe_inputs(spec: TransformerSpec) -> ProbeInputs:
 
 
 def transformer_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "b n classes"]:
+    """Return logits as `transformer_logits`, of LayerNorms whose epsilon is next to nothing."""
+    return transformer_logits(inputs, weights, _EPSILON)
+
+
+def transformer_logits(
+    inputs: Tensor, weights: TransformerWeights, epsilon: float | None = None
+) -> Float[Tensor, "b n classes"]:
     """Return the logits of b networks for images [n, ...], or for tokens [n, tokens, D]."""
     tokens = inputs.to(weights.blocks[0].W_A)[None]
     if weights.embedding is not None:
         rows, columns = weights.embedding.conv_weight.shape[-2:]
         tokens = embed_patches(patches(tokens, (rows, columns)), weights.embedding)
-    return logits_from_tokens(tokens, weights, epsilon=_EPSILON)
+    return logits_from_tokens(tokens, weights, epsilon=epsilon)

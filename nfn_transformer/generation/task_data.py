@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.images import digits, read_idx_folder
+from nfn_transformer.generation.images import ImageData, digits, read_idx_folder
 from nfn_transformer.generation.npz_files import read_npz
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts, vectors_key
@@ -21,7 +21,7 @@ def task_data(options: argparse.Namespace) -> TaskData:
     """
     if options.images is not None and options.texts is not None:
         raise UserError("--images and --texts cannot be combined")
-    data = _texts(options) if options.texts is not None else _images(options.images)
+    data = _texts(options) if options.texts is not None else read_images(options.images)
     for flag, part in (("--train_images", data.train), ("--test_images", data.test)):
         count = getattr(options, flag[2:])
         if count is not None and count > len(part.labels):
@@ -29,7 +29,8 @@ def task_data(options: argparse.Namespace) -> TaskData:
     return data.limited(options.train_images, options.test_images)
 
 
-def _images(path: Path | None) -> TaskData:
+def read_images(path: Path | None) -> ImageData:
+    """Return the labelled images in a folder of idx files or in an .npz; None: scikit-learn's digits."""
     if path is None:
         return digits()
     return read_npz(path) if path.suffix == ".npz" else read_idx_folder(path)

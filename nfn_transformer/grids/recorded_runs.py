@@ -13,7 +13,7 @@ from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.results import RunResult, parse_result, read_json, read_progress
 
 # Parts of config.json that say how, when and on what a run was made, not what it is.
-_CIRCUMSTANCES = ("versions", "command", "commit", "networks", "device", "fit_all")
+_CIRCUMSTANCES = ("versions", "command", "commit", "networks", "device", "fit_all", "ceiling_images", "ceiling_skip")
 
 
 @dataclass(frozen=True)

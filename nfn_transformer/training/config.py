@@ -243,6 +243,10 @@ class RunConfig(Generic[_Predictor, _Training]):
     """Commit of the package's checkout, see `checkout_commit`."""
     fit_all: bool = field(default=False, compare=False, metadata=PRIVATE)
     """True where a predictor of all networks is trained after those of folds."""
+    ceiling_images: str = field(default="", compare=False, metadata=PRIVATE)
+    """Folder of labelled images, for `training.ceilings`; empty: there is none."""
+    ceiling_skip: int = field(default=0, compare=False, metadata=PRIVATE)
+    """Number of its first test images that are left out."""
 
     def to_json(self) -> dict:
         """Return plain values, to be written as JSON; settings that nothing reads are left out."""
@@ -252,8 +256,9 @@ class RunConfig(Generic[_Predictor, _Training]):
                 if values[entry.name] == entry.default and not values.get(setting_of(entry).key, True):
                     del values[entry.name]
         own = asdict(self)
-        if not self.fit_all:
-            del own["fit_all"]
+        for name in ("fit_all", "ceiling_images", "ceiling_skip"):
+            if not own[name]:
+                del own[name]
         return {
             **own,
             **parts,

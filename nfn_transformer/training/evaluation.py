@@ -33,6 +33,8 @@ class Evaluation:
     """Side of each network that the predictor was trained on (`train`) or selected by (`validation`), else ""."""
     left_out: int = 0
     """Networks that are not scored, as the predictor was trained on them or selected by them."""
+    references: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that the measures are to be compared with, by name; see `Task.references`."""
     note: str = ""
     """Sentence on what cannot be told."""
 

@@ -297,6 +297,7 @@ class FittedPredictor:
             columns=task.columns(outputs, labels),
             sides=[side.replace(TEST, "") for side in seen.sides(zoo, index)],
             left_out=left_out,
+            references=task.references(labels, labels),
             note=seen.doubt(zoo),
         )
 

@@ -114,7 +114,7 @@ def fold_directory(top: RunDirectory, fold: int) -> RunDirectory:
 
 def config_of_fold(config: RunConfig, fold: int) -> RunConfig:
     """Return the configuration of the run of a fold."""
-    return replace(config, data=replace(config.data, fold=fold), fit_all=False)
+    return replace(config, data=replace(config.data, fold=fold), fit_all=False, ceiling_images="")
 
 
 def config_of_all(config: RunConfig, results: dict) -> RunConfig:
@@ -156,6 +156,10 @@ def measure_folds(top: RunDirectory, config: RunConfig, zoo: Zoo | MixedZoo, dev
     columns = {**task.columns(outputs, labels), "fold": fold_of[index].tolist()}
     write_predictions(top.out_of_fold_file, names, columns)
     results = _results(config, task, outputs, labels, runs, results_of_folds)
+    if config.ceiling_images:
+        from nfn_transformer.training.ceilings import sampling_ceiling
+
+        results["test_references"] |= sampling_ceiling(config, zoo, index)
     write_json(top.results_file, results)
     score = task.entry.score
     task.draw(top.path, outputs, labels, f"out of fold: {score.name} {results['test'][score.key]:.3f}, {len(index)}")

@@ -29,7 +29,12 @@ _DIFFERENCE_OF_LEVELS = 0.1
 
 
 def evaluate_best(
-    data: RunData, history: History, predictor: TrainedPredictor, directory: RunDirectory, seed: int
+    data: RunData,
+    history: History,
+    predictor: TrainedPredictor,
+    directory: RunDirectory,
+    seed: int,
+    ceilings: Mapping[str, float] | None = None,
 ) -> Measures:
     """Test the best epoch or round, once; write predictions, pictures and results; return the test measures.
 
@@ -39,6 +44,7 @@ def evaluate_best(
         predictor: as it was then.
         directory: for all files.
         seed: of the bootstrap interval.
+        ceilings: name -> number of what scores are to be compared with, besides the task's.
     """
     index, split, best, task = data.split.test, data.split, history.best, predictor.task
     if best is None:
@@ -60,7 +66,7 @@ def evaluate_best(
         "validation": asdict(best.validation),
         "test": asdict(test),
         f"test_{score.key}_interval": asdict(interval),
-        "test_references": task.references(labels, data.zoo.labels[split.train]),
+        "test_references": {**task.references(labels, data.zoo.labels[split.train]), **(ceilings or {})},
         **({SEEN: sum(map(bool, sides))} if any(sides) else {}),
     }
     write_json(directory.results_file, results)

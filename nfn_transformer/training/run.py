@@ -412,6 +412,10 @@ def check_predictor(config: RunConfig, zoo: Zoo | MixedZoo) -> None:
                 raise UserError(f"--{name} {value}: requires --task {other.name}, got {task.name}")
     if task.check is not None:
         resolve_name(task.check)(config, zoo)
+    if config.ceiling_images:
+        from nfn_transformer.training.ceilings import check_ceiling
+
+        check_ceiling(config, zoo)
     if isinstance(predictor, TreeConfig) and predictor.library not in task.trees:
         models = [name for name, entry in TREE_MODELS.items() if entry.library in task.trees]
         expected = f"expected one of {', '.join(models)}" if models else "nor by another tree model"

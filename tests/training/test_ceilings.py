@@ -1,0 +1,65 @@
+"""The ceiling of sampling: networks run on labelled images, and its place in a run's results."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from nfn_transformer import gbm
+from nfn_transformer.errors import UserError
+from nfn_transformer.generation.images import digits
+from nfn_transformer.generation.samples import LabelledSamples
+from nfn_transformer.training.ceilings import SAMPLING, accuracies_on, fresh_images
+from nfn_transformer.training.metrics import kendall_tau, tau_ceiling
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """The digits' test images, as bytes in an .npz."""
+    path = tmp_path_factory.mktemp("images") / "digits.npz"
+    test = digits().test
+    pixels, labels = ((test.inputs[:, 0] + 1) / 2 * 255).round().numpy().astype(np.uint8), test.labels.numpy()
+    np.savez(path, train_images=pixels[:9], train_labels=labels[:9], test_images=pixels, test_labels=labels)
+    return path
+
+
+def test_networks_are_run_as_their_labels_were_measured(small):
+    index = torch.tensor([5, 0, 40])
+    test = digits().test
+    expected = small.labels[index].double()
+    assert torch.allclose(accuracies_on(test, small, index, torch.device("cpu")), expected, atol=1e-6)
+    exchanged = LabelledSamples(test.inputs, 9 - test.labels)
+    assert (accuracies_on(exchanged, small, index, torch.device("cpu")) - expected).abs().max() > 0.1
+
+
+def test_a_run_reports_its_ceilings(small, small_zoo, images, tmp_path, capsys):
+    flags = ["--model", "extra_trees", "--features", "statistics", "--n_estimators", "3", "--wandb", "False"]
+    flags += ["--dataset", "digits", "--data_path", str(small_zoo)]
+    asked = ["--ceiling_images", str(images), "--ceiling_skip", "700"]
+    assert gbm.main([*flags, *asked, "--out_dir", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    references = json.loads((tmp_path / "run/results.json").read_text())["test_references"]
+    assert f"tau that ties leave: {references['tau_that_ties_leave']:.4f}\n" in printed
+    assert f"tau that sampling leaves: {references[SAMPLING]:.4f}\n" in printed
+    test = json.loads((tmp_path / "run/split.json").read_text())["test"]
+    index = torch.tensor([small.names.index(name) for name in test])
+    accuracies = accuracies_on(fresh_images(images, 700), small, index, torch.device("cpu"))
+    assert references[SAMPLING] == kendall_tau(accuracies, small.labels[index].double())
+    assert 0 < references[SAMPLING] < references["tau_that_ties_leave"] == tau_ceiling(small.labels[index])
+
+    other = tmp_path / "other.npz"
+    tiny, classes = np.zeros((4, 4, 4), np.uint8), np.arange(4)
+    np.savez(other, train_images=tiny, train_labels=classes, test_images=tiny, test_labels=classes)
+    for words, message in (
+        (["--ceiling_images", str(other)], r"other\.npz: images of 1 x 4 x 4 pixels in 4 classes, which some networks"),
+        (["--ceiling_skip", "5"], "--ceiling_skip 5: requires --ceiling_images"),
+        ([*asked[:3], "797"], "--ceiling_skip 797: expected less than the 797 test images"),
+        (
+            [*asked, "--task", "regress", "--label_column", "test_top1_accuracy"],
+            "requires --task accuracy, got regress",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            gbm.main([*flags, *words, "--out_dir", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
