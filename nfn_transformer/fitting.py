@@ -66,7 +66,8 @@ def fit(
     Args:
         zoo: the labelled networks; seed and cut-off decide its split, as on the command line.
         encoder: choice of --enc_mode; its defaults of other settings hold.
-        model: `transformer_nfn`, a neural network; or a tree model: `gbtree`, `dart`, `gbdt`, `rf`, `extra_trees`.
+        model: `transformer_nfn`, a neural network; or a tree model: `gbtree`, `dart`, `gbdt`, `rf`, `extra_trees`,
+            `blend`.
         seed: of split, parameters and batches.
         device: `auto` (CUDA where there is a GPU), `cpu`, `cuda` or `cuda:N`.
         progress: show a progress bar on stderr.

@@ -1,4 +1,4 @@
-"""Train LightGBM or extremely randomised trees on the weights of a zoo of transformers to predict their accuracy.
+"""Train LightGBM, extremely randomised trees or a blend on the weights of a zoo to predict their accuracy.
 
 python nfn_transformer/gbm.py --model gbdt --dataset digits --data_path data/digits_transformers.zip
 """
@@ -14,11 +14,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = shared_flags.training_parser(
         "gbm.py",
-        "Train LightGBM, or a forest of extremely randomised trees, on the weights of a zoo of transformers, and test "
-        "it once.",
+        "Train LightGBM, a forest of extremely randomised trees, or its blend with a Gaussian process, on the weights "
+        "of a zoo, and test it once.",
         (
             "python nfn_transformer/gbm.py --model gbdt    # on the bundled zoo",
             "python nfn_transformer/gbm.py --model extra_trees --features invariants --seed 1",
+            "python nfn_transformer/gbm.py --model blend --features consensus --seed 1",
         ),
     )
     shared_flags.add_tree_flags(parser, "gbm", "rf")

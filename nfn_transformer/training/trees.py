@@ -79,7 +79,9 @@ class TreeRun:
             validation_labels=self.task.targets(data.zoo.labels[validation]).numpy(),
         )
         seed = derive_seed(config.seed, "trees") % 2**31
-        settings = Settings(config.predictor, config.training, seed, torch.get_num_threads(), config.device)
+        of_shares = config.data.task == "accuracy"
+        threads = torch.get_num_threads()
+        settings = Settings(config.predictor, config.training, seed, threads, config.device, of_shares)
         observer = _RoundObserver(self, progress)
         try:
             with observer.bar:

@@ -45,7 +45,8 @@ class TreeConfig:
     @property
     def name(self) -> str:
         """Readable name, as in xgboost-gbtree or scikit-learn-extra_trees-statistics."""
-        return "-".join([self.library, self.model, *([] if self.features == "raw" else [self.features])])
+        library = [] if self.library == self.model else [self.library]
+        return "-".join([*library, self.model, *([] if self.features == "raw" else [self.features])])
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class TreeEntry:
     def defaults(self) -> Parameters:
         """Defaults of the settings in TREE_SETTINGS that the model reads, by name."""
         settings = {name: value for name, value in self.parameters.items() if name in TREE_SETTINGS}
-        is_forest = self.library == "scikit-learn"
-        return settings | ({} if is_forest else {"rounds": self.rounds, "early_stopping": self.early_stopping or 0})
+        return settings | (
+            {} if self.rounds == 1 else {"rounds": self.rounds, "early_stopping": self.early_stopping or 0}
+        )
 
     def config(self, features: str = "raw", settings: Mapping[str, Any] | None = None) -> TreeConfig:
         """Return the model's configuration, with settings in place of its own parameters.
@@ -237,6 +239,14 @@ TREE_MODELS: Mapping[str, TreeEntry] = {
         module="nfn_transformer.trees.extra_trees",
         parameters={"n_estimators": 500, "min_samples_leaf": 2},
         rounds=1,  # a forest is fitted as a whole
+    ),
+    "blend": TreeEntry(
+        command="gbm",
+        help="mean of such a forest and of a Gaussian process",
+        library="blend",
+        module="nfn_transformer.trees.blend",
+        parameters={"n_estimators": 500, "min_samples_leaf": 2, "max_features": 1 / 3},
+        rounds=1,
     ),
 }
 """All tree models by name, with the published settings (arXiv 2410.04209, appendix) or, of others, usual ones."""

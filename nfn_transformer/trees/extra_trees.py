@@ -112,6 +112,15 @@ def fit_extra_trees(settings: Settings, sides: Sides, observer: Observer) -> Ext
 
     A number of trees that is the best by validation would be so by chance.
     """
+    model = grow_trees(settings, sides.train, sides.train_labels)
+    loss = root_mean_square(model.predict(sides.train) - sides.train_labels)
+    observer.finish_round(loss, model.predict(sides.validation))
+    del sides.train, sides.validation
+    return model
+
+
+def grow_trees(settings: Settings, inputs: ndarray, targets: ndarray) -> ExtraTrees:
+    """Return the forest that is fitted to features [n, numbers] and numbers [n] or [n, classes]."""
     trees = int(settings.config.parameters["n_estimators"])
     parameters = {**settings.config.parameters, "n_estimators": 0}
     forest = ExtraTreesRegressor(**parameters, warm_start=True, random_state=settings.seed, n_jobs=settings.threads)
@@ -119,13 +128,9 @@ def fit_extra_trees(settings: Settings, sides: Sides, observer: Observer) -> Ext
         while forest.n_estimators < trees:
             added = min(_TREES_AT_ONCE, trees - forest.n_estimators)
             forest.n_estimators += added
-            forest.fit(sides.train, sides.train_labels)
+            forest.fit(inputs, targets)
             bar.update(added)
-    model = ExtraTrees(save(_arrays(forest.estimators_)))
-    loss = root_mean_square(model.predict(sides.train) - sides.train_labels)
-    observer.finish_round(loss, model.predict(sides.validation))
-    del sides.train, sides.validation
-    return model
+    return ExtraTrees(save(_arrays(forest.estimators_)))
 
 
 def _arrays(trees: list[DecisionTreeRegressor]) -> dict[str, ndarray]:

@@ -22,6 +22,8 @@ class Settings:
     """Number of CPU threads."""
     device: str
     """Device: `cpu`, `cuda` or `cuda:N`."""
+    of_shares: bool = False
+    """True if labels are shares in [0, 1], as accuracies are."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ class Score:
 
 TAU = Score("tau", "Kendall's tau")
 
-ALL_TREES = ("xgboost", "lightgbm", "scikit-learn")
+ALL_TREES = ("xgboost", "lightgbm", "scikit-learn", "blend")
 """Libraries of tree models, see `trees.config.TREE_MODELS`."""
 
 

@@ -1,0 +1,124 @@
+"""Blend of forest and Gaussian process: what scikit-learn's two give on average, kept without pickle."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+from scipy.special import expit, logit
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+from nfn_transformer.trees import gaussian_process
+from nfn_transformer.trees.blend import Blend
+from nfn_transformer.trees.config import TREE_MODELS, TreeConfig
+from nfn_transformer.trees.fitting import Settings, Sides
+from nfn_transformer.trees.libraries import tree_library
+
+FEW = TreeConfig("blend", {"n_estimators": 15, "min_samples_leaf": 2, "max_features": 1 / 3})
+
+
+class Observer:
+    """Keeps what it was shown."""
+
+    def finish_round(self, train_loss, predictions):
+        self.loss, self.shown = train_loss, predictions
+        return True, True
+
+
+def data(rows=60, seed=0):
+    """Inputs and accuracies to train on, and others; one column never changes."""
+    draw = np.random.default_rng(seed)
+    inputs = draw.normal(size=(2 * rows, 6)).astype(np.float32)
+    inputs[:, 5] = 0.3
+    labels = expit(inputs[:, 0] + 0.3 * inputs[:, 1] ** 2 + 0.05 * draw.normal(size=2 * rows))
+    return inputs[:rows], labels[:rows].astype(np.float32), inputs[rows:], labels[rows:].astype(np.float32)
+
+
+def fit(of_shares=True):
+    observer = Observer()
+    chosen = Settings(FEW, TREE_MODELS["blend"].boosting, 3, 1, "cpu", of_shares)
+    return tree_library("blend").fit(chosen, Sides(*data()), observer), observer
+
+
+@pytest.fixture(scope="module")
+def blend():
+    return fit()[0]
+
+
+@pytest.mark.parametrize("of_shares", [True, False])
+def test_it_predicts_the_mean_of_both(of_shares):
+    model, observer = fit(of_shares)
+    train, labels, others, _ = (part.astype(np.float64) for part in data())
+    targets = logit(labels.clip(0.005, 0.995)) if of_shares else labels
+    forest = ExtraTreesRegressor(15, min_samples_leaf=2, max_features=1 / 3, random_state=3).fit(train, targets)
+
+    def scaled(inputs):
+        return ((inputs[:, :5] - train[:, :5].mean(0)) / train[:, :5].std(0)).clip(-4, 4) / np.sqrt(5)
+
+    kernel = ConstantKernel(1.0) * RBF(1.0) + WhiteKernel(0.1)
+    mean, deviation = targets.mean(), targets.std()
+    process = GaussianProcessRegressor(kernel).fit(scaled(train), (targets - mean) / deviation)
+    both = (forest.predict(others) + process.predict(scaled(others)) * deviation + mean) / 2
+    expected = expit(both) if of_shares else both
+    assert model.predict(others.astype(np.float32)) == pytest.approx(expected, abs=1e-4)  # the optimiser's tolerance
+    assert observer.shown == pytest.approx(model.predict(others.astype(np.float32)))
+    assert model.trees == 15
+
+
+def test_it_is_nearer_to_the_truth_than_the_forest_alone(blend):
+    train, labels, others, truth = data()
+    forest = ExtraTreesRegressor(15, min_samples_leaf=2, max_features=1 / 3, random_state=3).fit(train, labels)
+    error, alone = (np.abs(predicted - truth).mean() for predicted in (blend.predict(others), forest.predict(others)))
+    assert error < 0.8 * alone
+
+
+def test_of_many_networks_a_random_part_counts(monkeypatch):
+    monkeypatch.setattr(gaussian_process, "_MOST_NETWORKS", 40)
+    train, labels, others, truth = data(rows=400)
+    arrays = gaussian_process.fit_process(train, labels, seed=1)
+    assert len(arrays["seen"]) == 40
+    again, other = (gaussian_process.fit_process(train, labels, seed) for seed in (1, 2))
+    assert all((arrays[name] == again[name]).all() for name in arrays)
+    assert (arrays["seen"] != other["seen"]).any()
+    error = np.abs(gaussian_process.predict_process(others, arrays)[:, 0] - truth).mean()
+    assert error < 0.5 * np.abs(truth - labels.mean()).mean()
+
+
+def test_its_file_is_the_model(blend):
+    others = data()[2]
+    assert (Blend(blend.content).predict(others) == blend.predict(others)).all()
+    assert blend.predict(others[:1]) == pytest.approx(blend.predict(others)[:1], abs=1e-12)
+    assert blend.predict(others[:0]).shape == (0,)
+
+
+def test_networks_of_other_numbers_are_refused(blend):
+    with pytest.raises(ValueError, match="networks of 7 numbers, the blend reads 6"):
+        blend.predict(np.zeros((3, 7), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("forest", np.zeros(8, np.uint8)),
+        ("of_logits", np.zeros(0, np.uint8)),
+        ("length", np.array([0.0])),
+        ("length", np.array([np.nan])),
+        ("scale", np.zeros(5)),
+        ("seen", np.zeros((3, 6), np.float32)),
+        ("coefficients", np.zeros((2, 1))),
+        ("offset", np.zeros(2)),
+        ("more", np.zeros(1)),
+    ],
+)
+def test_a_damaged_file_is_refused(blend, name, value):
+    with pytest.raises(ValueError, match=r"no blend|process|'"):
+        Blend(save({**load(blend.content), name: value}))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=64))
+def test_other_bytes_are_refused(content):
+    with pytest.raises(ValueError, match="no blend"):
+        Blend(content)
