@@ -4,10 +4,14 @@ The residual stream's coordinates are nodes that all blocks share. Each block ad
 and key coordinates, value coordinates, hidden neurons. Edges to the stream hold the weights by which a node reads and
 writes. Inputs and outputs are nodes with learned positions. Weights are those of the canonical form
 (`groups.standard_form`), so that gains and shifts are in them. Permutations change no output; other symmetries do.
+
+A table of more than MOST_ROWS rows, as 30,522 words of a BERT, is pooled: its rows are cut in order into POOLS parts,
+and the mean and the standard deviation of each part are two nodes. Columns of a language model's head are pooled alike.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from nfn_transformer.groups.standard_form import standard_canonical_form, standard_canonical_spec
 from nfn_transformer.models.branch import Branch, network_head
 from nfn_transformer.models.encoders.graph import GraphConfig
+from nfn_transformer.weights.containers import TensorTree
 from nfn_transformer.weights.standard_containers import StandardBlockWeights, StandardTransformerWeights
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import standard_shapes, standard_weights
@@ -24,7 +29,24 @@ from nfn_transformer.weights.standard_state_dicts import standard_shapes, standa
 EDGES = {"score": 2, "value": 2, "mlp": 3, "input": 1, "output": 1}
 """Group of nodes -> numbers of an edge to the stream: of W_Q, W_K; W_V, W_O; W_1, W_2 and the gate; 1 for the ends."""
 
+MOST_ROWS, POOLS = 1024, 128
+"""Rows of a table of inputs, or columns of a head, from which on they are pooled; parts that these are cut into."""
+
 _SMALL = 1e-6
+
+
+@dataclass(frozen=True)
+class StandardGraphs(TensorTree):
+    """Graphs of b networks, from their canonical form."""
+
+    blocks: tuple[StandardBlockWeights, ...]
+    """Blocks from input to output."""
+    inputs: Float[Tensor, "*n b rows D"]
+    """What inputs write: words, patches, positions, prefix tokens."""
+    columns: Float[Tensor, "*n b D outputs"]
+    """What outputs read, by all layers of the head."""
+    biases: Float[Tensor, "*n b outputs"]
+    """Biases of the head's last layer."""
 
 
 class NodeGroup(NamedTuple):
@@ -113,10 +135,9 @@ class StandardGraphEncoder(Branch):
     def __init__(self, spec: StandardTransformerSpec, config: GraphConfig):
         super().__init__()
         self.spec, d = spec, config.graph_dim
-        shapes = standard_shapes(spec).items()
-        groups = _groups(
-            standard_canonical_form(standard_weights({key: torch.zeros(1, *s) for key, s in shapes}, spec))
-        )
+        shapes = standard_shapes(spec).items()  # whose numbers may be too many to be allocated
+        empty = standard_weights({key: torch.empty(1, *s, device="meta") for key, s in shapes}, spec)
+        groups = _groups(self.featurize(empty))
         ends = {group.name: group.bias.shape[1] for group in groups[-2:]}
         self.positions = nn.ParameterDict({name: nn.Parameter(torch.randn(count, d)) for name, count in ends.items()})
         self.numbers = nn.ModuleDict({name: nn.Linear(2, d) for name in EDGES})
@@ -125,9 +146,10 @@ class StandardGraphEncoder(Branch):
         self.head = network_head(2 * d * (len(EDGES) + 1), config.outputs, config.dropout)
         self.register_buffer("scales", torch.ones(len(EDGES)))
 
-    def featurize(self, weights: StandardTransformerWeights) -> StandardTransformerWeights:
-        """Return the canonical form of b networks."""
-        return standard_canonical_form(weights)
+    def featurize(self, weights: StandardTransformerWeights) -> StandardGraphs:
+        """Return the graphs of b networks."""
+        form = standard_canonical_form(weights)
+        return StandardGraphs(form.blocks, _inputs(form), *_outputs(form))
 
     def supports(self, spec: object) -> bool:
         """Return whether networks have the same canonical form."""
@@ -135,19 +157,19 @@ class StandardGraphEncoder(Branch):
             return False
         return standard_canonical_spec(spec) == standard_canonical_spec(self.spec)
 
-    def fit_normalization(self, seen: Iterable[StandardTransformerWeights]) -> None:
+    def fit_normalization(self, seen: Iterable[StandardGraphs]) -> None:
         """Divide the edges of each group by their root mean square over the training split."""
         sums, counts = dict.fromkeys(EDGES, 0.0), dict.fromkeys(EDGES, 0)
-        for weights in seen:
-            for group in _groups(weights):
+        for graphs in seen:
+            for group in _groups(graphs):
                 for edge in group.edges:
                     sums[group.name] += edge.double().square().sum().item()
                     counts[group.name] += edge.numel()
         means = torch.tensor([sums[name] / max(1, counts[name]) for name in EDGES])
         self.scales.copy_(torch.where(means > _SMALL**2, means.sqrt(), 1.0))
 
-    def from_features(self, features: StandardTransformerWeights, keys: Tensor | None = None) -> Tensor:
-        """Map canonical weights to [b, outputs]."""
+    def from_features(self, features: StandardGraphs, keys: Tensor | None = None) -> Tensor:
+        """Map graphs to [b, outputs]."""
         scales = dict(zip(EDGES, self.scales, strict=True))
         groups = [
             group._replace(edges=tuple(edge / scales[group.name] for edge in group.edges))
@@ -168,12 +190,21 @@ class StandardGraphEncoder(Branch):
         return self.head(torch.cat(pooled, dim=1), keys)
 
 
-def _groups(form: StandardTransformerWeights) -> list[NodeGroup]:
-    """Return the groups of nodes of canonical networks, block by block, then inputs and outputs."""
+def _groups(graphs: StandardGraphs) -> list[NodeGroup]:
+    """Return the groups of nodes of networks, block by block, then inputs and outputs."""
     groups: list[NodeGroup] = []
-    for index, block in enumerate(form.blocks):
-        groups += _groups_of_block(block, index / len(form.blocks))
-    like = form.blocks[0].b_O
+    for index, block in enumerate(graphs.blocks):
+        groups += _groups_of_block(block, index / len(graphs.blocks))
+    inputs = graphs.inputs
+    return [
+        *groups,
+        NodeGroup("input", 0, _with_place(torch.zeros_like(inputs[..., 0]), 0.0), (inputs.transpose(1, 2),)),
+        NodeGroup("output", 0, _with_place(graphs.biases, 1.0), (graphs.columns,)),
+    ]
+
+
+def _inputs(form: StandardTransformerWeights) -> Float[Tensor, "b rows D"]:
+    """Return what the inputs of canonical networks write into the stream."""
     # Positions and prefix tokens of words stand before the embedding norm, those of patches behind it.
     early, late = [form.words, form.W_E], [form.positions, form.prefix]
     if form.spec.inputs in ("words", "stream"):
@@ -183,17 +214,32 @@ def _groups(form: StandardTransformerWeights) -> list[NodeGroup]:
         gain = form.embedding_gain
         rows = [table @ gain if gain.ndim == 3 else table * gain[:, None] for table in rows]
     rows += [table for table in late if table is not None]
-    inputs = torch.cat(rows, dim=1) if rows else torch.zeros_like(like)[:, None]
-    columns, bias = like.new_zeros(*like.shape, 1), like.new_zeros(len(like), 1)
-    if form.head_weights:
-        columns, bias = form.head_weights[0], form.head_biases[-1]
-        for W in form.head_weights[1:]:
-            columns = columns @ W
-    return [
-        *groups,
-        NodeGroup("input", 0, _with_place(torch.zeros_like(inputs[..., 0]), 0.0), (inputs.transpose(1, 2),)),
-        NodeGroup("output", 0, _with_place(bias, 1.0), (columns,)),
-    ]
+    return (
+        torch.cat([_pooled(table) for table in rows], dim=1) if rows else torch.zeros_like(form.blocks[0].b_O)[:, None]
+    )
+
+
+def _outputs(form: StandardTransformerWeights) -> tuple[Float[Tensor, "b D outputs"], Float[Tensor, "b outputs"]]:
+    """Return what the outputs of canonical networks read from the stream, and their biases."""
+    like = form.blocks[0].b_O
+    if not form.head_weights:
+        return like.new_zeros(*like.shape, 1), like.new_zeros(len(like), 1)
+    columns = form.head_weights[0]
+    for W in form.head_weights[1:]:
+        columns = columns @ W
+    return _pooled(columns.transpose(1, 2)).transpose(1, 2), _pooled(form.head_biases[-1][..., None])[..., 0]
+
+
+def _pooled(rows: Float[Tensor, "b n D"]) -> Float[Tensor, "b rows D"]:
+    """Return rows, or the mean and the standard deviation of each part where they are more than MOST_ROWS.
+
+    Both are exact, and commute with permutations of D.
+    """
+    if rows.shape[1] <= MOST_ROWS:
+        return rows
+    parts = rows.tensor_split(POOLS, dim=1)
+    means, deviations = [part.mean(1) for part in parts], [part.std(1, correction=0) for part in parts]
+    return torch.stack([*means, *deviations], dim=1)
 
 
 def _groups_of_block(block: StandardBlockWeights, place: float) -> list[NodeGroup]:
@@ -213,7 +259,7 @@ def _with_place(bias: Float[Tensor, "b n"], place: float) -> Float[Tensor, "b n 
     return torch.stack([bias, torch.full_like(bias, place)], dim=-1)
 
 
-def _stream_numbers(form: StandardTransformerWeights) -> Float[Tensor, "b D 5"]:
+def _stream_numbers(graphs: StandardGraphs) -> Float[Tensor, "b D 5"]:
     """Return of each coordinate of the stream the mean over the blocks of its biases, gains and shifts."""
     roles = ("b_O", "b_2", "gain_1", "gain_2", "shift_1")
-    return torch.stack([torch.stack([vars(b)[role] for b in form.blocks]).mean(0) for role in roles], dim=-1)
+    return torch.stack([torch.stack([vars(b)[role] for b in graphs.blocks]).mean(0) for role in roles], dim=-1)

@@ -12,6 +12,7 @@ from nfn_transformer.features.standard_invariants import read_standard_invariant
 from nfn_transformer.features.standard_probes import standard_probes
 from nfn_transformer.features.standard_products import read_standard_products, standard_product_names
 from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.models import standard_graph_encoder
 from nfn_transformer.trees.features import features_of_networks
 
 
@@ -83,18 +84,48 @@ def test_single_precision_is_enough_for_48_blocks(generator, monkeypatch):
     assert ((single.blocks - exact.blocks).abs() / scale).amax() < 0.05
 
 
-@pytest.mark.parametrize("name", STANDARD_SPECS)
-def test_permutations_change_no_prediction_of_a_graph(name, generator):
-    spec, U = STANDARD_SPECS[name], random_standard(STANDARD_SPECS[name], 3, generator)
-    model, g = predictor("graph", U), StandardElement.sample(spec, generator)
+def permuted(U, generator):
+    """Networks whose stream, heads and neurons are permuted, and nothing else is done to them."""
+    spec, g = U.spec, StandardElement.sample(U.spec, generator)
     fixed, D = spec.inputs == "stream" or not spec.head_sizes, spec.width
     R, M, N = (torch.eye(n, dtype=torch.float64)[torch.randperm(n)] for n in (D, spec.key, spec.value))
     heads = tuple(replace(each, M=M.expand_as(each.M), N=N.expand_as(each.N)) for each in g.heads)
     neurons, head = (tuple(replace(each, c=torch.ones_like(each.c)) for each in parts) for parts in (g.neurons, g.head))
     stream = g.stream if fixed else replace(g.stream, R=R)
-    moved = replace(g, stream=stream, heads=heads, neurons=neurons, head=head).act(U)
+    return replace(g, stream=stream, heads=heads, neurons=neurons, head=head).act(U)
+
+
+@pytest.mark.parametrize("name", STANDARD_SPECS)
+def test_permutations_change_no_prediction_of_a_graph(name, generator):
+    U = random_standard(STANDARD_SPECS[name], 3, generator)
+    model = predictor("graph", U)
     with torch.no_grad():
         before = model.predict(U)
         assert before.std() > 1e-4
-        assert relative_error(model.predict(moved), before) < 1e-9
+        assert relative_error(model.predict(permuted(U, generator)), before) < 1e-9
         assert relative_error(model.predict(replace(U, blocks=U.blocks[::-1])), before) > 1e-6
+
+
+def test_large_vocabularies_are_pooled_exactly(generator, monkeypatch):
+    spec = replace(STANDARD_SPECS["gpt"], vocabulary=60, head_sizes=(8, 60))
+    U = random_standard(spec, 2, generator)
+    whole = predictor("graph", U)
+    rows = encoder_of(whole).featurize(U).inputs
+    monkeypatch.setattr(standard_graph_encoder, "MOST_ROWS", 59)
+    monkeypatch.setattr(standard_graph_encoder, "POOLS", 7)
+    pooled = predictor("graph", U)
+    graphs = encoder_of(pooled).featurize(U)
+    others = rows.shape[1] - 60
+    assert (graphs.inputs.shape[1], graphs.columns.shape[2], graphs.biases.shape[1]) == (14 + others, 14, 14)
+    moments = torch.stack([part.square().mean(1) for part in rows[:, :60].tensor_split(7, dim=1)], dim=1)
+    torch.testing.assert_close(graphs.inputs[:, :7].square() + graphs.inputs[:, 7:14].square(), moments)
+    assert sum(map(torch.numel, pooled.parameters())) < sum(map(torch.numel, whole.parameters()))
+    with torch.no_grad():
+        before = pooled.predict(U)
+        assert relative_error(pooled.predict(permuted(U, generator)), before) < 1e-9
+        assert U.words is not None
+        assert relative_error(pooled.predict(U.replace_words(2 * U.words)), before) > 1e-6
+
+
+def encoder_of(model):
+    return next(module for module in model.modules() if isinstance(module, standard_graph_encoder.StandardGraphEncoder))
