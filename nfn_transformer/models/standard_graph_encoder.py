@@ -5,8 +5,8 @@ and key coordinates, value coordinates, hidden neurons. Edges to the stream hold
 writes. Inputs and outputs are nodes with learned positions. Weights are those of the canonical form
 (`groups.standard_form`), so that gains and shifts are in them. Permutations change no output; other symmetries do.
 
-A table of more than MOST_ROWS rows, as 30,522 words of a BERT, is pooled: its rows are cut in order into POOLS parts,
-and the mean and the standard deviation of each part are two nodes. Columns of a language model's head are pooled alike.
+A table of more than WHOLE_ROWS rows, as the 30,522 words of a BERT, is pooled. Its rows are cut in order into POOLS
+parts, and each part's mean and standard deviation are two nodes. Columns of a language model's head are pooled alike.
 """
 
 import math
@@ -29,7 +29,7 @@ from nfn_transformer.weights.standard_state_dicts import standard_shapes, standa
 EDGES = {"score": 2, "value": 2, "mlp": 3, "input": 1, "output": 1}
 """Group of nodes -> numbers of an edge to the stream: of W_Q, W_K; W_V, W_O; W_1, W_2 and the gate; 1 for the ends."""
 
-MOST_ROWS, POOLS = 1024, 128
+WHOLE_ROWS, POOLS = 1024, 128
 """Rows of a table of inputs, or columns of a head, from which on they are pooled; parts that these are cut into."""
 
 _SMALL = 1e-6
@@ -42,9 +42,9 @@ class StandardGraphs(TensorTree):
     blocks: tuple[StandardBlockWeights, ...]
     """Blocks from input to output."""
     inputs: Float[Tensor, "*n b rows D"]
-    """What inputs write: words, patches, positions, prefix tokens."""
+    """Rows that inputs write: words, patches, positions, prefix tokens."""
     columns: Float[Tensor, "*n b D outputs"]
-    """What outputs read, by all layers of the head."""
+    """Weights by which outputs read, the product of the head's layers."""
     biases: Float[Tensor, "*n b outputs"]
     """Biases of the head's last layer."""
 
@@ -231,11 +231,11 @@ def _outputs(form: StandardTransformerWeights) -> tuple[Float[Tensor, "b D outpu
 
 
 def _pooled(rows: Float[Tensor, "b n D"]) -> Float[Tensor, "b rows D"]:
-    """Return rows, or the mean and the standard deviation of each part where they are more than MOST_ROWS.
+    """Return rows, or the mean and the standard deviation of each part where they are more than WHOLE_ROWS.
 
     Both are exact, and commute with permutations of D.
     """
-    if rows.shape[1] <= MOST_ROWS:
+    if rows.shape[1] <= WHOLE_ROWS:
         return rows
     parts = rows.tensor_split(POOLS, dim=1)
     means, deviations = [part.mean(1) for part in parts], [part.std(1, correction=0) for part in parts]

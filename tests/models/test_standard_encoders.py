@@ -111,7 +111,7 @@ def test_large_vocabularies_are_pooled_exactly(generator, monkeypatch):
     U = random_standard(spec, 2, generator)
     whole = predictor("graph", U)
     rows = encoder_of(whole).featurize(U).inputs
-    monkeypatch.setattr(standard_graph_encoder, "MOST_ROWS", 59)
+    monkeypatch.setattr(standard_graph_encoder, "WHOLE_ROWS", 59)
     monkeypatch.setattr(standard_graph_encoder, "POOLS", 7)
     pooled = predictor("graph", U)
     graphs = encoder_of(pooled).featurize(U)
