@@ -1,8 +1,9 @@
-"""Make a zoo: train many small transformers, SIRENs or CNNs at once and write them in the layout of published zoos.
+"""Make a zoo: train many small networks at once and write them in the layout of published zoos.
 
     python nfn_transformer/make_zoo.py --out data/my_zoo.zip --runs 200
     python nfn_transformer/make_zoo.py --out data/my_sirens.zip --family siren --images mnist/ --runs 1000
     python nfn_transformer/make_zoo.py --out data/my_cnns.zip --family cnn --images mnist/
+    python nfn_transformer/make_zoo.py --out data/my_vits --family vit --images mnist/
     python nfn_transformer/make_zoo.py --out data/mails.zip --dataset mails --texts mails/ --runs 100
 
 The same command goes on where an interrupted one has stopped.
@@ -27,21 +28,47 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.generation.training_plan import PERCENT, SNAPSHOT_UNITS, snapshot_names
 from nfn_transformer.launch.flags import add_launcher_flags, launcher_parameters
 
-DEFAULTS: dict[str, dict[str, int | str | None]] = {
-    "transformer": {"runs": 1600, "n_layers": 2, "hidden": 32, "epochs": 48, "batch_size": 32, "snapshots": "75"},
+_Defaults = dict[str, int | str | tuple[int, ...] | None]
+
+_IMAGES_OR_TEXTS: _Defaults = {"embed_dim": 16, "n_attention_heads": 2, "patch": 2, "tokens": 32, "vocabulary": 10_000}
+_SMALL_TRANSFORMERS: _Defaults = {
+    **{"runs": 600, "embed_dim": (32,), "n_attention_heads": (4,), "n_layers": (2,), "epochs": (6, 9, 12, 18)},
+    **{"batch_size": 16, "snapshots": "100", "tokens": 32, "vocabulary": 1000},
+}
+_LANGUAGE_MODELS: _Defaults = {**_SMALL_TRANSFORMERS, "runs": 400, "tokens": 64, "vocabulary": 128}
+
+DEFAULTS: dict[str, _Defaults] = {
+    "transformer": {
+        **{"runs": 1600, "n_layers": 2, "hidden": 32, "epochs": 48, "batch_size": 32, "snapshots": "75"},
+        **_IMAGES_OR_TEXTS,
+    },
     "siren": {"n_layers": 2, "hidden": 32},
     "cnn": {"runs": 600, "hidden": 16, "epochs": 18, "batch_size": 32, "snapshots": "100"},
+    "vit": _SMALL_TRANSFORMERS,
+    "simple_vit": _SMALL_TRANSFORMERS,
+    "bert": _SMALL_TRANSFORMERS,
+    "gpt": _LANGUAGE_MODELS,
+    "llama": _LANGUAGE_MODELS,
 }
 """Family -> its defaults of the flags that have another one, or none, in other families.
 
 The depth of CNNs follows from their images.
 """
 
+_STANDARD = ("vit", "simple_vit", "bert", "gpt", "llama")
+"""Families of standard transformers; a flag of their sizes takes several values, of which each network draws one."""
+
 _FAMILIES_OF_FLAGS = {
-    ("embed_dim", "n_attention_heads", "patch", "crop_padding"): ("transformer",),
-    ("texts", "tokens", "vocabulary", "word_vectors"): ("transformer",),
-    ("epochs", "batch_size", "snapshots", "snapshot_unit"): ("transformer", "cnn"),
+    ("embed_dim", "n_attention_heads"): ("transformer", *_STANDARD),
+    ("patch",): ("transformer", "vit", "simple_vit"),
+    ("crop_padding", "word_vectors"): ("transformer",),
+    ("images",): ("transformer", "siren", "cnn", "vit", "simple_vit"),
+    ("texts",): ("transformer", "bert"),
+    ("text",): ("gpt", "llama"),
+    ("tokens", "vocabulary"): ("transformer", "bert", "gpt", "llama"),
+    ("epochs", "batch_size", "snapshots", "snapshot_unit"): ("transformer", "cnn", *_STANDARD),
     ("copies", "steps", "decibels"): ("siren",),
+    ("dataset",): ("transformer", "siren", "cnn"),
 }
 """Flags -> the families that take them; all families take the others."""
 
@@ -53,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = Parser(
         "make_zoo.py",
-        "Train small transformers, SIRENs or CNNs, many networks at once, and write them as a zoo. "
+        "Train small networks, many at once, and write them as a zoo. "
         "The same command goes on where an interrupted one has stopped.",
         (
             "python nfn_transformer/make_zoo.py --out data/small.zip --runs 200",
@@ -71,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=_population,
         default="auto",
         help="networks trained at once; auto: as many as half of the device's free memory holds, on a CPU at most 64; "
-        "SIRENs 128, CNNs 8",
+        "SIRENs 128, CNNs and standard transformers 8 on a CPU",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add_launcher_flags(group, "processes that train, each its share of the populations,", "one for each population")
@@ -85,19 +112,21 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
         "--family",
         choices=tuple(DEFAULTS),
         default="transformer",
-        help="what networks are made: the released transformers; SIRENs, one for each image; or CNNs by the Small "
-        "CNN Zoo's recipe",
+        help="what networks are made: the released transformers; SIRENs, one for each image; CNNs by the Small CNN "
+        "Zoo's recipe; or standard transformers: ViTs, BERTs, GPT-2s or Llamas, as Hugging Face has them, or "
+        "vit_pytorch's SimpleViTs",
     )
     group.add_argument(
         "--dataset",
         default="digits",
-        help="its name: metadata/NAME.csv and NAME/*.pt; of SIRENs and CNNs NAME/weights.npy and tables",
+        help="its name: metadata/NAME.csv and NAME/*.pt; of SIRENs and CNNs NAME/weights.npy and tables; not of "
+        "standard transformers",
     )
     group.add_argument(
         "--runs",
         type=positive_int,
-        help="networks to train, with drawn hyperparameters: 1600 transformers or 600 CNNs by default; of SIRENs the "
-        "first so many images, all by default",
+        help="networks to train, with drawn hyperparameters: by default 1600 transformers, 600 CNNs, ViTs or BERTs, "
+        "400 GPT-2s or Llamas; of SIRENs the first so many images, all by default",
     )
     group.add_argument(
         "--recipe",
@@ -109,7 +138,8 @@ def _add_zoo_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--snapshots",
         help="checkpoints of a run: numbers in --snapshot_unit, and best (after the epoch with the highest test "
-        "accuracy, as in the released zoo; not of CNNs); training ends at the last of them; by default 75, of CNNs 100",
+        "accuracy, as in the released zoo; of transformer alone); training ends at the last of them; by default 75, of "
+        "other families 100",
     )
     group.add_argument(
         "--snapshot_unit",
@@ -126,16 +156,32 @@ def _add_task_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--images", type=Path, help="a folder with MNIST's idx files, or an .npz; without it scikit-learn's digits"
     )
-    group.add_argument("--train_images", type=positive_int, help="train on the first so many images, or texts, only")
-    group.add_argument("--test_images", type=positive_int, help="measure accuracy on the first so many only")
+    group.add_argument(
+        "--train_images", type=positive_int, help="train on the first so many images, texts or sequences only"
+    )
+    group.add_argument(
+        "--test_images",
+        type=positive_int,
+        help="measure accuracy on the first so many only; as many after these are the fresh ones of standard "
+        "transformers",
+    )
     group.add_argument(
         "--crop_padding", type=number_in(int, 0), default=0, help="pad train images by this, crop at random"
     )
     group.add_argument(
         "--texts", type=Path, help="a folder with train.csv and test.csv: Class Index,Title,Description (AG News)"
     )
-    group.add_argument("--tokens", type=positive_int, default=32, help="words of a text that networks see")
-    group.add_argument("--vocabulary", type=positive_int, default=10_000, help="most frequent words, with a vector")
+    group.add_argument(
+        "--text", type=Path, help="a text in UTF-8 for gpt and llama; without it the bundled data/documentation.txt"
+    )
+    group.add_argument(
+        "--tokens", type=positive_int, help="words of a text that networks see, 32; characters of a sequence, 64"
+    )
+    group.add_argument(
+        "--vocabulary",
+        type=positive_int,
+        help="most frequent words, with a vector: 10000, of bert 1000; characters of gpt and llama: 128",
+    )
     group.add_argument(
         "--word_vectors",
         type=Path,
@@ -145,22 +191,36 @@ def _add_task_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_network_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--embed_dim", type=positive_int, default=16, help="width D of the tokens")
     group.add_argument(
-        "--n_attention_heads", type=positive_int, default=2, help="attention heads of each block; they divide D"
+        "--embed_dim",
+        type=_counts,
+        help="width D of the tokens, 16; of standard transformers 32, or several of which each draws one: 24,32,48",
+    )
+    group.add_argument(
+        "--n_attention_heads",
+        type=_counts,
+        help="attention heads of each block, 2; of standard transformers 4, or several; they divide D",
     )
     group.add_argument(
         "--n_layers",
-        type=positive_int,
-        help="blocks, 2; hidden layers of SIRENs, 2; convolutions, 3, or as many as small images have room for",
+        type=_counts,
+        help="blocks, 2, or several for standard transformers; hidden layers of SIRENs, 2; convolutions, 3, or as many "
+        "as small images have room for",
     )
     group.add_argument(
         "--hidden",
-        type=positive_int,
-        help="hidden width D_A of each block's MLP, 32; neurons of a SIREN's hidden layers, 32; feature maps, 16",
+        type=_counts,
+        help="hidden width D_A of each block's MLP, 32; of standard transformers 2 D, or several; neurons of a SIREN's "
+        "hidden layers, 32; feature maps, 16",
     )
-    group.add_argument("--patch", type=positive_int, default=2, help="patch size; it divides the image's sides")
-    group.add_argument("--epochs", type=positive_int, help="length of a training: 48; of CNNs 18")
+    group.add_argument(
+        "--patch",
+        type=positive_int,
+        help="patch size, 2; of vit and simple_vit a quarter of a side; it divides the image's sides",
+    )
+    group.add_argument(
+        "--epochs", type=_counts, help="length of a training: 48; of CNNs 18; of standard transformers one of 6,9,12,18"
+    )
     group.add_argument("--batch_size", type=positive_int, help="samples in a batch of each network: 32")
 
 
@@ -173,6 +233,12 @@ def _add_siren_flags(group: argparse._ArgumentGroup) -> None:
         default=40.0,
         help="peak signal-to-noise ratio at which a fit ends before that",
     )
+
+
+def _counts(text: str) -> int | tuple[int, ...]:
+    """Return one positive number, or several."""
+    counts = tuple(positive_int(part) for part in text.split(","))
+    return counts if "," in text else counts[0]
 
 
 def _population(text: str) -> int | None:
@@ -196,6 +262,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, value in DEFAULTS[options.family].items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    for name in ("embed_dim", "n_attention_heads", "n_layers", "hidden", "epochs"):
+        value = getattr(options, name)
+        if isinstance(value, tuple) and options.family not in _STANDARD:
+            raise UserError(f"--{name} {','.join(map(str, value))}: expected one number with --family {options.family}")
+        if isinstance(value, int) and options.family in _STANDARD:
+            setattr(options, name, (value,))
     return options
 
 

@@ -55,7 +55,7 @@ def test_the_package_holds_all_bundled_files():
         for kind in ("tables", "zoos")
         for path in (ROOT / "scripts" / kind).glob("*.yaml")
     }
-    assert packed == {"data/digits_transformers.zip", "data/digit_sirens.zip", *expected}
+    assert packed == {"data/digits_transformers.zip", "data/digit_sirens.zip", "data/documentation.txt", *expected}
     assert all((folder / name).is_file() for name in packed)
 
 

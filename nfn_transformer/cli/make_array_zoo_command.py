@@ -1,4 +1,4 @@
-"""Making of a zoo of SIRENs or CNNs by checked flags of make_zoo.py: parts trained here or by workers, one array."""
+"""Making of a zoo in parts by checked flags of make_zoo.py: parts trained here or by workers, and the zoo written."""
 
 import argparse
 import sys
@@ -11,9 +11,9 @@ from nfn_transformer.atomic_files import write_text
 from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, find_device
 from nfn_transformer.cli.make_zoo_command import is_finished, print_reading, train_populations
+from nfn_transformer.cli.standard_zoo_plan import standard_plan
 from nfn_transformer.errors import UserError
-from nfn_transformer.generation.array_plan import ArrayZooPlan
-from nfn_transformer.generation.array_zoo import write_array_zoo
+from nfn_transformer.generation.array_plan import PartsPlan
 from nfn_transformer.generation.cnn_population import CnnPlan
 from nfn_transformer.generation.cnn_recipe import SMALL_CNN_ZOO, read_cnn_recipe
 from nfn_transformer.generation.cnn_zoo import DEPTH, CnnZooPlan, deepest
@@ -22,6 +22,7 @@ from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.progress_bar import LineNowAndThen
 from nfn_transformer.generation.siren_fits import SirenPlan
 from nfn_transformer.generation.siren_zoo import SirenZooPlan, digit_pictures, train_then_test
+from nfn_transformer.generation.standard_networks import KINDS
 from nfn_transformer.generation.task_data import task_data
 from nfn_transformer.generation.training_plan import BEST, snapshot_epochs, snapshot_names
 from nfn_transformer.generation.work_folder import WorkFolder
@@ -119,18 +120,18 @@ def _cnn_plan(options: argparse.Namespace) -> CnnZooPlan:
     )
 
 
-_PLANS = {"siren": _siren_plan, "cnn": _cnn_plan}
+_PLANS = {"siren": _siren_plan, "cnn": _cnn_plan, **dict.fromkeys(KINDS, standard_plan)}
 """Family -> function that makes its plan from flags."""
 
 
-def _jobs(plan: ArrayZooPlan, options: argparse.Namespace) -> int:
+def _jobs(plan: PartsPlan, options: argparse.Namespace) -> int:
     """Return the number of processes that train at once; on a CPU one for each core, as the networks are small."""
     if options.jobs is None and options.launcher == "processes" and find_device(options.device).type == "cpu":
         options.jobs = min(usable_cpus(), len(plan.parts))
     return options.jobs or (len(plan.parts) if options.launcher == "slurm" else 1)
 
 
-def _announce(plan: ArrayZooPlan, options: argparse.Namespace) -> None:
+def _announce(plan: PartsPlan, options: argparse.Namespace) -> None:
     left = sum(len(plan.parts[number]) for number in WorkFolder(plan.out).unfinished(len(plan.parts)))
     done = f", {plan.networks - left} of them finished" if left < plan.networks else ""
     time = ""
@@ -141,7 +142,7 @@ def _announce(plan: ArrayZooPlan, options: argparse.Namespace) -> None:
     print(f"{plan.description}{done}: about {plan.bytes / 2**20:.1f} MiB{time}", flush=True)
 
 
-def _train_share(plan: ArrayZooPlan, device: torch.device, work: WorkFolder) -> None:
+def _train_share(plan: PartsPlan, device: torch.device, work: WorkFolder) -> None:
     """Train all parts that are not finished and that no other process trains."""
     lines, done = LineNowAndThen(), 0.0
     with tqdm(total=plan.networks, unit=" networks", dynamic_ncols=True, leave=False, disable=None) as bar:
@@ -163,15 +164,15 @@ def _train_share(plan: ArrayZooPlan, device: torch.device, work: WorkFolder) -> 
                     bar.n += len(part)
 
 
-def _write(plan: ArrayZooPlan, work: WorkFolder) -> None:
+def _write(plan: PartsPlan, work: WorkFolder) -> None:
     """Write the zoo from a work folder in which all parts are finished, and delete that folder."""
-    parts = [work.load_part(number) for number in range(len(plan.parts))]
-    zoo = plan.contents({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    write_array_zoo(zoo, plan.out, plan.dataset, work.scratch, plan.half, work.mark_written)
-    print(f"{plan.out}: {plan.summary(zoo)}")
-    print_reading(plan.out, plan.dataset, plan.reading)
-    if "test_accuracy" in zoo.columns:
-        accuracies = torch.tensor([float(str(value)) for value in zoo.columns["test_accuracy"]])
+    parts = (work.load_part(number) for number in range(len(plan.parts)))
+    written = plan.write(parts, work.scratch, work.mark_written)
+    print(f"{plan.out}: {written.text}")
+    print_reading(written.reading)
+    if written.accuracies:
         picture = plan.out.with_name(plan.out.name.removesuffix(".zip") + "_accuracies.png")
-        save_histogram(accuracies, f"{len(accuracies)} networks of {plan.out.name}", picture)
+        save_histogram(
+            torch.tensor(written.accuracies), f"{len(written.accuracies)} networks of {plan.out.name}", picture
+        )
     work.remove()

@@ -80,10 +80,9 @@ def is_finished(out: Path, configuration: Mapping[str, object]) -> bool:
     raise UserError(f"--out {out}: already exists; choose another path or delete it")
 
 
-def print_reading(out: Path, dataset: str, flags: str) -> None:
-    """Print the command that trains a predictor on a new zoo; `flags` say what is learned, and how."""
-    start = " ".join(filter(None, (started_as("main.py"), flags)))
-    print(f"train on it by\n  {start} --dataset {shlex.quote(dataset)} --data_path {shlex.quote(str(out))}")
+def print_reading(flags: str) -> None:
+    """Print the command that trains a predictor on a new zoo; `flags` say which zoo, what is learned, and how."""
+    print(f"train on it by\n  {started_as('main.py')} {flags}")
 
 
 def train_populations(
@@ -207,4 +206,5 @@ def _make(plan: ZooPlan, data: TaskData, options: argparse.Namespace, program: S
         jobs, total, device = _jobs(plan, options), len(plan.populations()), find_device(options.device)
         train_populations(work, total, jobs, options, argv, lambda: train_share(plan, data, device, work))
         write_zoo(plan, data, work, lambda summary: _report(summary, plan))
-    print_reading(plan.out, plan.dataset, plan.reading(data))
+    place = f"--dataset {shlex.quote(plan.dataset)} --data_path {shlex.quote(str(plan.out))}"
+    print_reading(" ".join(filter(None, (plan.reading(data), place))))

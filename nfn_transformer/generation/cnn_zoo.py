@@ -14,8 +14,9 @@ from nfn_transformer.generation.array_plan import ArrayZooPlan, TrainedPart
 from nfn_transformer.generation.array_zoo import ArrayZoo
 from nfn_transformer.generation.batches import train_samples
 from nfn_transformer.generation.cnn_population import KERNEL, STRIDE, CnnPlan, CnnPopulation, train_cnns
-from nfn_transformer.generation.cnn_recipe import Choice, CnnSettings, Range, draw_settings
+from nfn_transformer.generation.cnn_recipe import CnnSettings, draw_settings
 from nfn_transformer.generation.images import ImageData
+from nfn_transformer.generation.ranges import Drawn
 from nfn_transformer.generation.snapshots import NOT_TAKEN
 from nfn_transformer.weights.state_dicts import row_length, unflatten_rows
 
@@ -47,7 +48,7 @@ class CnnZooPlan(ArrayZooPlan):
     """Images and their classes."""
     cnn: CnnPlan
     """Sizes and training."""
-    recipe: Mapping[str, Choice | Range]
+    recipe: Mapping[str, Drawn]
     """Ranges of the hyperparameters."""
     runs: int
     """Count of networks."""

@@ -120,8 +120,9 @@ def embed(inputs: Tensor, weights: StandardTransformerWeights) -> Tensor:
     rows, columns = 1, inputs.shape[2]
     if spec.inputs == "words":
         assert weights.words is not None
-        words = inputs.expand(b, -1, -1)
-        stream = torch.stack([table[each] for table, each in zip(weights.words, words, strict=True)])
+        # One table of all networks' words: no loop over networks.
+        starts = torch.arange(b, device=inputs.device)[:, None, None] * weights.words.shape[1]
+        stream = functional.embedding(inputs + starts, weights.words.flatten(0, 1))
         if weights.token_types is not None:
             stream = stream + weights.token_types[:, 0, None, None]
     elif spec.inputs == "stream":
@@ -169,11 +170,12 @@ def queries_and_keys(
     reads: Tensor, block: StandardBlockWeights, spec: StandardTransformerSpec
 ) -> tuple[Tensor, Tensor]:
     """Return queries [b, n, h, t, D_k] and keys [b, n, g, t, D_k] of what attention reads, rotated if need be."""
-    queries, keys = _project(reads, block.W_Q, block.b_Q), _project(reads, block.W_K, block.b_K)
+    queries, keys = project(reads, block.W_Q, block.b_Q), project(reads, block.W_K, block.b_K)
     return (rotate(queries, spec), rotate(keys, spec)) if spec.positions == "rope" else (queries, keys)
 
 
-def _project(reads: Tensor, W: Tensor, bias: Tensor) -> Tensor:
+def project(reads: Tensor, W: Tensor, bias: Tensor) -> Tensor:
+    """Return the projections [b, n, h, t, D_k] of what attention reads [b, n, t, D] by W [b, h, D, D_k]."""
     merged = W.transpose(1, 2).flatten(2)  # [b, D, h D_k]
     return affine(reads, merged, bias.flatten(1)).unflatten(-1, W.shape[1::2]).transpose(2, 3)
 
@@ -193,7 +195,7 @@ def attention_rows(reads: Tensor, block: StandardBlockWeights, spec: StandardTra
 
 def attend(reads: Tensor, rows: Tensor, block: StandardBlockWeights, spec: StandardTransformerSpec) -> Tensor:
     """Return the contribution [b, n, t, D] of attention with these rows."""
-    values = _project(reads, block.W_V, block.b_V)
+    values = project(reads, block.W_V, block.b_V)
     if spec.groups < spec.heads:
         values = values.repeat_interleave(spec.heads // spec.groups, dim=2)
     mixed = (rows @ values).transpose(2, 3).flatten(3)  # [b, n, t, h D_v]

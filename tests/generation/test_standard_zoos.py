@@ -1,0 +1,160 @@
+"""Zoos of standard transformers: trained alone as in company, written and read; libraries open them in another test."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from standard_networks import STANDARD_SPECS, inputs_of, random_standard
+
+import nfn_transformer as nfn
+from nfn_transformer import make_zoo
+from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
+from nfn_transformer.generation.images import digits
+from nfn_transformer.generation.samples import LabelledSamples
+from nfn_transformer.generation.standard_forward import training_outputs
+from nfn_transformer.generation.standard_networks import KINDS, StandardSizes, standard_config, standard_spec
+from nfn_transformer.generation.standard_population import StandardPopulation, StandardTraining, train_standard
+from nfn_transformer.generation.standard_recipe import StandardSettings
+from nfn_transformer.generation.standard_tasks import StandardTask
+from nfn_transformer.generation.standard_zoo import StandardZooPlan
+from nfn_transformer.weights.standard_layouts import recognize_transformer
+from nfn_transformer.weights.standard_pass import standard_outputs
+from nfn_transformer.weights.standard_state_dicts import standard_shapes
+from nfn_transformer.zoo.transformer_facts import facts_of_config
+
+TINY = [
+    *("--runs", "4", "--epochs", "1", "--embed_dim", "8", "--n_attention_heads", "2", "--n_layers", "1"),
+    *("--batch_size", "8", "--train_images", "80", "--test_images", "30", "--population", "3", "--jobs", "1"),
+]
+VIT = ["--family", "vit", *TINY]
+SIZES = StandardSizes(8, 2, 2, 12, 4)
+ADAM = StandardSettings("adam", 0.01, "cosine", 0.2, 1e-3, 0.2, 1.0, 2)
+
+
+def _samples(inputs: torch.Tensor) -> LabelledSamples:
+    return LabelledSamples(inputs, torch.arange(len(inputs)) % 3)
+
+
+def _task(kind: str) -> StandardTask:
+    if kind == "images":
+        inputs = digits().train.inputs[:24].double()
+        return StandardTask(*[_samples(inputs)] * 2, _samples(inputs[:0]), 3)
+    samples = _samples(torch.randint(11, (24, 7), generator=torch.Generator().manual_seed(0)))
+    is_next = kind == "next_token"
+    return StandardTask(*[samples] * 3, 11 if is_next else 3, 6 if is_next else 7, 11, is_next)
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with open(out.with_name(f"{out.stem}_table.csv") if out.suffix else out / "table.csv") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", STANDARD_SPECS)
+def test_the_training_pass_is_the_networks_function(name, generator):
+    spec = STANDARD_SPECS[name]
+    weights, inputs = random_standard(spec, 2, generator), inputs_of(spec)
+    ours = training_outputs(inputs, weights, lambda numbers: numbers)
+    torch.testing.assert_close(ours, standard_outputs(inputs, weights), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_written_networks_are_recognised_as_what_was_trained(family):
+    spec = standard_spec(family, SIZES, _task(KINDS[family].task), 2)
+    found = recognize_transformer(standard_shapes(spec), facts_of_config(standard_config(family, spec, half=False)))
+    assert found.spec == spec
+    assert not found.unknown
+
+
+def test_a_network_in_company_is_the_network_alone():
+    task = _task("images")
+    spec = standard_spec("vit", SIZES, task, 4)
+    training = StandardTraining(spec, 4, 0, ("50", "100"), "percent", half=False)
+    settings = [ADAM, replace(ADAM, schedule="constant", train_fraction=0.5), replace(ADAM, optimizer="sgd", epochs=0)]
+
+    def train(chosen: list[int]):
+        part = train_standard(
+            StandardPopulation(training, chosen, [settings[n] for n in chosen], task), lambda ended: 0
+        )
+        return {(int(n), int(e)): row for n, e, row in zip(part["numbers"], part["epochs"], part["rows"], strict=True)}
+
+    together = train([0, 1, 2])
+    assert together.keys() == {(0, 1), (0, 2), (1, 1), (1, 2), (2, 0)}
+    for number in range(3):
+        for key, row in train([number]).items():
+            torch.testing.assert_close(together[key], row, rtol=0, atol=1e-6)
+    assert (together[0, 2] - together[0, 1]).abs().max() > 1e-3
+
+
+def test_scores_are_those_of_the_written_networks(tmp_path):
+    flags = ["--snapshots", "50,100", "--epochs", "2,3", "--embed_dim", "8,12", "--n_layers", "1,2"]
+    assert make_zoo.main(["--out", str(tmp_path / "zoo"), *VIT, *flags]) == 0
+    table = _rows(tmp_path / "zoo")
+    assert len({(row["embed_dim"], row["n_layers"]) for row in table}) > 2
+    zoo = nfn.read_zoo(tmp_path / "zoo", "", "all", table=tmp_path / "zoo/table.csv", progress=False)
+    assert len(zoo) == len(table) == 8
+    test = digits().test
+    for part in zoo.parts:
+        for index, name in enumerate(part.names):
+            logits = standard_outputs(test.inputs[:60], part.weights_of(part.rows[index : index + 1]))[0]
+            right = logits.argmax(1) == test.labels[:60]
+            (row,) = [row for row in table if row["file"].endswith(name)]
+            assert right[:30].double().mean().item() == pytest.approx(float(row["test_accuracy"]), abs=1e-6)
+            assert right[30:].double().mean().item() == pytest.approx(float(row["fresh_accuracy"]), abs=1e-6)
+            assert float(part.labels[index]) == pytest.approx(float(row["test_accuracy"]), abs=1e-6)
+
+
+def test_next_tokens_of_a_text_are_learned(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 400)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("lr: {adam: 0.02}\nw_init_std: 0.1\ndropout: 0\nepochs: {cycle: [0, 4]}\ntrain_fraction: 1\n")
+    flags = ["--text", str(text), "--tokens", "9", "--recipe", str(recipe), "--half", "True"]
+    assert make_zoo.main(["--out", str(tmp_path / "zoo.zip"), "--family", "gpt", *TINY, *flags]) == 0
+    table = _rows(tmp_path / "zoo.zip")
+    assert [row["epoch"] for row in table] == ["0", "4", "0", "4"]
+    assert [float(row["test_loss"]) < 1.0 for row in table] == [False, True] * 2
+    assert "--task regress --label_column test_loss --enc_mode complete --zoo " in capsys.readouterr().out
+    path, table_path = tmp_path / "zoo.zip", tmp_path / "zoo_table.csv"
+    zoo = nfn.read_zoo(path, "", table=table_path, labels="number", progress=False)
+    assert zoo.labels.tolist() == pytest.approx([float(row["test_loss"]) for row in table], abs=1e-5)
+
+
+def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole.zip", tmp_path / "broken.zip"
+    assert make_zoo.main(["--out", str(whole), *VIT]) == 0
+    with monkeypatch.context() as patch:
+        train, calls = StandardZooPlan.train, []
+
+        def interrupted(*given):
+            calls.append(0)
+            if len(calls) > 1:
+                raise KeyboardInterrupt
+            return train(*given)
+
+        patch.setattr(StandardZooPlan, "train", interrupted)
+        assert make_zoo.main(["--out", str(broken), *VIT]) == EXIT_INTERRUPTED
+    assert make_zoo.main(["--out", str(broken), *VIT]) == 0
+    assert broken.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "broken.zip.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--family", "vit", "--patch", "3"], "--patch 3: does not divide the images' 8 x 8 pixels"),
+        (["--family", "vit", "--embed_dim", "8,9"], "--n_attention_heads 2: does not divide embed_dim 9"),
+        (["--family", "vit", "--text", "x"], "--text requires --family gpt or llama"),
+        (["--family", "bert"], "--family bert requires --texts"),
+        (["--family", "gpt", "--images", "x"], "--images requires --family transformer or siren or cnn or vit or "),
+        (["--family", "transformer", "--n_layers", "1,2"], "--n_layers 1,2: expected one number with --family trans"),
+        (["--family", "llama", "--snapshots", "best"], "--snapshots best: expected whole numbers with --family llama"),
+        (["--family", "gpt", "--text", "no"], "--text no: cannot be read (No such file or directory)"),
+    ],
+)
+def test_bad_flags_are_named(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit, match="2"):
+        run_command(make_zoo.main, ["--out", str(tmp_path / "zoo"), *TINY, *flags])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
