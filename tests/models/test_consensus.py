@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from standard_networks import STANDARD_SPECS, random_standard
+from symmetry import random_transformer
 
 from nfn_transformer import gbm, load_predictor
 from nfn_transformer.errors import RunError, SpecError, UserError
@@ -20,6 +21,7 @@ from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.trained_predictor import load_network, save_predictor
+from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_pass import standard_outputs
 
@@ -206,6 +208,24 @@ def test_standard_transformers_agree(name, families, positions, few_pictures, ge
     if not spec.tied:
         head = (*others.head_weights[:-1], others.head_weights[-1].flip(2))
         assert (consensus(replace(others, head_weights=head)) - before).abs().max() > 0.01
+
+
+def test_texts_of_shared_word_vectors(generator):
+    """Networks without an embedding read the same random vectors, and vote without pictures."""
+    block = BlockSpec(2, 6, 3, 2, 5)
+    spec = TransformerSpec((block, block), FeedForwardSpec((6, 5, 4)), None)
+    zoo = _Networks(torch.linspace(0.2, 0.9, 14), random_transformer(spec, 14, generator))
+    consensus = Consensus(spec).double()
+    consensus.fit(zoo, torch.arange(12), seed=1)
+    assert (consensus.families, consensus.control.numel()) == ([48, 48, 48], 0)
+    without = Consensus(spec).double()
+    without.fit(zoo, torch.arange(1, 12), seed=1)
+    one = zoo.networks[:1]
+    assert relative_error(consensus(one, torch.zeros(1, dtype=torch.int64)), without(one)) < 1e-9
+    assert relative_error(consensus(one), without(one)) > 1e-4
+    others = zoo.networks[12:]
+    moved = CompleteElement.sample(spec, generator, condition=10.0).act(others)
+    assert relative_error(consensus(moved), consensus(others)) < 1e-9
 
 
 def test_a_saved_predictor_of_vits_has_its_consensus(few_pictures, generator, tmp_path):
