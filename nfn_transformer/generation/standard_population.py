@@ -21,6 +21,9 @@ from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import layout_entries, standard_shapes, standard_weights
 from nfn_transformer.weights.state_dicts import row_length, unflatten_rows
 
+# One layer's activations of four batches take less memory than those of one batch that training saves.
+_BATCHES_AT_ONCE = 4
+
 _WARMUP_STEPS = 100
 """Most steps of the warm-up of a constant learning rate; it ends with the first epoch where that is shorter."""
 
@@ -103,7 +106,7 @@ def initial_row(spec: StandardTransformerSpec, std: float, generator: Generator)
 
 @torch.no_grad()
 def score_networks(
-    rows: Tensor, spec: StandardTransformerSpec, task: StandardTask, samples: LabelledSamples, at_once: int = 128
+    rows: Tensor, spec: StandardTransformerSpec, task: StandardTask, samples: LabelledSamples, at_once: int = 64
 ) -> SampleScores:
     """Return the scores of m networks [m, P] on some samples; NaN without samples."""
     weights = standard_weights(unflatten_rows(rows, standard_shapes(spec)), spec)
@@ -209,9 +212,9 @@ class StandardPopulation:
         stored, due = stored[is_sound], due[is_sound.cpu()]
         if not len(due):
             return
-        as_read = stored.to(self._rows)
+        as_read, at_once = stored.to(self._rows), _BATCHES_AT_ONCE * self._training.batch_size
         for samples, scores in ((self._task.test, self.recorded.test), (self._task.fresh, self.recorded.fresh)):
-            scores.append(score_networks(as_read, self._training.spec, self._task, samples))
+            scores.append(score_networks(as_read, self._training.spec, self._task, samples, at_once))
         self.recorded.numbers.append(self._numbers[self.left[due]])
         self.recorded.epochs.append(epochs[due])
         self.recorded.rows.append(stored.cpu())

@@ -3,7 +3,7 @@
     runs: 600
     lr:                                     # the optimizers, and the learning rates of each
       adam: {log: [3e-4, 1e-2]}
-      sgd_momentum: {log: [2e-2, 0.3]}
+      sgd_momentum: {log: [1e-2, 0.15]}
     schedule: cosine                        # or constant; both after a warm-up
     w_init_std: {log: [0.02, 0.3]}          # standard deviation of initial weights; they are cut off at two of it
     l2_regularize: {log: [1e-7, 1e-3]}
@@ -124,7 +124,7 @@ class StandardRecipe:
 STANDARD_RATES: Mapping[str, Drawn] = {
     "adam": Range(3e-4, 1e-2, True),
     "rmsprop": Range(3e-4, 1e-2, True),
-    "sgd_momentum": Range(2e-2, 0.3, True),
+    "sgd_momentum": Range(1e-2, 0.15, True),
 }
 """Optimizer -> its learning rates."""
 

@@ -36,9 +36,10 @@ STANDARD_VERSION = 1
 ON_CPU = 8
 """Networks of a part on a CPU, whose activations fit a core's cache."""
 
-_MOST_ON_GPU = 1024
+_MOST_ON_GPU, _MOST_SAMPLES = 1024, 2**16 - 1
+"""Most networks of a part on a GPU, and most samples of all of them at once: fused attention has a block for each."""
 
-_TIMED_STEPS = 3
+_TIMED_STEPS, _MEASURED = 3, 8
 
 
 @dataclass(frozen=True)
@@ -257,17 +258,17 @@ _HYPERPARAMETERS = (
 
 
 def most_on_gpu(plan: StandardZooPlan, device: torch.device, processes: int) -> int:
-    """Return how many networks fit into half of a GPU's free memory, shared by `processes`; at most 1024."""
+    """Return how many networks fit into half of a GPU's free memory, shared by `processes`."""
     largest = max(
         range(plan.networks), key=lambda number: count_parameters(plan.training(plan.runs[number].sizes).spec)
     )
     free = free_bytes(device) / 2 / processes
+    population = plan.begin([largest] * _MEASURED, device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    population = plan.begin([largest] * 8, device)
     if len(population.left):
         population.step()
-    each = (torch.cuda.max_memory_allocated(device) - before) / 8
+    each = max(1.0, (torch.cuda.max_memory_allocated(device) - before) / _MEASURED)
     del population
     torch.cuda.empty_cache()
-    return max(1, min(int(free / max(each, 1)), _MOST_ON_GPU))
+    return max(1, min(int(free / each), _MOST_ON_GPU, _MOST_SAMPLES // plan.batch_size))

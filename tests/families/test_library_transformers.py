@@ -11,8 +11,10 @@ from library_models import NanoGPT, UsersTextClassifier, UsersViT
 from safetensors.torch import load
 from torch import nn
 
+from nfn_transformer import make_zoo
 from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import FAMILIES
+from nfn_transformer.generation.standard_networks import KINDS
 from nfn_transformer.weights.standard_layouts import recognize_transformer
 from nfn_transformer.weights.standard_pass import standard_outputs
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
@@ -163,6 +165,31 @@ def test_models_of_libraries_are_read_run_and_written_back(tmp_path, name):
             own = {id(parameter): parameter.numel() for parameter in model.parameters()}
             assert count_parameters(spec) == sum(own.values()) - sum(original[key].numel() for key in left)
         model.float()
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_libraries_open_the_networks_of_a_zoo_that_is_made(family, tmp_path):
+    sizes = ["--runs", "1", "--epochs", "1", "--embed_dim", "8", "--n_layers", "2", "--batch_size", "8"]
+    sizes += ["--train_images", "64", "--test_images", "8", "--jobs", "1"]
+    if KINDS[family].task == "texts":
+        for name in ("train.csv", "test.csv"):
+            (tmp_path / name).write_text("".join(f"{1 + number % 2},word {number}\n" for number in range(64)))
+        sizes += ["--texts", str(tmp_path), "--tokens", "7"]
+    assert make_zoo.main(["--out", str(tmp_path / "zoo"), "--family", family, *sizes]) == 0
+    content, config = ((tmp_path / "zoo/run00000" / name).read_bytes() for name in ("model.safetensors", "config.json"))
+    state, facts = load(content), facts_of_config(json.loads(config))
+    spec = FAMILIES["transformer"].spec_from_shapes({key: tuple(t.shape) for key, t in state.items()}, facts)
+    inputs = torch.rand(5, 1, 8, 8) if spec.inputs == "patches" else torch.arange(35).view(5, 7) % spec.vocabulary
+    ours = standard_outputs(inputs, FAMILIES["transformer"].weights({k: t[None] for k, t in state.items()}, spec))[0]
+    if family == "simple_vit":
+        model = vit_pytorch.SimpleViT(**json.loads(config)["model_args"])
+        model.load_state_dict(state)
+    else:
+        kind = {"vit": "ImageClassification", "bert": "SequenceClassification"}.get(family, "CausalLM")
+        opened = getattr(transformers, f"AutoModelFor{kind}").from_pretrained
+        model, report = opened(tmp_path / "zoo/run00000", output_loading_info=True)
+        assert not any(report.values())
+    torch.testing.assert_close(ours, outputs_of(model.eval(), inputs), rtol=0, atol=1e-5)
 
 
 def test_old_names_of_norms_are_read():
