@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = shared_flags.training_parser(
         "gbm.py",
-        "Train LightGBM, a forest of extremely randomised trees, or its blend with a Gaussian process, on the weights "
+        "Train LightGBM, a forest of extremely randomised trees, or its blend with Gaussian processes, on the weights "
         "of a zoo, and test it once.",
         (
             "python nfn_transformer/gbm.py --model gbdt    # on the bundled zoo",

@@ -1,9 +1,8 @@
-"""Blend: the mean of extremely randomised trees and of a Gaussian process that read the same features.
+"""Blend: the mean of extremely randomised trees and of two Gaussian processes that read the same features.
 
-Trees see thresholds, a process sees distances. Their errors differ, so that the mean ranks better than either.
+Trees see thresholds, processes see distances, one between scaled features and one between ranks. Their errors differ,
+so that the mean ranks better than each.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy import ndarray
@@ -13,15 +12,26 @@ from safetensors.numpy import load, save
 from nfn_transformer.rms import root_mean_square
 from nfn_transformer.trees.extra_trees import ExtraTrees, extra_trees_device, grow_trees
 from nfn_transformer.trees.fitting import Observer, Settings, Sides
-from nfn_transformer.trees.gaussian_process import check_process, fit_process, predict_process
+from nfn_transformer.trees.gaussian_process import (
+    Arrays,
+    check_process,
+    check_scales,
+    fit_process,
+    fit_scales,
+    predict_process,
+    ranked,
+    scaled,
+)
 from nfn_transformer.trees.libraries import TreeLibrary
 
 # Accuracies of 0 and 1 have no logits; these bounds are those of a test of 200 samples.
 _LEAST, _MOST = 0.005, 0.995
 
+_PROCESSES = {"scaled": scaled, "ranked": ranked}
+
 
 class Blend:
-    """Forest and process as the content of a safetensors file."""
+    """Forest and processes as the content of a safetensors file."""
 
     def __init__(self, content: bytes):
         """Parse a blend.
@@ -34,12 +44,17 @@ class Blend:
             arrays = load(content)
             self._forest = ExtraTrees(arrays.pop("forest").tobytes())
             self._of_logits = bool(arrays.pop("of_logits")[0])
+            parts: dict[str, dict[str, ndarray]] = {name: {} for name in ("scales", *_PROCESSES)}
+            for name, array in arrays.items():
+                part, own = name.split(".")
+                parts[part][own] = array
+            self._scales: Arrays = parts.pop("scales")
+            check_scales(self._scales)
+            for process in parts.values():
+                check_process(process, len(self._scales["mean"]))
         except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
             raise ValueError(f"no blend: {error}") from None
-        check_process(arrays)
-        if len(arrays["offset"]) != 1:
-            raise ValueError(f"a process of {len(arrays['offset'])} outputs, expected 1")
-        self._process: Mapping[str, ndarray] = arrays
+        self._processes = parts
 
     @property
     def trees(self) -> int:
@@ -52,20 +67,27 @@ class Blend:
         Raises:
             ValueError: the blend reads another count of numbers than there are.
         """
-        if inputs.shape[1] != len(self._process["mean"]):
-            raise ValueError(f"networks of {inputs.shape[1]} numbers, the blend reads {len(self._process['mean'])}")
-        both = (self._forest.predict(inputs) + predict_process(inputs, self._process)[:, 0]) / 2
-        return 1 / (1 + np.exp(-both)) if self._of_logits else both
+        if inputs.shape[1] != len(self._scales["mean"]):
+            raise ValueError(f"networks of {inputs.shape[1]} numbers, the blend reads {len(self._scales['mean'])}")
+        distances = [
+            predict_process(alike(inputs, self._scales), self._processes[name]) for name, alike in _PROCESSES.items()
+        ]
+        mean = (self._forest.predict(inputs) + np.mean(distances, axis=0)) / 2
+        return 1 / (1 + np.exp(-mean)) if self._of_logits else mean
 
 
 def fit_blend(settings: Settings, sides: Sides, observer: Observer) -> Blend:
-    """Fit forest and process in one round; accuracies are learned as logits."""
+    """Fit forest and processes in one round; accuracies are learned as logits."""
     targets = np.asarray(sides.train_labels, dtype=np.float64)
     if settings.of_shares:
         targets = np.clip(targets, _LEAST, _MOST)
         targets = np.log(targets / (1 - targets))
+    scales = fit_scales(sides.train)
+    parts = {"scales": scales}
+    for name, alike in _PROCESSES.items():
+        parts[name] = fit_process(alike(sides.train, scales), targets, settings.seed)
+    arrays = {f"{part}.{name}": array for part, own in parts.items() for name, array in own.items()}
     forest = grow_trees(settings, sides.train, targets)
-    arrays = fit_process(sides.train, targets, settings.seed)
     arrays["forest"] = np.frombuffer(forest.content, dtype=np.uint8)
     arrays["of_logits"] = np.array([settings.of_shares], dtype=np.uint8)
     blend = Blend(save(arrays))

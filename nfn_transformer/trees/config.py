@@ -242,7 +242,7 @@ TREE_MODELS: Mapping[str, TreeEntry] = {
     ),
     "blend": TreeEntry(
         command="gbm",
-        help="mean of such a forest and of a Gaussian process",
+        help="mean of such a forest and of Gaussian processes",
         library="blend",
         module="nfn_transformer.trees.blend",
         parameters={"n_estimators": 500, "min_samples_leaf": 2, "max_features": 1 / 3},
