@@ -26,19 +26,23 @@ def network_outputs(inputs: Tensor, weights: NetworkWeights) -> Float[Tensor, "b
     return network_responses(inputs, weights)[-1]
 
 
-def network_responses(inputs: Tensor, weights: NetworkWeights) -> list[Tensor]:
+def network_responses(
+    inputs: Tensor, weights: NetworkWeights, activation: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
     """Return what each layer of b networks answers to n inputs, after its activation.
 
     Args:
         inputs: coordinates or features [n, n_0]; with convolutions images [n, n_0, height, width]. One set [b, n, ...]
             for each network is possible.
         weights: of b networks.
+        activation: of numbers [b, ...], in place of the spec's, where networks differ in it.
 
     Returns:
         For each layer [b, n, n_(s+1)], or maps [b, n, n_(s+1), height, width]; the last one holds the outputs.
     """
     spec, convolutions = weights.spec, weights.spec.convolutions
-    activation, b = _ACTIVATIONS.get(spec.activation, lambda x: torch.sin(spec.omega * x)), weights.batch
+    activation = activation or _ACTIVATIONS.get(spec.activation, lambda x: torch.sin(spec.omega * x))
+    b = weights.batch
     shared_dims = 4 if convolutions else 2
     numbers = inputs.expand(b, *inputs.shape) if inputs.ndim == shared_dims else inputs
     responses: list[Tensor] = []

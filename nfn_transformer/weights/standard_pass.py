@@ -108,21 +108,25 @@ def embed(inputs: Tensor, weights: StandardTransformerWeights) -> Tensor:
 
     Args:
         inputs: images [n, channels, height, width], words [n, t] of integers, vectors [n, t, f], or streams [n, t, D].
-            One set [b, n, ...] for each network is possible.
+            Soft words [n, t, vocabulary] are shares of all words. One set [b, n, ...] for each network is possible.
         weights: of b networks.
 
     Raises:
         SpecError: there are more tokens than learned positions.
     """
     spec, b = weights.spec, weights.batch
-    own = inputs.ndim == {"patches": 5, "words": 3, "vectors": 4, "stream": 4}[spec.inputs]
+    is_soft = spec.inputs == "words" and inputs.is_floating_point()
+    own = inputs.ndim == {"patches": 5, "words": 3, "vectors": 4, "stream": 4}[spec.inputs] + is_soft
     inputs = inputs if own else inputs[None]
     rows, columns = 1, inputs.shape[2]
     if spec.inputs == "words":
         assert weights.words is not None
-        # One table of all networks' words: no loop over networks.
-        starts = torch.arange(b, device=inputs.device)[:, None, None] * weights.words.shape[1]
-        stream = functional.embedding(inputs + starts, weights.words.flatten(0, 1))
+        if is_soft:
+            stream = affine(inputs, weights.words)
+        else:
+            # One table of all networks' words: no loop over networks.
+            starts = torch.arange(b, device=inputs.device)[:, None, None] * weights.words.shape[1]
+            stream = functional.embedding(inputs + starts, weights.words.flatten(0, 1))
         if weights.token_types is not None:
             stream = stream + weights.token_types[:, 0, None, None]
     elif spec.inputs == "stream":
