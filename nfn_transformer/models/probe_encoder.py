@@ -2,7 +2,7 @@
 
 Published settings are those of ProbeGen (Kahana et al. 2024, "Deep Linear Probe Generators for Weight Space Learning",
 arXiv 2410.10811): a deep linear generator, outputs alone, all of them side by side. Reading hidden activity too is
-HiddenProbe's. The pooled readout is for small zoos: one map for all probes, whose numbers compare the answer to a probe
+HiddenProbe's. The pooled readout is for small zoos. It has one map for all probes, which compares the answer to a probe
 with the class that the probe has learned to show. At first that is what the training side's networks vote for.
 
 A probe sees the function alone, and hidden numbers are invariant (`features.responses`). So no symmetry moves outputs.
@@ -21,14 +21,12 @@ from nfn_transformer.features.responses import AskedNetworks, Responses, ask, ex
 from nfn_transformer.groups.standard_form import standard_canonical_spec
 from nfn_transformer.layers.scaling import Reiterable, Standardize
 from nfn_transformer.models.branch import Branch, Chain, dropouts, example_weights
+from nfn_transformer.models.complete_encoder import WIDTH
 from nfn_transformer.models.encoders.probe import ProbeConfig
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
-
-WIDTH = 64
-"""Width of all hidden layers of readouts."""
 
 CODE, GENERATOR_LAYERS = 32, 2
 """Numbers of a probe's code, and hidden linear layers of a generator."""
@@ -137,7 +135,7 @@ class PooledReadout(nn.Module):
         classes, hidden = numbers
         count = 6 + min(_SORTED, classes) + hidden
         self.register_buffer("votes", torch.zeros(probes, classes))
-        self.classes = nn.Parameter(0.01 * torch.randn(probes, classes))
+        self.classes = nn.Parameter(torch.zeros(probes, classes))
         self.weights = nn.Parameter(0.01 * torch.randn(_WEIGHTINGS, probes))
         self.scale = Standardize([1] * count, _LEAST_DEVIATION)
         self.of_probe = Chain(*dropouts(config.dropout / 2), nn.Linear(count, WIDTH), nn.GELU())
@@ -231,11 +229,13 @@ class ProbeEncoder(Branch):
                 logits = respond(examples, asked, hidden=False).outputs.nan_to_num(nan=0.0)
                 total = total.to(logits) + logits.softmax(-1).sum(0)
             self.probes.start.copy_(examples[_surest(total, len(self.probes.start))])
-        self.readout.fit(Reiterable(lambda: (self.respond(some) for part in seen for some in _pieces(part))))
+        # Without changes, so that members of an ensemble have the same scales.
+        first = self.probes.start if isinstance(self.probes, FreeProbes) else self.probes()
+        self.readout.fit(Reiterable(lambda: (self.respond(some, first) for part in seen for some in _pieces(part))))
 
-    def respond(self, asked: AskedNetworks) -> Responses:
-        """Return the responses to the probes, finite ones."""
-        responses = respond(self.probes(), asked, self._hidden)
+    def respond(self, asked: AskedNetworks, probes: Tensor | None = None) -> Responses:
+        """Return the responses to probes, finite ones; None stands for the learned ones."""
+        responses = respond(self.probes() if probes is None else probes, asked, self._hidden)
         return responses.map(lambda tensor: tensor.nan_to_num(nan=0.0).clamp(-_LARGEST, _LARGEST))
 
     def from_features(self, features: AskedNetworks, keys: Tensor | None = None) -> Tensor:

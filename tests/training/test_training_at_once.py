@@ -30,6 +30,7 @@ MODES = [
     ModelConfig(enc_mode="mlp", emb_mode="no"),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no"),
     ModelConfig("graph", "no", "no", options={"graph_dim": 4, "graph_layers": 2, "graph_conv": "attention"}),
+    ModelConfig("probe", "no", "no", options={"probes": 3, "probe_generator": "linear"}),
 ]
 
 

@@ -19,7 +19,6 @@ SMALL_MODES = [
     ModelConfig(enc_mode="statnn", log_magnitudes=True, **SMALL),
     ModelConfig(enc_mode="complete", cls_mode="no", emb_mode="no", **SMALL),
     ModelConfig(enc_mode="graph", cls_mode="no", emb_mode="no", options={"graph_dim": 4, "graph_layers": 2}, **SMALL),
-    ModelConfig(enc_mode="probe", cls_mode="no", emb_mode="no", options={"probes": 3}, **SMALL),
 ]
 
 
