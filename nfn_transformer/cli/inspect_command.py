@@ -12,7 +12,7 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError, ZooError
 from nfn_transformer.families.registry import FAMILIES
 from nfn_transformer.groups.standard_transformer import stream_symmetries, symmetry_dimensions
-from nfn_transformer.printable import printable
+from nfn_transformer.printable import printable, quoted
 from nfn_transformer.weights.spec import NetworkSpec
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_layouts import Recognition, find_library
@@ -20,10 +20,14 @@ from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 from nfn_transformer.weights.standard_state_dicts import count_parameters, standard_shapes
 from nfn_transformer.weights.state_dicts import row_length
 from nfn_transformer.zoo.any_checkpoint import read_any_checkpoint
+from nfn_transformer.zoo.checkpoint import tensor_problem
 from nfn_transformer.zoo.collecting import read_outcomes
 from nfn_transformer.zoo.faults import listed
+from nfn_transformer.zoo.loose_checkpoints import is_zip_of_checkpoints
 from nfn_transformer.zoo.mapped_tensors import MappedTensors, map_checkpoint, shapes_of
 from nfn_transformer.zoo.network_checkpoint import find_state_dict
+from nfn_transformer.zoo.network_facts import FIELDS
+from nfn_transformer.zoo.recognition import EXPECTED, UNKNOWN_FAMILY
 from nfn_transformer.zoo.sources import SUFFIXES, FolderSource, looked_for, visible_files
 from nfn_transformer.zoo.transformer_checkpoint import facts_in, read_beside_path, recognize_state
 
@@ -35,13 +39,15 @@ def describe_checkpoints(paths: Sequence[Path], facts: Mapping[str, Any], weight
 
     Args:
         paths: files, or folders of checkpoints.
-        facts: what the user tells, as fields of specs.
+        facts: what the user tells, as fields of specs. Of a folder's networks, each takes those that it has.
         weights_key: key of the state dict in each file.
 
     Raises:
         ZooError: a path holds no checkpoint, or one cannot be read or understood.
     """
     for path in paths:
+        if is_zip_of_checkpoints(path):
+            raise ZooError(f"{printable(str(path))}: a zip; expected a checkpoint or a folder: unpack it first")
         if path.is_dir():
             names = sorted(visible_files(FolderSource(path).files(""), SUFFIXES))
             if not names:
@@ -53,13 +59,13 @@ def describe_checkpoints(paths: Sequence[Path], facts: Mapping[str, Any], weight
             raise ZooError(f"{printable(str(path))}: no such file or folder; expected a checkpoint")
         for file in files:
             try:
-                lines = list(_describe(file, facts, weights_key))
+                lines = list(_describe(file, facts, weights_key, path.is_file()))
             except (SpecError, ValueError, OSError) as error:
                 raise ZooError(f"{printable(str(file))}: {error}") from None
             yield "\n".join([printable(str(file)), *(f"  {line}" for line in lines)])
 
 
-def _describe(path: Path, facts: Mapping[str, Any], weights_key: str | None) -> Iterator[str]:
+def _describe(path: Path, facts: Mapping[str, Any], weights_key: str | None, is_alone: bool) -> Iterator[str]:
     """Yield lines about a checkpoint.
 
     Raises:
@@ -68,10 +74,13 @@ def _describe(path: Path, facts: Mapping[str, Any], weights_key: str | None) -> 
     loaded = map_checkpoint(path)
     state, form = (loaded, "") if isinstance(loaded, MappedTensors) else find_state_dict(loaded, weights_key)
     state = state if isinstance(state, MappedTensors) else {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if not state:
+        raise SpecError("holds no tensors, expected a state dict")
     if find_library(state) is None:
-        yield from _describe_other(path, facts, weights_key)
+        yield from _describe_other(path, facts, weights_key, is_alone)
         return
-    told = {**facts, **facts_in(loaded, partial(read_beside_path, path))}
+    told = _facts_of(StandardTransformerSpec.family, facts, is_alone)
+    told |= facts_in(loaded, partial(read_beside_path, path))
     recognition, told = recognize_state(state, told)
     spec = recognition.spec
     yield recognition.library.name + (f", {form}" if form else "")
@@ -81,25 +90,38 @@ def _describe(path: Path, facts: Mapping[str, Any], weights_key: str | None) -> 
     tied = f", {numbers - count_parameters(spec):,} stored twice" if numbers > count_parameters(spec) else ""
     yield f"parameters: {count_parameters(spec):,}{tied}"
     yield from _symmetry_lines(spec, "heads" in told)
+    for key in standard_shapes(spec):
+        if problem := tensor_problem(state[key]):
+            raise SpecError(f"{quoted(key)} {problem}")
     stacked = {key: state[key][None] for key in standard_shapes(spec)}
     yield from _norm_lines(FAMILIES[spec.family].weights(stacked, spec))
     yield from _open_lines(recognition)
 
 
-def _describe_other(path: Path, facts: Mapping[str, Any], weights_key: str | None) -> Iterator[str]:
+def _describe_other(path: Path, facts: Mapping[str, Any], weights_key: str | None, is_alone: bool) -> Iterator[str]:
     """Yield lines about a checkpoint of another family."""
     files = [(path.name, path.name)]
     outcome = next(iter(read_outcomes(FolderSource(path.parent), files, 0, weights_key, read_any_checkpoint)))
     if outcome.fault is not None:
-        raise SpecError(outcome.fault.detail)
+        is_unknown = outcome.fault.kind == UNKNOWN_FAMILY
+        raise SpecError(f"is {UNKNOWN_FAMILY}; {EXPECTED}" if is_unknown else outcome.fault.detail)
     family = FAMILIES[outcome.family]
-    taken = {name: value for name, value in facts.items() if name in family.listed_facts}
+    taken = _facts_of(outcome.family, facts, is_alone)
     spec = family.spec_from_shapes(dict(outcome.shapes), {**taken, **dict(outcome.facts)})
     kind = "a feed-forward network" if isinstance(spec, NetworkSpec) else "a transformer of the Small-Transformer-Zoo"
     yield kind
     yield f"family: {spec.family}"
     yield f"spec: {spec}"
     yield f"parameters: {row_length(dict(outcome.shapes)):,}"
+
+
+def _facts_of(family: str, facts: Mapping[str, Any], is_alone: bool) -> dict[str, Any]:
+    """Return the facts that networks of a family have; raise SpecError for others of a file that stands alone."""
+    taken = {name: value for name, value in facts.items() if name in FAMILIES[family].listed_facts}
+    if is_alone and (strange := [name for name in facts if name not in taken]):
+        flags = {"heads": "n_heads", **{field: fact for fact, field in FIELDS.items()}}
+        raise SpecError(f"--{flags.get(strange[0], strange[0])}: is no fact of a network of {family}")
+    return taken
 
 
 def _spec_lines(spec: StandardTransformerSpec, are_heads_told: bool) -> Iterator[str]:

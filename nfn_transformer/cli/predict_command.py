@@ -154,6 +154,9 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         elif not any(predictor.seen_networks().sides(zoo, index)):
             _note_on_scale(predictor.trained.task)
         index = index[[name not in known for name in zoo.names]]
+        if not len(index):
+            given = f"--calibrate {flags.calibrate}"
+            raise UserError(f"{given}: expected networks beside those in it, got all {len(zoo)} of the zoo")
         scores = predictor.evaluate(zoo, "all" if flags.split == "all" else "unseen", index)
         left = f"{len(known & set(zoo.names))} that it is calibrated to" if known else ""
         left += f"{' and ' if left else ''}{scores.left_out}" if scores.left_out else ""

@@ -97,7 +97,9 @@ def spectrum_invariants(vectors: Float[Tensor, "b n D"]) -> NamedNumbers:
     centred = vectors - vectors.mean(1, keepdim=True)
     size = centred.square().sum((1, 2), keepdim=True).sqrt() + _TINY
     centred = centred / size
-    values = torch.linalg.eigvalsh(centred @ centred.transpose(1, 2)).flip(1)
+    gram = centred @ centred.transpose(1, 2)
+    is_finite = gram.isfinite().all(2).all(1)  # huge weights may overflow, and no solver reads that
+    values = torch.linalg.eigvalsh(torch.where(is_finite[:, None, None], gram, 0.0)).flip(1)
     values = torch.nn.functional.pad(values, (0, max(0, EIGENVALUES[-1] - values.shape[1]))).clamp(min=0)
     return {f"eigenvalue{place}": torch.log(values[:, place - 1] + 1e-4) for place in EIGENVALUES}
 

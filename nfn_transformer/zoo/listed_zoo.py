@@ -106,7 +106,9 @@ def read_listing(source: Source, listing: Listing, request: ReadRequest) -> Zoo 
     """
     release = Release(source, request.dataset, b"", "", "", (), listing.fingerprint)
     way = (request.condition.text, request.columns, request.weights_key, request.labels, sorted(request.facts.items()))
-    cache = ZooCache(release, canonical_epoch(request.epoch), 0, f"listed {way}")
+    # Heads may be told by --n_heads, which neither the request nor the fingerprint knows.
+    heads = sorted({fact for network in listing.networks for name, fact in network.facts if name == "heads"})
+    cache = ZooCache(release, canonical_epoch(request.epoch), 0, f"listed {way}" + (f" {heads}" if heads else ""))
     networks = cache.load(_decode) if request.load_cache else None
     if networks is None:
         networks = _collect(listing, request, cache.folder)

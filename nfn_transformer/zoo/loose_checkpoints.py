@@ -242,7 +242,7 @@ def _outcomes(path: Path, weights_key: str | None, read: Reader) -> Iterator[tup
     """Yield path and outcome of each checkpoint in a file, a folder or a zip."""
     if not os.path.exists(path):
         raise ZooError(f"{path}: no such file or folder; expected a checkpoint, a folder or a zip of checkpoints")
-    if path.is_file() and not _is_zip_of_checkpoints(path):
+    if path.is_file() and not is_zip_of_checkpoints(path):
         files = [(str(path), path.name)]
         outcomes = read_outcomes(FolderSource(path.parent), files, 0, weights_key, read)
         yield from zip([str(path)], outcomes, strict=True)
@@ -258,7 +258,7 @@ def _outcomes(path: Path, weights_key: str | None, read: Reader) -> Iterator[tup
         source.close()
 
 
-def _is_zip_of_checkpoints(path: Path) -> bool:
+def is_zip_of_checkpoints(path: Path) -> bool:
     """Check that a file is a zip that `torch.save` did not write: a checkpoint is a zip as well, of any ending."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -77,8 +77,8 @@ def _fact(name: str, text: str, source: str) -> Any:
         return _CHOICES[name][text.strip().lower()]
     if name in ("omega", "offset", "norm_epsilon"):
         number = _number(text)
-        if not abs(number) < 1e6:
-            raise UserError(f"{source} {shown}: expected a number")
+        if not abs(number) < 1e6 or (name == "norm_epsilon" and number <= 0):
+            raise UserError(f"{source} {shown}: expected a {'positive ' if name == 'norm_epsilon' else ''}number")
         return number
     parts = text.replace(",", " ").strip("()[] ").split()
     numbers = [_number(part) for part in parts[:100]]

@@ -170,6 +170,8 @@ def test_calibration_to_a_few_known_networks(train, user_zoo, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "all of its checkpoints but 1 that it is calibrated to: 3 networks" in shown.out
     assert "calibrated to 2 known networks" in shown.err
+    all_known = ("--calibrate", tmp_path / "new.csv")
+    assert "expected networks beside those in it, got all 4 of the zoo" in fail(predict.main, capsys, *argv, *all_known)
 
 
 @pytest.mark.parametrize(

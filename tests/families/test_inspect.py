@@ -49,8 +49,22 @@ def test_descriptions_say_sizes_symmetries_and_what_is_open(tmp_path):
     (other,) = describe_checkpoints([tmp_path / "vit.pt"], {"placement": "pre", "activation": "gelu"}, None)
     assert "heads that no shape tells (--n_heads)" in other
     assert "pre-norm" in other
-    with pytest.raises(ZooError, match="no such file or folder"):
-        list(describe_checkpoints([tmp_path / "none.pt"], {}, None))
+    torch.save({key: tensor.long() for key, tensor in vit.state_dict().items()}, tmp_path / "long.pt")
+    torch.save({"epoch": 1}, tmp_path / "empty.pt")
+    torch.save({"odd.kernel": torch.zeros(2, 2)}, tmp_path / "odd.pt")
+    with zipfile.ZipFile(tmp_path / "nets.zip", "w") as archive:
+        archive.write(tmp_path / "vit.pt", "vit.pt")
+    for file, facts, problem in (
+        ("none.pt", {}, "no such file or folder"),
+        ("long.pt", {"heads": 4}, r"is a torch\.strided tensor of torch\.int64"),
+        ("empty.pt", {}, "holds no tensors"),
+        ("odd.pt", {}, r"is a network of no family that is read; expected keys encoder\.0"),
+        ("nets.zip", {}, "unpack it first"),
+        ("vit.pt", {"omega": 30.0}, "--omega: is no fact of a network of transformer"),
+        ("mlp.pt", {"heads": 4}, "--n_heads: is no fact of a network of feed_forward"),
+    ):
+        with pytest.raises(ZooError, match=problem):
+            list(describe_checkpoints([tmp_path / file], facts, None))
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import torch
 from library_models import UsersViT
 from safetensors.torch import save_file
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.weights.standard_pass import standard_outputs
 from nfn_transformer.zoo.loose_checkpoints import read_loose_checkpoints
+from nfn_transformer.zoo.network_facts import network_facts
 from nfn_transformer.zoo.reading import read_zoo
 
 FACTS = {"activation": "gelu", "norm_placement": "pre"}
@@ -89,3 +90,17 @@ def test_a_folder_for_each_network_has_shares_and_an_older_copy(tmp_path):
     zoo = read_zoo(nets, "nets", table=tmp_path / "scores.csv", progress=False)
     assert sorted(zoo.names) == ["model.safetensors.index.json", "pytorch_model.bin"]
     assert {(spec.heads, spec.epsilon) for spec in zoo.specs} == {(2, 1e-12)}
+
+
+def test_heads_that_are_told_anew_are_read_anew(models):
+    _, folder, table = models
+
+    def heads(n_heads):
+        zoo = read_zoo(folder, "nets", table=table, n_heads=n_heads, facts=FACTS, progress=False)
+        return {spec.heads for spec in zoo.specs}
+
+    assert [heads(4), heads(2), heads(4)] == [{4}, {2}, {4}]
+    with pytest.raises(ZooError, match="which 5 heads do not divide"):
+        heads(5)
+    with pytest.raises(UserError, match="--norm_epsilon -1: expected a positive number"):
+        network_facts({}, {"norm_epsilon": "-1"}, {})

@@ -95,6 +95,14 @@ def permuted(U, generator):
     return replace(g, stream=stream, heads=heads, neurons=neurons, head=head).act(U)
 
 
+def test_weights_that_overflow_are_read_all_the_same(generator):
+    U = random_standard(STANDARD_SPECS["vit"], 2, generator).to(torch.float32)
+    huge = U.map(lambda tensor: torch.cat([tensor[:1], 1e25 * tensor[1:]]))
+    numbers = read_standard_invariants(huge)
+    assert numbers.rest.isfinite().all()
+    assert torch.equal(numbers.rest[:1], read_standard_invariants(U[:1]).rest)
+
+
 @pytest.mark.parametrize("name", STANDARD_SPECS)
 def test_permutations_change_no_prediction_of_a_graph(name, generator):
     U = random_standard(STANDARD_SPECS[name], 3, generator)
