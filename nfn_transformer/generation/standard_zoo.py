@@ -65,21 +65,29 @@ class StandardZooPlan(PartsPlan):
 
     def check(self) -> None:
         """Raise UserError where a network cannot be made, has no batch of samples, or no snapshot."""
-        for sizes in {run.sizes for run in self.runs}:
-            self.training(sizes)
-        training = self.training(self.runs[0].sizes)
         for number, run in enumerate(self.runs):
             samples = train_samples(run.settings.train_fraction, len(self.task.train.labels))
             if samples < self.batch_size:
                 raise UserError(f"--batch_size {self.batch_size}: run {number} has only {samples} train samples")
-            if not training.due(run.settings.epochs):
+            if not self._due(number):
                 names = ",".join(self.snapshots)
                 raise UserError(f"--snapshots {names}: run {number} has only {run.settings.epochs} epochs")
 
-    def training(self, sizes: StandardSizes) -> StandardTraining:
-        """Return the training of networks of these sizes."""
-        spec = standard_spec(self.family, sizes, self.task, self.patch)
-        return StandardTraining(spec, self.batch_size, self.seed, self.snapshots, self.snapshot_unit, self.half)
+    @cached_property
+    def _trainings(self) -> dict[StandardSizes, StandardTraining]:
+        shared = (self.batch_size, self.seed, self.snapshots, self.snapshot_unit, self.half)
+        specs = {
+            sizes: standard_spec(self.family, sizes, self.task, self.patch)
+            for sizes in dict.fromkeys(run.sizes for run in self.runs)
+        }
+        return {sizes: StandardTraining(spec, *shared) for sizes, spec in specs.items()}
+
+    def training(self, number: int) -> StandardTraining:
+        """Return the training of a network."""
+        return self._trainings[self.runs[number].sizes]
+
+    def _due(self, number: int) -> tuple[int, ...]:
+        return self.training(number).due(self.runs[number].settings.epochs)
 
     @property
     def networks(self) -> int:
@@ -89,10 +97,10 @@ class StandardZooPlan(PartsPlan):
     @property
     def description(self) -> str:
         """See `PartsPlan`."""
-        task, sizes = self.task, {run.sizes for run in self.runs}
+        task = self.task
         what = "sequences" if task.is_next_token else "samples"
-        counts = [count_parameters(self.training(each).spec) for each in sizes]
-        numbers = f"{min(counts):,}" + (f" to {max(counts):,}" if len(sizes) > 1 else "")
+        counts = {count_parameters(training.spec) for training in self._trainings.values()}
+        numbers = f"{min(counts):,}" + (f" to {max(counts):,}" if len(counts) > 1 else "")
         return (
             f"{self.networks} networks of --family {self.family}, {numbers} numbers each, in {len(self.parts)} parts; "
             f"{len(task.train.labels)} train, {len(task.test.labels)} test and {len(task.fresh.labels)} fresh {what}"
@@ -101,11 +109,8 @@ class StandardZooPlan(PartsPlan):
     @property
     def bytes(self) -> int:
         """See `PartsPlan`."""
-        total = 0
-        for run in self.runs:
-            training = self.training(run.sizes)
-            total += len(training.due(run.settings.epochs)) * count_parameters(training.spec)
-        return total * (2 if self.half else 4)
+        sizes = (len(self._due(n)) * count_parameters(self.training(n).spec) for n in range(self.networks))
+        return sum(sizes) * (2 if self.half else 4)
 
     def configuration(self) -> dict[str, object]:
         """See `PartsPlan`."""
@@ -130,20 +135,17 @@ class StandardZooPlan(PartsPlan):
         return parts
 
     def _steps(self, number: int) -> int:
-        settings = self.runs[number].settings
-        last = self.training(self.runs[number].sizes).due(settings.epochs)[-1]
-        return last * (train_samples(settings.train_fraction, len(self.task.train.labels)) // self.batch_size)
+        samples = train_samples(self.runs[number].settings.train_fraction, len(self.task.train.labels))
+        return self._due(number)[-1] * (samples // self.batch_size)
 
     def begin(self, numbers: Sequence[int], device: torch.device) -> StandardPopulation:
         """Return the population of networks of one size."""
-        training = self.training(self.runs[numbers[0]].sizes)
         settings = [self.runs[number].settings for number in numbers]
-        return StandardPopulation(training, numbers, settings, self.task.to(device))
+        return StandardPopulation(self.training(numbers[0]), numbers, settings, self.task.to(device))
 
     def train(self, numbers: Sequence[int], device: torch.device, after: Callable[[float], object]) -> TrainedPart:
         """See `PartsPlan`."""
-        training = self.training(self.runs[numbers[0]].sizes)
-        lengths = [training.due(self.runs[number].settings.epochs)[-1] for number in numbers]
+        lengths = [self._due(number)[-1] for number in numbers]
         after(float(sum(not length for length in lengths)))
         population = self.begin(numbers, device)
         return train_standard(population, lambda ended: after(sum(1 / lengths[index] for index in ended)))
@@ -176,7 +178,7 @@ class StandardZooPlan(PartsPlan):
 
     def write(self, parts: Iterator[TrainedPart], scratch: Path, before: Callable[[], object]) -> WrittenZoo:
         """See `PartsPlan`."""
-        is_single = all(len(self.training(run.sizes).due(run.settings.epochs)) == 1 for run in self.runs)
+        is_single = all(len(self._due(number)) == 1 for number in range(self.networks))
         rows: list[tuple[int, int, str, list[float]]] = []
         table_beside = self.out.with_name(f"{self.out.stem}_table.csv")
         table = table_beside if self.out.suffix == ".zip" else self.out / "table.csv"
@@ -201,7 +203,7 @@ class StandardZooPlan(PartsPlan):
         """Add the networks of a part; return number, epoch, file and scores of each."""
         if not part:
             return []
-        spec = self.training(self.runs[int(part["numbers"][0])].sizes).spec
+        spec = self.training(int(part["numbers"][0])).spec
         config = json.dumps(standard_config(self.family, spec, self.half), indent=2).encode()
         state = unflatten_rows(part["rows"], standard_shapes(spec))
         scores = torch.stack([part[name] for name in _SCORES.values()], 1).tolist()
@@ -236,10 +238,16 @@ class StandardZooPlan(PartsPlan):
         column = 1 if self.task.is_next_token else 0
         scores = torch.tensor([row[3][column] for row in rows], dtype=torch.float64)
         low, median, high = (scores.quantile(q).item() for q in (0, 0.5, 1))
-        absent = sum(len(self.training(run.sizes).due(run.settings.epochs)) for run in self.runs) - len(rows)
+        absent = sum(len(self._due(number)) for number in range(self.networks)) - len(rows)
         left_out = f"; {absent} more have diverged and are left out" if absent else ""
         name = "test loss" if self.task.is_next_token else "accuracy"
-        return f"{len(rows)} checkpoints, {name} {low:.4f} to {high:.4f}, median {median:.4f}{left_out}"
+        tau = ""
+        if len(self.task.fresh.labels):
+            from scipy.stats import kendalltau  # slow to import
+
+            fresh = [row[3][column + 2] for row in rows]
+            tau = f"; tau with the same on fresh samples {kendalltau(scores, fresh).statistic:.4f}"
+        return f"{len(rows)} checkpoints, {name} {low:.4f} to {high:.4f}, median {median:.4f}{left_out}{tau}"
 
 
 _SCORES = {
@@ -259,9 +267,7 @@ _HYPERPARAMETERS = (
 
 def most_on_gpu(plan: StandardZooPlan, device: torch.device, processes: int) -> int:
     """Return how many networks fit into half of a GPU's free memory, shared by `processes`."""
-    largest = max(
-        range(plan.networks), key=lambda number: count_parameters(plan.training(plan.runs[number].sizes).spec)
-    )
+    largest = max(range(plan.networks), key=lambda number: count_parameters(plan.training(number).spec))
     free = free_bytes(device) / 2 / processes
     population = plan.begin([largest] * _MEASURED, device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -87,13 +87,15 @@ def test_a_network_in_company_is_the_network_alone():
     assert (together[0, 2] - together[0, 1]).abs().max() > 1e-3
 
 
-def test_scores_are_those_of_the_written_networks(tmp_path):
+def test_scores_are_those_of_the_written_networks(tmp_path, capsys):
     flags = ["--snapshots", "50,100", "--epochs", "2,3", "--embed_dim", "8,12", "--n_layers", "1,2"]
     assert make_zoo.main(["--out", str(tmp_path / "zoo"), *VIT, *flags]) == 0
     table = _rows(tmp_path / "zoo")
     assert len({(row["embed_dim"], row["n_layers"]) for row in table}) > 2
     zoo = nfn.read_zoo(tmp_path / "zoo", "", "all", table=tmp_path / "zoo/table.csv", progress=False)
     assert len(zoo) == len(table) == 8
+    scores = [torch.tensor([float(row[f"{part}_accuracy"]) for row in table]) for part in ("test", "fresh")]
+    assert f"tau with the same on fresh samples {nfn.kendall_tau(*scores):.4f}\n" in capsys.readouterr().out
     test = digits().test
     for part in zoo.parts:
         for index, name in enumerate(part.names):
