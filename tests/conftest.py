@@ -2,12 +2,16 @@
 
 import csv
 import io
+import multiprocessing.spawn
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +20,10 @@ from nfn_transformer.zoo.reading import Zoo, read_zoo
 REPOSITORY = Path(__file__).parent.parent
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -37,6 +45,33 @@ def _own_number_of_threads():
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def forking_python() -> Iterator[str]:
+    """Path of a program that stands in for Python, and forks a process that has imported PyTorch; see quick_python/."""
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    sources = REPOSITORY / "tests/quick_python"
+    with tempfile.TemporaryDirectory() as folder:
+        server, client = Path(folder) / "server", Path(folder) / "python"
+        client.write_text(f"#!{sys.executable} -IS\n{(sources / 'client.py').read_text()}")
+        client.chmod(0o755)
+        words = [sys.executable, "-W", "error", str(sources / "server.py"), str(server)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "listening\n"
+            yield str(client)
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def quick_python(forking_python: str) -> Iterator[None]:
+    """Processes that a module's tests start, and those that these start, take milliseconds to import PyTorch."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "executable", forking_python)
+        patched.setattr(multiprocessing.spawn, "_python_exe", forking_python)
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import importlib
 import io
 import os
-import signal as signals
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -38,37 +37,10 @@ def call(name: str, *arguments) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess([name], ended.value.code, out.getvalue(), errors.getvalue())
 
 
-def run_program(program: str, *arguments) -> int:
-    """Run Python text that starts a command; its exit status."""
+def run_program(program: str, *arguments) -> subprocess.CompletedProcess:
+    """Run Python text that starts a command to its end."""
     words = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, env=ENVIRONMENT, timeout=300).returncode
-
-
-def _heed_interrupts() -> None:
-    """A shell lets what it starts in the background ignore SIGINT, and so would all that these tests start."""
-    signals.signal(signals.SIGINT, signals.SIG_DFL)
-
-
-def run_until(text: str, signal: int, name: str, *arguments) -> tuple[int, str]:
-    """Send a command `signal` as soon as it prints `text`; its exit status and the rest of its stderr."""
-    process = subprocess.Popen(
-        command(name, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        preexec_fn=_heed_interrupts,
-    )
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if text in line:
-            process.send_signal(signal)
-            break
-    else:
-        pytest.fail(f"never printed '{text}': {''.join(seen)} {process.stderr.read()}")
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
+    return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
 def fail(main, capsys, *arguments) -> str:

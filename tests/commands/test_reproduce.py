@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from reproducing import LONG, QUICK, TREES, here, outcome, run_of, runs, started, starts, state_of, table, until
-from running import fail, run
+from running import call, fail, run
 
 from nfn_transformer import main as network
 from nfn_transformer import reproduce
 from nfn_transformer.cli import reproduce_command
 from nfn_transformer.launch.flags import environments
 
-pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
+pytestmark = pytest.mark.usefixtures("quick_python", "in_a_folder_of_its_own", "signals_as_before")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def direct(small_zoo, tmp_path_factory) -> tuple:
     path = tmp_path_factory.mktemp("direct") / "run"
     words = [word for name, value in LONG["flags"].items() for word in (f"--{name}", value)]
     words += ["--dataset", "digits", "--data_path", small_zoo, "--cut_off", 0, "--seed", 1, "--wandb", "False"]
-    done = run("main.py", *words, "--device", "cpu", "--out_dir", path)
+    done = call("main.py", *words, "--device", "cpu", "--out_dir", path)
     assert done.returncode == 0, done.stderr
     return outcome(path)
 

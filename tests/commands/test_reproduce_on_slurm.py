@@ -15,7 +15,7 @@ from nfn_transformer.cli import reproduce_command
 from nfn_transformer.grids import execution
 from nfn_transformer.launch import slurm_queue, submitit_launcher
 
-pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "signals_as_before")
+pytestmark = pytest.mark.usefixtures("quick_python", "in_a_folder_of_its_own", "signals_as_before")
 
 
 @pytest.fixture

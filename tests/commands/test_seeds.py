@@ -2,15 +2,15 @@
 
 import csv
 import json
-import signal
 from pathlib import Path
 
 import pytest
-from running import call, fail, run_until
+from running import call, fail
 from safetensors.torch import load_file
 
 from nfn_transformer import gbm, main
 from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.training.tracking import ScreenTracker
 
 SETTINGS = ("--dataset", "digits", "--epochs", 4, "--device", "cpu")
 
@@ -54,12 +54,21 @@ def test_each_seed_is_what_it_is_alone(alone, small_zoo, tmp_path):
         assert_same_run(tmp_path / f"seed{seed}", alone[seed])
 
 
-def test_interrupted_seeds_go_on_together_or_each_by_itself(alone, small_zoo, tmp_path):
+def test_interrupted_seeds_go_on_together_or_each_by_itself(alone, small_zoo, tmp_path, monkeypatch):
     words = (*SETTINGS, "--data_path", small_zoo, "--seeds", "1,2", "--out_dir", tmp_path)
-    status, errors = run_until("seed 2  epoch 2/4", signal.SIGINT, "main.py", *words)
+    log = ScreenTracker.log
+
+    def interrupting_log(self, record):
+        log(self, record)
+        if (self.prefix, record.number) == ("seed 2  ", 2):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ScreenTracker, "log", interrupting_log)
+        ended = call("main.py", *words)
     places = [tmp_path / "seed1", tmp_path / "seed2"]
-    assert status == 130
-    assert f"interrupted; go on by: python nfn_transformer/main.py --resume {places[0]} {places[1]}" in errors
+    assert ended.returncode == 130
+    assert f"interrupted; go on by: python nfn_transformer/main.py --resume {places[0]} {places[1]}" in ended.stderr
     again = call("main.py", "--resume", *places)
     assert (again.returncode, again.stderr) == (0, "")
     for seed in (1, 2):

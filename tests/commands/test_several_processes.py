@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import ENVIRONMENT, PACKAGE, run
+from running import ENVIRONMENT, PACKAGE, call
 
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.models.config import ModelConfig
@@ -24,7 +24,10 @@ from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.step import build_optimizer
 from nfn_transformer.zoo.reading import read_zoo
 
-SETTINGS = ("--dataset", "digits", "--epochs", 3, "--seed", 1, "--device", "cpu")
+pytestmark = pytest.mark.usefixtures("quick_python")
+
+# 8 epochs of 42 steps each: long enough for an interrupt after the first.
+SETTINGS = ("--dataset", "digits", "--epochs", 8, "--seed", 1, "--device", "cpu", "--enc_mode", "no", "--batch_size", 1)
 
 
 def torchrun(*words, **settings) -> subprocess.Popen:
@@ -100,11 +103,11 @@ def test_two_processes_train_what_one_does(small_zoo, tmp_path, batch_size):
 
 def test_the_command_gives_the_same_result_and_can_be_resumed(small_zoo, tmp_path):
     words = (*SETTINGS, "--data_path", small_zoo)
-    assert run("main.py", *words, "--out_dir", tmp_path / "alone", OMP_NUM_THREADS="1").returncode == 0
+    assert call("main.py", *words, "--out_dir", tmp_path / "alone").returncode == 0
     shared = tmp_path / "shared"
     process = torchrun(PACKAGE / "main.py", *words, "--out_dir", shared)
     for line in process.stdout:
-        if "epoch 1/3" in line:
+        if "epoch 1/8" in line:
             process.send_signal(signal.SIGINT)
             break
     assert ended(process)[0] != 0

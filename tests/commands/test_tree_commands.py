@@ -11,11 +11,14 @@ import lightgbm
 import pytest
 import tqdm
 import xgboost
-from running import fail, run, run_program
+from running import call, fail, run_program
 from scipy.stats import kendalltau
-from tree_runs import COMMANDS, CONFIGS, MODELS, PROGRAMS, SETTINGS, TREES, outcome, read, rows
+from tree_runs import COMMANDS, CONFIGS, FEATURES, MODELS, PROGRAMS, SETTINGS, TREES, outcome, read, rows
 
 from nfn_transformer import gbm, main, predict, xgb
+from nfn_transformer.trees.features import TREE_FEATURES
+
+pytestmark = pytest.mark.usefixtures("quick_python")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,7 @@ def runs(bundled_zoo, tmp_path_factory):
     def of(model: str) -> Path:
         if model not in made:
             path = folder / model
-            words = (*SETTINGS, "--data_path", bundled_zoo, "--model", model, "--out_dir", path)
-            done = run(PROGRAMS[model], *words)
+            done = call(PROGRAMS[model], *words(model, bundled_zoo, path))
             assert (done.returncode, done.stderr) == (0, "")
             made[model] = path, done.stdout
         return made[model][0]
@@ -37,7 +39,8 @@ def runs(bundled_zoo, tmp_path_factory):
 
 
 def words(model, bundled_zoo, path) -> list[str]:
-    return [*map(str, SETTINGS), "--data_path", str(bundled_zoo), "--model", model, "--out_dir", str(path)]
+    flags = ("--data_path", str(bundled_zoo), "--model", model, "--features", FEATURES[model], "--out_dir", str(path))
+    return [*map(str, SETTINGS), *flags]
 
 
 @MODELS
@@ -57,7 +60,9 @@ def test_a_run_directory_describes_the_run(model, runs):
     assert config["versions"]["xgboost"] == xgboost.__version__
     assert config["versions"]["lightgbm"] == lightgbm.__version__
     printed = runs.printed(model)
-    assert f"model: {CONFIGS[model].name} on flattened weights; device cpu" in printed
+    config = CONFIGS[model]
+    described = f"{config.library}-{config.model} on {TREE_FEATURES[config.features].help}"
+    assert f"model: {described}; device cpu" in printed
     assert "split by seed 1: 196 train, 42 validation, 42 test" in printed
     assert printed.rstrip().endswith(f"run directory: {path}")
 
@@ -171,7 +176,7 @@ run_command({module}.main)
 )
 def test_a_killed_run_resumes_to_the_same_result(model, program, left, runs, bundled_zoo, tmp_path, capsys):
     killed = tmp_path / "killed"
-    assert run_program(program, *words(model, bundled_zoo, killed)) == -signal.SIGKILL
+    assert run_program(program, *words(model, bundled_zoo, killed)).returncode == -signal.SIGKILL
     assert {file.name for file in killed.iterdir()} & {"results.json", *TREES.values()} == left
     command = COMMANDS[model]
     assert command.main(["--resume", str(killed)]) == 0

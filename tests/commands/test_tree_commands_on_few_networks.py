@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import fail, run
+from running import call, fail
 from tree_runs import COMMANDS, MODELS, read, rows
 
 from nfn_transformer import gbm, xgb
@@ -45,7 +45,7 @@ def test_a_constant_prediction_has_no_tau_but_is_the_mean(model, few, tmp_path, 
 def test_the_published_flags_run(name, model, few, tmp_path):
     """The words of the publication's commands, as they stand there."""
     published = f"--model {model} --wandb False --dataset digits --data_path {few} --cut_off 0".split()
-    done = run(name, *published, "--out_dir", tmp_path / "run")
+    done = call(name, *published, "--out_dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert read(tmp_path / "run/config.json")["data"]["cut_off"] == 0
     assert (tmp_path / "run/results.json").exists()

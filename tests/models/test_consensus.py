@@ -122,7 +122,8 @@ def test_a_saved_predictor_has_its_consensus(ensemble, small, fitted, tmp_path):
 
 def test_trees_keep_their_consensus_beside_them(small_zoo, few_pictures, tmp_path):
     run = tmp_path / "run"
-    flags = ["--model", "extra_trees", "--features", "consensus", "--dataset", "digits", "--wandb", "False"]
+    flags = ["--model", "extra_trees", "--n_estimators", "20", "--features", "consensus"]
+    flags += ["--dataset", "digits", "--wandb", "False"]
     assert gbm.main([*flags, "--data_path", str(small_zoo), "--out_dir", str(run)]) == 0
     assert (run / "consensus.png").read_bytes().startswith(b"\x89PNG")
     predictor = load_predictor(run, "cpu")

@@ -19,6 +19,8 @@ from nfn_transformer.models import registry
 from nfn_transformer.models.config import ModelConfig
 from nfn_transformer.reproduce import COMMANDS
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 REPOSITORY = Path(__file__).parents[2]
 ENCODER, TEST = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs/extending.md").read_text(), re.M | re.S)
 QUICK = ("--enc_mode", "spectral", "--dataset", "digits", "--epochs", "1", "--device", "cpu", "--wandb", "no")

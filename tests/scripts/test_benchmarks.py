@@ -14,6 +14,8 @@ from measuring import NETWORKS, random_zoo, ratios, released_sizes, spread
 
 from nfn_transformer.training.data import split_runs
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 REPOSITORY = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -21,7 +21,7 @@ def sound(tmp_path_factory):
         os.environ["XDG_CACHE_HOME"] = before
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(fuzz_inputs.CASES)), st.integers(0, 2**32))
 def test_changed_files_end_in_success_or_a_short_message(sound, kind, seed):
     assert fuzz_inputs.failure(sound, kind, seed) is None

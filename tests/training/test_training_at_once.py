@@ -20,6 +20,8 @@ from nfn_transformer.training.loop import train
 from nfn_transformer.training.number_tasks import RegressTask
 from nfn_transformer.training.step import Step
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 MODES = [
     ModelConfig(options={"transformers_nfn_channels": (3, 2)}),
     ModelConfig(cls_mode="hnps"),
@@ -155,37 +157,38 @@ def test_a_large_batch_in_pieces_is_the_batch(new_run, monkeypatch):
     assert_equal(together[0], whole)
 
 
+# Compiling kernels takes most of a minute: the large models are traced, and a small one is compiled, with dropout. The
+# sizes are those of a whole batch, and of an epoch's last.
+COMPILED = (
+    (ModelConfig("inv", "no", "no"), "aot_eager", (16, 10)),
+    (ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2), "aot_eager", (16,)),
+    (ModelConfig("statnn", "no", "no", dropout=0.4, ensemble=2), "inductor", (16,)),
+)
+
+
 # PyTorch's compiler warns of PyTorch's own older compiler.
 @pytest.mark.without_shape_checks
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-# Compiling kernels takes most of a minute: the large models are traced, and a small one is compiled, with dropout. The
-# sizes are those of a whole batch, and of an epoch's last.
-@pytest.mark.parametrize(
-    ("model_config", "backend", "sizes"),
-    [
-        (ModelConfig("inv", "no", "no"), "aot_eager", (16, 10)),
-        (ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2), "aot_eager", (16, 10)),
-        (ModelConfig("statnn", "no", "no", dropout=0.4, ensemble=2), "inductor", (16,)),
-    ],
-    ids=["inv", "complete", "statnn"],
-)
-def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, model_config, backend, sizes, monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+def test_a_compiled_step_gives_the_numbers_of_a_plain_one(small, monkeypatch):
+    """One test, as each starts a process that imports the compiler."""
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # processes that compile would import PyTorch
-    compiled, plain = (build_predictor(small.spec, model_config, seed=1) for _ in range(2))
-    data = prepare(small, split_runs(small.runs, 1))
-    # At this rate the step before changes nothing.
-    steps = [
-        Step([build_run(model, data, None, compile=flag, batch_size=16, lr=1e-30)])
-        for model, flag in ((compiled, True), (plain, False))
-    ]
-    for size in sizes:
-        features, labels = plain.featurize(small.weights(torch.arange(size))), small.labels[:size]
-        features = replace(features, network=torch.arange(size))
-        found, expected = (step(features, labels, size) for step in steps)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-        for a, b in zip(compiled.parameters(), plain.parameters(), strict=True):
-            assert relative_error(a.grad, b.grad) < 1e-4
+    compile_with = torch.compile
+    for model_config, backend, sizes in COMPILED:
+        monkeypatch.setattr(torch, "compile", partial(compile_with, backend=backend))
+        compiled, plain = (build_predictor(small.spec, model_config, seed=1) for _ in range(2))
+        data = prepare(small, split_runs(small.runs, 1))
+        # At this rate the step before changes nothing.
+        steps = [
+            Step([build_run(model, data, None, compile=flag, batch_size=16, lr=1e-30)])
+            for model, flag in ((compiled, True), (plain, False))
+        ]
+        for size in sizes:
+            features, labels = plain.featurize(small.weights(torch.arange(size))), small.labels[:size]
+            features = replace(features, network=torch.arange(size))
+            found, expected = (step(features, labels, size) for step in steps)
+            assert found.item() == pytest.approx(expected.item(), rel=1e-5), model_config
+            for a, b in zip(compiled.parameters(), plain.parameters(), strict=True):
+                assert relative_error(a.grad, b.grad) < 1e-4, model_config
 
 
 def test_bfloat16_rounds_and_still_learns(new_run):
