@@ -50,12 +50,29 @@ def ended(quick_python, small_zoo, tmp_path_factory) -> dict[str, tuple[int, str
         f"columns: [{{name: c}}]\nseeds: [1]\nflags: {{dataset: digits, data_path: {zoo}}}\n"
     )
     trees = ("--dataset", "digits", "--device", "cpu", "--data_path", zoo, "--model")
-    tiny = ("--runs", "8", "--epochs", "1", "--train_images", "64", "--test_images", "32", "--device", "cpu")
+    tiny = (
+        "--runs",
+        "4",
+        "--embed_dim",
+        "6",
+        "--hidden",
+        "5",
+        "--patch",
+        "4",
+        "--epochs",
+        "1",
+        "--train_images",
+        "64",
+        "--test_images",
+        "32",
+        "--device",
+        "cpu",
+    )
     commands = {
         "train": ("train", *QUICK, zoo, "--enc_mode", "no", "--out_dir", "run"),
         "predict": ("predict", "--run", "run", "--split", "test"),
         "report": ("reproduce", "grid.yaml", "--report", "--device", "cpu"),
-        "extra_trees": ("gbm", *trees, "extra_trees", "--out_dir", "trees"),
+        "extra_trees": ("gbm", *trees, "extra_trees", "--n_estimators", "9", "--out_dir", "trees"),
         "make-zoo": ("make-zoo", "--out", "zoo", *tiny),
         "graph": ("train", *QUICK, zoo, "--enc_mode", "graph", "--out_dir", "graph"),
         "wandb": ("train", *QUICK, zoo, "--enc_mode", "no", "--wandb", "--out_dir", "wandb"),

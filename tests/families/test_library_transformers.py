@@ -3,7 +3,9 @@
 import io
 import json
 import warnings
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,8 +26,12 @@ from nfn_transformer.zoo.transformer_checkpoint import read_transformer_checkpoi
 from nfn_transformer.zoo.transformer_facts import facts_of_config
 
 
-def import_libraries():
-    """Import the libraries. A torchvision that was built for another PyTorch lacks its own operators."""
+@cache
+def libraries() -> SimpleNamespace:
+    """Import the libraries, when a test asks: each process of pytest collects this file, and one runs it.
+
+    A torchvision that was built for another PyTorch lacks its own operators.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -40,10 +46,13 @@ def import_libraries():
         torchvision = pytest.importorskip("torchvision")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    return transformers, vision.VisionTransformer, vit_pytorch, torchvision
+    return SimpleNamespace(
+        transformers=transformers,
+        VisionTransformer=vision.VisionTransformer,
+        vit_pytorch=vit_pytorch,
+        torchvision=torchvision,
+    )
 
-
-transformers, VisionTransformer, vit_pytorch, torchvision = import_libraries()
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
 IMAGES = {"image_size": 12, "patch_size": 4, "num_channels": 3, **SIZES}
@@ -69,7 +78,7 @@ HEADS = {"heads": 4}
 
 
 def hugging_face(kind: str, config: str, **values):
-    return lambda: getattr(transformers, kind)(getattr(transformers, config)(**values))
+    return lambda: getattr(libraries().transformers, kind)(getattr(libraries().transformers, config)(**values))
 
 
 MODELS = {
@@ -89,11 +98,11 @@ MODELS = {
     "Llama": (hugging_face("LlamaForCausalLM", "LlamaConfig", **GROUPED), {}),
     "Mistral": (hugging_face("MistralForCausalLM", "MistralConfig", sliding_window=None, **GROUPED), {}),
     "Qwen2": (hugging_face("Qwen2ForCausalLM", "Qwen2Config", tie_word_embeddings=True, **GROUPED), {}),
-    "torchvision": (lambda: torchvision.models.VisionTransformer(**TORCHVISION), HEADS),
-    "timm": (lambda: VisionTransformer(**TIMM), HEADS),
-    "timm with registers": (lambda: VisionTransformer(**TIMM, **REGISTERS), HEADS),
-    "SimpleViT": (lambda: vit_pytorch.SimpleViT(mlp_dim=24, **SIMPLE), HEADS),
-    "vit_pytorch": (lambda: vit_pytorch.ViT(mlp_dim=24, **SIMPLE), HEADS),
+    "torchvision": (lambda: libraries().torchvision.models.VisionTransformer(**TORCHVISION), HEADS),
+    "timm": (lambda: libraries().VisionTransformer(**TIMM), HEADS),
+    "timm with registers": (lambda: libraries().VisionTransformer(**TIMM, **REGISTERS), HEADS),
+    "SimpleViT": (lambda: libraries().vit_pytorch.SimpleViT(mlp_dim=24, **SIMPLE), HEADS),
+    "vit_pytorch": (lambda: libraries().vit_pytorch.ViT(mlp_dim=24, **SIMPLE), HEADS),
     "nn.TransformerEncoder": (lambda: UsersViT(True), {**HEADS, "placement": "pre", "activation": "gelu"}),
     "post-norm": (lambda: UsersViT(False), {**HEADS, "activation": "gelu"}),
     "texts": (UsersTextClassifier, {**HEADS, "final_norm": "after_pooling"}),
