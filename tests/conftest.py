@@ -18,6 +18,7 @@ import torch
 from nfn_transformer.zoo.reading import Zoo, read_zoo
 
 REPOSITORY = Path(__file__).parent.parent
+PYTHON = sys.executable
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 
@@ -72,6 +73,12 @@ def quick_python(forking_python: str) -> Iterator[None]:
         patched.setattr(sys, "executable", forking_python)
         patched.setattr(multiprocessing.spawn, "_python_exe", forking_python)
         yield
+
+
+@pytest.fixture
+def plain_python(monkeypatch) -> None:
+    """Python itself, for what asks a process that it starts for its number: the stand-in has another."""
+    monkeypatch.setattr(sys, "executable", PYTHON)
 
 
 @pytest.fixture

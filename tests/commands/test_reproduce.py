@@ -181,6 +181,7 @@ def test_data_path_overrides_the_grids_own(grid, small_zoo, capsys):
     assert here(*grid(TREES), "--report") == 0  # the same cell
 
 
+@pytest.mark.usefixtures("plain_python")
 def test_submitit_on_this_machine(grid):
     # Through a process of its own, in which any warning of submitit would be an error.
     done = run("reproduce.py", *grid(QUICK), "--launcher", "local", "--slurm", "timeout_min=60")

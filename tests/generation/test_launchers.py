@@ -14,8 +14,6 @@ from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED
 from nfn_transformer.generation import zoo_maker
 
-pytestmark = pytest.mark.usefixtures("quick_python")
-
 FLAGS = [
     *("--embed_dim", "6", "--hidden", "5", "--patch", "4", "--epochs", "2", "--runs", "4", "--population", "2"),
     *("--train_images", "48", "--test_images", "60"),

@@ -30,7 +30,7 @@ def run(name: str, out: Path, flags: str) -> tuple[list[list[str]], dict]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=REPOSITORY,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr

@@ -162,7 +162,7 @@ def test_a_large_batch_in_pieces_is_the_batch(new_run, monkeypatch):
 COMPILED = (
     (ModelConfig("inv", "no", "no"), "aot_eager", (16, 10)),
     (ModelConfig("complete", "no", "no", dropout=0.4, ensemble=2), "aot_eager", (16,)),
-    (ModelConfig("statnn", "no", "no", dropout=0.4, ensemble=2), "inductor", (16,)),
+    (ModelConfig("mlp", "no", "no", dropout=0.4), "inductor", (16,)),
 )
 
 
