@@ -191,11 +191,11 @@ def test_libraries_open_the_networks_of_a_zoo_that_is_made(family, tmp_path):
     inputs = torch.rand(5, 1, 8, 8) if spec.inputs == "patches" else torch.arange(35).view(5, 7) % spec.vocabulary
     ours = standard_outputs(inputs, FAMILIES["transformer"].weights({k: t[None] for k, t in state.items()}, spec))[0]
     if family == "simple_vit":
-        model = vit_pytorch.SimpleViT(**json.loads(config)["model_args"])
+        model = libraries().vit_pytorch.SimpleViT(**json.loads(config)["model_args"])
         model.load_state_dict(state)
     else:
         kind = {"vit": "ImageClassification", "bert": "SequenceClassification"}.get(family, "CausalLM")
-        opened = getattr(transformers, f"AutoModelFor{kind}").from_pretrained
+        opened = getattr(libraries().transformers, f"AutoModelFor{kind}").from_pretrained
         model, report = opened(tmp_path / "zoo/run00000", output_loading_info=True)
         assert not any(report.values())
     torch.testing.assert_close(ours, outputs_of(model.eval(), inputs), rtol=0, atol=1e-5)
