@@ -77,8 +77,9 @@ def _fact(name: str, text: str, source: str) -> Any:
         return _CHOICES[name][text.strip().lower()]
     if name in ("omega", "offset", "norm_epsilon"):
         number = _number(text)
-        if not abs(number) < 1e6 or (name == "norm_epsilon" and number <= 0):
-            raise UserError(f"{source} {shown}: expected a {'positive ' if name == 'norm_epsilon' else ''}number")
+        problem = {"norm_epsilon": "positive", "omega": "nonzero"}.get(name, "")
+        if not abs(number) < 1e6 or (problem and abs(number) < 1e-30) or (name == "norm_epsilon" and number < 0):
+            raise UserError(f"{source} {shown}: expected a {problem}{' ' * bool(problem)}number")
         return number
     parts = text.replace(",", " ").strip("()[] ").split()
     numbers = [_number(part) for part in parts[:100]]

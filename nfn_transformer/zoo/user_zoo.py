@@ -16,7 +16,7 @@ from nfn_transformer.zoo.checkpoint import Outcome
 from nfn_transformer.zoo.collecting import Files, read_outcomes
 from nfn_transformer.zoo.faults import Fault, Reason
 from nfn_transformer.zoo.listed_zoo import read_listing
-from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, told_facts
+from nfn_transformer.zoo.listing import ListedNetwork, Listing, ReadRequest, refuse_flags, told_facts
 from nfn_transformer.zoo.metadata import ALL_EPOCHS, HEADS_COLUMN, Columns, Selection, select_rows
 from nfn_transformer.zoo.network_facts import FACTS, FIELDS, network_facts
 from nfn_transformer.zoo.reading import Zoo
@@ -58,7 +58,10 @@ def read_user_zoo(path: Path, table: Path, request: ReadRequest, n_heads: int | 
             raise ZooError(f"{printable(str(path))}: no checkpoints; looked for {looked_for()} in it")
         stamp = repr((source.stamp, [(name, stamps[name]) for name in files]))
         release, selection, notes = _select(source, table, files, request, stamp, n_heads)
-        return read_listing(source, _listing(release, selection, notes, request, n_heads), request)
+        zoo = read_listing(source, _listing(release, selection, notes, request, n_heads), request)
+        if all(isinstance(spec, NetworkSpec) for spec in zoo.specs):
+            refuse_flags("networks without attention", {"n_heads": n_heads})
+        return zoo
     finally:
         source.close()
 

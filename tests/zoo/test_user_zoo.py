@@ -42,6 +42,10 @@ def test_subfolders_mixed_sizes_and_columns_that_are_guessed(user):
     for seed in range(4):
         user.save(f"{'ab'[seed % 2]}/net{seed}.pt", mlp(seed, 3 + seed % 2))
     rows = [[seed, f"/home/me/nets/{'ab'[seed % 2]}/net{seed}.pt", seed / 10] for seed in range(4)]
+    with pytest.raises(ZooError, match="--n_heads 2: cannot be combined with networks without attention"):
+        user.read(["width", "where it lies", "Accuracy"], *rows, n_heads=2)
+    with pytest.raises(ZooError, match="--omega 0: expected a nonzero number"):
+        user.read(["width", "where it lies", "Accuracy"], *rows, facts={"activation": "sine", "omega": "0"})
     zoo = user.read(["width", "where it lies", "Accuracy"], *rows)
     assert len(zoo) == 4
     assert sorted(spec.sizes for spec in zoo.specs) == [(2, 3, 1), (2, 4, 1)]
