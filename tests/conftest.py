@@ -59,7 +59,7 @@ def forking_python() -> Iterator[str]:
         server, client = Path(folder) / "server", Path(folder) / "python"
         client.write_text(f"#!{sys.executable} -IS\n{(sources / 'client.py').read_text()}")
         client.chmod(0o755)
-        words = [sys.executable, "-W", "error", str(sources / "server.py"), str(server)]
+        words = [sys.executable, str(sources / "server.py"), str(server)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "listening\n"
             yield str(client)

@@ -7,8 +7,6 @@ from pathlib import Path
 import killed_commands
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_python")
-
 SCRIPT = Path(killed_commands.__file__).with_name("kill_anywhere.py")
 
 

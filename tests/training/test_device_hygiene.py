@@ -140,7 +140,7 @@ def test_editors_of_inrs(runs, name):
 
 def test_networks_of_several_sizes_that_read_texts(runs):
     specs = [replace(SPEC, blocks=SPEC.blocks * count, embedding=None) for count in (1, 2)]
-    zoo = MixedZoo(tuple(random_zoo(spec, 5) for spec in specs))
+    zoo = MixedZoo(tuple(random_zoo(spec, 10) for spec in specs))
     made = runs(ModelConfig("complete", "no", "no"), (1,), zoo)
     train(made, stream=False)
     assert_trained(made)
