@@ -36,13 +36,11 @@ for words in json.load(sys.stdin):
 print(json.dumps(results))
 """
 
-pytestmark = pytest.mark.usefixtures("quick_python")
-
 QUICK = ("--dataset", "digits", "--epochs", "1", "--device", "cpu", "--data_path")
 
 
 @pytest.fixture(scope="module")
-def ended(quick_python, small_zoo, tmp_path_factory) -> dict[str, tuple[int, str, str]]:
+def ended(small_zoo, tmp_path_factory) -> dict[str, tuple[int, str, str]]:
     """Exit status, stderr and stdout of each command, without any extra."""
     folder, zoo = tmp_path_factory.mktemp("without_extras"), str(small_zoo)
     (folder / "grid.yaml").write_text(

@@ -23,9 +23,9 @@ def main() -> None:
         else:
             os.kill(child, number)
 
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, forward)
+    ignores_interrupts = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    for number in SIGNALS:  # the program may heed what this process was started to ignore
+        signal.signal(number, forward)
     server = socket.socket(socket.AF_UNIX)
     server.connect(os.path.join(os.path.dirname(sys.argv[0]), "server"))
     descriptors = []
@@ -40,7 +40,7 @@ def main() -> None:
         "folder": os.getcwd(),
         "environment": dict(os.environ),
         "descriptors": descriptors,
-        "ignores_interrupts": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "ignores_interrupts": ignores_interrupts,
         "executable": sys.argv[0],
     }
     text = json.dumps(request).encode()
