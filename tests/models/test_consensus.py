@@ -10,8 +10,9 @@ from symmetry import random_transformer
 
 from nfn_transformer import gbm, load_predictor
 from nfn_transformer.errors import RunError, SpecError, UserError
+from nfn_transformer.features import answers as inputs_of_families
 from nfn_transformer.features import consensus as numbers_of
-from nfn_transformer.features.answers import probe_inputs
+from nfn_transformer.features.answers import probe_inputs, stroke_pictures
 from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
@@ -153,6 +154,17 @@ def test_pictures_are_drawn_once(small, fitted, monkeypatch):
     assert drawn
 
 
+@pytest.fixture
+def few_strokes(monkeypatch):
+    """Few strokes among the inputs, which no other test keeps."""
+    probe_inputs.cache_clear()
+    stroke_pictures.cache_clear()
+    monkeypatch.setattr(inputs_of_families, "STROKE_PICTURES", 24)
+    yield
+    probe_inputs.cache_clear()
+    stroke_pictures.cache_clear()
+
+
 @dataclass(frozen=True)
 class _Networks:
     """What `Consensus.fit` reads of a zoo."""
@@ -174,11 +186,10 @@ class _Networks:
     ("name", "families", "positions"),
     [("vit", 8, 1), ("bert", 3, 1), ("post-norm of vectors", 2, 1), ("gpt", 3, 9), ("gpt of many words", 3, 1)],
 )
-def test_standard_transformers_agree(name, families, positions, few_pictures, generator, monkeypatch):
+def test_standard_transformers_agree(name, families, positions, few_strokes, few_pictures, generator, monkeypatch):
     spec = STANDARD_SPECS[name.removesuffix(" of many words")]
     if name.endswith("words"):
         monkeypatch.setattr("nfn_transformer.features.standard_answers._SHARES", 20 * 11)
-        probe_inputs.cache_clear()
     zoo = _Networks(torch.linspace(0.2, 0.9, 14), random_standard(spec, 14, generator))
     consensus, train = Consensus(spec), torch.arange(12)
     consensus.fit(zoo, train, seed=1)
@@ -229,7 +240,7 @@ def test_texts_of_shared_word_vectors(generator):
     assert relative_error(consensus(moved), consensus(others)) < 1e-9
 
 
-def test_a_saved_predictor_of_vits_has_its_consensus(few_pictures, generator, tmp_path):
+def test_a_saved_predictor_of_vits_has_its_consensus(few_strokes, few_pictures, generator, tmp_path):
     spec = STANDARD_SPECS["vit"]
     zoo = _Networks(torch.linspace(0.2, 0.9, 12), random_standard(spec, 12, generator).to(torch.float32))
     flags = {"enc_mode": "complete", "consensus": True, "ensemble": 1, "dropout": 0.0}
