@@ -54,6 +54,6 @@ register(
         check=check_probe,
         reads=("dropout",),
         always={"standardize": True},
-        defaults={"cls_mode": "no", "emb_mode": "no"},
+        defaults={"cls_mode": "no", "emb_mode": "no", "dropout": 0.1},
     )
 )
