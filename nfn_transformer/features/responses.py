@@ -178,7 +178,8 @@ def _transformer(inputs: Tensor, weights: TransformerWeights, hidden: bool) -> R
     if not hidden:
         outputs = logits_from_tokens(tokens, weights, epsilon=_EPSILON)
         return Responses(outputs, outputs[..., :0])
-    signal, numbers = _normalize(tokens.expand(weights.batch, *tokens.shape[1:])), list[Tensor]()
+    numbers: list[Tensor] = []
+    signal = _normalize(tokens.expand(weights.batch, *tokens.shape[1:]))
     for block in weights.blocks:
         signal, of_block = _through_block(signal, block)
         numbers += of_block
@@ -226,7 +227,8 @@ def _common(signal: Float[Tensor, "b n t D"]) -> Float[Tensor, "b n"]:
 
 def _standard(inputs: Tensor, weights: StandardTransformerWeights, hidden: bool) -> Responses:
     """Return the responses of standard transformers; outputs of every token are those of the last one."""
-    spec, numbers = weights.spec, list[Tensor]()
+    spec = weights.spec
+    numbers: list[Tensor] = []
     stream = embed(inputs.softmax(-1) if spec.inputs == "words" else inputs, weights)
     for half in half_blocks(stream, weights):
         stream = half.after
