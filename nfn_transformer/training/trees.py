@@ -55,7 +55,7 @@ class TreeRun:
     def describe(self) -> str:
         """Return the library and the kind of the model, for the screen."""
         predictor = self.config.predictor
-        return f"{predictor.library}-{predictor.model} on {TREE_FEATURES[predictor.features].help}"
+        return f"{predictor.kind} on {TREE_FEATURES[predictor.features].help}"
 
     def train(self, progress: bool | None = None) -> None:
         """Fit the model on the CPU's threads or on its device; the test side is never read here.

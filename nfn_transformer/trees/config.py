@@ -45,8 +45,12 @@ class TreeConfig:
     @property
     def name(self) -> str:
         """Readable name, as in xgboost-gbtree or scikit-learn-extra_trees-statistics."""
-        library = [] if self.library == self.model else [self.library]
-        return "-".join([*library, self.model, *([] if self.features == "raw" else [self.features])])
+        return "-".join([self.kind, *([] if self.features == "raw" else [self.features])])
+
+    @property
+    def kind(self) -> str:
+        """Library and model, as in xgboost-gbtree; one name where both are the same."""
+        return "-".join(dict.fromkeys((self.library, self.model)))
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,10 @@ def test_its_file_is_the_model(blend):
     assert blend.predict(others[:0]).shape == (0,)
 
 
+def test_its_library_and_model_have_one_name():
+    assert TREE_MODELS["blend"].config("consensus").name == "blend-consensus"
+
+
 def test_networks_of_other_numbers_are_refused(blend):
     with pytest.raises(ValueError, match="networks of 7 numbers, the blend reads 6"):
         blend.predict(np.zeros((3, 7), dtype=np.float32))
