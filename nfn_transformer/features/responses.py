@@ -17,19 +17,17 @@ from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.answers import probe_inputs
 from nfn_transformer.features.network_invariants import is_field, signals
 from nfn_transformer.features.standard_probes import standard_probes
+from nfn_transformer.features.transformer_answers import TINY_EPSILON, tokens_of, transformer_answers
 from nfn_transformer.groups.network import canonical_form
 from nfn_transformer.groups.standard_form import reads_no_mean, standard_canonical_form
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import BlockWeights, NetworkWeights, TensorTree, TransformerWeights
 from nfn_transformer.weights.feed_forward_pass import network_responses
-from nfn_transformer.weights.forward import embed_patches, logits_from_tokens, patches
 from nfn_transformer.weights.spec import ACTIVATIONS, NetworkSpec
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_pass import HalfBlock, embed, half_blocks, outputs_of
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
-# As `features.answers`: scales of the stream, which belong to the group, then change no response.
-_EPSILON = 1e-12
 _SMALL = 1e-6
 # Share of the word itself in a soft word at first.
 _WORD_LOGIT = 3.0
@@ -171,13 +169,10 @@ def _concentration(parts: Float[Tensor, "*n m"]) -> Float[Tensor, " *n"]:
 
 def _transformer(inputs: Tensor, weights: TransformerWeights, hidden: bool) -> Responses:
     """Return the responses of the zoo's transformers to images, or to tokens that are embedded."""
-    tokens = inputs[None]
-    if weights.embedding is not None:
-        rows, columns = weights.embedding.conv_weight.shape[-2:]
-        tokens = embed_patches(patches(tokens, (rows, columns)), weights.embedding)
     if not hidden:
-        outputs = logits_from_tokens(tokens, weights, epsilon=_EPSILON)
+        outputs = transformer_answers(inputs, weights)
         return Responses(outputs, outputs[..., :0])
+    tokens = tokens_of(inputs, weights)
     numbers: list[Tensor] = []
     signal = _normalize(tokens.expand(weights.batch, *tokens.shape[1:]))
     for block in weights.blocks:
@@ -195,7 +190,7 @@ def _transformer(inputs: Tensor, weights: TransformerWeights, hidden: bool) -> R
 
 
 def _normalize(signal: Float[Tensor, "*n D"]) -> Float[Tensor, "*n D"]:
-    return functional.layer_norm(signal, signal.shape[-1:], eps=_EPSILON)
+    return functional.layer_norm(signal, signal.shape[-1:], eps=TINY_EPSILON)
 
 
 def _through_block(signal: Float[Tensor, "b n t D"], block: BlockWeights) -> tuple[Tensor, list[Float[Tensor, "b n"]]]:

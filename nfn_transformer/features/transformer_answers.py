@@ -9,8 +9,8 @@ from nfn_transformer.weights.containers import TransformerWeights
 from nfn_transformer.weights.forward import embed_patches, embed_words, logits_from_tokens, patches
 from nfn_transformer.weights.spec import TransformerSpec
 
-# Far below the networks' own: scales of the stream, which belong to the group, then change no answer.
-_EPSILON = 1e-12
+TINY_EPSILON = 1e-12
+"""Epsilon far below the networks' own: scales of the stream, which belong to the group, then change no answer."""
 
 
 def transformer_probe_inputs(spec: TransformerSpec) -> ProbeInputs:
@@ -25,15 +25,20 @@ def transformer_probe_inputs(spec: TransformerSpec) -> ProbeInputs:
 
 def transformer_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "b n classes"]:
     """Return logits as `transformer_logits`, of LayerNorms whose epsilon is next to nothing."""
-    return transformer_logits(inputs, weights, _EPSILON)
+    return transformer_logits(inputs, weights, TINY_EPSILON)
 
 
 def transformer_logits(
     inputs: Tensor, weights: TransformerWeights, epsilon: float | None = None
 ) -> Float[Tensor, "b n classes"]:
     """Return the logits of b networks for images [n, ...], or for tokens [n, tokens, D]."""
-    tokens = inputs.to(weights.blocks[0].W_A)[None]
-    if weights.embedding is not None:
-        rows, columns = weights.embedding.conv_weight.shape[-2:]
-        tokens = embed_patches(patches(tokens, (rows, columns)), weights.embedding)
-    return logits_from_tokens(tokens, weights, epsilon=epsilon)
+    return logits_from_tokens(tokens_of(inputs, weights), weights, epsilon=epsilon)
+
+
+def tokens_of(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "b n tokens D"]:
+    """Return the embedded patches of images [n, ...], or tokens [n, tokens, D] as they are, with b = 1."""
+    inputs = inputs.to(weights.blocks[0].W_A)[None]
+    if weights.embedding is None:
+        return inputs
+    rows, columns = weights.embedding.conv_weight.shape[-2:]
+    return embed_patches(patches(inputs, (rows, columns)), weights.embedding)

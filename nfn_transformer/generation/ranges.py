@@ -100,8 +100,9 @@ def read_range(path: Path, key: str, value: Any, rules: KeyRules) -> Drawn:
         if not chosen or any(word not in words for word in chosen):
             raise UserError(f"--recipe {path}: {key} has {shown(value)}, expected some of {', '.join(words)}")
         return Choice(tuple(chosen))
-    kind = next(iter(value), None) if isinstance(value, dict) else "values"
-    given = value[kind] if isinstance(value, dict) else value
+    kind, given = "values", value
+    if isinstance(value, dict):
+        kind, given = next(iter(value.items())) if len(value) == 1 else ("several", value)
     try:
         numbers = tuple(float(number) for number in (given if isinstance(given, list) else [given]))
     except (TypeError, ValueError):

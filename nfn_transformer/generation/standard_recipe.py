@@ -147,6 +147,8 @@ def read_standard_recipe(path: Path, defaults: StandardRecipe) -> StandardRecipe
         key: read_range(path, key, value, _RULES) for key, value in content.items() if key != "lr"
     }
     if "runs" in values:
+        if isinstance(content["runs"], list | dict):
+            raise UserError(f"--recipe {path}: runs has {shown(content['runs'])}, expected one whole number")
         values["runs"] = values["runs"].draw(0.0)
     if "lr" in content:
         rates = content["lr"] if isinstance(content["lr"], dict) else {}

@@ -138,6 +138,14 @@ class StandardZooPlan(PartsPlan):
         samples = train_samples(self.runs[number].settings.train_fraction, len(self.task.train.labels))
         return self._due(number)[-1] * (samples // self.batch_size)
 
+    def largest(self) -> int:
+        """Return the number of a network that needs the most memory to train; of any where none is trained."""
+        return max(range(self.networks), key=self._size_in_training)
+
+    def _size_in_training(self, number: int) -> tuple[bool, int, int]:
+        steps = self._steps(number)
+        return steps > 0, count_parameters(self.training(number).spec), steps
+
     def begin(self, numbers: Sequence[int], device: torch.device) -> StandardPopulation:
         """Return the population of networks of one size."""
         settings = [self.runs[number].settings for number in numbers]
@@ -152,9 +160,9 @@ class StandardZooPlan(PartsPlan):
 
     def seconds(self, device: torch.device) -> float:
         """See `PartsPlan`; the largest networks are measured."""
-        numbers = max(self.parts, key=lambda part: sum(map(self._steps, part)))
+        numbers = max(self.parts, key=lambda part: max(map(self._size_in_training, part)))
         population = self.begin(numbers, device)
-        if not len(population.left):
+        if not (trained := len(population.left)):
             return 0.0
         population.step()
         start = time.perf_counter()
@@ -163,7 +171,7 @@ class StandardZooPlan(PartsPlan):
                 population.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        each = (time.perf_counter() - start) / _TIMED_STEPS / len(numbers)
+        each = (time.perf_counter() - start) / _TIMED_STEPS / trained
         return each * sum(map(self._steps, range(self.networks))) / self.networks
 
     def listing(self) -> str:
@@ -267,9 +275,8 @@ _HYPERPARAMETERS = (
 
 def most_on_gpu(plan: StandardZooPlan, device: torch.device, processes: int) -> int:
     """Return how many networks fit into half of a GPU's free memory, shared by `processes`."""
-    largest = max(range(plan.networks), key=lambda number: count_parameters(plan.training(number).spec))
     free = free_bytes(device) / 2 / processes
-    population = plan.begin([largest] * _MEASURED, device)
+    population = plan.begin([plan.largest()] * _MEASURED, device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     if len(population.left):

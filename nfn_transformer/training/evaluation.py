@@ -34,7 +34,8 @@ class Evaluation:
     left_out: int = 0
     """Networks that are not scored, as the predictor was trained on them or selected by them."""
     references: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that the measures are to be compared with, by name; see `Task.references`."""
+    """Numbers that the measures are to be compared with, by name; see `Task.references`.
+    The scored networks' labels stand for those of the training side."""
     note: str = ""
     """Sentence on what cannot be told."""
 

@@ -298,7 +298,15 @@ def standard_outputs(inputs: Tensor, weights: StandardTransformerWeights) -> Ten
     Args:
         inputs: see `embed`.
         weights: of b networks.
+
+    Raises:
+        SpecError: the networks have no such word, or less positions than there are tokens.
     """
+    spec = weights.spec
+    if spec.inputs == "words" and not inputs.is_floating_point() and inputs.numel():
+        low, high = (bound.item() for bound in inputs.aminmax())
+        if low < 0 or high >= spec.vocabulary:  # `embed` would read a word of another network
+            raise SpecError(f"words from {low} to {high}, expected 0 to {spec.vocabulary - 1}")
     stream = embed(inputs, weights)
     for half in half_blocks(stream, weights):
         stream = half.after

@@ -168,7 +168,8 @@ class RowMatrix:
             self._rows = grown
         if outcome.state is not None:
             flatten_state_dict(outcome.state, dict(outcome.shapes), self._rows[self.count])
-        elif outcome.row is not None:
+        else:
+            assert outcome.row is not None  # a checkpoint without a fault
             self._rows[self.count].copy_(torch.from_numpy(outcome.row))
         self.count += 1
 

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.usefixtures("quick_python")
+
+CLIENT, PYTHON = Path(__file__).parents[1] / "quick_python/client.py", sys.executable
 
 ENDS = {
     "by itself": ("print(1)", 0, "1\n", ""),
@@ -51,3 +55,17 @@ def test_signals_reach_it(number, status):
         process.send_signal(number)
         assert process.stdout.read() == ""  # nobody is left who could write
     assert process.returncode == status
+
+
+def test_a_program_that_nobody_runs_does_not_seem_to_succeed(tmp_path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "server"))
+        server.listen()
+        (tmp_path / "client.py").write_text(CLIENT.read_text())
+        with subprocess.Popen([PYTHON, "-IS", str(tmp_path / "client.py")], stderr=subprocess.PIPE) as process:
+            accepted, _ = server.accept()
+            accepted.recv(8)
+            accepted.shutdown(socket.SHUT_WR)
+            assert process.wait(60) == 1
+            assert process.stderr.read() == b"the stand-in for Python has lost its server\n"
+            accepted.close()

@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 
+from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import FAMILIES
 from nfn_transformer.training.config import spec_from_json
 from nfn_transformer.weights.standard_pass import embed, half_blocks, outputs_of, standard_outputs
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
-from nfn_transformer.weights.standard_state_dicts import count_parameters
+from nfn_transformer.weights.standard_state_dicts import count_parameters, standard_shapes
 
 BIASES = ("b_Q", "b_K", "b_V", "b_O", "b_1", "b_G", "b_2", "head.0.bias")
 SPECS = {
@@ -72,3 +73,13 @@ def test_networks_of_every_kind_are_read_run_and_written_back(spec):
     if spec.causal:  # the last word is seen by none before it
         other = torch.cat([inputs[:, :-1], inputs[:, -1:] + 1], dim=1)
         assert torch.equal(standard_outputs(other, weights)[:, :, :-1], outputs[:, :, :-1])
+
+
+@pytest.mark.parametrize("word", [-1, 20])
+def test_a_word_that_networks_lack_is_no_word_of_another_network(word):
+    shapes = standard_shapes(SPECS["Llama"])
+    weights = FAMILIES[StandardTransformerSpec.family].weights(
+        {k: torch.ones(2, *s) for k, s in shapes.items()}, SPECS["Llama"]
+    )
+    with pytest.raises(SpecError, match=r"words from .*, expected 0 to 19"):
+        standard_outputs(torch.tensor([[3, word]]), weights)

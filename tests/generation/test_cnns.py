@@ -144,6 +144,7 @@ def test_bad_flags_are_named(tmp_path, capsys, flags, message):
         ("dropout: {even: [0, 2]}", "expected numbers from 0, at most 0.95, or {log: [low, high]} or {even: "),
         ("learning_rate: 0", "learning_rate has '0', expected numbers above 0"),
         ("init_std: {log: [0.1]}", "init_std has {'log': ['0.1']}, expected numbers above 0"),
+        ("init_std: {log: [0.1, 1], even: [0.1, 1]}", "init_std has {'log': "),
         ("optimizer: lion", "optimizer has 'lion', expected some of sgd, sgd_momentum, adam, rmsprop"),
     ],
 )

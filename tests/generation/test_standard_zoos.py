@@ -10,13 +10,16 @@ from standard_networks import STANDARD_SPECS, inputs_of, random_standard
 
 import nfn_transformer as nfn
 from nfn_transformer import make_zoo
+from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
+from nfn_transformer.errors import UserError
 from nfn_transformer.generation.images import digits
+from nfn_transformer.generation.ranges import Choice
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.standard_forward import training_outputs
 from nfn_transformer.generation.standard_networks import KINDS, StandardSizes, standard_config, standard_spec
 from nfn_transformer.generation.standard_population import StandardPopulation, StandardTraining, train_standard
-from nfn_transformer.generation.standard_recipe import StandardSettings
+from nfn_transformer.generation.standard_recipe import StandardRecipe, StandardSettings, read_standard_recipe
 from nfn_transformer.generation.standard_tasks import StandardTask
 from nfn_transformer.generation.standard_zoo import StandardZooPlan
 from nfn_transformer.weights.standard_layouts import recognize_transformer
@@ -140,6 +143,30 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch)
     assert make_zoo.main(["--out", str(broken), *VIT]) == 0
     assert broken.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "broken.zip.parts").exists()
+
+
+def test_the_bundled_recipe_stops_networks_in_turn_and_an_untrained_one_measures_no_memory():
+    defaults = StandardRecipe(9, *[Choice((8,))] * 4)
+    recipe = read_standard_recipe(find_bundled(Path("simple_vits.yaml"), RECIPES), defaults)
+    runs = replace(recipe, runs=9).draw(0)
+    assert [run.settings.epochs for run in runs] == [0, 1, 2, 3, 5, 10, 13, 18, 23]
+    assert {run.sizes for run in runs} == {StandardSizes(32, 4, 2, 64, 16)}
+    runs[5] = replace(runs[5], sizes=StandardSizes(64, 4, 2, 64, 16))
+    shared = {"seed": 0, "batch_size": 4, "snapshots": ("100",), "snapshot_unit": "percent"}
+    path, task = Path("zoo"), _task("images")
+    assert StandardZooPlan(path, "simple_vit", False, task, 4, runs[:5], **shared).largest() == 4
+    assert StandardZooPlan(path, "simple_vit", False, task, 4, runs, **shared).largest() == 5
+
+
+@pytest.mark.parametrize("runs", ["[5, 10]", "{cycle: [5]}"])
+def test_a_recipe_has_one_count_of_networks(tmp_path, runs):
+    (tmp_path / "recipe.yaml").write_text(f"runs: {runs}\n")
+    with pytest.raises(UserError, match=r"runs has .*, expected one whole number"):
+        read_standard_recipe(tmp_path / "recipe.yaml", StandardRecipe(9, *[Choice((8,))] * 4))
+
+
+def test_the_command_and_its_plans_know_the_same_families():
+    assert KINDS.keys() == set(make_zoo._STANDARD)
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ TOLERANCE = 1e-9
 
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch):
-    """Four pictures of strokes suffice, and take no time."""
+    """Four pictures of strokes suffice, and take no time; no other test keeps them."""
     answers.probe_inputs.cache_clear()
+    answers.stroke_pictures.cache_clear()
     monkeypatch.setattr(answers, "STROKE_PICTURES", 4)
     yield
     answers.probe_inputs.cache_clear()
+    answers.stroke_pictures.cache_clear()
 
 
 PUBLISHED = {"probe_generator": "linear", "probe_readout": "concat"}
@@ -140,3 +142,6 @@ def test_a_network_that_overflows_spoils_no_probe(generator):
 def test_pooled_readouts_need_classes(generator):
     with pytest.raises(UserError, match=r"^--probe_readout pooled: .* one output, expected at least 2 classes"):
         predictor(random_networks(SPECS["siren"], 2, generator), probe_readout="pooled")
+    headless = next(spec for spec in STANDARD_SPECS.values() if not spec.head_sizes)
+    with pytest.raises(UserError, match=r"^--probe_readout pooled: .* no head, expected at least 2 classes"):
+        predictor(random_standard(headless, 2, generator), probe_readout="pooled")

@@ -64,7 +64,10 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
         descriptors.frombytes(data)
     text = b""
     while len(text) < size[-1]:
-        text += client.recv(1 << 16)
+        piece = client.recv(1 << 16)
+        if not piece:
+            os._exit(0)  # the client was killed
+        text += piece
     return json.loads(text), list(descriptors)
 
 

@@ -7,6 +7,7 @@ from nfn_transformer.configuration import COUNT, setting
 from nfn_transformer.errors import UserError
 from nfn_transformer.models.registry import ENCODER, BranchConfig, BranchEntry, register
 from nfn_transformer.weights.spec import NetworkSpec
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
 if TYPE_CHECKING:  # the flags' help needs no PyTorch
     from nfn_transformer.families.registry import AnySpec
@@ -37,8 +38,13 @@ class ProbeConfig(BranchConfig):
 
 def check_probe(config: ProbeConfig, spec: "AnySpec", zoo: str) -> None:
     """Raise UserError if a pooled readout has no classes to compare."""
-    if config.probe_readout == "pooled" and isinstance(spec, NetworkSpec) and spec.sizes[-1] < 2:
-        raise UserError(f"--probe_readout pooled: zoo '{zoo}' has networks of one output, expected at least 2 classes")
+    outputs = 2
+    if isinstance(spec, NetworkSpec | StandardTransformerSpec):
+        sizes = spec.sizes if isinstance(spec, NetworkSpec) else spec.head_sizes
+        outputs = sizes[-1] if sizes else 0
+    if config.probe_readout == "pooled" and outputs < 2:
+        found = "one output" if outputs else "no head"
+        raise UserError(f"--probe_readout pooled: zoo '{zoo}' has networks of {found}, expected at least 2 classes")
 
 
 register(
