@@ -108,12 +108,12 @@ def _seconds(plan: ZooPlan, groups: Sequence[Sequence[ZooRun]], data: TaskData, 
 
 def _seconds_per_step(population: Population, device: torch.device) -> float:
     population.step()
-    _synchronize(device)
+    synchronize(device)
     start = time.perf_counter()
     for _ in range(_TIMED_STEPS):
         if population.in_training:
             population.step()
-    _synchronize(device)
+    synchronize(device)
     return (time.perf_counter() - start) / _TIMED_STEPS
 
 
@@ -123,6 +123,7 @@ def _release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU, whose work goes on behind the calls that begin it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -21,6 +21,7 @@ from nfn_transformer.atomic_files import csv_text, write_text
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.array_plan import PartsPlan, TrainedPart, WrittenZoo
 from nfn_transformer.generation.batches import train_samples
+from nfn_transformer.generation.estimate import synchronize
 from nfn_transformer.generation.standard_networks import StandardSizes, standard_config, standard_spec
 from nfn_transformer.generation.standard_population import StandardPopulation, StandardTraining, train_standard
 from nfn_transformer.generation.standard_recipe import StandardRun, StandardSettings
@@ -165,12 +166,12 @@ class StandardZooPlan(PartsPlan):
         if not (trained := len(population.left)):
             return 0.0
         population.step()
+        synchronize(device)
         start = time.perf_counter()
         for _ in range(_TIMED_STEPS):
             if len(population.left):
                 population.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         each = (time.perf_counter() - start) / _TIMED_STEPS / trained
         return each * sum(map(self._steps, range(self.networks))) / self.networks
 

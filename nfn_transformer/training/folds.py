@@ -114,7 +114,7 @@ def fold_directory(top: RunDirectory, fold: int) -> RunDirectory:
 
 def config_of_fold(config: RunConfig, fold: int) -> RunConfig:
     """Return the configuration of the run of a fold."""
-    return replace(config, data=replace(config.data, fold=fold), fit_all=False, ceiling_images="")
+    return replace(config, data=replace(config.data, fold=fold), fit_all=False, ceiling_images="", ceiling_skip=0)
 
 
 def config_of_all(config: RunConfig, results: dict) -> RunConfig:

@@ -27,6 +27,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,14 @@ from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.generation.idx_files import read_idx
 from nfn_transformer.generation.npz_files import read_npz
+from nfn_transformer.generation.ranges import Choice
 from nfn_transformer.generation.recipe import read_recipe
+from nfn_transformer.generation.standard_recipe import StandardRecipe, read_standard_recipe
 from nfn_transformer.generation.texts import read_texts
 from nfn_transformer.grids.grid_file import read_grid
 from nfn_transformer.training.report import read_summary
 from nfn_transformer.training.run_directory import RunDirectory
+from nfn_transformer.trees.blend import Blend
 from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
@@ -108,6 +112,7 @@ def _trees() -> dict[type, bytes]:
     from sklearn.ensemble import ExtraTreesRegressor
 
     from nfn_transformer.trees.extra_trees import _arrays
+    from nfn_transformer.trees.gaussian_process import fit_process, fit_scales, scaled
 
     draw = np.random.default_rng(1)
     inputs, labels = draw.random((60, 5), np.float32), draw.random(60, np.float32)
@@ -115,11 +120,17 @@ def _trees() -> dict[type, bytes]:
     boosted = xgboost.train(options, xgboost.QuantileDMatrix(inputs, labels, nthread=1), 3)
     options = {"objective": "regression", "num_leaves": 4, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 5}
     light = lightgbm.train(options, lightgbm.Dataset(inputs, labels), 3)
-    forest = ExtraTreesRegressor(3, max_depth=3, random_state=1).fit(inputs, labels)
+    forest = save(_arrays(ExtraTreesRegressor(3, max_depth=3, random_state=1).fit(inputs, labels).estimators_))
+    scales = fit_scales(inputs)
+    process = fit_process(scaled(inputs[:9], scales), labels[:9], seed=1)
+    parts = {"scales": scales, "scaled": process, "ranked": process}
+    arrays = {f"{part}.{name}": array for part, own in parts.items() for name, array in own.items()}
+    arrays |= {"forest": np.frombuffer(forest, np.uint8), "of_logits": np.ones(1, np.uint8)}
     return {
         XGBoostTrees: bytes(boosted.save_raw("json")),
         LightGBMTrees: light.model_to_string().encode(),
-        ExtraTrees: save(_arrays(forest.estimators_)),
+        ExtraTrees: forest,
+        Blend: save(arrays),
     }
 
 
@@ -301,7 +312,7 @@ def tree_case(sound: Sound, folder: Path, draw: random.Random) -> None:
     """Predict by a changed file of trees."""
     kind = draw.choice(list(sound.trees))
     content = sound.trees[kind]
-    content = changed_bytes(content, draw) if kind is ExtraTrees else changed(content, draw)
+    content = changed_bytes(content, draw) if kind in (ExtraTrees, Blend) else changed(content, draw)
     try:
         kind(content).predict(np.random.default_rng(2).random((7, 5), np.float32))
     except ValueError as error:  # as `load_trained` does
@@ -317,6 +328,9 @@ def settings_case(sound: Sound, folder: Path, draw: random.Random) -> None:
     path.write_bytes(changed(source.read_bytes(), draw))
     if kind == "tables":
         read_grid(path)
+        return
+    if source.name == "simple_vits.yaml":
+        replace(read_standard_recipe(path, StandardRecipe(9, *[Choice((8,))] * 4)), runs=9).draw(1)
         return
     sizes = {"epochs": (1,), "embed_dim": (16,), "n_attention_heads": (2,), "n_layers": (1,)}
     recipe = read_recipe(path, {"runs": 1, "hidden": 8, **sizes})
