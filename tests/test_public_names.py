@@ -59,6 +59,7 @@ _INNER = {
     "zoo.faults": "a zoo of random networks is made in memory",
     "zoo.metadata": "the same",
     "zoo.published_split": "its files are changed at random",
+    "zoo.user_zoo": "the same",
 }
 
 

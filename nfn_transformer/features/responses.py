@@ -63,14 +63,19 @@ def example_inputs(spec: AnySpec) -> Float[Tensor, "n ..."]:
     Raises:
         SpecError: no image has the size that flattened maps need.
     """
+    return torch.cat(_families(spec))
+
+
+def _families(spec: AnySpec) -> list[Tensor]:
     if isinstance(spec, StandardTransformerSpec):
-        inputs = torch.cat(list(standard_probes(spec).values()))
+        families = list(standard_probes(spec).values())
         if spec.inputs != "words":
-            return inputs
-        return functional.one_hot(inputs, spec.vocabulary).float() * (_WORD_LOGIT + math.log(spec.vocabulary))
+            return families
+        largest = _WORD_LOGIT + math.log(spec.vocabulary)
+        return [functional.one_hot(words, spec.vocabulary).float() * largest for words in families]
     if isinstance(spec, NetworkSpec) and is_field(spec):
-        return signals(spec)[0]
-    return torch.cat(probe_inputs(spec).families)
+        return [signals(spec)[0]]
+    return list(probe_inputs(spec).families)
 
 
 @torch.no_grad()
@@ -81,8 +86,9 @@ def ask(weights: Weights) -> AskedNetworks:
     if isinstance(weights, NetworkWeights):
         activation = torch.zeros(weights.batch, len(ACTIVATIONS)).to(weights.biases[0])
         activation[:, ACTIVATIONS.index(weights.spec.activation)] = 1
-    examples = example_inputs(weights.spec)
-    some = examples[:: max(1, len(examples) // _TRIED)].to(weights.tensors()[0])
+    like = weights.tensors()[0]
+    examples = torch.cat([family.to(like) for family in _families(weights.spec)])
+    some = examples[:: max(1, len(examples) // _TRIED)]
     outputs = respond(some, AskedNetworks(weights, (), activation), hidden=False).outputs
     fits = (outputs.abs() < _LARGEST).flatten(1).all(1)  # gradients of one that overflows would spoil all inputs
     weights = weights.map(lambda tensor: torch.where(fits.view(-1, *[1] * (tensor.ndim - 1)), tensor, 0.0))

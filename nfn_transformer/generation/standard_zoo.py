@@ -251,7 +251,7 @@ class StandardZooPlan(PartsPlan):
         left_out = f"; {absent} more have diverged and are left out" if absent else ""
         name = "test loss" if self.task.is_next_token else "accuracy"
         tau = ""
-        if len(self.task.fresh.labels):
+        if len(self.task.fresh.labels) and len(rows) > 1:
             from scipy.stats import kendalltau  # slow to import
 
             fresh = [row[3][column + 2] for row in rows]

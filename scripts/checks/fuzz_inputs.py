@@ -35,7 +35,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from safetensors.torch import save_file
 
-from nfn_transformer import UserError, inspect_checkpoint, predict, read_zoo, runs
+from nfn_transformer import Columns, UserError, inspect_checkpoint, predict, read_zoo, runs
 from nfn_transformer import main as training
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.generation.idx_files import read_idx
@@ -52,7 +52,6 @@ from nfn_transformer.trees.extra_trees import ExtraTrees
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
 from nfn_transformer.zoo import sources
-from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.published_split import checksum_of, read_published_split
 from nfn_transformer.zoo.user_zoo import read_few
 

@@ -56,7 +56,7 @@ def test_23_a_run_that_is_being_written_is_locked_until_its_process_ends_in_any_
 def test_a_new_run_is_locked_from_the_beginning_and_free_in_the_end(small_zoo, tmp_path, monkeypatch):
     refused = []
 
-    def evaluate(data, history, predictor, directory, seed):
+    def evaluate(data, history, predictor, directory, seed, ceilings):
         with pytest.raises(Exception, match="another process is writing this run"):
             RunDirectory.open(directory.path).lock()
         refused.append(True)
