@@ -57,13 +57,15 @@ class Responses(TensorTree):
     """Numbers of hidden activity; none where they are not wanted."""
 
 
-def example_inputs(spec: AnySpec) -> Float[Tensor, "n ..."]:
+def example_inputs(spec: AnySpec, like: Tensor | None = None) -> Float[Tensor, "n ..."]:
     """Return synthetic inputs for networks of a spec, made of no data; words as logits over the vocabulary.
+
+    With `like` they have its type and device.
 
     Raises:
         SpecError: no image has the size that flattened maps need.
     """
-    return torch.cat(_families(spec))
+    return torch.cat([family if like is None else family.to(like) for family in _families(spec)])
 
 
 def _families(spec: AnySpec) -> list[Tensor]:
@@ -86,8 +88,7 @@ def ask(weights: Weights) -> AskedNetworks:
     if isinstance(weights, NetworkWeights):
         activation = torch.zeros(weights.batch, len(ACTIVATIONS)).to(weights.biases[0])
         activation[:, ACTIVATIONS.index(weights.spec.activation)] = 1
-    like = weights.tensors()[0]
-    examples = torch.cat([family.to(like) for family in _families(weights.spec)])
+    examples = example_inputs(weights.spec, like=weights.tensors()[0])
     some = examples[:: max(1, len(examples) // _TRIED)]
     outputs = respond(some, AskedNetworks(weights, (), activation), hidden=False).outputs
     fits = (outputs.abs() < _LARGEST).flatten(1).all(1)  # gradients of one that overflows would spoil all inputs

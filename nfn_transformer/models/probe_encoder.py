@@ -224,7 +224,7 @@ class ProbeEncoder(Branch):
     def fit_normalization(self, seen: Iterable[AskedNetworks]) -> None:
         """Choose the first probes by the training split's votes, and fit the readout to its responses to them."""
         if isinstance(self.probes, FreeProbes) and isinstance(self.readout, PooledReadout):
-            examples, total = example_inputs(self.spec).to(self.probes.start), torch.zeros(())
+            examples, total = example_inputs(self.spec, like=self.probes.start), torch.zeros(())
             for asked in (some for part in seen for some in _pieces(part)):
                 logits = respond(examples, asked, hidden=False).outputs.nan_to_num(nan=0.0)
                 total = total.to(logits) + logits.softmax(-1).sum(0)

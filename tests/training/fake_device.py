@@ -72,7 +72,8 @@ class Answers(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if any(type(found) is torch.Tensor for found in tree_leaves((args, kwargs))):
-            args, kwargs = tree_map_only(torch.Tensor, self._faked, (args, kwargs))
+            moves = function is aten._to_copy.default and kwargs.get("device") == DEVICE
+            args, kwargs = tree_map_only(torch.Tensor, lambda tensor: self._faked(tensor, moves), (args, kwargs))
         if function is aten.add_.Tensor:
             _assert_addable(*args)
         try:
@@ -82,9 +83,9 @@ class Answers(TorchDispatchMode):
                 raise
             return ANSWERS[function](*args, **kwargs)
 
-    def _faked(self, tensor):
-        """Return as fake what PyTorch makes of a list of numbers on `meta`, and forgets to fake there."""
-        made = type(tensor) is torch.Tensor and tensor.device == DEVICE
+    def _faked(self, tensor, moves):
+        """Return as fake what PyTorch makes of a list of numbers on `meta`, and constants that move there."""
+        made = type(tensor) is torch.Tensor and (tensor.device == DEVICE or moves)
         return self._mode.from_tensor(tensor) if made else tensor
 
 
