@@ -151,6 +151,8 @@ def train_and_test(
             train(networks, distributed, flags.stream, flags.n_workers)
         for run in runs:
             if isinstance(run, TreeRun):
+                if run.config.predictor.features == "consensus" and not sys.stderr.isatty():
+                    print("asking the training side's networks for their consensus; this takes minutes", flush=True)
                 run.train()
         status = test(runs) if distributed.is_main else 0
     except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, a closed pipe

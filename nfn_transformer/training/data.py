@@ -236,6 +236,8 @@ def prepare(zoo: Zoo | MixedZoo, split: Split, config: DataConfig | None = None,
         if isinstance(zoo, MixedZoo):
             raise UserError("--augment True: cannot be combined with --all_sizes True; it enlarges zoos of one size")
         if not isinstance(zoo.spec, TransformerSpec):
-            raise UserError(f"--augment True: enlarges zoos of transformers, got networks of family {zoo.spec.family}")
+            raise UserError(
+                f"--augment True: enlarges zoos of family {TransformerSpec.family}, got family {zoo.spec.family}"
+            )
         zoo, split = enlarge(zoo, split, config.augment_factor, config.augment_scale, seed)
     return RunData(zoo, split, record)

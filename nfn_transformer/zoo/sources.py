@@ -393,6 +393,7 @@ def _not_one_table(source: Source, dataset: str, tables: list[str], matching: li
         content = f"there are the data sets {_listed(names)}"
     else:
         content = f"there are no metadata tables at all; the zoo holds {_listed(source.entries())}"
+        content += "; --table FILE.csv names a table of files and scores"
     return NoReleaseError(
         f"{source.path}: no data set {quoted(dataset)}; looked for {quoted(f'metadata/{dataset}.csv')}, and {content}"
     )
