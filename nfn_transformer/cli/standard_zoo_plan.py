@@ -28,6 +28,7 @@ def standard_plan(options: argparse.Namespace) -> StandardZooPlan:
     task = standard_task(KINDS[options.family].task, options)
     if BEST in options.snapshots.split(","):
         raise UserError(f"--snapshots {options.snapshots}: expected whole numbers with --family {options.family}")
+    chosen = options.population or WorkFolder(options.out).population_size()
     plan = StandardZooPlan(
         out=options.out,
         family=options.family,
@@ -39,11 +40,10 @@ def standard_plan(options: argparse.Namespace) -> StandardZooPlan:
         batch_size=options.batch_size,
         snapshots=snapshot_names(options.snapshots, options.snapshot_unit),
         snapshot_unit=options.snapshot_unit,
-        population=options.population or WorkFolder(options.out).population_size() or ON_CPU,
+        population=chosen or ON_CPU,
     )
     plan.check()
-    is_chosen = options.population or WorkFolder(options.out).population_size() or options.launcher == "slurm"
-    if is_chosen or (device := find_device(options.device)).type == "cpu":
+    if chosen or options.launcher == "slurm" or (device := find_device(options.device)).type == "cpu":
         return plan
     return replace(plan, population=most_on_gpu(plan, device, options.jobs or 1))
 

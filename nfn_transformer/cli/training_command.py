@@ -24,6 +24,7 @@ from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.tracking import ScreenTracker, WandbTracker
 from nfn_transformer.training.trained_predictor import load_trained
 from nfn_transformer.training.trees import TreeRun
+from nfn_transformer.trees.features import TREE_FEATURES
 
 
 def train_by_flags(
@@ -151,7 +152,7 @@ def train_and_test(
             train(networks, distributed, flags.stream, flags.n_workers)
         for run in runs:
             if isinstance(run, TreeRun):
-                if run.config.predictor.features == "consensus" and not sys.stderr.isatty():
+                if TREE_FEATURES[run.config.predictor.features].has_consensus and not sys.stderr.isatty():
                     print("asking the training side's networks for their consensus; this takes minutes", flush=True)
                 run.train()
         status = test(runs) if distributed.is_main else 0

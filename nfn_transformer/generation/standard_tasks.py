@@ -35,7 +35,7 @@ class StandardTask:
     test: LabelledSamples
     """Test samples, of which labels are."""
     fresh: LabelledSamples
-    """As many further test samples or fewer, perhaps none."""
+    """Test samples that are not among `test`: as many, or fewer, perhaps none."""
     outputs: int
     """Classes, or tokens of the vocabulary."""
     tokens: int = 0

@@ -167,7 +167,7 @@ def few_strokes(monkeypatch):
 
 @dataclass(frozen=True)
 class _Networks:
-    """What `Consensus.fit` reads of a zoo."""
+    """Zoo in memory, as `Consensus.fit` reads it."""
 
     labels: torch.Tensor
     networks: StandardTransformerWeights

@@ -28,7 +28,7 @@ LIBRARIES = (
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
 )
-"""What nearly every command imports; the first comes with every optimizer."""
+"""Modules that nearly every command imports; the first comes with every optimizer."""
 
 HIGHEST = 512
 """File descriptors of a request are moved above this number before each takes its own."""
