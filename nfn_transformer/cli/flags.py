@@ -115,7 +115,7 @@ def run_config(
     if flags.folds is None and flags.fit_all:
         raise UserError("--fit_all True: requires --folds")
     if flags.folds is not None:
-        others = {name: getattr(flags, name) for name in ("seeds", "split", "augment", "train_networks")}
+        others = {name: getattr(flags, name) for name in ("seeds", "split", "test_where", "augment", "train_networks")}
         others |= {"task": "edit"} if flags.task == "edit" else {}
         if combined := next((name for name, value in others.items() if value), None):
             value = others[combined]
@@ -128,7 +128,10 @@ def run_config(
         data["table"], dataset = str(Path(flags.table).resolve()), flags.dataset or Path(flags.data_path).resolve().stem
     zoo = Path(find_zoo(dataset, flags.data_path)).resolve()
     data |= {"dataset": dataset, "data_path": str(zoo), "where": Condition.parse(flags.where).text}
+    data["test_where"] = Condition.parse(flags.test_where, "--test_where").text
     if flags.split:
+        if flags.test_where:
+            raise UserError(f"--test_where {flags.test_where}: cannot be combined with --split")
         data |= {"split": str(Path(flags.split).resolve()), "split_checksum": checksum_of(Path(flags.split))}
     limit_threads()  # before their number is recorded
     return RunConfig(

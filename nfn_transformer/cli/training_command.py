@@ -138,6 +138,7 @@ def train_and_test(
                 split, data = run.data.split, run.config.data
                 sides = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test"
                 source = f"{Path(data.split).name} ({data.split_checksum})" if data.split else f"seed {run.config.seed}"
+                source += f", tested where {data.test_where}" if data.test_where else ""
                 source += f", fold {data.fold} of {data.folds}" if data.fold else ""
                 print(f"split by {source}: {sides}")
             if (data := first.config.data).augment:

@@ -25,7 +25,16 @@ from nfn_transformer.zoo.several_sizes import MixedZoo
 # Flags that the grid itself sets.
 _NOT_IN_A_GRID = ("seed", "seeds", "out_dir", "resume", "device", "help")
 # Fields of DataConfig that decide nothing of how a zoo is read.
-_AFTER_READING = ("cut_off", "train_networks", "augment", "augment_factor", "augment_scale", "edit", "edit_side")
+_AFTER_READING = (
+    "cut_off",
+    "train_networks",
+    "test_where",
+    "augment",
+    "augment_factor",
+    "augment_scale",
+    "edit",
+    "edit_side",
+)
 # Flags that a resumed cell is given again; none of them affects its numbers.
 _RESUME_FLAGS = ("n_workers", "load_cache", "stream", "compile", "cuda_graphs", "wandb", "project", "entity")
 
@@ -179,7 +188,12 @@ def _parse(
 
 def _digest(config: RunConfig, flags: argparse.Namespace, zoos: dict, records: dict) -> str | None:
     source = _source(config.data)
-    split = replace(source, cut_off=config.data.cut_off, train_networks=config.data.train_networks)
+    split = replace(
+        source,
+        cut_off=config.data.cut_off,
+        train_networks=config.data.train_networks,
+        test_where=config.data.test_where,
+    )
     if (split, config.seed) not in records:
         if source not in zoos:
             zoos[source] = load_zoo(config.data, flags.load_cache, flags.n_workers)

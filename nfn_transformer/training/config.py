@@ -90,6 +90,12 @@ class DataConfig:
         "several sizes",
         metavar="COLUMN=VALUE,...",
     )
+    test_where: str = setting(
+        "",
+        "test on the networks with these values of hyperparameters, as n_layers=3, and learn from all others: how a "
+        "predictor does on networks of another kind (default: 15 % of the runs, drawn by the seed)",
+        metavar="COLUMN=VALUE,...",
+    )
     all_sizes: bool = setting(
         False,
         "read networks of all sizes that the metadata's columns embed_dim, n_attention_heads, n_layers and hidden tell "

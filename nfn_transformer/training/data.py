@@ -18,7 +18,14 @@ from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.tasks import TASKS
 from nfn_transformer.trees.config import TreeConfig
 from nfn_transformer.weights.spec import TransformerSpec
-from nfn_transformer.zoo.metadata import Columns
+from nfn_transformer.zoo.metadata import (
+    ABSENT,
+    HYPERPARAMETERS,
+    NUMBERS,
+    ZOO_OPTIMIZERS,
+    Columns,
+    Condition,
+)
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.published_split import read_published_split
 from nfn_transformer.zoo.reading import Zoo, read_zoo
@@ -131,7 +138,7 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
         split = Split(*(kept[side] for side in sides))
         return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
     try:
-        split = split_runs(zoo.runs, seed, kept)
+        split = _split_where(zoo, kept, config, seed) if config.test_where else split_runs(zoo.runs, seed, kept)
     except ZooError as error:
         met = f" have an accuracy of at least {config.cut_off}" if are_accuracies else ""
         raise ZooError(
@@ -139,6 +146,39 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
             f"{len(kept)} of {len(zoo)} checkpoints{met}; {error}"
         ) from None
     return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
+
+
+def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: int) -> Split:
+    """Return the split whose test side are the networks that --test_where names.
+
+    Of the other runs 85 % are for training, 15 % for validation. A run of which a network is tested is on neither side.
+
+    Raises:
+        ZooError: a column is no hyperparameter, no network meets the condition, or a side would be empty.
+    """
+    flag, meets = f"--test_where {config.test_where}", torch.ones(len(kept), dtype=torch.bool)
+    for column, value in Condition.parse(config.test_where).wanted:
+        name, text = (f"optimizer is {value}", "1") if column == "optimizer" else (column, value)
+        if name not in HYPERPARAMETERS:
+            columns = f"{', '.join(NUMBERS)}, or optimizer={'|'.join(ZOO_OPTIMIZERS)}"
+            raise ZooError(f"{flag}: expected a column of {columns}, got {quoted(f'{column}={value}')}")
+        numbers = zoo.hyperparameters[kept, HYPERPARAMETERS.index(name)]
+        try:
+            has_value = numbers == torch.tensor(float(text))  # in float32, as the hyperparameters are
+        except ValueError:
+            raise ZooError(f"{flag}: expected a number, got {quoted(f'{column}={value}')}") from None
+        if not has_value.any():
+            there = ", ".join(f"{number:g}" for number in numbers.unique()[:20].tolist() if number != ABSENT)
+            told = f"; {column} is {there or 'not told'}" if name == column else ""
+            raise ZooError(f"{flag}: no network has {quoted(f'{column}={value}')}{told}")
+        meets &= has_value
+    if not meets.any():
+        raise ZooError(f"{flag}: no network has all these values")
+    test = kept[meets]
+    tested = {zoo.runs[index] for index in test.tolist()}
+    others = [index for index in kept.tolist() if zoo.runs[index] not in tested]
+    split = split_runs(zoo.runs, seed, torch.tensor(others, dtype=torch.int64))
+    return Split(torch.cat([split.train, split.test]).sort().values, split.validation, test)
 
 
 def split_runs(runs: Sequence[str], seed: int, kept: Tensor | None = None) -> Split:

@@ -78,8 +78,8 @@ class Condition:
     """pairs of a column and its value, which is compared as a number where both are numbers"""
 
     @classmethod
-    def parse(cls, text: str) -> "Condition":
-        """Return the condition of a text like `n_layers=2,optimizer=adam`.
+    def parse(cls, text: str, flag: str = "--where") -> "Condition":
+        """Return the condition of a text like `n_layers=2,optimizer=adam`, which a flag has.
 
         Raises:
             ZooError: the text is of another form, or names a column twice.
@@ -87,10 +87,10 @@ class Condition:
         parts = [part.partition("=") for part in text.split(",")] if text.strip() else []
         wanted = tuple(sorted((column.strip(), value.strip()) for column, _, value in parts))
         if not all(sign for _, sign, _ in parts) or not all(column and value for column, value in wanted):
-            raise ZooError(f"--where {quoted(text)}: expected COLUMN=VALUE, or several with commas between them")
+            raise ZooError(f"{flag} {quoted(text)}: expected COLUMN=VALUE, or several with commas between them")
         if len(dict(wanted)) < len(wanted):
             twice = next(column for column, count in Counter(column for column, _ in wanted).items() if count > 1)
-            raise ZooError(f"--where {quoted(text)}: expected each column once, got {quoted(twice)} twice")
+            raise ZooError(f"{flag} {quoted(text)}: expected each column once, got {quoted(twice)} twice")
         return cls(",".join(f"{column}={value}" for column, value in wanted), wanted)
 
 

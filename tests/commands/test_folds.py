@@ -179,6 +179,9 @@ def test_calibration_to_a_few_known_networks(train, user_zoo, tmp_path, capsys):
     [
         (("--fit_all",), "--fit_all True: requires --folds"),
         (("--folds", "3", "--seeds", "1,2"), "--seeds 1,2: cannot be combined with --folds"),
+        (("--folds", "3", "--test_where", "lr=1"), "--test_where lr=1: cannot be combined with --folds"),
+        (("--split", "x", "--test_where", "lr=1"), "--test_where lr=1: cannot be combined with --split"),
+        (("--test_where", "lr"), "--test_where 'lr': expected COLUMN=VALUE"),
         (("--folds", "20"), "--folds 20: expected networks of at least 20 runs, got 14 of 13"),
     ],
 )

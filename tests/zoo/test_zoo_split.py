@@ -51,6 +51,54 @@ def test_a_split_covers_all_checkpoints_and_keeps_runs_whole(runs, seed):
     assert (len(train), len(validation)) == (int(0.7 * count), int(0.15 * count))
 
 
+def zoo_of_sizes() -> Zoo:
+    """Return 60 networks of 30 runs; their depths are 1, 2, 3 by run, every fourth run has Adam."""
+    zoo = zoo_of([f"run{number // 2}" for number in range(60)], [0.5] * 60)
+    for number in range(60):
+        zoo.hyperparameters[number, HYPERPARAMETERS.index("n_layers")] = 1 + number // 2 % 3
+        zoo.hyperparameters[number, HYPERPARAMETERS.index("lr")] = 0.001
+        zoo.hyperparameters[number, HYPERPARAMETERS.index("optimizer is adam")] = float(number // 2 % 4 == 0)
+    return zoo
+
+
+@pytest.mark.parametrize("condition", ["n_layers=3", "lr=1e-3,n_layers=3,optimizer=adam"])
+def test_networks_of_a_condition_are_tested_and_no_others(condition):
+    zoo = zoo_of_sizes()
+    split = draw_split(zoo, DataConfig(test_where=condition), seed=1)
+    wanted = [n for n in range(60) if n // 2 % 3 == 2 and ("adam" not in condition or n // 2 % 4 == 0)]
+    assert split.test.tolist() == wanted
+    others = 30 - len(wanted) // 2
+    assert len(split.validation) == 2 * int(0.15 * others)
+    assert sorted([*split.train.tolist(), *split.validation.tolist()]) == sorted({*range(60)} - {*wanted})
+    assert {zoo.runs[index] for index in split.train}.isdisjoint(zoo.runs[index] for index in split.validation)
+    assert draw_split(zoo, DataConfig(test_where=condition), seed=2).train.tolist() != split.train.tolist()
+
+
+def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
+    zoo = zoo_of_sizes()
+    zoo.hyperparameters[1, HYPERPARAMETERS.index("n_layers")] = 9
+    split = draw_split(zoo, DataConfig(test_where="n_layers=9"), seed=1)
+    assert split.test.tolist() == [1]
+    assert 0 not in [*split.train.tolist(), *split.validation.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("depth=3", "--test_where depth=3: expected a column of lr, .*n_layers, or optimizer=adam.*, got 'depth=3'"),
+        ("n_layers=4", "--test_where n_layers=4: no network has 'n_layers=4'; n_layers is 1, 2, 3"),
+        ("n_layers=x", "--test_where n_layers=x: expected a number, got 'n_layers=x'"),
+        ("dropout=0.1", "no network has 'dropout=0.1'; dropout is 0"),
+        ("lr=0.001", "too few runs to split: 0 checkpoints"),
+        ("optimizer=sgd", "no network has 'optimizer=sgd'$"),
+        ("optimizer=lion", "expected a column of .*, got 'optimizer=lion'"),
+    ],
+)
+def test_a_condition_that_no_split_has_is_an_error(condition, message):
+    with pytest.raises(ZooError, match=message):
+        draw_split(zoo_of_sizes(), DataConfig(test_where=condition), seed=1)
+
+
 @given(run_lists, seeds, st.randoms(use_true_random=False))
 def test_the_order_of_checkpoints_does_not_matter(runs, seed, random):
     shuffled = random.sample(runs, len(runs))
