@@ -104,6 +104,7 @@ def resume(
     *,
     device: str | None = None,
     data_path: str | Path | None = None,
+    table: str | Path | None = None,
     progress: bool = True,
     stream: bool | None = None,
     n_workers: int = 0,
@@ -121,6 +122,7 @@ def resume(
         path: the run's directory.
         device: device in place of the run's own.
         data_path: another place of the run's zoo.
+        table: another place of its table, see `DataConfig.table`.
         progress, stream, n_workers: see `fit`.
 
     Raises:
@@ -130,7 +132,8 @@ def resume(
     chosen_device = None if device is None else str(find_device(device))
     if directory.is_finished:
         return load_predictor(path, device or "auto")
-    overrides = ResumeOverrides(device=chosen_device, data_path=None if data_path is None else str(data_path))
+    zoo, table = (None if path is None else str(path) for path in (data_path, table))
+    overrides = ResumeOverrides(device=chosen_device, data_path=zoo, table=table)
     (run,) = resume_runs([directory.path], overrides, n_workers=n_workers)
     return _train_and_test(run, progress, stream, n_workers)
 

@@ -77,6 +77,7 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
     overrides = ResumeOverrides(
         device=str(find_device(flags.device)) if "device" in given else None,
         data_path=flags.data_path,
+        table=flags.table,
         compile=given.get("compile"),
         cuda_graphs=given.get("cuda_graphs"),
     )

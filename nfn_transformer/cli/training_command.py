@@ -101,6 +101,7 @@ def _resume(
             overrides = ResumeOverrides(
                 device=None if own_device else device,
                 data_path=flags.data_path,
+                table=flags.table,
                 compile=given.get("compile"),
                 cuda_graphs=given.get("cuda_graphs"),
             )

@@ -242,13 +242,23 @@ class ResumeOverrides:
     device: str | None = None
     data_path: str | None = None
     """another place of the same zoo"""
+    table: str | None = None
+    """another place of the same `DataConfig.table`"""
     compile: bool | None = None
     """see `TrainingConfig`"""
     cuda_graphs: bool | None = None
     """see `TrainingConfig`; None drops them where they cannot be used"""
 
     def apply(self, config: RunConfig, distributed: Distributed = SINGLE_PROCESS) -> RunConfig:
-        """Return a run's configuration with these."""
+        """Return a run's configuration with these.
+
+        Raises:
+            RunError: the run has no table that could have another place.
+        """
+        if self.table is not None and config.data.table is None:
+            raise RunError(f"--table {self.table}: requires a run that began with --table")
+        if self.table is not None:
+            config = replace(config, data=replace(config.data, table=absolute(self.table)))
         if self.data_path is not None:
             config = replace(config, data=replace(config.data, data_path=absolute(self.data_path)))
         if self.device is not None:
@@ -293,6 +303,8 @@ def resume_runs(
             raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
     if not Path(config.data.data_path).exists():
         raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
+    if config.data.table is not None and not Path(config.data.table).exists():
+        raise RunError(f"{config.data.table}: the run's table is no longer there; name its new place by --table")
     if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
         raise RunError(f"the run began on {config.device}, which is not on this machine; name another by --device")
     if distributed.is_main:

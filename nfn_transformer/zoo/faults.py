@@ -31,6 +31,7 @@ class Reason(StrEnum):
     SHAPE = "shape differs"
     NOT_FINITE = "not finite"
     LABEL = "label"
+    OUTSIDE = "label outside [0, 1]"
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,13 @@ def check_acceptable(
         carried = f"{', '.join(keys[:MOST_LISTED])}{more}"
         problems.insert(0, f"another architecture: {stray} {share} carry unknown keys: {carried}")
         hint = ""
-    if 100 * faulty > allowed and not allow_faulty:
-        problems.append(f"{faulty} {share} are faulty")
+    others, outside = faulty, sum(fault.reason is Reason.OUTSIDE for fault in report.faults)
+    if 100 * outside > allowed and (faulty == examined or not allow_faulty):
+        others -= outside
+        labels = f"{outside} of {examined} labels (more than {ALLOWED_SHARE} %) lie outside [0, 1]"
+        problems.append(f"{labels}, --task regress learns any number")
+    if 100 * others > allowed and not allow_faulty:
+        problems.append(f"{others} {share} are faulty")
     if faulty == examined:
         problems.append(f"none of the {examined} checkpoints can be used")
         hint = ""

@@ -53,6 +53,9 @@ _SEPARATORS = ",;\t|"
 # Of float32; nan is not below it either.
 _LARGEST = 3e38
 
+_LOSS = re.compile("loss|perplexity", re.IGNORECASE)
+"""Names of columns whose numbers from 0 to 100 are no percent."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -251,7 +254,8 @@ def _read_rows(
         raise _table_error(release, f"not a CSV table in UTF-8 ({error})") from None
     if separator == ";":  # which stands where the comma is the decimal point
         filled = [{name: re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for name, cell in row.items()} for row in filled]
-    notes = _percent_to_fractions(filled) if labels == "accuracy" else ()
+    are_losses = _LABEL in position and _LOSS.search(header[position[_LABEL]])
+    notes = _percent_to_fractions(filled) if labels == "accuracy" and not are_losses else ()
     named = file_of_each_path([row[_FILE] for row in filled], release.files, release.folder)
     rows, described = [], {}
     for number, cells in enumerate(filled):
@@ -404,7 +408,8 @@ def parse_label(name: str, text: str, kind: str) -> tuple[float | str, Fault | N
     low, high = (0, 1) if kind == "accuracy" else (-_LARGEST, _LARGEST)
     if label is None or not (isinstance(label, str) or low <= label <= high):
         problem = f"label {text}" if text else "no label"
-        return 0.0, Fault(name, Reason.LABEL, f"{problem}, expected {_EXPECTED[kind]}")
+        reason = Reason.OUTSIDE if kind == "accuracy" and label is not None else Reason.LABEL
+        return 0.0, Fault(name, reason, f"{problem}, expected {_EXPECTED[kind]}")
     return label, None
 
 

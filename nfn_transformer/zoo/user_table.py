@@ -17,9 +17,6 @@ from nfn_transformer.zoo.metadata import Columns
 from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import MAX_TABLE_BYTES, MAX_TABLE_ROWS, SUFFIXES, Source, UnreadableFile
 
-FILE, EPOCH, RUN, LABEL = OWN_COLUMNS = ("(file)", "(epoch)", "(run)", "(label)")
-"""Columns of a `UserTable`, under names that no table of a user has."""
-
 _SEPARATORS = ",;\t|"
 
 _LABELS = {
@@ -53,7 +50,9 @@ class UserTable:
     """A user's table with its columns found, and the rows of the chosen checkpoints."""
 
     content: bytes
-    """CSV with OWN_COLUMNS before the table's own"""
+    """CSV with columns of files, epochs, labels and runs before the table's own"""
+    columns: Columns
+    """names of these four columns"""
     notes: tuple[str, ...]
     """sentences about how the table was read, for the screen"""
 
@@ -104,15 +103,18 @@ def read_user_table(
         found = ", ".join(f"{role}s by {quoted(name)}" for role, name in guessed.items())
         flags = ", ".join(f"--{role}_column" for role in guessed)
         notes = (f"columns of {printable(path.name)}: {found} (guessed; {flags} name others)", *notes)
-    lines = [[paths[i], epochs[i], runs[i], label[i], *rows[i]] for i in chosen]
-    text = csv_text([*OWN_COLUMNS, *header], lines) if separator != ";" else _with_semicolons(header, lines)
-    return UserTable(text.encode("utf-8", "surrogateescape"), notes)
+    lines = [[paths[i], epochs[i], label[i], runs[i], *rows[i]] for i in chosen]
+    label_name = header[places["label"]] if "label" in places else ""
+    own = ("(file)", "(epoch)", f"(label) {label_name}".rstrip(), "(run)")  # names that no table of a user has
+    header = [*own, *header]
+    text = csv_text(header, lines) if separator != ";" else _with_semicolons(header, lines)
+    return UserTable(text.encode("utf-8", "surrogateescape"), Columns(*own), notes)
 
 
 def _with_semicolons(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a table whose numbers may have decimal commas, see `metadata.select_rows`."""
     text = io.StringIO()
-    csv.writer(text, delimiter=";", lineterminator="\n").writerows([[*OWN_COLUMNS, *header], *lines])
+    csv.writer(text, delimiter=";", lineterminator="\n").writerows([header, *lines])
     return text.getvalue()
 
 

@@ -30,7 +30,7 @@ from nfn_transformer.zoo.sources import (
     looked_for,
     visible_files,
 )
-from nfn_transformer.zoo.user_table import EPOCH, FILE, LABEL, RUN, read_csv, read_user_table
+from nfn_transformer.zoo.user_table import read_csv, read_user_table
 
 _MOST_TRIED = 10
 
@@ -105,8 +105,7 @@ def _select(
     own = read_user_table(table, source, files, request.columns, request.labels, request.epoch)
     digest = hashlib.sha256(repr((stamp, own.content)).encode(errors="surrogateescape")).hexdigest()
     release = Release(source, request.dataset, own.content, printable(table.name), "", tuple(files), digest)
-    columns = Columns(FILE, EPOCH, None if request.labels == "none" else LABEL, RUN)
-    selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, columns, request.labels)
+    selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, own.columns, request.labels)
     return release, selection, own.notes
 
 

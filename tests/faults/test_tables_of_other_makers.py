@@ -46,8 +46,21 @@ def test_labels_in_percent_are_divided_where_the_whole_column_is(labelled):
     for row in labelled.rows[:10]:
         row["test_top1_accuracy"] = str(float(row["test_top1_accuracy"]) / 100)
     labelled.write_table()
-    with pytest.raises(ZooError, match="are faulty"):
+    with pytest.raises(ZooError, match=r"10 of 20 labels .* lie outside \[0, 1\], --task regress"):
         read_zoo(labelled.path, "mnist", progress=False)
+
+
+def test_losses_are_no_percent_and_name_their_task(labelled, tmp_path):
+    for row in labelled.rows:
+        row["test_loss"] = 2 + float(row["test_top1_accuracy"])
+    labelled.write_table()
+    own = tmp_path / "own.csv"
+    own.write_bytes(table(labelled).read_bytes())
+    for place in (None, own):
+        settings = {"columns": Columns(label="test_loss"), "progress": False, "table": place}
+        with pytest.raises(ZooError, match=r"20 of 20 labels .* outside \[0, 1\], --task regress"):
+            read_zoo(labelled.path, "mnist", **settings)
+        assert read_zoo(labelled.path, "mnist", labels="number", **settings).labels.min() >= 2
 
 
 def test_columns_of_other_names_are_named_by_flags(labelled):

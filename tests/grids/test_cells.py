@@ -15,6 +15,7 @@ from nfn_transformer.grids import cells as cell_keys
 from nfn_transformer.grids.cells import Cell, plan, results_of
 from nfn_transformer.grids.grid_file import GridError, read_grid
 from nfn_transformer.reproduce import COMMANDS
+from nfn_transformer.training.run import begin_runs
 
 GRID = {
     "title": "Cells",
@@ -231,6 +232,21 @@ def test_a_cut_off_above_all_accuracies_is_only_its_own_matter(planned):
     (missing,) = impossible
     assert missing.column == "none"
     assert "have an accuracy of at least 0.9999; too few runs" in missing.reason
+
+
+def test_a_cell_that_began_elsewhere_goes_on_with_the_grids_own_table(planned, small_zoo, tmp_path):
+    began = tmp_path / "elsewhere.csv"
+    shutil.copy(small_zoo / "metadata/digits.csv", began)
+    table = {"epochs": "1", "enc_mode": "no", "ckpt_epoch": "75", "file_column": "ckpt_file"}
+    cell = only(planned(rows=[row(**table, table=str(began))]))
+    begin_runs([cell.config], [cell.directory])[0].directory.release()
+    moved = began.rename(tmp_path / "table.csv")
+    with pytest.raises(RunError, match=r"elsewhere\.csv: the run's table is no longer there; name its new place"):
+        main.main(list(cell.job.resume[1:3]))
+    again = only(planned(rows=[row(**table, table=str(moved))]))
+    assert again.directory == cell.directory
+    assert main.main(list(again.job.resume[1:])) == 0
+    assert again.result() is not None
 
 
 def test_a_seed_comes_before_the_next(planned):

@@ -69,20 +69,20 @@ def test_a_faulty_checkpoint_is_left_out_with_its_reason(zoo, case):
 
 
 @pytest.mark.parametrize(
-    ("label", "detail"),
+    ("label", "reason", "detail"),
     [
-        ("", "no label, expected a number in [0, 1]"),
-        ("98.3", "label 98.3, expected a number in [0, 1]"),
-        ("-0.1", "label -0.1, expected a number in [0, 1]"),
-        ("nan", "label nan, expected a number in [0, 1]"),
-        ("high", "label high, expected a number in [0, 1]"),
+        ("", "label", "no label, expected a number in [0, 1]"),
+        ("98.3", "label outside [0, 1]", "label 98.3, expected a number in [0, 1]"),
+        ("-0.1", "label outside [0, 1]", "label -0.1, expected a number in [0, 1]"),
+        ("nan", "label", "label nan, expected a number in [0, 1]"),
+        ("high", "label", "label high, expected a number in [0, 1]"),
     ],
 )
-def test_a_label_that_is_no_accuracy_is_a_fault(zoo, label, detail):
+def test_a_label_that_is_no_accuracy_is_a_fault(zoo, label, reason, detail):
     name = zoo.add("bad", state_dict(1), label=label)
     zoo.write_table()
     (fault,) = read_zoo(zoo.path, "mnist", progress=False).report.faults
-    assert (fault.name, fault.reason, fault.detail) == (name, "label", detail)
+    assert (fault.name, fault.reason, fault.detail) == (name, reason, detail)
 
 
 def test_a_row_that_stands_twice_is_used_once(zoo):
@@ -189,7 +189,7 @@ def faulty_zoo(path: Path) -> tuple[SmallZoo, list[tuple[str, str]]]:
             content, reason = saved({"encoder": RunsCommand(f"touch '{path}/ran'")}), "unreadable"
         name = zoo.add(f"run{row:03d}", content, label=label)
         if reason or row in (8, 9):
-            expected.append((name, reason or "label"))
+            expected.append((name, reason or ("label" if row == 8 else "label outside [0, 1]")))
     zoo.rows.append(dict(zoo.rows[10]))
     zoo.file("07z00zzz_75_1234.pt").write_bytes(SOUND)
     zoo.write_table()
@@ -203,7 +203,8 @@ def test_the_faulty_sample_zoo(tmp_path):
     assert [int(run[3:]) for run in read.runs] == [0, 10, 11, *range(14, 24)]
     assert read.report.summary().splitlines() == [
         "13 of 24 checkpoints can be used",
-        "11 left out: 4 unreadable, 1 missing, 1 missing key, 1 shape differs, 2 not finite, 2 label",
+        "11 left out: 4 unreadable, 1 missing, 1 missing key, 1 shape differs, 2 not finite, 1 label, "
+        "1 label outside [0, 1]",
         f"1 with unknown keys, which are ignored: '{QUERIES_BIAS}'",
         "1 in more than one metadata row, used once",
         "1 without a metadata row, left out",
