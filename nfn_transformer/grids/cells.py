@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
-from nfn_transformer.training.results import RunResult, parse_result, read_progress
+from nfn_transformer.training.results import RunResult, parse_result, read_seconds
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
@@ -93,12 +94,15 @@ class Cell:
             raise RunError(f"{run.path}: holds another run than this cell's; move it away")
         threads = config.versions.get("threads", "?")
         machine = f"{config.device} with {threads} thread{'' if threads == '1' else 's'}"
-        return replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
+        result = replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
+        if not result.parameters:
+            return result
+        return replace(result, epoch_seconds=statistics.median(read_seconds(self.directory / "metrics.csv")))
 
     def seconds(self) -> float | None:
         """Return the seconds that the training took by its own count; None if it has not begun."""
         try:
-            return read_progress(self.directory / "metrics.csv")[1]
+            return sum(read_seconds(self.directory / "metrics.csv"))
         except ValueError:
             return None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.training.results import RunResult, parse_result, read_json, read_progress
+from nfn_transformer.training.results import RunResult, parse_result, read_json, read_seconds
 
 # Parts of config.json that say how, when and on what a run was made, not what it is.
 _CIRCUMSTANCES = ("versions", "command", "commit", "networks", "device", "fit_all", "ceiling_images", "ceiling_skip")
@@ -76,15 +76,15 @@ def read_run(path: Path) -> RecordedRun:
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path / 'config.json'}: is not the configuration of a run: {error!r}") from None
     try:
-        progress, seconds = read_progress(path / "metrics.csv")
+        seconds = read_seconds(path / "metrics.csv")
     except ValueError:
-        progress, seconds = 0, 0.0
+        seconds = []
     result, file = None, path / "results.json"
     if file.is_file():
         predictions = path / "out_of_fold_predictions.csv"
         predictions = predictions if predictions.is_file() else path / "test_predictions.csv"
         result = replace(parse_result(read_json(file), file), tested=_tested(predictions))
-    return RecordedRun(path, values, key, name, result, progress, seconds)
+    return RecordedRun(path, values, key, name, result, len(seconds), sum(seconds))
 
 
 def _tested(file: Path) -> str:

@@ -39,6 +39,8 @@ def markdown(table: Table, command: str, problems: Sequence[str]) -> str:
     lines = [f"# {grid.title}", "", *([grid.about, ""] if grid.about else []), f"    {command}", ""]
     lines += _markdown_rows(["", *(column.name for column in grid.columns)], _body(table, _markdown_cell))
     lines += ["", *_legend(table), ""]
+    if costs := _cost_rows(table):
+        lines += ["## Costs", "", *costs, "", _OF_COSTS, ""]
     if table.comparisons:
         compared = f"Difference of {table.score_name} on the same splits, {_COMPARED}"
         lines += ["## Paired comparisons over seeds", "", *_comparison_rows(table), "", compared, ""]
@@ -134,6 +136,28 @@ def _comparison_rows(table: Table) -> list[str]:
     return _markdown_rows(["where", "what", "difference", "95 % interval", "p", "seeds above 0"], body)
 
 
+_OF_COSTS = "Seconds of training and validation are medians of epochs; what ran beside a cell counts."
+
+
+def _cost_rows(table: Table) -> list[str]:
+    """Return the parameters and seconds an epoch of the rows that train a network, as ranges over columns and seeds."""
+    body = []
+    for row in table.grid.rows:
+        trained = [result for (name, _, _), result in table.results.items() if name == row.name and result.parameters]
+        if trained:
+            counts = sorted({result.parameters for result in trained})
+            seconds = sorted(result.epoch_seconds for result in trained)
+            ends = [f"{seconds[0]:.2g}", f"{seconds[-1]:.2g}"]
+            body.append(
+                [
+                    row.name,
+                    " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])),
+                    " to ".join(dict.fromkeys(ends)),
+                ]
+            )
+    return _markdown_rows(["", "parameters", "seconds an epoch"], body) if body else []
+
+
 def latex(table: Table) -> str:
     """Return a LaTeX tabular for a paper, which needs the package booktabs."""
     grid = table.grid
@@ -196,7 +220,7 @@ def cell_header(table: Table) -> list[str]:
     score = table.score_key
     return [
         "row", "column", "seed", score, f"{score}_low", f"{score}_high", "r2", "mae", f"validation_{score}",
-        "train_networks", "test_networks", "status",
+        "train_networks", "test_networks", "status", "parameters", "epoch_seconds",
     ]  # fmt: skip
 
 
@@ -208,7 +232,7 @@ def cell_rows(table: Table) -> list[list]:
 def _values(result: RunResult) -> list:
     return [
         result.score, result.low, result.high, result.r2, result.mae, result.validation_score, result.train,
-        result.test, result.status,
+        result.test, result.status, result.parameters or None, result.epoch_seconds,
     ]  # fmt: skip
 
 

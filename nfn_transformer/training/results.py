@@ -49,6 +49,10 @@ class RunResult:
     """Digest of the tested networks' files and labels; empty if they are those of the split alone."""
     task: str = "accuracy"
     """Name of the task."""
+    parameters: int = 0
+    """Numbers that a network learned; 0 of trees."""
+    epoch_seconds: float = math.nan
+    """Median seconds of a network's epoch, training and validation; nan of trees."""
 
 
 def parse_result(values: Mapping, path: Path) -> RunResult:
@@ -72,6 +76,7 @@ def parse_result(values: Mapping, path: Path) -> RunResult:
             test=int(values["networks"]["test"]),
             status=str(values["status"]),
             task=task,
+            parameters=int(values.get("parameters", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: is not what a finished run writes: {error!r}") from None
@@ -81,8 +86,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def read_progress(metrics_file: Path) -> tuple[int, float]:
-    """Return the finished epochs or rounds in a file metrics.csv, and the seconds that they took by their own count.
+def read_seconds(metrics_file: Path) -> list[float]:
+    """Return the seconds of each finished epoch or round in a file metrics.csv, by its own count.
 
     Raises:
         ValueError: the file is not there, or is damaged.
@@ -90,7 +95,7 @@ def read_progress(metrics_file: Path) -> tuple[int, float]:
     try:
         header, *lines = metrics_file.read_text().splitlines()
         column = header.split(",").index("seconds")
-        return len(lines), sum(float(line.split(",")[column]) for line in lines)
+        return [float(line.split(",")[column]) for line in lines]
     except (OSError, IndexError) as error:
         raise ValueError(f"{metrics_file}: {error}") from None
 
