@@ -90,22 +90,19 @@ def _is_empty_folder(path: Path) -> bool:
 
 def _labelled_data(trained_on: DataConfig, flags: argparse.Namespace) -> DataConfig:
     """Return the data to score on, before the flags' condition on its rows: the run's own where no flag differs."""
-    table = trained_on.table
-    if flags.table is not None:
-        table = absolute(flags.table)
-        if flags.data_path is None and trained_on.table is None:
-            raise UserError(f"--table {flags.table}: requires --zoo FOLDER, which holds its checkpoints")
-    elif flags.data_path is not None and absolute(flags.data_path) != trained_on.data_path:
-        table = None
+    if flags.table is not None and flags.data_path is None and trained_on.table is None:
+        raise UserError(f"--table {flags.table}: requires --zoo FOLDER, which holds its checkpoints")
     dataset = flags.dataset or trained_on.dataset
     if flags.table is not None and flags.data_path is not None and flags.dataset is None:
         dataset = Path(flags.data_path).resolve().stem
     data_path = flags.data_path or (trained_on.data_path if dataset == trained_on.dataset else None)
+    data_path = absolute(find_zoo(dataset, data_path))
+    own_table = trained_on.table if data_path == trained_on.data_path else None
     return replace(
         trained_on,
         dataset=dataset,
-        data_path=absolute(find_zoo(dataset, data_path)),
-        table=table,
+        data_path=data_path,
+        table=own_table if flags.table is None else absolute(flags.table),
         ckpt_epoch=flags.ckpt_epoch or trained_on.ckpt_epoch,
         n_heads=flags.n_heads or trained_on.n_heads,
         allow_faulty=bool(flags.allow_faulty) or trained_on.allow_faulty,

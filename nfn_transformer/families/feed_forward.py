@@ -74,6 +74,7 @@ def _spec_from_json(values: Mapping[str, Any]) -> NetworkSpec:
 FAMILIES.update(
     feed_forward=Family(
         name=NetworkSpec.family,
+        description="feed-forward networks (MLPs, INRs, CNNs)",
         spec_from_shapes=network_spec,
         shapes=network_shapes,
         weights=network_weights,

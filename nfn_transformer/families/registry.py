@@ -20,6 +20,8 @@ class Family:
 
     name: str
     """`family` of its specs."""
+    description: str
+    """Its networks, in the plural, for messages."""
     spec_from_shapes: Callable[[Mapping[str, Shape], Mapping[str, Any]], Any]
     """Return the spec of a state dict of these shapes. Facts that shapes do not tell stand beside them: `heads`, or the
     fields of a `NetworkSpec`. Raise SpecError for a shape that does not fit."""

@@ -28,6 +28,7 @@ def _spec_from_json(values: Mapping[str, Any]) -> StandardTransformerSpec:
 FAMILIES.update(
     transformer=Family(
         name=StandardTransformerSpec.family,
+        description="standard transformers (ViT, BERT, GPT-2, Llama and their like)",
         spec_from_shapes=_spec_from_shapes,
         shapes=standard_shapes,
         weights=standard_weights,

@@ -27,6 +27,7 @@ def _spec_from_json(values: Mapping[str, Any]) -> TransformerSpec:
 FAMILIES.update(
     zoo_transformer=Family(
         name=TransformerSpec.family,
+        description="transformers of the Small-Transformer-Zoo, without residual connections",
         spec_from_shapes=lambda shapes, facts: spec_from_shapes(shapes, facts.get("heads", DEFAULT_HEADS)),
         shapes=state_dict_shapes,
         weights=weights_from_state_dict,

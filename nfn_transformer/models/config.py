@@ -1,6 +1,6 @@
 """Configuration of a predictor: its branches and all of their settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +180,10 @@ class ModelConfig:
         """Raise UserError if the branches do not suit the networks of a zoo."""
         for role, entry in self.chosen.items():
             if spec.family not in entry.families:
+                own = f"those of zoo '{zoo}' are {_described([spec.family])}"
                 readers = [name for name, other in entries(role).items() if spec.family in other.families]
-                expected = f"expected one of {', '.join(readers)}" if readers else f"use --{role.mode} no"
-                own = f"the networks of zoo '{zoo}' are of family {spec.family}"
-                raise UserError(f"--{role.mode} {entry.name}: reads {' and '.join(entry.families)}; {own}, {expected}")
+                expected = f"which --{role.mode} {', '.join(readers)} read" if readers else f"use --{role.mode} no"
+                raise UserError(f"--{role.mode} {entry.name}: reads {_described(entry.families)}; {own}, {expected}")
         if not self.chosen:
             raise UserError(
                 "--enc_mode no --cls_mode no --emb_mode no leaves nothing to read; choose at least one branch"
@@ -198,8 +198,8 @@ class ModelConfig:
                 value, families = self.options[name], setting_of(each).family.split()
                 if families and spec.family not in families and value != each.default:
                     listed = ",".join(map(str, value)) if isinstance(value, tuple) else value
-                    own = f"those of zoo '{zoo}' are of family {spec.family}"
-                    raise UserError(f"--{name} {listed}: requires networks of family {' or '.join(families)}, {own}")
+                    own = f"those of zoo '{zoo}' are {_described([spec.family])}"
+                    raise UserError(f"--{name} {listed}: requires {_described(families)}; {own}")
             if entry.check is not None:
                 entry.check(self.branch_config(role), spec, zoo)
 
@@ -263,6 +263,13 @@ class ModelConfig:
                     if is_original or value != each.default:
                         values[name] = value
         return {**values, "plugins": sorted(set(self.plugins.values()))} if self.plugins else values
+
+
+def _described(families: Iterable[str]) -> str:
+    """Return what networks of families are, as text."""
+    from nfn_transformer.families.registry import FAMILIES  # imports PyTorch
+
+    return " and ".join(FAMILIES[name].description for name in families)
 
 
 def readers_of(name: str) -> str:

@@ -332,13 +332,13 @@ class FittedPredictor:
         for spec in zoo.specs:
             if not self.trained.supports(spec):
                 run, source = self.spec, "the zoo" if zoo.origin is None else zoo.origin.data_path
-                same = type(run) is type(spec)
-                names = [entry.name for entry in reversed(fields(run)) if entry.compare] if same else []
-                pairs = [(vars(run)[name], vars(spec)[name]) for name in names]
-                expected, size = next((pair for pair in pairs if pair[0] != pair[1]), (run, spec))
-                raise RunError(
-                    f"{source}: its networks have other sizes than the run's: expected {expected}, got {size}"
-                )
+                if run.kind != spec.kind:
+                    kinds = f"expected {run.kind}, got {spec.kind}"
+                    raise RunError(f"{source}: its networks are of another kind than the run's: {kinds}")
+                names = [entry.name for entry in reversed(fields(run)) if entry.compare]
+                name = next(name for name in names if vars(run)[name] != vars(spec)[name])
+                expected = f"expected {name} {vars(run)[name]}, got {vars(spec)[name]}"
+                raise RunError(f"{source}: its networks have other sizes than the run's: {expected}")
 
     def __repr__(self) -> str:
         size = ", ".join(f"{count:,} {name}" for name, count in self.trained.size.items())

@@ -63,6 +63,11 @@ class TransformerSpec:
     """None if the checkpoints have no embedding."""
 
     @property
+    def kind(self) -> str:
+        """Return the kind of the network as text."""
+        return "transformer of the Small-Transformer-Zoo"
+
+    @property
     def description(self) -> str:
         """Return kind, blocks and widths as text."""
         return f"transformer of {len(self.blocks)} blocks, widths {', '.join(map(str, self.widths))}"
@@ -125,10 +130,14 @@ class NetworkSpec:
             raise ValueError(f"residuals {self.residuals}, expected -1 or an earlier layer of each")
 
     @property
+    def kind(self) -> str:
+        """Return the kind of the network as text."""
+        return "CNN" if self.convolutions else "INR" if self.activation == "sine" else "MLP"
+
+    @property
     def description(self) -> str:
         """Return kind, sizes and activation as text."""
-        kind = "CNN" if self.convolutions else "INR" if self.activation == "sine" else "MLP"
-        return f"{kind} {' -> '.join(map(str, self.sizes))} with {self.activation}"
+        return f"{self.kind} {' -> '.join(map(str, self.sizes))} with {self.activation}"
 
     @property
     def layers(self) -> int:

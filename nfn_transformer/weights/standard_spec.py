@@ -122,9 +122,14 @@ class StandardTransformerSpec:
     """Tensors of a state dict; empty: keys `blocks.0.W_Q`, ... of the network's own tensors."""
 
     @property
+    def kind(self) -> str:
+        """Return the kind of the network as text."""
+        return f"{'causal ' * self.causal}standard transformer of {self.inputs}"
+
+    @property
     def description(self) -> str:
         """Return kind, blocks and width as text."""
-        return f"standard transformer of {self.blocks} blocks, width {self.width}"
+        return f"{self.kind}, {self.blocks} blocks, width {self.width}"
 
     def __post_init__(self):
         for name, choices in CHOICES.items():

@@ -91,7 +91,8 @@ def read_loose_checkpoints(
     unread: dict[str, tuple[str, ...]] = {}
     by_spec: dict[tuple[AnySpec, Shapes, int], tuple[list[int], list[Outcome]]] = {}
     if isinstance(spec, NetworkSpec) and n_heads is not None:
-        raise ZooError(f"--n_heads {n_heads}: requires networks with attention, got a predictor of {spec.family} ones")
+        family = FAMILIES[spec.family].description
+        raise ZooError(f"--n_heads {n_heads}: requires networks with attention, got a predictor of {family}")
     read = _READERS[spec.family]
     for number, path in enumerate(paths):
         outcomes = (
@@ -186,12 +187,13 @@ def _standard_spec(
         SpecError: the network is neither expected nor supported.
     """
     told = {"heads": n_heads or expected.heads, **told}
-    guessed = recognize_transformer(shapes, told).guessed
-    spec = FAMILIES[expected.family].spec_from_shapes(
-        shapes, {**{name: getattr(expected, name) for name in guessed}, **told}
-    )
+    recognition = recognize_transformer(shapes, told)
+    guessed = {name: getattr(expected, name) for name in recognition.guessed}
+    spec = FAMILIES[expected.family].spec_from_shapes(shapes, {**guessed, **told})
     if spec == expected or (supports is not None and supports(spec)):
         return spec
+    if spec.kind != expected.kind:
+        raise SpecError(f"is {recognition.library.name}, a {spec.kind}, expected a {expected.kind}")
     other = next(name for name, value in vars(spec).items() if name != "layout" and value != getattr(expected, name))
     raise SpecError(f"has {other} {getattr(spec, other)}, expected {getattr(expected, other)}")
 

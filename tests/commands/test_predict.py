@@ -6,7 +6,9 @@ import re
 import shutil
 
 import pytest
+from safetensors.torch import save_file
 from small_zoo import SmallZoo, state_dict
+from torch import nn
 
 from nfn_transformer import main, predict
 from nfn_transformer.errors import RunError, ZooError
@@ -101,7 +103,24 @@ def test_the_complete_encoder_predicts_for_networks_of_other_sizes(small_zoo, ot
 
 def test_other_predictors_refuse_networks_of_other_sizes(trained, other_sizes, capsys):
     argv = ["--run", str(trained)]
-    with pytest.raises(RunError, match="its networks have other sizes than the run's: expected EmbeddingSpec"):
+    with pytest.raises(RunError, match="its networks have other sizes than the run's: expected embedding EmbeddingSpec"):
         predict.main([*argv, "--dataset", "digits", "--data_path", str(other_sizes.path)])
     with pytest.raises(ZooError, match=r"6 checkpoints cannot be used:\n.*has shape \(4, 1, 2, 2\), expected \(16, 1"):
         predict.main([*argv, str(other_sizes.path)])
+    save_file(nn.Sequential(nn.Linear(2, 1)).state_dict(), other_sizes.path / "mlp.safetensors")
+    (other_sizes.path / "mlp.csv").write_text("file,accuracy\nmlp.safetensors,0.5\n")
+    argv += ["--data_path", str(other_sizes.path), "--table", str(other_sizes.path / "mlp.csv")]
+    with pytest.raises(RunError, match="kind than the run's: expected transformer of the Small-Transformer-Zoo, got MLP"):
+        predict.main(argv)
+
+
+def test_a_runs_table_is_not_that_of_another_data_set(trained, small_zoo, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"dataset": "own", "data_path": "/gone", "table": "/gone/own.csv"}
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digits_transformer").symlink_to(small_zoo)
+    assert predict.main(["--run", "run", "--dataset", "digits"]) == 0
+    assert "the run's own test split: 9 networks" in capsys.readouterr().out

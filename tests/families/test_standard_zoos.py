@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from library_models import UsersViT
+from library_models import NanoGPT, UsersViT
 from safetensors.torch import save_file
+from standard_networks import VIT
 
 from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.models.config import ModelConfig
@@ -53,6 +54,22 @@ def test_transformers_of_several_depths_are_one_zoo_and_predicted_alike(models):
     assert torch.equal(predictor.predict(loose.weights), predicted)
     with pytest.raises(ZooError, match="has blocks 1, expected 2"):
         read_loose_checkpoints([folder / "1.pt"], part.spec)
+
+
+def test_an_encoder_of_other_networks_names_those_of_the_zoo_and_their_encoders():
+    readers = "complete, graph, mlp, probe, products, statnn"
+    with pytest.raises(UserError) as raised:
+        ModelConfig("inv", "no", "no").check(VIT, "vits")
+    assert str(raised.value) == (
+        "--enc_mode inv: reads transformers of the Small-Transformer-Zoo, without residual connections; those of zoo "
+        f"'vits' are standard transformers (ViT, BERT, GPT-2, Llama and their like), which --enc_mode {readers} read"
+    )
+
+
+def test_a_checkpoint_of_another_kind_is_named_by_its_kind(tmp_path):
+    kinds = "a causal standard transformer of words, expected a standard transformer of patches"
+    with pytest.raises(ZooError, match=f"is a nanoGPT, {kinds}"):
+        read_loose_checkpoints([NanoGPT(True).state_dict()], VIT)
 
 
 def test_what_nothing_tells_is_said(models):

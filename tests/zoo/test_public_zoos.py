@@ -369,7 +369,7 @@ def test_branches_of_transformers_that_are_asked_for_are_refused(tmp_path):
     write_array_zoo(tmp_path / "cifar10")
     zoo = read_zoo(tmp_path, "cifar10")
     for settings, expected in (
-        ({"cls_mode": "mlp"}, "--cls_mode mlp: reads zoo_transformer; the networks of zoo 'cifar10' are of family"),
+        ({"cls_mode": "mlp"}, "zoo 'cifar10' are feed-forward networks .*, use --cls_mode no"),
         ({"num_out_embedding": 5}, "--num_out_embedding 5: not read by --enc_mode np --cls_mode no --emb_mode no"),
     ):
         with pytest.raises(UserError, match=expected):
