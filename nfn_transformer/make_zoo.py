@@ -284,6 +284,23 @@ def _siren_recipe(path: Path) -> list[str]:
     return [text for key, value in content.items() for text in (f"--{key}", str(value))]
 
 
+def _check_data(options: argparse.Namespace) -> None:
+    """Check that the data that flags name are there, and are of one task.
+
+    Raises:
+        UserError: they are not.
+    """
+    if options.images is not None and options.texts is not None:
+        raise UserError("--images and --texts cannot be combined")
+    if options.family == "bert" and options.texts is None:
+        raise UserError("--family bert requires --texts")
+    for flag in ("images", "texts", "text", "word_vectors"):
+        path = getattr(options, flag)
+        if path is not None and not find_bundled(path).exists():
+            is_folder = flag == "texts" or (flag == "images" and path.suffix != ".npz")
+            raise UserError(f"--{flag} {path}: no such {'folder' if is_folder else 'file'}")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return 0 once the zoo is written, 130 if interrupted."""
     options = _parse(arguments)
@@ -294,6 +311,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--dataset '{name}': expected the name of a folder beside metadata/")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: no folder {options.out.parent}")
+    _check_data(options)
     program = [str(Path(__file__).resolve()), *arguments]
     if options.family != "transformer":
         from nfn_transformer.cli.make_array_zoo_command import make_array_zoo_by_flags

@@ -54,6 +54,8 @@ def make_array_zoo_by_flags(options: argparse.Namespace, program: Sequence[str])
             return 0
         if is_finished(plan.out, configuration):
             return 0
+        if plan.beside is not None and plan.beside.exists() and not work.path.exists():
+            raise UserError(f"--out {plan.out}: {plan.beside} already exists; choose another path or move that file")
         _announce(plan, options)
         with work.owned(configuration):
             write_text(work.path / "runs.csv", plan.listing())

@@ -89,6 +89,11 @@ class PartsPlan(ABC):
     def parts(self) -> Sequence[Sequence[int]]:
         """Numbers of the networks of each part."""
 
+    @property
+    def beside(self) -> Path | None:
+        """Path of a file beside the zoo that `write` makes as well; None: there is none."""
+        return None
+
 
 class ArrayZooPlan(PartsPlan):
     """A whole array zoo; a subclass for each family."""

@@ -78,7 +78,7 @@ def standard_task(kind: str, options: argparse.Namespace) -> StandardTask:
         options: flags of make_zoo.py.
 
     Raises:
-        UserError: flags contradict each other, or a file does not exist.
+        UserError: a flag does not fit the data, or a file does not exist.
         ZooError: a file has another format.
     """
     if kind == "images":
@@ -105,8 +105,6 @@ def _limited(task: StandardTask, options: argparse.Namespace) -> StandardTask:
 
 
 def _classified_texts(options: argparse.Namespace) -> StandardTask:
-    if options.texts is None:
-        raise UserError(f"--family {options.family} requires --texts")
     train, test = read_texts(options.texts)
     words = frequent_words(train.words, options.vocabulary)
     rows = {word: row for row, word in enumerate(words, 2)}

@@ -1,7 +1,7 @@
 """Zoos of standard transformers: checkpoints in the layout of a library, and a table of their scores.
 
 OUT/run00000/config.json, model.safetensors     one folder for each network; run00000/epoch003/ with several snapshots
-OUT/table.csv                                   file, scores, hyperparameters
+OUT/table.csv                                   file, scores, hyperparameters; a copy beside OUT.zip, OUT_table.csv
 """
 
 import json
@@ -189,8 +189,7 @@ class StandardZooPlan(PartsPlan):
         """See `PartsPlan`."""
         is_single = all(len(self._due(number)) == 1 for number in range(self.networks))
         rows: list[tuple[int, int, str, list[float]]] = []
-        table_beside = self.out.with_name(f"{self.out.stem}_table.csv")
-        table = table_beside if self.out.suffix == ".zip" else self.out / "table.csv"
+        table = self.beside or self.out / "table.csv"
         with open_zoo(self.out, scratch, prefix="") as add_file:
             for part in parts:
                 rows += self._add_networks(part, is_single, add_file)
@@ -199,12 +198,17 @@ class StandardZooPlan(PartsPlan):
             rows.sort(key=lambda row: row[:2])
             text = self._table(rows)
             add_file("table.csv", text.encode())
-            if table == table_beside:
+            if table == self.beside:
                 write_text(table, text)
             before()
         place = f"--zoo {shlex.quote(str(self.out))} --table {shlex.quote(str(table))}"
         task = "--task regress --label_column test_loss " if self.task.is_next_token else ""
         return WrittenZoo(self._summary(rows), f"{task}--enc_mode complete {place}", [row[3][0] for row in rows])
+
+    @property
+    def beside(self) -> Path | None:
+        """See `PartsPlan`; the table of a zip."""
+        return self.out.with_name(f"{self.out.stem}_table.csv") if self.out.suffix == ".zip" else None
 
     def _add_networks(
         self, part: TrainedPart, is_single: bool, add_file: AddFile

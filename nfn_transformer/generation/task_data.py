@@ -16,11 +16,9 @@ def task_data(options: argparse.Namespace) -> TaskData:
     """Read the data that the flags ask for; word vectors of an unfinished zoo are those that it saved.
 
     Raises:
-        UserError: flags contradict each other, or a file does not exist.
+        UserError: a flag does not fit the data, or a file does not exist.
         ZooError: a file has another format.
     """
-    if options.images is not None and options.texts is not None:
-        raise UserError("--images and --texts cannot be combined")
     data = _texts(options) if options.texts is not None else read_images(options.images)
     for flag, part in (("--train_images", data.train), ("--test_images", data.test)):
         count = getattr(options, flag[2:])

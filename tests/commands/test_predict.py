@@ -103,14 +103,14 @@ def test_the_complete_encoder_predicts_for_networks_of_other_sizes(small_zoo, ot
 
 def test_other_predictors_refuse_networks_of_other_sizes(trained, other_sizes, capsys):
     argv = ["--run", str(trained)]
-    with pytest.raises(RunError, match="its networks have other sizes than the run's: expected embedding EmbeddingSpec"):
+    with pytest.raises(RunError, match="have other sizes than the run's: expected embedding EmbeddingSpec"):
         predict.main([*argv, "--dataset", "digits", "--data_path", str(other_sizes.path)])
     with pytest.raises(ZooError, match=r"6 checkpoints cannot be used:\n.*has shape \(4, 1, 2, 2\), expected \(16, 1"):
         predict.main([*argv, str(other_sizes.path)])
     save_file(nn.Sequential(nn.Linear(2, 1)).state_dict(), other_sizes.path / "mlp.safetensors")
     (other_sizes.path / "mlp.csv").write_text("file,accuracy\nmlp.safetensors,0.5\n")
     argv += ["--data_path", str(other_sizes.path), "--table", str(other_sizes.path / "mlp.csv")]
-    with pytest.raises(RunError, match="kind than the run's: expected transformer of the Small-Transformer-Zoo, got MLP"):
+    with pytest.raises(RunError, match=r"kind than the run's: expected transformer of .*, got MLP"):
         predict.main(argv)
 
 

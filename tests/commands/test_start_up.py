@@ -21,6 +21,9 @@ for command, *words in (
     (main, "--dataset", "nowhere"),
     (xgb, "--where", "embed_dim"),
     (make_zoo, "--out", "zoo", "--snapshots", "0"),
+    (make_zoo, "--out", "zoo", "--images", "nowhere"),
+    (make_zoo, "--out", "zoo", "--family", "gpt", "--text", "nowhere.txt"),
+    (make_zoo, "--out", "nowhere/zoo"),
     (predict, "--run", "run"),
     (reproduce, "no_such_grid.yaml"),
 ):
@@ -40,5 +43,5 @@ def test_help_and_errors_in_flags_import_no_large_library(tmp_path):
         [sys.executable, "-c", PROGRAM, *LATE], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
     )
     ends, imported = json.loads(run.stdout)
-    assert ends == [0] * 6 + [2] * 13
+    assert ends == [0] * 6 + [2] * 16
     assert imported == []

@@ -128,6 +128,12 @@ def test_next_tokens_of_a_text_are_learned(tmp_path, capsys):
 
 def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole.zip", tmp_path / "broken.zip"
+    own = tmp_path / "whole_table.csv"
+    own.write_text("a user's own")
+    with pytest.raises(UserError, match=r"whole.zip: .*whole_table.csv already exists; choose another"):
+        make_zoo.main(["--out", str(whole), *VIT])
+    assert own.read_text() == "a user's own"
+    own.unlink()
     assert make_zoo.main(["--out", str(whole), *VIT]) == 0
     with monkeypatch.context() as patch:
         train, calls = StandardZooPlan.train, []
@@ -140,6 +146,7 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes(tmp_path, monkeypatch)
 
         patch.setattr(StandardZooPlan, "train", interrupted)
         assert make_zoo.main(["--out", str(broken), *VIT]) == EXIT_INTERRUPTED
+    (tmp_path / "broken_table.csv").touch()  # as a kill leaves it that comes just before the zip
     assert make_zoo.main(["--out", str(broken), *VIT]) == 0
     assert broken.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "broken.zip.parts").exists()
@@ -179,7 +186,7 @@ def test_the_command_and_its_plans_know_the_same_families():
         (["--family", "gpt", "--images", "x"], "--images requires --family transformer or siren or cnn or vit or "),
         (["--family", "transformer", "--n_layers", "1,2"], "--n_layers 1,2: expected one number with --family trans"),
         (["--family", "llama", "--snapshots", "best"], "--snapshots best: expected whole numbers with --family llama"),
-        (["--family", "gpt", "--text", "no"], "--text no: cannot be read (No such file or directory)"),
+        (["--family", "gpt", "--text", "no"], "--text no: no such file"),
     ],
 )
 def test_bad_flags_are_named(tmp_path, capsys, flags, message):
