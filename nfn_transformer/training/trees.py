@@ -88,12 +88,12 @@ class TreeRun:
                 model = library.fit(settings, sides, observer)
         finally:
             self._write_metrics()
-        path = self.directory.path / library.file_name
+        path, content = self.directory.path / library.file_name, model.content
         # The digest goes first: a kill between the two leaves no trees, and the run begins again.
         path.unlink(missing_ok=True)
-        atomic_files.write_text(digest_file(path), digest_line(path, model.content))
+        atomic_files.write_text(digest_file(path), digest_line(path, content))
         with atomic_files.replacing(path) as temporary:
-            temporary.write_bytes(model.content)
+            temporary.write_bytes(content)
 
     def finish_round(self, record: RoundRecord) -> None:
         """Write a round down."""

@@ -4,6 +4,8 @@ Trees see thresholds, processes see distances, one between scaled features and o
 so that the mean ranks better than each.
 """
 
+from typing import Self
+
 import numpy as np
 from numpy import ndarray
 from safetensors import SafetensorError
@@ -31,30 +33,46 @@ _PROCESSES = {"scaled": scaled, "ranked": ranked}
 
 
 class Blend:
-    """Forest and processes as the content of a safetensors file."""
+    """Forest and processes, which keep the features of up to 5,000 networks each."""
 
-    def __init__(self, content: bytes):
-        """Parse a blend.
+    def __init__(self, arrays: Arrays):
+        """Take the arrays of a blend's file as they are, without copies.
 
         Raises:
-            ValueError: `content` is not the content of a blend's file.
+            ValueError: they are no blend's.
         """
-        self.content = content
+        self._arrays = arrays
         try:
-            arrays = load(content)
-            self._forest = ExtraTrees(arrays.pop("forest").tobytes())
-            self._of_logits = bool(arrays.pop("of_logits")[0])
+            self._forest = ExtraTrees(arrays["forest"].tobytes())
+            self._of_logits = bool(arrays["of_logits"][0])
             parts: dict[str, dict[str, ndarray]] = {name: {} for name in ("scales", *_PROCESSES)}
-            for name, array in arrays.items():
+            for name in arrays.keys() - {"forest", "of_logits"}:
                 part, own = name.split(".")
-                parts[part][own] = array
+                parts[part][own] = arrays[name]
             self._scales: Arrays = parts.pop("scales")
             check_scales(self._scales)
             for process in parts.values():
                 check_process(process, len(self._scales["mean"]))
-        except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError) as error:
             raise ValueError(f"no blend: {error}") from None
         self._processes = parts
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Return the blend in a file's content.
+
+        Raises:
+            ValueError: `content` is not that of a blend's file.
+        """
+        try:
+            return cls(load(content))
+        except SafetensorError as error:
+            raise ValueError(f"no blend: {error}") from None
+
+    @property
+    def content(self) -> bytes:
+        """Return the content of the blend's file, which is safetensors; it is made anew and not kept."""
+        return save(dict(self._arrays))
 
     @property
     def trees(self) -> int:
@@ -90,11 +108,11 @@ def fit_blend(settings: Settings, sides: Sides, observer: Observer) -> Blend:
     forest = grow_trees(settings, sides.train, targets)
     arrays["forest"] = np.frombuffer(forest.content, dtype=np.uint8)
     arrays["of_logits"] = np.array([settings.of_shares], dtype=np.uint8)
-    blend = Blend(save(arrays))
+    blend = Blend(arrays)
     loss = root_mean_square(blend.predict(sides.train) - sides.train_labels)
     observer.finish_round(loss, blend.predict(sides.validation))
     del sides.train, sides.validation
     return blend
 
 
-LIBRARY = TreeLibrary("best.blend.safetensors", fit_blend, Blend, extra_trees_device)
+LIBRARY = TreeLibrary("best.blend.safetensors", fit_blend, Blend.parse, extra_trees_device)

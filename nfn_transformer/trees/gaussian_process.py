@@ -79,7 +79,7 @@ def fit_process(inputs: ndarray, targets: ndarray, seed: int) -> dict[str, ndarr
     with warnings.catch_warnings():  # a parameter at its bound is as good as any beyond
         warnings.simplefilter("ignore", ConvergenceWarning)
         tuned = GaussianProcessRegressor(kernel).fit(seen[:_TO_TUNE], targets[:_TO_TUNE])
-    process = GaussianProcessRegressor(tuned.kernel_, optimizer=None).fit(seen, targets)
+    process = GaussianProcessRegressor(tuned.kernel_, optimizer=None, copy_X_train=False).fit(seen, targets)
     signal = process.kernel_.k1
     return {
         "seen": seen,

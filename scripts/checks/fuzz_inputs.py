@@ -129,7 +129,7 @@ def _trees() -> dict[type, bytes]:
         XGBoostTrees: bytes(boosted.save_raw("json")),
         LightGBMTrees: light.model_to_string().encode(),
         ExtraTrees: forest,
-        Blend: save(arrays),
+        Blend.parse: save(arrays),
     }
 
 
@@ -311,7 +311,7 @@ def tree_case(sound: Sound, folder: Path, draw: random.Random) -> None:
     """Predict by a changed file of trees."""
     kind = draw.choice(list(sound.trees))
     content = sound.trees[kind]
-    content = changed_bytes(content, draw) if kind in (ExtraTrees, Blend) else changed(content, draw)
+    content = changed_bytes(content, draw) if kind in (ExtraTrees, Blend.parse) else changed(content, draw)
     try:
         kind(content).predict(np.random.default_rng(2).random((7, 5), np.float32))
     except ValueError as error:  # as `load_trained` does

@@ -1,5 +1,7 @@
 """Blend of forest and Gaussian process: what scikit-learn's two give on average, kept without pickle."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,9 +99,24 @@ def test_of_many_networks_a_random_part_counts(monkeypatch):
 
 def test_its_file_is_the_model(blend):
     others = data()[2]
-    assert (Blend(blend.content).predict(others) == blend.predict(others)).all()
+    assert (Blend.parse(blend.content).predict(others) == blend.predict(others)).all()
     assert blend.predict(others[:1]) == pytest.approx(blend.predict(others)[:1], abs=1e-12)
     assert blend.predict(others[:0]).shape == (0,)
+
+
+def test_the_features_that_it_keeps_are_in_memory_once(blend):
+    arrays = load(blend.content)
+    for name in ("scaled", "ranked"):
+        arrays |= {f"{name}.seen": np.ones((20_000, 6)), f"{name}.coefficients": np.ones(20_000)}
+    tracemalloc.start()
+    try:
+        content = save(arrays)
+        model, size = Blend.parse(content), len(content)
+        del content
+        assert size < tracemalloc.get_traced_memory()[0] < 1.3 * size
+        assert model.content == save(arrays)
+    finally:
+        tracemalloc.stop()
 
 
 def test_its_library_and_model_have_one_name():
@@ -130,11 +147,11 @@ def test_networks_of_other_numbers_are_refused(blend):
 )
 def test_a_damaged_file_is_refused(blend, name, value):
     with pytest.raises(ValueError, match="no blend"):
-        Blend(save({**load(blend.content), name: value}))
+        Blend.parse(save({**load(blend.content), name: value}))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=64))
 def test_other_bytes_are_refused(content):
     with pytest.raises(ValueError, match="no blend"):
-        Blend(content)
+        Blend.parse(content)
