@@ -69,13 +69,15 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         type=Path,
         metavar="FOLDER",
         help="labelled images of the task, as make_zoo.py takes them by --images: report how well the test networks' "
-        "accuracy on the test images among them ranks the labels",
+        "accuracy on the test images among them (MNIST's t10k files, or an .npz's test_images) ranks the labels; "
+        "docs/tasks.md tells those of scikit-learn's digits",
     )
     run.add_argument(
         "--ceiling_skip",
         type=number_in(int, 0),
         metavar="N",
-        help="with --ceiling_images: leave out the first N test images, those that the labels are of (default: 0)",
+        help="with --ceiling_images: leave out the first N test images in the files' order, those that the labels are "
+        "of (default: 0)",
     )
     run.add_argument("--out_dir", type=Path, help="run directory (default: a new one under runs/)")
     run.add_argument(

@@ -1,10 +1,15 @@
 """The ceiling of sampling: networks run on labelled images, and its place in a run's results."""
 
+import contextlib
+import hashlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from nfn_transformer import gbm
 from nfn_transformer.errors import UserError
@@ -13,15 +18,25 @@ from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.training.ceilings import SAMPLING, accuracies_on, fresh_images
 from nfn_transformer.training.metrics import kendall_tau, tau_ceiling
 
+PAGE = (Path(__file__).parents[2] / "docs/tasks.md").read_text()
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """The digits' test images, as bytes in an .npz."""
-    path = tmp_path_factory.mktemp("images") / "digits.npz"
-    test = digits().test
-    pixels, labels = ((test.inputs[:, 0] + 1) / 2 * 255).round().numpy().astype(np.uint8), test.labels.numpy()
-    np.savez(path, train_images=pixels[:9], train_labels=labels[:9], test_images=pixels, test_labels=labels)
-    return path
+    """The digits in an .npz, as docs/tasks.md writes it."""
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "digits.npz" in code)
+    folder = tmp_path_factory.mktemp("images")
+    with contextlib.chdir(folder):
+        exec(compile(code, "docs/tasks.md", "exec"), {})
+    return folder / "digits.npz"
+
+
+def test_the_pages_file_of_digits_has_the_test_images_in_the_order_that_it_tells(images):
+    test = fresh_images(images, 400)
+    order = sorted(range(1797), key=lambda index: hashlib.sha256(f"digits/{index}".encode()).digest())
+    expected = load_digits().images[order][1400:]
+    assert torch.equal(test.inputs, digits().test.inputs[400:])
+    assert ((test.inputs[:, 0] * 8 + 8).numpy() == expected).all()
 
 
 def test_networks_are_run_as_their_labels_were_measured(small):
