@@ -165,6 +165,8 @@ def _score(predictor: FittedPredictor, flags: argparse.Namespace) -> Evaluation:
         scores, scope = predictor.evaluate_on(zoo, index, "test"), "the run's own test split"
         scope += ", without its transformed copies" if trained_on.augment else ""
     scope += f", where {condition}" if condition else ""
+    if data.table is not None and zoo.report.notes:
+        print("\n".join(zoo.report.notes), file=sys.stderr)
     place = printable(f"{data.dataset} ({data.data_path}), {scope}", 4096)
     print(f"{place}: {len(scores.names)} networks{few_networks(len(scores.names))}")
     references = [f"{name.replace('_', ' ')}: {value:.4f}" for name, value in scores.references.items()]
@@ -193,8 +195,9 @@ def _calibrate(
         root: see `read_few`.
     """
     task = number_task(predictor.trained)
-    columns = Columns(file=flags.file_column, label=flags.label_column)
-    few = read_few(flags.calibrate, names, columns, task.entry.labels, root)
+    trained_on = predictor.config.data
+    columns = Columns(flags.file_column or trained_on.file_column, label=flags.label_column or trained_on.label_column)
+    few, notes = read_few(flags.calibrate, names, columns, task.entry.labels, root)
     position = {name: index for index, name in enumerate(names)}
     inside = [name for name in few if name in position]
     outside = [name for name in few if name not in position]
@@ -206,7 +209,7 @@ def _calibrate(
     labels = torch.tensor([few[name] for name in (*inside, *outside)], dtype=torch.float64)
     calibration = fit_calibration(task, torch.cat(outputs), labels)
     predictor.trained = CalibratedPredictor(predictor.trained, calibration)
-    print(calibration, file=sys.stderr)
+    print("\n".join([*notes, str(calibration)]), file=sys.stderr)
     return set(few)
 
 

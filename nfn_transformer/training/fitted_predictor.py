@@ -24,6 +24,7 @@ from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import NetworkWeights
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, LooseCheckpoints, read_loose_checkpoints
+from nfn_transformer.zoo.network_facts import FACTS, FIELDS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION, SeenNetworks, canonical_epoch
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -189,7 +190,10 @@ class FittedPredictor:
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
-        return read_loose_checkpoints(several, self.spec, self.trained.supports, n_heads, weights_key)
+        data = self.config.data
+        sure = {FIELDS.get(fact, fact) for fact in FACTS if getattr(data, fact) is not None}
+        heads = n_heads or data.n_heads
+        return read_loose_checkpoints(several, self.spec, self.trained.supports, heads, weights_key, sure)
 
     def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto", index: Tensor | None = None) -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.

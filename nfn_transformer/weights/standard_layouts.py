@@ -249,7 +249,8 @@ class _Reader:
         """Return heads, groups, D_k and D_v, from shapes and facts."""
         heads, groups, key = (self.facts.get(name) for name in ("heads", "groups", "key"))
         if heads is None:
-            raise SpecError("the number of heads is told by no shape; expected a config.json, or --n_heads H")
+            expected = "config.json, column n_attention_heads or --n_heads H"
+            raise SpecError(f"no shape tells the number of heads; expected {expected}")
         if heads == 0:
             each = self.flat["W_Q"][1] if "W_Q" in self.flat else 1
             heads = each // math.gcd(each, self.flat.get("W_K", (0, each))[1])

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,11 @@ def read_loose_checkpoints(
     supports: Supports | None = None,
     n_heads: int | None = None,
     weights_key: str | None = None,
+    sure: Collection[str] = (),
 ) -> tuple[list[str], list[LooseCheckpoints]]:
     """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
-    Tensors beside the network's are named in a warning on stderr.
+    Tensors beside the network's are named in a warning on stderr, and facts that are taken from `spec` in a note.
 
     Args:
         paths: checkpoint files, folders (every checkpoint below them but embedding.pt) and zips of such folders. A
@@ -81,6 +82,7 @@ def read_loose_checkpoints(
         supports: predicate of other sizes that networks may have; none where it is None.
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
         weights_key: see `containers.find_network`.
+        sure: fields of `spec` that hold for all networks which it stands for.
 
     Raises:
         ZooError: a path does not exist or holds no checkpoint, or checkpoints are unreadable or have
@@ -89,6 +91,7 @@ def read_loose_checkpoints(
     names: list[str] = []
     faults: list[Fault] = []
     unread: dict[str, tuple[str, ...]] = {}
+    assumed: dict[str, Any] = {}
     by_spec: dict[tuple[AnySpec, Shapes, int], tuple[list[int], list[Outcome]]] = {}
     if isinstance(spec, NetworkSpec) and n_heads is not None:
         family = FAMILIES[spec.family].description
@@ -111,9 +114,12 @@ def read_loose_checkpoints(
                 if isinstance(spec, NetworkSpec):
                     size = _network_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports)
                 elif isinstance(spec, StandardTransformerSpec):
-                    size = _standard_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports, n_heads)
+                    size, guesses = _standard_spec(dict(outcome.shapes), dict(outcome.facts), spec, supports, n_heads)
+                    assumed |= {name: value for name, value in guesses.items() if name not in sure}
                 else:
                     size = _spec(dict(outcome.shapes), spec, supports, n_heads)
+                    if size != spec and n_heads is None:
+                        assumed["heads"] = size.blocks[0].heads
                 # Networks of one spec may have other keys, and so another order of numbers. Large ones stay alone.
                 group = -1 if outcome.state is None else len(names)
                 positions, alike = by_spec.setdefault((size, outcome.shapes, group), ([], []))
@@ -134,6 +140,10 @@ def read_loose_checkpoints(
             f"predictions are of other networks: {keys}; first {shortened(next(iter(unread)))}",
             file=sys.stderr,
         )
+    if assumed:
+        values = ", ".join(f"{name} {value}" for name, value in assumed.items())
+        flags = "--n_heads, or --zoo and a --table with columns of them"
+        print(f"note: nothing tells these facts of networks, taken as in the run: {values} ({flags})", file=sys.stderr)
     groups = [_group(size, *each) for (size, *_), each in by_spec.items()]
     return names, groups
 
@@ -180,18 +190,23 @@ def _standard_spec(
     expected: StandardTransformerSpec,
     supports: Supports | None,
     n_heads: int | None,
-) -> StandardTransformerSpec:
+) -> tuple[StandardTransformerSpec, dict[str, Any]]:
     """Return the spec of a standard transformer; what neither its file nor its keys tell is that of `expected`.
+
+    Beside it stand those fields taken from `expected` that no convention of its library explains.
 
     Raises:
         SpecError: the network is neither expected nor supported.
     """
-    told = {"heads": n_heads or expected.heads, **told}
+    told = ({} if n_heads is None else {"heads": n_heads}) | told
+    assumed = {} if "heads" in told else {"heads": expected.heads}
+    told |= assumed
     recognition = recognize_transformer(shapes, told)
     guessed = {name: getattr(expected, name) for name in recognition.guessed}
+    assumed |= {name: value for name, value in guessed.items() if value != getattr(recognition.spec, name)}
     spec = FAMILIES[expected.family].spec_from_shapes(shapes, {**guessed, **told})
     if spec == expected or (supports is not None and supports(spec)):
-        return spec
+        return spec, assumed
     if spec.kind != expected.kind:
         raise SpecError(f"is {recognition.library.name}, a {spec.kind}, expected a {expected.kind}")
     other = next(name for name, value in vars(spec).items() if name != "layout" and value != getattr(expected, name))

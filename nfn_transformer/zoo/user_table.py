@@ -13,7 +13,8 @@ from nfn_transformer.atomic_files import csv_text
 from nfn_transformer.errors import ZooError
 from nfn_transformer.printable import printable, quoted
 from nfn_transformer.zoo.listing import chosen_checkpoints
-from nfn_transformer.zoo.metadata import Columns
+from nfn_transformer.zoo.metadata import HYPERPARAMETER_COLUMNS, SIZE_COLUMNS, Columns
+from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.runs import canonical_epoch, file_of_each_path, runs_of_files
 from nfn_transformer.zoo.sources import MAX_TABLE_BYTES, MAX_TABLE_ROWS, SUFFIXES, Source, UnreadableFile
 
@@ -221,9 +222,14 @@ def _label_column(at: _Header, rows: Sequence[Sequence[str]], labels: str, taken
             raise at.error(f"labels may be {listed}: --label_column names one")
     others = [place for place in range(len(at.names)) if place not in taken]
     if labels != "class":
+        known = (*SIZE_COLUMNS, *HYPERPARAMETER_COLUMNS, *FACTS)
+        others = [place for place in others if at.names[place].lower() not in known]
         others = [place for place in others if all(_is_number(row[place]) for row in rows)]
     if len(others) != 1:
-        raise at.error("no column has a plain name of a label: --label_column names one")
+        numbers = [name for name in at.names if name.lower().replace(" ", "_") in _LABELS["number"][1]]
+        hint = f"; --task regress learns {quoted(numbers[0])}" if numbers and labels == "accuracy" else ""
+        kind = "an accuracy" if labels == "accuracy" else "a label"
+        raise at.error(f"no column has a plain name of {kind}: --label_column names one{hint}")
     return others[0]
 
 

@@ -66,8 +66,10 @@ def read_user_zoo(path: Path, table: Path, request: ReadRequest, n_heads: int | 
         source.close()
 
 
-def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str, root: Path | None) -> dict[str, float]:
-    """Return the labels, numbers, of a few known networks, by their names or, of others, by their paths.
+def read_few(
+    table: Path, names: Sequence[str], columns: Columns, labels: str, root: Path | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the labels, numbers, of a few known networks, by their names or, of others, by their paths; and notes.
 
     Args:
         table: CSV of files and labels, see `user_table.read_user_table`.
@@ -89,13 +91,13 @@ def read_few(table: Path, names: Sequence[str], columns: Columns, labels: str, r
     ]
     request = ReadRequest("", ALL_EPOCHS, columns=columns, labels=labels)
     known = list(dict.fromkeys([*names, *sorted(beside)]))
-    _, selection, _ = _select(FolderSource(table.parent), table, known, request, "")
+    _, selection, notes = _select(FolderSource(table.parent), table, known, request, "")
     missing = [entry.name for entry in selection.entries if entry.name not in selection.paths]
     problems = [f"{quoted(fault.name)}: {fault.detail}" for fault in selection.faults]
     problems += [f"{quoted(name)}: no such network" for name in missing]
     if problems:
         raise ZooError(f"{table}: {problems[0]}" + (f", and {len(problems) - 1} more" if problems[1:] else ""))
-    return {selection.paths[entry.name]: float(entry.label) for entry in selection.entries}
+    return {selection.paths[entry.name]: float(entry.label) for entry in selection.entries}, notes
 
 
 def _select(

@@ -34,6 +34,9 @@ def test_the_page_from_sixty_state_dicts_to_a_ranking_of_ten(tmp_path, monkeypat
     plain, calibrated = ([line.split() for line in shown[place].out.splitlines()] for place in (1, 3))
     assert sorted(name for _, name in plain) == [f"new/net{number}.pt" for number in range(60, 70)]
     assert ": 10 networks; warning: fewer than 30 tell little\ntau " in shown[2].out
+    assert "columns of truth.csv: files by 'path', labels by 'accuracy' (guessed" in shown[2].err
+    assert "columns of few.csv: files by 'path', labels by 'accuracy' (guessed" in shown[3].err
     assert "calibrated to 5 known networks" in shown[3].err
+    assert not any("taken as in the run" in each.err for each in shown)  # --n_heads 2 told the heads of all
     numbers = [torch.tensor([float(number) for number, _ in each]) for each in (plain, calibrated)]
     assert (numbers[1] - numbers[0]).abs().max() > 0.01

@@ -37,7 +37,7 @@ def models(tmp_path):
     return models, folder, tmp_path / "scores.csv"
 
 
-def test_transformers_of_several_depths_are_one_zoo_and_predicted_alike(models):
+def test_transformers_of_several_depths_are_one_zoo_and_predicted_alike(models, capsys):
     networks, folder, table = models
     zoo = read_zoo(folder, "nets", table=table, n_heads=4, facts=FACTS, progress=False)
     assert sorted(spec.blocks for spec in zoo.specs) == [1, 2]
@@ -52,6 +52,9 @@ def test_transformers_of_several_depths_are_one_zoo_and_predicted_alike(models):
     names, (loose,) = read_loose_checkpoints([folder / "0.pt", folder / "2.pt"], part.spec)
     assert len(names) == 2
     assert torch.equal(predictor.predict(loose.weights), predicted)
+    assert "taken as in the run: heads 4, placement pre, activation gelu (--n_heads" in capsys.readouterr().err
+    read_loose_checkpoints([folder / "0.pt"], part.spec, n_heads=4, sure=("placement", "activation"))
+    assert not capsys.readouterr().err
     with pytest.raises(ZooError, match="has blocks 1, expected 2"):
         read_loose_checkpoints([folder / "1.pt"], part.spec)
 
@@ -79,7 +82,7 @@ def test_what_nothing_tells_is_said(models):
         "nothing tells these facts of an nn.TransformerEncoder, taken for placement post, causal False, epsilon 1e-05, "
         "pooling first (--norm_placement, --causal_attention, --norm_epsilon, --token_pooling)"
     )
-    with pytest.raises(ZooError, match=r"told by no shape; expected a config\.json, or --n_heads H"):
+    with pytest.raises(ZooError, match=r"heads; expected config\.json, column n_attention_heads or --n_heads H"):
         read_zoo(folder, "nets", table=table, progress=False)
 
 

@@ -122,7 +122,12 @@ def test_the_end_of_several_paths_is_an_error(user):
     [
         (["acc", "epochs"], [0.5, 3], "no column names the 1 checkpoints, the first of which is 'net.pt'; there are"),
         (["path", "accuracy", "top1"], ["net.pt", 0.5, 0.6], "labels may be 'accuracy' and 'top1': --label_column"),
-        (["path", "lr", "quality"], ["net.pt", 0.5, 0.6], "no column has a plain name of a label"),
+        (
+            ["path", "depth", "quality"],
+            ["net.pt", 0.5, 0.6],
+            "no column has a plain name of an accuracy: --label_column ",
+        ),
+        (["path", "steps", "Loss"], ["net.pt", 5, 0.6], "--label_column names one; --task regress learns 'Loss'"),
         (["path", "accuracy"], ["net.pt", -1], "label -1, expected a number in"),
     ],
 )
@@ -130,6 +135,12 @@ def test_what_cannot_be_guessed_or_read_is_an_error(user, header, row, problem):
     user.save("net.pt", mlp(0))
     with pytest.raises(ZooError, match=problem):
         user.read(header, row)
+
+
+def test_columns_of_sizes_hyperparameters_and_facts_are_no_labels(user):
+    user.save("net.pt", mlp(0))
+    zoo = user.read(["path", "Güte", "n_layers", "lr", "omega"], ["net.pt", 0.5, 2, 0.1, ""])
+    assert zoo.labels.tolist() == [0.5]
 
 
 def test_a_few_known_networks_are_named_where_they_are_not_there(tmp_path):
