@@ -57,27 +57,28 @@ class Responses(TensorTree):
     """Numbers of hidden activity; none where they are not wanted."""
 
 
-def example_inputs(spec: AnySpec, like: Tensor | None = None) -> Float[Tensor, "n ..."]:
-    """Return synthetic inputs for networks of a spec, made of no data; words as logits over the vocabulary.
-
-    With `like` they have its type and device.
+def example_inputs(spec: AnySpec) -> Tensor:
+    """Return synthetic inputs [n, ...] for networks of a spec, made of no data; `as_inputs` makes words differentiable.
 
     Raises:
         SpecError: no image has the size that flattened maps need.
     """
-    return torch.cat([family if like is None else family.to(like) for family in _families(spec)])
-
-
-def _families(spec: AnySpec) -> list[Tensor]:
     if isinstance(spec, StandardTransformerSpec):
-        families = list(standard_probes(spec).values())
-        if spec.inputs != "words":
-            return families
-        largest = _WORD_LOGIT + math.log(spec.vocabulary)
-        return [functional.one_hot(words, spec.vocabulary).float() * largest for words in families]
+        return torch.cat(list(standard_probes(spec).values()))
     if isinstance(spec, NetworkSpec) and is_field(spec):
-        return [signals(spec)[0]]
-    return list(probe_inputs(spec).families)
+        return signals(spec)[0]
+    return torch.cat(probe_inputs(spec).families)
+
+
+def as_inputs(examples: Tensor, spec: AnySpec, like: Tensor | None = None) -> Float[Tensor, "n ..."]:
+    """Return some of `example_inputs` as `respond` takes them: words [n, t] as logits [n, t, vocabulary].
+
+    With `like` they have its type and device.
+    """
+    if isinstance(spec, StandardTransformerSpec) and spec.inputs == "words":
+        logits = torch.zeros(*examples.shape, spec.vocabulary)
+        examples = logits.scatter_(-1, examples[..., None], _WORD_LOGIT + math.log(spec.vocabulary))
+    return examples if like is None else examples.to(like)
 
 
 @torch.no_grad()
@@ -88,8 +89,8 @@ def ask(weights: Weights) -> AskedNetworks:
     if isinstance(weights, NetworkWeights):
         activation = torch.zeros(weights.batch, len(ACTIVATIONS)).to(weights.biases[0])
         activation[:, ACTIVATIONS.index(weights.spec.activation)] = 1
-    examples = example_inputs(weights.spec, like=weights.tensors()[0])
-    some = examples[:: max(1, len(examples) // _TRIED)]
+    examples = example_inputs(weights.spec)
+    some = as_inputs(examples[:: max(1, len(examples) // _TRIED)], weights.spec, like=weights.tensors()[0])
     outputs = respond(some, AskedNetworks(weights, (), activation), hidden=False).outputs
     fits = (outputs.abs() < _LARGEST).flatten(1).all(1)  # gradients of one that overflows would spoil all inputs
     weights = weights.map(lambda tensor: torch.where(fits.view(-1, *[1] * (tensor.ndim - 1)), tensor, 0.0))
@@ -105,7 +106,7 @@ def respond(inputs: Float[Tensor, "n ..."], asked: AskedNetworks, hidden: bool) 
     """Return the responses of b networks to inputs, images, tokens, coordinates or logits of words.
 
     Args:
-        inputs: as `example_inputs`.
+        inputs: as `as_inputs` returns them.
         asked: networks.
         hidden: read hidden activity too.
     """

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nfn_transformer.families.registry import AnySpec
 from nfn_transformer.features.network_invariants import is_field
-from nfn_transformer.features.responses import AskedNetworks, Responses, ask, example_inputs, respond
+from nfn_transformer.features.responses import AskedNetworks, Responses, as_inputs, ask, example_inputs, respond
 from nfn_transformer.groups.standard_form import standard_canonical_spec
 from nfn_transformer.layers.scaling import Reiterable, Standardize
 from nfn_transformer.models.branch import Branch, Chain, dropouts, example_weights
@@ -53,7 +53,8 @@ class FreeProbes(nn.Module):
         super().__init__()
         examples = example_inputs(spec)
         order = torch.randperm(len(examples), generator=make_generator(0, "probes", "learned"))
-        self.register_buffer("start", examples[order.repeat(-(-count // len(order)))[:count]].clone())
+        chosen = examples[order.repeat(-(-count // len(order)))[:count]]
+        self.register_buffer("start", as_inputs(chosen, spec).clone())
         self.change = nn.Parameter(0.01 * torch.randn(self.start.shape))
 
     def forward(self) -> Tensor:
@@ -71,7 +72,7 @@ class LinearGenerator(nn.Module):
 
     def __init__(self, spec: AnySpec, count: int):
         super().__init__()
-        self.shape = example_inputs(spec).shape[1:]
+        self.shape = as_inputs(example_inputs(spec)[:1], spec).shape[1:]
         self.codes = nn.Parameter(torch.randn(count, CODE))
         layers: list[nn.Module] = [nn.Linear(CODE, CODE) for _ in range(GENERATOR_LAYERS)]
         if len(self.shape) == 3:
@@ -224,7 +225,7 @@ class ProbeEncoder(Branch):
     def fit_normalization(self, seen: Iterable[AskedNetworks]) -> None:
         """Choose the first probes by the training split's votes, and fit the readout to its responses to them."""
         if isinstance(self.probes, FreeProbes) and isinstance(self.readout, PooledReadout):
-            examples, total = example_inputs(self.spec, like=self.probes.start), torch.zeros(())
+            examples, total = as_inputs(example_inputs(self.spec), self.spec, self.probes.start), torch.zeros(())
             for asked in (some for part in seen for some in _pieces(part)):
                 logits = respond(examples, asked, hidden=False).outputs.nan_to_num(nan=0.0)
                 total = total.to(logits) + logits.softmax(-1).sum(0)

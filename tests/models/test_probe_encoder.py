@@ -10,7 +10,7 @@ from standard_networks import STANDARD_SPECS, random_standard
 from nfn_transformer import CompleteElement, ModelConfig, NetworkElement, Predictor, StandardElement, build_predictor
 from nfn_transformer.errors import UserError
 from nfn_transformer.features import answers
-from nfn_transformer.features.responses import example_inputs
+from nfn_transformer.features.responses import as_inputs, example_inputs
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.weights.feed_forward_pass import network_outputs
 from nfn_transformer.weights.spec import ACTIVATIONS
@@ -104,6 +104,16 @@ def test_training_moves_the_probes(kind, flags, small, generator):
     assert losses[-1] < 0.85 * losses[0]
     moved = (model.encoder.probes() - first).flatten(1).abs().amax(1)
     assert moved.min() > 1e-3
+
+
+def test_words_are_kept_as_numbers_until_they_are_asked():
+    spec = replace(STANDARD_SPECS["bert"], vocabulary=30_000)
+    words = example_inputs(spec)
+    assert (words.ndim, words.is_floating_point()) == (2, False)
+    logits = as_inputs(words[:2], spec, like=torch.zeros((), dtype=torch.float64))
+    shares = logits.softmax(-1).gather(-1, words[:2, :, None])
+    assert logits.shape == (2, words.shape[1], 30_000)
+    assert torch.allclose(shares, torch.tensor(0.9526, dtype=torch.float64), atol=1e-3)
 
 
 def test_members_of_an_ensemble_start_alike_and_change_on_their_own(small):
