@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -17,6 +18,9 @@ from nfn_transformer.weights.standard_pass import (
     queries_and_keys,
 )
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
+
+_MOST_SAMPLES = 2**16 - 1
+"""Most samples of all networks that one kernel reads: fused attention has a block of a GPU's grid for each."""
 
 
 def training_outputs(
@@ -45,8 +49,9 @@ def _attention(reads: Tensor, block: StandardBlockWeights, spec: StandardTransfo
     values = project(reads, block.W_V, block.b_V)
     if spec.groups < spec.heads:
         keys, values = (each.repeat_interleave(spec.heads // spec.groups, dim=2) for each in (keys, values))
-    flat = [each.flatten(0, 1) for each in (queries, keys, values)]  # [b n, h, t, D_k]
-    mixed = scaled_dot_product_attention(flat[0], flat[1], flat[2], is_causal=spec.causal)
+    pieces = [each.flatten(0, 1).split(_MOST_SAMPLES) for each in (queries, keys, values)]  # [b n, h, t, D_k]
+    parts = [scaled_dot_product_attention(q, k, v, is_causal=spec.causal) for q, k, v in zip(*pieces, strict=True)]
+    mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
     mixed = mixed.unflatten(0, queries.shape[:2])
     return affine(mixed.transpose(2, 3).flatten(3), block.W_O.flatten(1, 2), block.b_O)
 

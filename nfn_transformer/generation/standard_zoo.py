@@ -10,7 +10,7 @@ import shlex
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,8 +37,8 @@ STANDARD_VERSION = 1
 ON_CPU = 8
 """Networks of a part on a CPU, whose activations fit a core's cache."""
 
-_MOST_ON_GPU, _MOST_SAMPLES = 1024, 2**16 - 1
-"""Most networks of a part on a GPU, and most samples of all of them at once: fused attention has a block for each."""
+_MOST_ON_GPU = 1024
+"""Most networks of a part on a GPU."""
 
 _TIMED_STEPS, _MEASURED = 3, 8
 
@@ -279,14 +279,20 @@ _HYPERPARAMETERS = (
 
 
 def most_on_gpu(plan: StandardZooPlan, device: torch.device, processes: int) -> int:
-    """Return how many networks fit into half of a GPU's free memory, shared by `processes`."""
+    """Return how many networks fit into half of a GPU's free memory, shared by `processes`.
+
+    Some of the largest networks are trained for a step, and scored: either takes more, by the lengths of the inputs.
+    """
+    task, number = plan.task.to(device), plan.largest()  # all networks share the task
+    settings, each = plan.runs[number].settings, 1.0
     free = free_bytes(device) / 2 / processes
-    population = plan.begin([plan.largest()] * _MEASURED, device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    if len(population.left):
-        population.step()
-    each = max(1.0, (torch.cuda.max_memory_allocated(device) - before) / _MEASURED)
-    del population
+    for one in (settings, replace(settings, epochs=0)):
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        population = StandardPopulation(plan.training(number), [number] * _MEASURED, [one] * _MEASURED, task)
+        if len(population.left):
+            population.step()
+        each = max(each, (torch.cuda.max_memory_allocated(device) - before) / _MEASURED)
+        del population
     torch.cuda.empty_cache()
-    return max(1, min(int(free / each), _MOST_ON_GPU, _MOST_SAMPLES // plan.batch_size))
+    return max(1, min(int(free / each), _MOST_ON_GPU))

@@ -13,15 +13,22 @@ from nfn_transformer import make_zoo
 from nfn_transformer.bundled import RECIPES, find_bundled
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
 from nfn_transformer.errors import UserError
+from nfn_transformer.generation import standard_forward
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.ranges import Choice
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.generation.standard_forward import training_outputs
 from nfn_transformer.generation.standard_networks import KINDS, StandardSizes, standard_config, standard_spec
 from nfn_transformer.generation.standard_population import StandardPopulation, StandardTraining, train_standard
-from nfn_transformer.generation.standard_recipe import StandardRecipe, StandardSettings, read_standard_recipe
+from nfn_transformer.generation.standard_recipe import (
+    StandardRecipe,
+    StandardRun,
+    StandardSettings,
+    read_standard_recipe,
+)
 from nfn_transformer.generation.standard_tasks import StandardTask
-from nfn_transformer.generation.standard_zoo import StandardZooPlan
+from nfn_transformer.generation.standard_zoo import StandardZooPlan, most_on_gpu
+from nfn_transformer.resources import free_bytes
 from nfn_transformer.weights.standard_layouts import recognize_transformer
 from nfn_transformer.weights.standard_pass import standard_outputs
 from nfn_transformer.weights.standard_state_dicts import standard_shapes
@@ -60,6 +67,38 @@ def test_the_training_pass_is_the_networks_function(name, generator):
     weights, inputs = random_standard(spec, 2, generator), inputs_of(spec)
     ours = training_outputs(inputs, weights, lambda numbers: numbers)
     torch.testing.assert_close(ours, standard_outputs(inputs, weights), rtol=0, atol=1e-12)
+
+
+def test_no_kernel_of_fused_attention_reads_more_samples_than_a_grid_has_blocks(monkeypatch, generator):
+    counts, attention = [], standard_forward.scaled_dot_product_attention
+
+    def counted(queries, *rest, **settings):
+        counts.append(len(queries))
+        return attention(queries, *rest, **settings)
+
+    monkeypatch.setattr(standard_forward, "scaled_dot_product_attention", counted)
+    spec = replace(STANDARD_SPECS["rms post-norm"], blocks=1, heads=1, groups=1)
+    weights = random_standard(spec, 2, generator)
+    inputs = torch.randint(spec.vocabulary, (40_000, 2), generator=generator)
+    outputs = training_outputs(inputs, weights, lambda numbers: numbers)
+    assert counts == [65_535, 80_000 - 65_535]
+    torch.testing.assert_close(outputs[:, ::500], standard_outputs(inputs[::500], weights), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("share", "processes", "least", "most"), [(0.01, 2, 20, 30), (1, 1, 1, 1), (0, 1, 1024, 1024)])
+def test_a_gpu_trains_what_half_of_its_memory_holds(monkeypatch, share, processes, least, most):
+    """The GPU's counts are made up: scoring a network takes a share of the free memory, training it nothing."""
+    before, peaks = 1000, iter([0.0, 8 * share * free_bytes(torch.device("cpu"))])
+    for name, answer in {
+        "reset_peak_memory_stats": lambda device: None,
+        "memory_allocated": lambda device: before,
+        "max_memory_allocated": lambda device: before + next(peaks),
+        "empty_cache": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    shared = {"seed": 0, "batch_size": 4, "snapshots": ("100",), "snapshot_unit": "percent"}
+    plan = StandardZooPlan(Path("zoo"), "vit", False, _task("images"), 2, [StandardRun(ADAM, SIZES)], **shared)
+    assert least <= most_on_gpu(plan, torch.device("cpu"), processes) <= most
 
 
 @pytest.mark.parametrize("family", KINDS)
