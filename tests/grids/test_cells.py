@@ -15,7 +15,7 @@ from nfn_transformer.grids import cells as cell_keys
 from nfn_transformer.grids.cells import Cell, plan, results_of
 from nfn_transformer.grids.grid_file import GridError, read_grid
 from nfn_transformer.reproduce import COMMANDS
-from nfn_transformer.training.run import begin_runs
+from nfn_transformer.training.run import ResumeOverrides, begin_runs, resume_runs
 
 GRID = {
     "title": "Cells",
@@ -243,10 +243,13 @@ def test_a_cell_that_began_elsewhere_goes_on_with_the_grids_own_table(planned, s
     moved = began.rename(tmp_path / "table.csv")
     with pytest.raises(RunError, match=r"elsewhere\.csv: the run's table is no longer there; name its new place"):
         main.main(list(cell.job.resume[1:3]))
+    with pytest.raises(RunError, match=r"gone\.csv: the run's table is no longer there"):
+        main.main([*cell.job.resume[1:3], "--table", "gone.csv"])
     again = only(planned(rows=[row(**table, table=str(moved))]))
     assert again.directory == cell.directory
-    assert main.main(list(again.job.resume[1:])) == 0
-    assert again.result() is not None
+    flags = main.build_parser().parse_args(again.job.resume[1:])
+    (run,) = resume_runs(flags.resume, ResumeOverrides(data_path=flags.data_path, table=flags.table))
+    assert run.config.data.table == str(moved)
 
 
 def test_a_seed_comes_before_the_next(planned):
