@@ -26,11 +26,15 @@ class ProbeInputs:
     classes: int
     """Number of classes, or of words that a language model tells apart."""
     answer: Callable[..., Tensor]
-    """Return the logits [b, n * answers_each, classes] of b networks, the second argument, for inputs [n, ...]."""
+    """Return the logits [b, n * answers_each, classes] of b networks, the second argument, for inputs [n, ...].
+
+    Gradients reach the inputs."""
     picture: tuple[int, int, int] | None = None
     """Channels, height and width of images on which strokes are drawn; None of other inputs."""
     answers_each: int = 1
     """Answers to each input: one, or one for each of several positions."""
+    read: Callable[..., Tensor] | None = None
+    """The same as `answer` up to rounding, faster and without gradients; None where there is no such way."""
 
     @property
     def counts(self) -> list[int]:

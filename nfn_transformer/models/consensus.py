@@ -59,6 +59,8 @@ _BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
 # Pictures of a class, and among how many random ones the first are chosen.
 _OF_A_CLASS, _CANDIDATES, _STEPS, _STEP = 20, 1500, 40, 0.03
 _NETWORKS_AT_ONCE, _INPUTS_AT_ONCE, _SHARES_AT_ONCE = 32, 128, 1 << 24
+# Voters' answers are kept up to this count of numbers.
+_KEPT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Consensus(nn.Module):
         self.spec, self.inputs = spec, probe_inputs(spec)
         self.families = self.inputs.counts
         self.standing: Standing | None = None
+        self._voted: dict[int, Tensor] = {}
         self._drawn: tuple[tuple[Tensor, ...], list[list[Tensor]]] | None = None
         double = torch.float64
         self.register_buffer("totals", torch.zeros(len(POWERS), sum(self.families), self.inputs.classes, dtype=double))
@@ -132,7 +135,7 @@ class Consensus(nn.Module):
         at_once = max(1, min(_NETWORKS_AT_ONCE, _SHARES_AT_ONCE // self.totals.numel()))
         for start in range(0, weights.batch, at_once):
             some = slice(start, start + at_once)
-            logits = self._answers(weights[some])
+            logits = self._answers(weights[some], None if networks is None else networks[some])
             others = shares(logits, votes[:, some], self.totals, self.weights)
             numbers = [agreement(logits, others, self.families)]
             if labelled:
@@ -167,20 +170,35 @@ class Consensus(nn.Module):
         for half, some in enumerate(makers):
             halves[some] = half
         self.standing = Standing(accuracies, halves)
-        if only_standing:
-            return
-        self.totals.zero_()
-        self.weights.zero_()
-        for index, weights in _weights_of(zoo, train, self.totals.device):
-            votes = weights_of_votes(accuracies[index]).to(self.totals)
-            with torch.no_grad():
-                self.totals += torch.einsum("pb,bnc->pnc", votes, self._answers(weights).double().softmax(-1))
-            self.weights += votes.sum(1)
-        if self.inputs.picture is None:
+        self._take_votes(zoo, train, only_standing)
+        if only_standing or self.inputs.picture is None:
             return
         for half, some in enumerate(makers):
             asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, self.totals.device)]
             self.control[half], self.counts[half], self.radius[half] = self._make_strokes(asked, generator).tensors()
+
+    @torch.no_grad()
+    def _take_votes(self, zoo: Zoo | MixedZoo, train: Tensor, are_loaded: bool) -> None:
+        """Ask the training side, sum its votes unless they are loaded, and keep its answers unless they are many.
+
+        A resumed run asks the same networks together, so that it has the same answers to the last bit.
+        """
+        assert self.standing is not None
+        self._voted.clear()
+        keeps = len(train) * self.totals[0].numel() <= _KEPT
+        if are_loaded and not keeps:
+            return
+        if not are_loaded:
+            self.totals.zero_()
+            self.weights.zero_()
+        for index, weights in _weights_of(zoo, train, self.totals.device):
+            answers = self._answers(weights)
+            if keeps:
+                self._voted.update(zip(index.tolist(), answers, strict=True))
+            if not are_loaded:
+                votes = weights_of_votes(self.standing.accuracies[index]).to(self.totals)
+                self.totals += torch.einsum("pb,bnc->pnc", votes, answers.double().softmax(-1))
+                self.weights += votes.sum(1)
 
     @property
     def _labels(self) -> Tensor:
@@ -209,12 +227,19 @@ class Consensus(nn.Module):
             self._drawn = tuple(map(torch.clone, strokes)), halves
         return self._drawn[1]
 
-    def _answers(self, weights: Weights) -> Float[Tensor, "b n classes"]:
-        return torch.cat([self._asked(family, weights) for family in self.inputs.families], dim=1)
+    def _answers(self, weights: Weights, networks: Tensor | None = None) -> Float[Tensor, "b n classes"]:
+        """Return the answers to all inputs; those of networks that voted, by their index in the zoo, are kept ones."""
+        indices = [-1] * weights.batch if networks is None else networks.tolist()
+        unknown = [place for place, index in enumerate(indices) if index not in self._voted]
+        if len(unknown) == weights.batch:
+            return torch.cat([self._asked(family, weights) for family in self.inputs.families], dim=1)
+        asked = iter(self._answers(weights[unknown]) if unknown else ())
+        return torch.stack([self._voted[index] if index in self._voted else next(asked) for index in indices])
 
     def _asked(self, inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
-        """Return the answers to many inputs [n, ...], some at a time."""
-        return torch.cat([self.inputs.answer(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
+        """Return the answers to many inputs [n, ...], some at a time, without gradients."""
+        read = self.inputs.read or self.inputs.answer
+        return torch.cat([read(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
 
     def _make_strokes(self, makers: list[Weights], generator: torch.Generator) -> Strokes:
         """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""

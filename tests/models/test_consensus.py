@@ -27,6 +27,7 @@ from nfn_transformer.weights.standard_containers import StandardTransformerWeigh
 from nfn_transformer.weights.standard_pass import standard_outputs
 
 TRAIN, ONE = torch.arange(24), torch.ones(1, dtype=torch.float64)
+_asked = Consensus._asked
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,29 @@ def test_no_network_is_compared_with_its_own_vote(small, fitted):
             assert torch.allclose(found[place, own].double(), expected, atol=1e-6)
     stranger = numbers_of.shares(logits[:1], torch.zeros_like(votes[:, :1]), fitted.totals, fitted.weights)
     assert (stranger - found[:, :1]).abs().max() > 1e-4  # the own vote counts where nobody says whose it is
+
+
+def test_answers_are_read_faster_and_up_to_rounding_alike(small):
+    inputs = probe_inputs(small.spec)
+    images, weights = inputs.families[0], small.weights(torch.arange(9))
+    exact = inputs.answer(images, weights.to(torch.float64))
+    assert torch.allclose(inputs.read(images, weights.to(torch.float64)), exact, rtol=0, atol=1e-11)
+    assert (inputs.read(images, weights) - exact).abs().max() < 4 * (inputs.answer(images, weights) - exact).abs().max()
+    block = replace(small.spec.blocks[0], key=small.spec.blocks[0].width // 4)
+    assert probe_inputs(replace(small.spec, blocks=(block,))).read is None  # products would cost more than heads
+
+
+def test_those_who_voted_are_asked_once(small, fitted, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Consensus, "_asked", lambda self, inputs, weights: asked.append(weights.batch) or _asked(self, inputs, weights)
+    )
+    some = torch.tensor([30, 3, 31, 5])  # 30 and 31 had no vote
+    tests = 2 * len(module.TESTS)
+    numbers = fitted(small.weights(some), some)
+    assert asked == [2] * len(fitted.families) + [4] * tests
+    monkeypatch.setattr(fitted, "_voted", {})
+    assert torch.allclose(fitted(small.weights(some), some), numbers, rtol=0, atol=1e-5)
 
 
 def test_makers_are_graded_by_the_other_half_alone(small, fitted):
