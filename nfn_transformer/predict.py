@@ -88,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     zoo_flags = [name for name in _ZOO_FLAGS if getattr(flags, name) is not None]
     if bool(zoo_flags) == bool(flags.checkpoints):
         both = "".join(f", got both {flags.checkpoints[0]} and --{name}" for name in zoo_flags[:1])
-        raise UserError(f"expected either checkpoints, or a labelled zoo by --dataset and --data_path{both}")
+        zoo = "a labelled zoo by --dataset and --data_path or by --zoo and --table"
+        raise UserError(f"expected either checkpoints, or {zoo}{both}")
     # PyTorch and all that predicting needs take seconds to import: flags are checked before.
     from nfn_transformer.cli.predict_command import predict_by_flags
 

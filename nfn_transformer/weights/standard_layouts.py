@@ -249,8 +249,7 @@ class _Reader:
         """Return heads, groups, D_k and D_v, from shapes and facts."""
         heads, groups, key = (self.facts.get(name) for name in ("heads", "groups", "key"))
         if heads is None:
-            expected = "config.json, column n_attention_heads or --n_heads H"
-            raise SpecError(f"no shape tells the number of heads; expected {expected}")
+            raise SpecError("no shape tells the heads; expected config.json, --n_heads or n_attention_heads")
         if heads == 0:
             each = self.flat["W_Q"][1] if "W_Q" in self.flat else 1
             heads = each // math.gcd(each, self.flat.get("W_K", (0, each))[1])

@@ -14,6 +14,11 @@ from nfn_transformer.training.metrics import tau_interval
 PAGE = (Path(__file__).parents[2] / "docs/your_own_models.md").read_text()
 
 
+def outlines(lines):
+    """Return lines without their numbers."""
+    return {re.sub(r"-?\d+(\.\d+)?", "0", line.strip()) for line in lines}
+
+
 def test_the_page_from_sixty_state_dicts_to_a_ranking_of_ten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(number_tasks, "tau_interval", partial(tau_interval, draws=5))
@@ -30,6 +35,9 @@ def test_the_page_from_sixty_state_dicts_to_a_ranking_of_ten(tmp_path, monkeypat
         assert module.main([*argv, *fewer, "--device", "cpu"]) == 0
         shown.append(capsys.readouterr())
     assert "files by 'path', labels by 'accuracy'" in shown[0].out
+    output = re.findall(r"^ {4}(?!nfn-transformer)(\S.*)$", PAGE.replace(code, ""), re.MULTILINE)
+    assert len(output) == 6
+    assert outlines(output) <= outlines("".join(each.out for each in shown).splitlines())
     assert re.search(r"out of fold tau .*\(60 networks\)", shown[0].out)
     plain, calibrated = ([line.split() for line in shown[place].out.splitlines()] for place in (1, 3))
     assert sorted(name for _, name in plain) == [f"new/net{number}.pt" for number in range(60, 70)]

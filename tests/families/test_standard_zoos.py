@@ -82,7 +82,9 @@ def test_what_nothing_tells_is_said(models):
         "nothing tells these facts of an nn.TransformerEncoder, taken for placement post, causal False, epsilon 1e-05, "
         "pooling first (--norm_placement, --causal_attention, --norm_epsilon, --token_pooling)"
     )
-    with pytest.raises(ZooError, match=r"heads; expected config\.json, column n_attention_heads or --n_heads H"):
+    with pytest.raises(
+        ZooError, match=r"no shape tells the heads; expected config\.json, --n_heads or n_attention_heads"
+    ):
         read_zoo(folder, "nets", table=table, progress=False)
 
 
