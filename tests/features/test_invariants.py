@@ -54,3 +54,26 @@ def test_each_number_has_its_own_name(spec, generator):
     assert expected.keys() == by_name.keys()
     for name, numbers in expected.items():
         torch.testing.assert_close(by_name[name], numbers, rtol=0, atol=0, msg=name)
+
+
+def test_signals_without_direction_are_none(generator):
+    """Constant tokens, and those that have overflown; all others are divided by their deviation."""
+    signal = torch.randn(1, 6, 1, 4, generator=generator)
+    for token, value in enumerate((5.0, torch.inf, torch.nan, 1e25)):
+        signal[0, token, 0, 1:] = value
+    signal[0, 0] = 5.0
+    kept = signal[:, 4:] - signal[:, 4:].mean(-1, keepdim=True)
+    expected = kept / kept.square().mean(-1, keepdim=True).sqrt()
+    assert torch.equal(normalize(signal), torch.cat([torch.zeros(1, 4, 1, 4), expected], dim=1))
+
+
+def test_deviations_of_scores_are_those_of_std(generator):
+    spec = TransformerSpec((BlockSpec(2, 8, 4, 4, 8),), FeedForwardSpec((8, 8, 3)))
+    block = random_transformer(spec, 2, generator).blocks[0]
+    signal = normalize(torch.randn(2, 5, 7, 8, generator=generator, dtype=torch.float64))
+    W_Q, W_K = (W.squeeze(1) - W.squeeze(1).mean(-2, keepdim=True) for W in (block.W_Q, block.W_K))
+    scores = torch.einsum("bntd,bhdk,bhek,bnse->bnhts", signal, W_Q, W_K, signal) / 2
+    expected = torch.log(scores.std(-1, correction=0).mean((1, 3)) + 1e-6).mean(1)
+    assert torch.allclose(block_invariants(signal, block)[1]["score_deviation_mean"], expected, rtol=0, atol=1e-12)
+    same = block_invariants(signal[:, :, :1].expand(-1, -1, 7, -1), block)[1]["score_deviation_max"]
+    assert torch.equal(same, torch.full((2,), 1e-6, dtype=torch.float64).log())
