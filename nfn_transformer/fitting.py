@@ -30,6 +30,7 @@ from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resum
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trees import TreeRun
 from nfn_transformer.trees.config import TREE_MODELS, BoostingConfig, TreeConfig
+from nfn_transformer.zoo.metadata import Condition
 from nfn_transformer.zoo.published_split import checksum_of
 from nfn_transformer.zoo.reading import Zoo, ZooOrigin
 from nfn_transformer.zoo.several_sizes import MixedZoo
@@ -202,6 +203,9 @@ def _run_config(
         check_values(fields(DataConfig), {"augment": False, "edit": None, **values[DataConfig]})
         read = {name: value for name, value in asdict(origin).items() if name != "labels"}  # which the task tells
         data = DataConfig(**read, **values[DataConfig])
+        data = replace(data, test_where=Condition.parse(data.test_where, "--test_where").text)
+        if data.split and data.test_where:
+            raise UserError(f"--test_where {data.test_where}: cannot be combined with --split")
         if data.split:
             data = replace(data, split_checksum=checksum_of(Path(data.split)))
         predictor: ModelConfig | TreeConfig

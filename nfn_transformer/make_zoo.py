@@ -294,7 +294,7 @@ def _check_data(options: argparse.Namespace) -> None:
         UserError: they are not.
     """
     if options.images is not None and options.texts is not None:
-        raise UserError("--images and --texts cannot be combined")
+        raise UserError(f"--images {options.images}: cannot be combined with --texts")
     if options.family == "bert" and options.texts is None:
         raise UserError("--family bert requires --texts")
     for flag in ("images", "texts", "text", "word_vectors"):

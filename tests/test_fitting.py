@@ -125,6 +125,8 @@ def test_an_interrupted_training_goes_on(small, tmp_path, monkeypatch):
         ({"model": "forest"}, "model 'forest': expected one of transformer_nfn, gbtree"),
         ({"augment_factor": 3}, "--augment_factor 3: requires --augment True"),
         ({"cut_off": 2.0}, "--cut_off 2.0: expected "),
+        ({"test_where": "lr"}, "--test_where 'lr': expected COLUMN=VALUE"),
+        ({"test_where": "lr=1", "split": "x"}, "--test_where lr=1: cannot be combined with --split"),
         ({"transformers_nfn_channels": (5,)}, "--transformers_nfn_channels 5: not read by --enc_mode complete"),
     ],
 )

@@ -103,7 +103,7 @@ def run_config(
     """Return a run's configuration from the shared flags and from the command's own configurations.
 
     Raises:
-        UserError: no zoo or device is there, --where is no condition, or a flag requires another one.
+        UserError: no zoo or device is there, --where or --test_where is no condition, or a flag requires another one.
     """
     data = {name: getattr(flags, name) for name in DATA_FIELDS if getattr(flags, name) is not None}
     try:

@@ -36,7 +36,7 @@ def read_images(path: Path | None) -> ImageData:
 
 def _texts(options: argparse.Namespace) -> TaskData:
     if options.crop_padding:
-        raise UserError(f"--crop_padding {options.crop_padding} cannot be combined with --texts")
+        raise UserError(f"--crop_padding {options.crop_padding}: cannot be combined with --texts")
     train, test = read_texts(options.texts)
     vocabulary = frequent_words(train.words, options.vocabulary)
     key = vectors_key(train, options.embed_dim, options.seed, options.vocabulary, options.word_vectors)

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,7 +98,11 @@ class Cell:
         result = replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
         if not result.parameters:
             return result
-        return replace(result, epoch_seconds=statistics.median(read_seconds(self.directory / "metrics.csv")))
+        try:
+            seconds = statistics.median(read_seconds(run.metrics_file))
+        except ValueError:  # a score without its costs is worth its place in the table
+            seconds = math.nan
+        return replace(result, epoch_seconds=seconds)
 
     def seconds(self) -> float | None:
         """Return the seconds that the training took by its own count; None if it has not begun."""

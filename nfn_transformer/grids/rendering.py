@@ -145,17 +145,15 @@ def _cost_rows(table: Table) -> list[str]:
     for row in table.grid.rows:
         trained = [result for (name, _, _), result in table.results.items() if name == row.name and result.parameters]
         if trained:
-            counts = sorted({result.parameters for result in trained})
-            seconds = sorted(result.epoch_seconds for result in trained)
-            ends = [f"{seconds[0]:.2g}", f"{seconds[-1]:.2g}"]
-            body.append(
-                [
-                    row.name,
-                    " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])),
-                    " to ".join(dict.fromkeys(ends)),
-                ]
-            )
+            counts = [result.parameters for result in trained]
+            seconds = [result.epoch_seconds for result in trained if not math.isnan(result.epoch_seconds)]
+            body.append([row.name, _range(counts, ","), _range(seconds, ".2g")])
     return _markdown_rows(["", "parameters", "seconds an epoch"], body) if body else []
+
+
+def _range(numbers: Sequence[float], spec: str) -> str:
+    ends = [f"{number:{spec}}" for number in (min(numbers), max(numbers))] if numbers else [DASH]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def latex(table: Table) -> str:

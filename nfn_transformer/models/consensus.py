@@ -150,14 +150,14 @@ class Consensus(nn.Module):
             parts.append(torch.cat(numbers, dim=1))
         return torch.cat(parts)
 
-    def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, only_standing: bool = False) -> None:
+    def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, are_loaded: bool = False) -> None:
         """Take the votes of a training side, and make the pictures.
 
         Args:
             zoo: with accuracies as labels.
             train: indices of the training side, at least FEWEST_NETWORKS.
             seed: of the makers' halves and the first strokes.
-            only_standing: True where votes and pictures are loaded; those who voted are told again.
+            are_loaded: votes and pictures are loaded; only who voted, and what, is told again.
         """
         generator = make_generator(seed, "consensus")
         labels = zoo.labels[train]
@@ -170,8 +170,8 @@ class Consensus(nn.Module):
         for half, some in enumerate(makers):
             halves[some] = half
         self.standing = Standing(accuracies, halves)
-        self._take_votes(zoo, train, only_standing)
-        if only_standing or self.inputs.picture is None:
+        self._take_votes(zoo, train, are_loaded)
+        if are_loaded or self.inputs.picture is None:
             return
         for half, some in enumerate(makers):
             asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, self.totals.device)]
@@ -186,11 +186,11 @@ class Consensus(nn.Module):
         assert self.standing is not None
         self._voted.clear()
         keeps = len(train) * self.totals[0].numel() <= _KEPT
-        if are_loaded and not keeps:
-            return
         if not are_loaded:
             self.totals.zero_()
             self.weights.zero_()
+        elif not keeps:
+            return
         for index, weights in _weights_of(zoo, train, self.totals.device):
             answers = self._answers(weights)
             if keeps:
@@ -199,6 +199,10 @@ class Consensus(nn.Module):
                 votes = weights_of_votes(self.standing.accuracies[index]).to(self.totals)
                 self.totals += torch.einsum("pb,bnc->pnc", votes, answers.double().softmax(-1))
                 self.weights += votes.sum(1)
+
+    def forget_answers(self) -> None:
+        """Free the memory of the training side's answers, once its features are computed."""
+        self._voted.clear()
 
     @property
     def _labels(self) -> Tensor:

@@ -172,9 +172,11 @@ def _features_with_consensus(run: "Run") -> StoredFeatures:
     zoo, split, model = run.data.zoo, run.data.split, run.model
     consensus = model.consensus
     assert consensus is not None, "the model needs one"
-    consensus.fit(zoo, split.train, run.config.seed, only_standing=bool(run.history.records))
+    consensus.fit(zoo, split.train, run.config.seed, are_loaded=bool(run.history.records))
     index = torch.cat([split.train, split.validation]).unique()
-    return StoredFeatures(model.featurize, zoo, index, model.device)
+    features = StoredFeatures(model.featurize, zoo, index, model.device)
+    consensus.forget_answers()
+    return features
 
 
 def shuffled_batches(

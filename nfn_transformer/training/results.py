@@ -52,7 +52,7 @@ class RunResult:
     parameters: int = 0
     """Numbers that a network learned; 0 of trees."""
     epoch_seconds: float = math.nan
-    """Median seconds of a network's epoch, training and validation; nan of trees."""
+    """Median seconds of a network's epoch, training and validation; nan of trees and where they are not known."""
 
 
 def parse_result(values: Mapping, path: Path) -> RunResult:

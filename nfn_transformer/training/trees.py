@@ -78,6 +78,8 @@ class TreeRun:
             validation=features_of_checkpoints(features, data.zoo, validation, consensus).numpy(),
             validation_labels=self.task.targets(data.zoo.labels[validation]).numpy(),
         )
+        if consensus is not None:
+            consensus.forget_answers()
         seed = derive_seed(config.seed, "trees") % 2**31
         of_shares = config.data.task == "accuracy"
         threads = torch.get_num_threads()

@@ -49,6 +49,7 @@ from nfn_transformer.training.report import read_summary
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.trees.blend import Blend
 from nfn_transformer.trees.extra_trees import ExtraTrees
+from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.trees.lightgbm_trees import LightGBMTrees
 from nfn_transformer.trees.xgboost_trees import XGBoostTrees
 from nfn_transformer.zoo import sources
@@ -103,7 +104,7 @@ class Sound:
         (folder / "images.idx").write_bytes(struct.pack(">IIII", 0x803, 2, 2, 2) + bytes(8))
 
 
-def _trees() -> dict[type, bytes]:
+def _trees() -> dict[Callable[[bytes], TreeModel], bytes]:
     """Return the parser of each tree library, and a sound file."""
     import lightgbm
     import xgboost

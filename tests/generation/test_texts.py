@@ -204,8 +204,8 @@ def test_faulty_tables_are_named(tmp_path, rows, message):
     ("flags", "message"),
     [
         (["--texts", "/nowhere"], "--texts /nowhere: no such folder"),
-        (["--images", "."], "--images and --texts cannot be combined"),
-        (["--crop_padding", "2"], "--crop_padding 2 cannot be combined with --texts"),
+        (["--images", "."], "--images .: cannot be combined with --texts"),
+        (["--crop_padding", "2"], "--crop_padding 2: cannot be combined with --texts"),
         (["--embed_dim", "400"], "--embed_dim 400: expected fewer dimensions than the 13 words"),
         (["--word_vectors", "/nowhere"], "--word_vectors /nowhere: no such file"),
     ],

@@ -163,7 +163,8 @@ def test_a_finished_cell(finished, planned):
     assert (result.validation_score, result.status) == (written["validation"]["tau"], "complete")
     assert (result.train, result.test) == (42, 9)
     assert results_of([finished]) == ({("net", "all", 1): result}, [])
-    assert finished.seconds() > 0
+    assert finished.seconds() >= result.epoch_seconds > 0
+    assert result.parameters == written["parameters"]
     threads = json.loads((run / "config.json").read_text())["versions"]["threads"]
     assert result.machine == ("cpu with 1 thread" if str(threads) == "1" else f"cpu with {threads} threads")
     # It is found from another place and device, too.
@@ -171,6 +172,10 @@ def test_a_finished_cell(finished, planned):
     assert only(planned()).result() == replace(result, machine="cuda:1 with ? threads")
     edit(finished, "results.json", test__tau=None)
     assert math.isnan(only(planned()).result().score)
+    (run / "metrics.csv").unlink()
+    found, problems = results_of([finished])
+    assert math.isnan(found["net", "all", 1].epoch_seconds)
+    assert problems == []
 
 
 @pytest.mark.parametrize(

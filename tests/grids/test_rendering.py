@@ -89,6 +89,8 @@ def test_costs_of_the_rows_that_train_a_network():
     found["B", "x", 1] = result(0.5)
     text = markdown(build_table(grid(columns="x y"), found), "c", [])
     assert "| A | 1,200 to 1,300 | 0.25 to 2 |" in text
+    unknown = {("A", "x", 1): replace(result(0.5), parameters=1200)}
+    assert "| A | 1,200 | -- |" in markdown(build_table(grid(columns="x y"), unknown), "c", [])
     assert not lines_of(text.split("## Costs")[1], "| B")
     assert "## Costs" not in markdown(table(), "c", [])
 

@@ -65,12 +65,16 @@ def test_no_network_is_compared_with_its_own_vote(small, fitted):
     assert (stranger - found[:, :1]).abs().max() > 1e-4  # the own vote counts where nobody says whose it is
 
 
-def test_answers_are_read_faster_and_up_to_rounding_alike(small):
+def test_answers_are_read_faster_and_up_to_rounding_alike(small, generator):
     inputs = probe_inputs(small.spec)
     images, weights = inputs.families[0], small.weights(torch.arange(9))
     exact = inputs.answer(images, weights.to(torch.float64))
     assert torch.allclose(inputs.read(images, weights.to(torch.float64)), exact, rtol=0, atol=1e-11)
     assert (inputs.read(images, weights) - exact).abs().max() < 4 * (inputs.answer(images, weights) - exact).abs().max()
+    texts = TransformerSpec((BlockSpec(3, 16, 8, 12, 20), BlockSpec(1, 16, 9, 8, 7)), FeedForwardSpec((16, 8, 4)))
+    inputs, weights = probe_inputs(texts), random_transformer(texts, 2, generator)
+    exact = inputs.answer(inputs.families[0], weights)
+    assert torch.allclose(inputs.read(inputs.families[0], weights), exact, rtol=0, atol=1e-11)
     block = replace(small.spec.blocks[0], key=small.spec.blocks[0].width // 4)
     assert probe_inputs(replace(small.spec, blocks=(block,))).read is None  # products would cost more than heads
 
@@ -84,7 +88,8 @@ def test_those_who_voted_are_asked_once(small, fitted, monkeypatch):
     tests = 2 * len(module.TESTS)
     numbers = fitted(small.weights(some), some)
     assert asked == [2] * len(fitted.families) + [4] * tests
-    monkeypatch.setattr(fitted, "_voted", {})
+    monkeypatch.setattr(fitted, "_voted", dict(fitted._voted))
+    fitted.forget_answers()
     assert torch.allclose(fitted(small.weights(some), some), numbers, rtol=0, atol=1e-5)
 
 
@@ -97,7 +102,7 @@ def test_makers_are_graded_by_the_other_half_alone(small, fitted):
     before = fitted(small.weights(maker), maker)
     changed = Consensus(small.spec)
     changed.load_state_dict(fitted.state_dict())
-    changed.standing = fitted.standing
+    changed.standing, changed._voted = fitted.standing, fitted._voted
     changed.control[0] *= 0.5  # the set that its own half made
     assert torch.equal(changed(small.weights(maker), maker), before)
     changed.control[1] *= 0.5
@@ -109,7 +114,7 @@ def test_a_resumed_run_knows_again_who_voted(small, fitted):
     again.load_state_dict(fitted.state_dict())
     weights = small.weights(TRAIN)
     assert not torch.equal(again(weights, TRAIN), fitted(weights, TRAIN))
-    again.fit(small, TRAIN, seed=1, only_standing=True)
+    again.fit(small, TRAIN, seed=1, are_loaded=True)
     assert torch.equal(again(weights, TRAIN), fitted(weights, TRAIN))
 
 
