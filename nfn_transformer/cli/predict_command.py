@@ -36,6 +36,7 @@ from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
+from nfn_transformer.zoo.user_table import read_csv
 from nfn_transformer.zoo.user_zoo import read_few
 
 READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key", *FACTS)
@@ -195,8 +196,12 @@ def _calibrate(
         root: see `read_few`.
     """
     task = number_task(predictor.trained)
-    trained_on = predictor.config.data
-    columns = Columns(flags.file_column or trained_on.file_column, label=flags.label_column or trained_on.label_column)
+    # Columns of the run count where the few networks' table has them; else they are guessed.
+    there, of_run = {name.lower() for name in read_csv(flags.calibrate)[0]}, predictor.config.data
+    file, label = (
+        name if name and name.lower() in there else None for name in (of_run.file_column, of_run.label_column)
+    )
+    columns = Columns(flags.file_column or file, label=flags.label_column or label)
     few, notes = read_few(flags.calibrate, names, columns, task.entry.labels, root)
     position = {name: index for index, name in enumerate(names)}
     inside = [name for name in few if name in position]

@@ -164,7 +164,7 @@ def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: in
             raise ZooError(f"{flag}: expected a column of {columns}, got {quoted(f'{column}={value}')}")
         numbers = zoo.hyperparameters[kept, HYPERPARAMETERS.index(name)]
         try:
-            has_value = numbers == torch.tensor(float(text))  # in float32, as the hyperparameters are
+            has_value = (numbers == torch.tensor(float(text))) & (numbers != ABSENT)  # in float32, as they are
         except ValueError:
             raise ZooError(f"{flag}: expected a number, got {quoted(f'{column}={value}')}") from None
         if not has_value.any():

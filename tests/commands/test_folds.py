@@ -145,10 +145,11 @@ def test_trees_and_other_labels(train):
 
 
 def test_calibration_to_a_few_known_networks(train, user_zoo, tmp_path, capsys):
-    _, run = train("--epochs", "1")
+    _, run = train("--epochs", "1", "--label_column", "accuracy")
     new = user_zoo / "new"
     labels = {f"net{net}.pt": 0.1 * (net - 13) for net in range(14, 18)}
-    (tmp_path / "few.csv").write_text("path,accuracy\n" + "".join(f"{k},{v}\n" for k, v in list(labels.items())[:2]))
+    few = "".join(f"{k},{v}\n" for k, v in list(labels.items())[:2])
+    (tmp_path / "few.csv").write_text(f"path,test_accuracy\n{few}")  # not the run's column
     (tmp_path / "new.csv").write_text("path,accuracy\n" + "".join(f"{k},{v}\n" for k, v in labels.items()))
     capsys.readouterr()
     assert predict.main(["--run", str(run), str(new)]) == 0

@@ -12,7 +12,7 @@ from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split, draw_split, split_record, split_runs
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.zoo.faults import FaultReport
-from nfn_transformer.zoo.metadata import HYPERPARAMETERS
+from nfn_transformer.zoo.metadata import ABSENT, HYPERPARAMETERS
 from nfn_transformer.zoo.reading import Zoo
 
 SPEC = TransformerSpec((BlockSpec(1, 2, 1, 1, 3),), FeedForwardSpec((2, 3, 2)), None)
@@ -57,6 +57,7 @@ def zoo_of_sizes() -> Zoo:
     for number in range(60):
         zoo.hyperparameters[number, HYPERPARAMETERS.index("n_layers")] = 1 + number // 2 % 3
         zoo.hyperparameters[number, HYPERPARAMETERS.index("lr")] = 0.001
+        zoo.hyperparameters[number, HYPERPARAMETERS.index("epochs")] = ABSENT
         zoo.hyperparameters[number, HYPERPARAMETERS.index("optimizer is adam")] = float(number // 2 % 4 == 0)
     return zoo
 
@@ -89,6 +90,7 @@ def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
         ("n_layers=4", "--test_where n_layers=4: no network has 'n_layers=4'; n_layers is 1, 2, 3"),
         ("n_layers=x", "--test_where n_layers=x: expected a number, got 'n_layers=x'"),
         ("dropout=0.1", "no network has 'dropout=0.1'; dropout is 0"),
+        ("epochs=-1", "no network has 'epochs=-1'; epochs is not told"),
         ("lr=0.001", "too few runs to split: 0 checkpoints"),
         ("optimizer=sgd", "no network has 'optimizer=sgd'$"),
         ("optimizer=lion", "expected a column of .*, got 'optimizer=lion'"),
