@@ -61,7 +61,7 @@ def read_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "
     pairs = max(1, numbers // (tokens * width))  # of a network and an input
     at_once = max(1, pairs // _INPUTS_AT_ONCE)
     parts = []
-    for start in range(0, weights.batch, at_once):
+    for start in range(0, max(1, weights.batch), at_once):
         some = weights[start : start + at_once]
         answers = [_read(part, some) for part in inputs.split(min(pairs, _INPUTS_AT_ONCE))]
         parts.append(torch.cat(answers, dim=1))
@@ -83,9 +83,9 @@ def _through_block(signal: Float[Tensor, "b n tokens D"], block: BlockWeights) -
     QK = (W_Q * W_Q.shape[-1] ** -0.5) @ W_K.transpose(-1, -2)  # [b, h, D, D]
     VO = (W_V @ W_O).flatten(1, 2)  # [b, h D, D]
     of_input = signal.flatten(0, 1)  # [b n, tokens, D]
-    queries = torch.bmm(signal.flatten(1, 2), QK.transpose(1, 2).flatten(2)).view(b * n, -1, width)
+    queries = torch.bmm(signal.flatten(1, 2), QK.transpose(1, 2).flatten(2)).view(b * n, tokens * W_Q.shape[1], width)
     rows = torch.bmm(queries, of_input.transpose(1, 2)).softmax(-1)  # [b n, tokens h, tokens]
-    attended = torch.bmm(torch.bmm(rows, of_input).view(b, n * tokens, -1), VO)
+    attended = torch.bmm(torch.bmm(rows, of_input).view(b, n * tokens, VO.shape[1]), VO)
     hidden = torch.baddbmm(block.b_A, _scaled(attended), block.W_A.squeeze(1)).relu_()
     after = torch.baddbmm(_without_mean(block.b_B), hidden, _without_mean(block.W_B.squeeze(1)))
     return after.unflatten(1, (n, tokens))

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +85,8 @@ def read_run(path: Path) -> RecordedRun:
         predictions = path / "out_of_fold_predictions.csv"
         predictions = predictions if predictions.is_file() else path / "test_predictions.csv"
         result = replace(parse_result(read_json(file), file), tested=_tested(predictions))
+        if result.parameters and seconds:
+            result = replace(result, epoch_seconds=statistics.median(seconds))
     return RecordedRun(path, values, key, name, result, len(seconds), sum(seconds))
 
 

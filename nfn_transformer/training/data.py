@@ -138,7 +138,11 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
         split = Split(*(kept[side] for side in sides))
         return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
     try:
-        split = _split_where(zoo, kept, config, seed) if config.test_where else split_runs(zoo.runs, seed, kept)
+        split = (
+            _split_where(zoo, kept, config, seed)
+            if config.test_where and len(kept)
+            else split_runs(zoo.runs, seed, kept)
+        )
     except ZooError as error:
         met = f" have an accuracy of at least {config.cut_off}" if are_accuracies else ""
         raise ZooError(
@@ -157,8 +161,8 @@ def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: in
         ZooError: a column is no hyperparameter, no network meets the condition, or a side would be empty.
     """
     flag, meets = f"--test_where {config.test_where}", torch.ones(len(kept), dtype=torch.bool)
-    for column, value in Condition.parse(config.test_where).wanted:
-        name, text = (f"optimizer is {value}", "1") if column == "optimizer" else (column, value)
+    for column, value in Condition.parse(config.test_where, "--test_where").wanted:
+        name, text = (f"optimizer is {value.lower()}", "1") if column == "optimizer" else (column, value)
         if name not in HYPERPARAMETERS:
             columns = f"{', '.join(NUMBERS)}, or optimizer={'|'.join(ZOO_OPTIMIZERS)}"
             raise ZooError(f"{flag}: expected a column of {columns}, got {quoted(f'{column}={value}')}")

@@ -92,6 +92,8 @@ def test_compared_runs_are_a_table_with_paired_differences(folder, tmp_path, cap
     low, high, _ = corrected_interval(differences, 9 / 42)
     text = (out / "table.md").read_text()
     assert f"| digits | {names[1]} minus {names[0]} | {differences.mean():+.3f} | [{low:+.3f}, {high:+.3f}] |" in text
+    (costs,) = (line for line in text.split("## Costs")[1].splitlines() if line.startswith(f"| {names[0]}"))
+    assert all(float(seconds) > 0 for seconds in costs.split("|")[3].split(" to "))
     assert "no paired difference" not in text
     assert f"--compare {folder}/slow {folder}/fast" in text
     assert text in capsys.readouterr().out

@@ -75,6 +75,7 @@ def test_answers_are_read_faster_and_up_to_rounding_alike(small, generator):
     inputs, weights = probe_inputs(texts), random_transformer(texts, 2, generator)
     exact = inputs.answer(inputs.families[0], weights)
     assert torch.allclose(inputs.read(inputs.families[0], weights), exact, rtol=0, atol=1e-11)
+    assert inputs.read(inputs.families[0], weights[:0]).shape == (0, *exact.shape[1:])
     block = replace(small.spec.blocks[0], key=small.spec.blocks[0].width // 4)
     assert probe_inputs(replace(small.spec, blocks=(block,))).read is None  # products would cost more than heads
 

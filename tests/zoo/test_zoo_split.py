@@ -62,11 +62,11 @@ def zoo_of_sizes() -> Zoo:
     return zoo
 
 
-@pytest.mark.parametrize("condition", ["n_layers=3", "lr=1e-3,n_layers=3,optimizer=adam"])
+@pytest.mark.parametrize("condition", ["n_layers=3", "lr=1e-3,n_layers=3,optimizer=Adam"])
 def test_networks_of_a_condition_are_tested_and_no_others(condition):
     zoo = zoo_of_sizes()
     split = draw_split(zoo, DataConfig(test_where=condition), seed=1)
-    wanted = [n for n in range(60) if n // 2 % 3 == 2 and ("adam" not in condition or n // 2 % 4 == 0)]
+    wanted = [n for n in range(60) if n // 2 % 3 == 2 and ("Adam" not in condition or n // 2 % 4 == 0)]
     assert split.test.tolist() == wanted
     others = 30 - len(wanted) // 2
     assert len(split.validation) == 2 * int(0.15 * others)
@@ -81,6 +81,8 @@ def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
     split = draw_split(zoo, DataConfig(test_where="n_layers=9"), seed=1)
     assert split.test.tolist() == [1]
     assert 0 not in [*split.train.tolist(), *split.validation.tolist()]
+    with pytest.raises(ZooError, match=r"0 of 60 checkpoints have an accuracy of at least 0\.9; too few runs"):
+        draw_split(zoo, DataConfig(test_where="n_layers=9", cut_off=0.9), seed=1)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,8 @@ def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
         ("n_layers=4", "--test_where n_layers=4: no network has 'n_layers=4'; n_layers is 1, 2, 3"),
         ("n_layers=x", "--test_where n_layers=x: expected a number, got 'n_layers=x'"),
         ("dropout=0.1", "no network has 'dropout=0.1'; dropout is 0"),
-        ("epochs=-1", "no network has 'epochs=-1'; epochs is not told"),
+        ("epochs=-1", "no network has 'epochs=-1'; epochs is not told$"),
+        ("n_layers", "--test_where 'n_layers': expected COLUMN=VALUE"),
         ("lr=0.001", "too few runs to split: 0 checkpoints"),
         ("optimizer=sgd", "no network has 'optimizer=sgd'$"),
         ("optimizer=lion", "expected a column of .*, got 'optimizer=lion'"),
