@@ -130,9 +130,9 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def setting_text(settings: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return these settings as text, as in `lr 0.01, epochs 5`; absent ones are left out."""
+    """Return these settings as text, as in `lr 0.01, where ''`; absent ones are left out."""
     return ", ".join(f"{name} {_text(settings[name])}" for name in names if name in settings)
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value) or "''"

@@ -13,6 +13,7 @@ import pytest
 from running import fail
 
 from nfn_transformer import gbm, main, runs
+from nfn_transformer.grids.recorded_runs import setting_text
 from nfn_transformer.grids.results_table import corrected_interval
 
 QUICK = ("--enc_mode", "no", "--cls_mode", "no", "--epochs", "1")
@@ -64,6 +65,10 @@ def test_the_list_tells_tau_time_and_what_differs(folder, capsys):
     assert "unfinished, round 1" in lines["begun"]
     assert "6 runs in" in lines["6"]
     assert "1 of them unfinished" in lines["6"]
+
+
+def test_a_setting_without_text_is_shown():
+    assert setting_text({"where": "", "channels": [5, 6], "lr": 0.1}, ["where", "channels"]) == "where '', channels 5,6"
 
 
 def test_a_damaged_run_hides_no_other(folder, tmp_path, capsys):
