@@ -57,17 +57,21 @@ class Responses(TensorTree):
     """Numbers of hidden activity; none where they are not wanted."""
 
 
-def example_inputs(spec: AnySpec) -> Tensor:
+def example_inputs(spec: AnySpec, device: torch.device | None = None) -> Tensor:
     """Return synthetic inputs [n, ...] for networks of a spec, made of no data; `as_inputs` makes words differentiable.
+
+    They are on the CPU without a device.
 
     Raises:
         SpecError: no image has the size that flattened maps need.
     """
     if isinstance(spec, StandardTransformerSpec):
-        return torch.cat(list(standard_probes(spec).values()))
-    if isinstance(spec, NetworkSpec) and is_field(spec):
-        return signals(spec)[0]
-    return torch.cat(probe_inputs(spec).families)
+        families = list(standard_probes(spec).values())
+    elif isinstance(spec, NetworkSpec) and is_field(spec):
+        families = [signals(spec)[0]]
+    else:
+        families = list(probe_inputs(spec).families)
+    return torch.cat([family if device is None else family.to(device) for family in families])
 
 
 def as_inputs(examples: Tensor, spec: AnySpec, like: Tensor | None = None) -> Float[Tensor, "n ..."]:
@@ -76,7 +80,7 @@ def as_inputs(examples: Tensor, spec: AnySpec, like: Tensor | None = None) -> Fl
     With `like` they have its type and device.
     """
     if isinstance(spec, StandardTransformerSpec) and spec.inputs == "words":
-        logits = torch.zeros(*examples.shape, spec.vocabulary)
+        logits = torch.zeros(*examples.shape, spec.vocabulary, device=examples.device)
         examples = logits.scatter_(-1, examples[..., None], _WORD_LOGIT + math.log(spec.vocabulary))
     return examples if like is None else examples.to(like)
 
@@ -89,8 +93,9 @@ def ask(weights: Weights) -> AskedNetworks:
     if isinstance(weights, NetworkWeights):
         activation = torch.zeros(weights.batch, len(ACTIVATIONS)).to(weights.biases[0])
         activation[:, ACTIVATIONS.index(weights.spec.activation)] = 1
-    examples = example_inputs(weights.spec)
-    some = as_inputs(examples[:: max(1, len(examples) // _TRIED)], weights.spec, like=weights.tensors()[0])
+    like = weights.tensors()[0]
+    examples = example_inputs(weights.spec, like.device)
+    some = as_inputs(examples[:: max(1, len(examples) // _TRIED)], weights.spec, like)
     outputs = respond(some, AskedNetworks(weights, (), activation), hidden=False).outputs
     fits = (outputs.abs() < _LARGEST).flatten(1).all(1)  # gradients of one that overflows would spoil all inputs
     weights = weights.map(lambda tensor: torch.where(fits.view(-1, *[1] * (tensor.ndim - 1)), tensor, 0.0))

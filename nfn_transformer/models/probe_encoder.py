@@ -225,11 +225,12 @@ class ProbeEncoder(Branch):
     def fit_normalization(self, seen: Iterable[AskedNetworks]) -> None:
         """Choose the first probes by the training split's votes, and fit the readout to its responses to them."""
         if isinstance(self.probes, FreeProbes) and isinstance(self.readout, PooledReadout):
-            examples, total = as_inputs(example_inputs(self.spec), self.spec, self.probes.start), torch.zeros(())
+            start, total = self.probes.start, torch.zeros(())
+            examples = as_inputs(example_inputs(self.spec, start.device), self.spec, start)
             for asked in (some for part in seen for some in _pieces(part)):
                 logits = respond(examples, asked, hidden=False).outputs.nan_to_num(nan=0.0)
                 total = total.to(logits) + logits.softmax(-1).sum(0)
-            self.probes.start.copy_(examples[_surest(total, len(self.probes.start))])
+            start.copy_(examples[_surest(total, len(start))])
         # Without changes, so that members of an ensemble have the same scales.
         first = self.probes.start if isinstance(self.probes, FreeProbes) else self.probes()
         self.readout.fit(Reiterable(lambda: (self.respond(some, first) for part in seen for some in _pieces(part))))
