@@ -51,7 +51,7 @@ def tokens_of(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "b n
 
 
 def read_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "b n classes"]:
-    """Return the logits of `transformer_answers` up to rounding, at two thirds of its cost.
+    """Return the logits of `transformer_answers` up to rounding, at three quarters of its cost.
 
     A LayerNorm only scales here, as the weights before it lose their mean. Heads are read by their products
     W^Q (W^K)^T and W^V W^O, so that no signal is copied. That pays where heads are at least half as wide as the signal.

@@ -198,8 +198,8 @@ class StandardZooPlan(PartsPlan):
             rows.sort(key=lambda row: row[:2])
             text = self._table(rows)
             add_file("table.csv", text.encode())
-            if table == self.beside:
-                write_text(table, text)
+            if self.beside is not None:
+                write_text(self.beside, text)
             before()
         place = f"--zoo {shlex.quote(str(self.out))} --table {shlex.quote(str(table))}"
         task = "--task regress --label_column test_loss " if self.task.is_next_token else ""
