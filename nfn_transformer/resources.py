@@ -1,7 +1,9 @@
 """The part of the machine that this process may use: its share of the CPUs, and free memory."""
 
 import ctypes
+import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ that it waits for. A library reads the variables when it is loaded.
 # M_MMAP_THRESHOLD of mallopt(3).
 _MMAP_THRESHOLD, _LARGE_PIECE = -3, 1 << 20
 
+_STATUS = Path("/proc/self/status")
 _GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -82,6 +85,29 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_PIECE)
     except (OSError, TypeError, AttributeError):  # other systems
         return
+
+
+def peak_mib(device: "torch.device") -> float:
+    """Return the most MiB that this process has held on a device so far; nan where the system does not tell.
+
+    On a GPU these are PyTorch's tensors, since `torch.cuda.reset_peak_memory_stats`. On the CPU it is the whole
+    process, libraries included, since the program began.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        with open(_STATUS) as file:  # Linux's getrusage also counts what the starting process held
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    units_per_mib = 2**20 if sys.platform == "darwin" else 1024  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib
 
 
 def free_bytes(device: "torch.device") -> int:

@@ -1,8 +1,10 @@
 """The share of the CPUs: affinity, quotas of control groups, SLURM, torchrun; the user's own choices stay."""
 
+import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,3 +84,18 @@ run_command(command)
     environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout.strip() == str(chosen or resources.SHORT_WAITING)
+
+
+def test_the_peak_is_the_program_s_own_in_mib_on_every_system(tmp_path, monkeypatch):
+    cpu, status = torch.device("cpu"), tmp_path / "status"
+    assert resources.peak_mib(cpu) > 50
+    monkeypatch.setattr(resources, "_STATUS", status)
+    status.write_text("Name:\tpython\nVmHWM:\t  262144 kB\nVmRSS:\t  131072 kB\n")
+    assert resources.peak_mib(cpu) == 256
+    status.unlink()
+    monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_maxrss=1 << 20))
+    for system, expected in (("linux", 1024), ("darwin", 1)):  # KiB, bytes
+        monkeypatch.setattr(sys, "platform", system)
+        assert resources.peak_mib(cpu) == expected
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert math.isnan(resources.peak_mib(cpu))

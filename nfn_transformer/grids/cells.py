@@ -3,8 +3,6 @@
 import argparse
 import hashlib
 import json
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from nfn_transformer.models.registry import load_plugin
 from nfn_transformer.printable import printable
 from nfn_transformer.training.config import DataConfig, RunConfig
 from nfn_transformer.training.data import data_digest, draw_split, load_zoo, split_record
-from nfn_transformer.training.results import RunResult, parse_result, read_seconds
+from nfn_transformer.training.results import RunResult, parse_result, read_seconds, with_costs
 from nfn_transformer.training.run import check_predictor
 from nfn_transformer.training.run_directory import RunDirectory, read_json
 from nfn_transformer.zoo.reading import Zoo
@@ -96,13 +94,7 @@ class Cell:
         threads = config.versions.get("threads", "?")
         machine = f"{config.device} with {threads} thread{'' if threads == '1' else 's'}"
         result = replace(parse_result(read_json(run.results_file), run.results_file), machine=machine)
-        if not result.parameters:
-            return result
-        try:
-            seconds = statistics.median(read_seconds(run.metrics_file))
-        except ValueError:  # a score without its costs is worth its place in the table
-            seconds = math.nan
-        return replace(result, epoch_seconds=seconds)
+        return with_costs(result, run.metrics_file)
 
     def seconds(self) -> float | None:
         """Return the seconds that the training took by its own count; None if it has not begun."""

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig
-from nfn_transformer.training.results import RunResult, parse_result, read_json, read_seconds
+from nfn_transformer.training.results import RunResult, parse_result, read_json, read_seconds, with_costs
 
 # Parts of config.json that say how, when and on what a run was made, not what it is.
 _CIRCUMSTANCES = ("versions", "command", "commit", "networks", "device", "fit_all", "ceiling_images", "ceiling_skip")
@@ -85,8 +84,7 @@ def read_run(path: Path) -> RecordedRun:
         predictions = path / "out_of_fold_predictions.csv"
         predictions = predictions if predictions.is_file() else path / "test_predictions.csv"
         result = replace(parse_result(read_json(file), file), tested=_tested(predictions))
-        if result.parameters and seconds:
-            result = replace(result, epoch_seconds=statistics.median(seconds))
+        result = with_costs(result, path / "metrics.csv")
     return RecordedRun(path, values, key, name, result, len(seconds), sum(seconds))
 
 

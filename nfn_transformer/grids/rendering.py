@@ -136,19 +136,26 @@ def _comparison_rows(table: Table) -> list[str]:
     return _markdown_rows(["where", "what", "difference", "95 % interval", "p", "seeds above 0"], body)
 
 
-_OF_COSTS = "Seconds of training and validation are medians of epochs; what ran beside a cell counts."
+_OF_COSTS = (
+    "Seconds of training and validation are medians of epochs; what ran beside a cell counts. Peak memory is in "
+    "MiB: of PyTorch's tensors on a GPU; elsewhere, and for trees, of the whole process, libraries included."
+)
 
 
 def _cost_rows(table: Table) -> list[str]:
-    """Return the parameters and seconds an epoch of the rows that train a network, as ranges over columns and seeds."""
+    """Return parameters, seconds an epoch and peak memory of the rows, as ranges over columns and seeds.
+
+    A row whose costs are all unknown is left out.
+    """
     body = []
     for row in table.grid.rows:
-        trained = [result for (name, _, _), result in table.results.items() if name == row.name and result.parameters]
-        if trained:
-            counts = [result.parameters for result in trained]
-            seconds = [result.epoch_seconds for result in trained if not math.isnan(result.epoch_seconds)]
-            body.append([row.name, _range(counts, ","), _range(seconds, ".2g")])
-    return _markdown_rows(["", "parameters", "seconds an epoch"], body) if body else []
+        results = [result for (name, _, _), result in table.results.items() if name == row.name]
+        counts = [result.parameters for result in results if result.parameters]
+        seconds = [result.epoch_seconds for result in results if not math.isnan(result.epoch_seconds)]
+        peaks = [result.peak_mib for result in results if not math.isnan(result.peak_mib)]
+        if counts or peaks:
+            body.append([row.name, _range(counts, ","), _range(seconds, ".2g"), _range(peaks, ",.0f")])
+    return _markdown_rows(["", "parameters", "seconds an epoch", "peak memory"], body) if body else []
 
 
 def _range(numbers: Sequence[float], spec: str) -> str:
@@ -219,6 +226,7 @@ def cell_header(table: Table) -> list[str]:
     return [
         "row", "column", "seed", score, f"{score}_low", f"{score}_high", "r2", "mae", f"validation_{score}",
         "train_networks", "test_networks", "status", "parameters", "epoch_seconds",
+        "peak_mib",
     ]  # fmt: skip
 
 
@@ -230,7 +238,7 @@ def cell_rows(table: Table) -> list[list]:
 def _values(result: RunResult) -> list:
     return [
         result.score, result.low, result.high, result.r2, result.mae, result.validation_score, result.train,
-        result.test, result.status, result.parameters or None, result.epoch_seconds,
+        result.test, result.status, result.parameters or None, result.epoch_seconds, result.peak_mib,
     ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """The finished epochs of a network's training, or the rounds of a tree model's, and which of them is the best."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nfn_transformer.training.metrics import is_better
+from nfn_transformer.training.results import PEAK
 from nfn_transformer.training.task import Measures
 
 _PREFIX = "validation_"
@@ -23,12 +25,14 @@ class EpochRecord:
     validation: Measures
     lr: float
     seconds: float
+    peak_mib: float
+    """see `resources.peak_mib`; nan where it is not known"""
 
     def row(self) -> dict[str, float]:
         """Return the record as a row of metrics.csv."""
         validation = _columns(self.validation)
         start = {"epoch": self.number, "train_loss": self.train_loss}
-        return {**start, **validation, "lr": self.lr, "seconds": self.seconds}
+        return {**start, **validation, "lr": self.lr, "seconds": self.seconds, PEAK: self.peak_mib}
 
     @classmethod
     def from_row(cls, row: dict[str, float], measures: Callable[..., Measures]) -> "EpochRecord":
@@ -38,7 +42,8 @@ class EpochRecord:
             KeyError, TypeError: the row has other columns.
         """
         validation = {name.removeprefix(_PREFIX): value for name, value in row.items() if name.startswith(_PREFIX)}
-        return cls(int(row["epoch"]), row["train_loss"], measures(**validation), row["lr"], row["seconds"])
+        costs = row["seconds"], row.get(PEAK, math.nan)  # earlier versions did not record the peak
+        return cls(int(row["epoch"]), row["train_loss"], measures(**validation), row["lr"], *costs)
 
     def line(self, total: int) -> str:
         """Return the record, one of `total`, as a line for the screen."""
@@ -56,11 +61,14 @@ class RoundRecord:
     """root mean squared error on the training side"""
     validation: Measures
     seconds: float
+    peak_mib: float
+    """of the process, also where the trees are on a GPU, which does not tell what they take"""
 
     def row(self) -> dict[str, float]:
         """Return the record as a row of metrics.csv."""
         validation = _columns(self.validation)
-        return {"round": self.number, "train_loss": self.train_loss, **validation, "seconds": self.seconds}
+        start = {"round": self.number, "train_loss": self.train_loss}
+        return {**start, **validation, "seconds": self.seconds, PEAK: self.peak_mib}
 
     def line(self, total: int) -> str | None:
         """Return the record, one of `total`, as a line for the screen; None where it is skipped."""

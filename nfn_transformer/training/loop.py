@@ -33,6 +33,9 @@ def train(
         progress: show a progress bar on stderr; None shows one on a terminal alone.
     """
     keep_freed_memory()
+    device = runs[0].model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     features = read_features(runs, stream, n_workers)
     for run in runs:
         run.fit_normalization(features[run])

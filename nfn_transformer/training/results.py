@@ -1,8 +1,9 @@
 """Results of a finished run as its directory holds them; read without PyTorch."""
 
 import math
+import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nfn_transformer.bounded_text import parse_json
@@ -11,6 +12,9 @@ from nfn_transformer.training.tasks import TASKS
 
 FINISHED = "complete"
 """Status in results.json of a run that was not stopped by its loss."""
+
+PEAK = "peak_mib"
+"""Column of metrics.csv with the peak memory; earlier versions wrote none."""
 
 FEW = 30
 """Number of tested networks below which no score is shown without a warning."""
@@ -53,6 +57,8 @@ class RunResult:
     """Numbers that a network learned; 0 of trees."""
     epoch_seconds: float = math.nan
     """Median seconds of a network's epoch, training and validation; nan of trees and where they are not known."""
+    peak_mib: float = math.nan
+    """Peak memory of the training, see `resources.peak_mib`; nan where it is not known."""
 
 
 def parse_result(values: Mapping, path: Path) -> RunResult:
@@ -92,9 +98,27 @@ def read_seconds(metrics_file: Path) -> list[float]:
     Raises:
         ValueError: the file is not there, or is damaged.
     """
+    return _column(metrics_file, "seconds")
+
+
+def with_costs(result: RunResult, metrics_file: Path) -> RunResult:
+    """Return a result with the costs in the run's metrics.csv, as far as they are there.
+
+    A resumed run has the highest peak of its processes.
+    """
+    try:
+        if result.parameters:
+            result = replace(result, epoch_seconds=statistics.median(read_seconds(metrics_file)))
+        peaks = [peak for peak in _column(metrics_file, PEAK) if not math.isnan(peak)]
+        return replace(result, peak_mib=max(peaks, default=math.nan))
+    except ValueError:  # a score without its costs is worth its place in the table
+        return result
+
+
+def _column(metrics_file: Path, name: str) -> list[float]:
     try:
         header, *lines = metrics_file.read_text().splitlines()
-        column = header.split(",").index("seconds")
+        column = header.split(",").index(name)
         return [float(line.split(",")[column]) for line in lines]
     except (OSError, IndexError) as error:
         raise ValueError(f"{metrics_file}: {error}") from None

@@ -19,6 +19,7 @@ from nfn_transformer.models.consensus import FEWEST_NETWORKS
 from nfn_transformer.models.predictor import Predictor, build_predictor
 from nfn_transformer.models.registry import ENCODER, entries
 from nfn_transformer.printable import printable, quoted
+from nfn_transformer.resources import peak_mib
 from nfn_transformer.seeding import derive_seed, make_generator
 from nfn_transformer.training.batches import StoredFeatures, StreamedFeatures
 from nfn_transformer.training.config import (
@@ -134,7 +135,8 @@ class Run:
                 "a lower --lr may help"
             )
             return
-        record = EpochRecord(epoch, train_loss, validation, learning_rate(epoch, self.config.training), seconds)
+        lr, peak = learning_rate(epoch, self.config.training), peak_mib(self.model.device)
+        record = EpochRecord(epoch, train_loss, validation, lr, seconds, peak)
         self.history.records.append(record)
         if self.history.best is record:
             self.best_weights = self._copy_of_weights()

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nfn_transformer import atomic_files
 from nfn_transformer.models.consensus import CONSENSUS_FILE, Consensus, save_consensus
+from nfn_transformer.resources import peak_mib
 from nfn_transformer.seeding import derive_seed
 from nfn_transformer.training.class_task import TreeClassTask
 from nfn_transformer.training.config import RunConfig
@@ -129,7 +130,8 @@ class _RoundObserver:
         """Record a round; return whether it is the best so far, and whether it shall be the last."""
         now, history = time.perf_counter(), self._run.history
         validation = self._run.task.measure(torch.from_numpy(predictions), self._labels)
-        record = RoundRecord(len(history.records) + 1, train_loss, validation, now - self._start)
+        peak = peak_mib(torch.device("cpu"))
+        record = RoundRecord(len(history.records) + 1, train_loss, validation, now - self._start, peak)
         self._start = now
         self._run.finish_round(record)
         self.bar.update()

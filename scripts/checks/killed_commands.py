@@ -178,12 +178,14 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def content_of(path: Path) -> bytes:
-    """Return a file's content without seconds, dates and places."""
-    if path.name == "metrics.csv":
+    """Return a file's content without costs, dates and places."""
+    if path.name in ("metrics.csv", "cells.csv"):
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        return repr([{name: value for name, value in row.items() if name != "seconds"} for row in rows]).encode()
+        costs = ("seconds", "epoch_seconds", "peak_mib")
+        return repr([{name: value for name, value in row.items() if name not in costs} for row in rows]).encode()
     if path.suffix in (".json", ".yaml", ".md", ".csv", ".tex"):
-        return re.sub(r"/[^\s\"]*/moment_\d+/", "", path.read_text(encoding="utf-8")).encode()
+        text = re.sub(r"\n## Costs\n.*?(?=\n## |\Z)", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        return re.sub(r"/[^\s\"]*/moment_\d+/", "", text).encode()
     return path.read_bytes()
 
 

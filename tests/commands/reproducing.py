@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from running import ENVIRONMENT, command
+from running import COSTS, ENVIRONMENT, command
 
 from nfn_transformer import reproduce
 
@@ -56,9 +56,9 @@ def state_of(path: Path) -> dict[Path, tuple]:
 
 
 def outcome(path: Path) -> tuple:
-    """Everything that must be equal between two runs with one seed: all but seconds and places."""
+    """Everything that must be equal between two runs with one seed: all but costs and places."""
     with open(path / "metrics.csv", newline="") as file:
-        metrics = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        metrics = [{name: value for name, value in row.items() if name not in COSTS} for row in csv.DictReader(file)]
     files = [(path / name).read_text() for name in ("results.json", "split.json", "test_predictions.csv")]
     return metrics, (path / "best.safetensors").read_bytes(), files
 

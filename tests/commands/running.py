@@ -14,6 +14,9 @@ from nfn_transformer.cli.command_line import EXIT_USER_ERROR, run_command
 
 PACKAGE = Path(__file__).parents[2] / "nfn_transformer"
 
+COSTS = ("seconds", "peak_mib")
+"""Columns of metrics.csv that two runs with one seed may have differently."""
+
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 

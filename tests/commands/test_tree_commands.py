@@ -11,7 +11,7 @@ import lightgbm
 import pytest
 import tqdm
 import xgboost
-from running import call, fail, run_program
+from running import COSTS, call, fail, run_program
 from scipy.stats import kendalltau
 from tree_runs import COMMANDS, CONFIGS, FEATURES, MODELS, PROGRAMS, SETTINGS, TREES, outcome, read, rows
 
@@ -210,8 +210,8 @@ def test_ctrl_c_leaves_a_usable_run(model, runs, bundled_zoo, tmp_path, monkeypa
     monkeypatch.undo()
     hint = f"interrupted; go on by: python nfn_transformer/{PROGRAMS[model]} --resume {path}"
     assert hint in capsys.readouterr().err
-    whole = rows(runs(model) / "metrics.csv", without="seconds")
-    assert rows(path / "metrics.csv", without="seconds") == whole[:11]
+    whole = rows(runs(model) / "metrics.csv", without=COSTS)
+    assert rows(path / "metrics.csv", without=COSTS) == whole[:11]
     assert "no such file; a run writes it after its last round" in fail(
         predict.main, capsys, "--run", path, bundled_zoo
     )

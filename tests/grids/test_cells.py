@@ -1,5 +1,6 @@
 """Cells: the same numbers are one cell wherever and on whatever they are run, other numbers are another cell."""
 
+import csv
 import json
 import math
 import shutil
@@ -153,6 +154,11 @@ def edit(cell: Cell, name: str, **changes) -> None:
     file.write_text(json.dumps(values))
 
 
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_finished_cell(finished, planned):
     run = finished.directory
     written = json.loads((run / "results.json").read_text())
@@ -165,6 +171,7 @@ def test_a_finished_cell(finished, planned):
     assert results_of([finished]) == ({("net", "all", 1): result}, [])
     assert finished.seconds() >= result.epoch_seconds > 0
     assert result.parameters == written["parameters"]
+    assert 50 < result.peak_mib == max(float(row["peak_mib"]) for row in rows_of(run / "metrics.csv"))
     threads = json.loads((run / "config.json").read_text())["versions"]["threads"]
     assert result.machine == ("cpu with 1 thread" if str(threads) == "1" else f"cpu with {threads} threads")
     # It is found from another place and device, too.

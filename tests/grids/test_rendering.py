@@ -80,17 +80,19 @@ def test_one_seed_has_no_interval():
     assert "| all | B minus A | +0.250 | -- | -- | 1 of 1 |" in text
 
 
-def test_costs_of_the_rows_that_train_a_network():
+def test_costs_of_the_rows():
     costs = {("x", 1): (1200, 0.5), ("x", 2): (1200, 0.25), ("y", 1): (1300, 2.0)}
     found = {
-        ("A", column, seed): replace(result(0.5), parameters=count, epoch_seconds=seconds)
+        ("A", column, seed): replace(result(0.5), parameters=count, epoch_seconds=seconds, peak_mib=3000 - count)
         for (column, seed), (count, seconds) in costs.items()
     }
     found["B", "x", 1] = result(0.5)
-    text = markdown(build_table(grid(columns="x y"), found), "c", [])
-    assert "| A | 1,200 to 1,300 | 0.25 to 2 |" in text
+    found["C", "x", 1] = replace(result(0.5), peak_mib=412.6)  # trees
+    text = markdown(build_table(grid(rows="A B C", columns="x y"), found), "c", [])
+    assert "| A | 1,200 to 1,300 | 0.25 to 2 | 1,700 to 1,800 |" in text
+    assert "| C | -- | -- | 413 |" in text
     unknown = {("A", "x", 1): replace(result(0.5), parameters=1200)}
-    assert "| A | 1,200 | -- |" in markdown(build_table(grid(columns="x y"), unknown), "c", [])
+    assert "| A | 1,200 | -- | -- |" in markdown(build_table(grid(columns="x y"), unknown), "c", [])
     assert not lines_of(text.split("## Costs")[1], "| B")
     assert "## Costs" not in markdown(table(), "c", [])
 
@@ -162,7 +164,7 @@ def test_csv_of_the_cells(tmp_path):
     assert found[0] == {
         "row": "A", "column": "x", "seed": "1", "tau": "0.9", "tau_low": "0.8", "tau_high": "1.0", "r2": "0.5",
         "mae": "0.125", "validation_tau": "0.91", "train_networks": "70", "test_networks": "15", "status": "complete",
-        "parameters": "", "epoch_seconds": "",
+        "parameters": "", "epoch_seconds": "", "peak_mib": "",
     }  # fmt: skip
     (undefined,) = [row for row in found if (row["row"], row["column"], row["seed"]) == ("C", "x", "2")]
     assert (undefined["tau"], undefined["mae"]) == ("", "0.125")

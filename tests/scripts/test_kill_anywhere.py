@@ -29,13 +29,13 @@ def test_a_half_written_file_is_noticed_unless_its_name_says_so(tmp_path, name, 
         killed_commands.check_whole(tmp_path)
 
 
-def test_seconds_and_places_do_not_count(tmp_path):
+def test_costs_and_places_do_not_count(tmp_path):
     contents = []
     for number in (1, 2):
         folder = tmp_path / f"moment_{number}"
         folder.mkdir()
-        (folder / "metrics.csv").write_text(f"epoch,seconds\n1,0.{number}\n")
-        (folder / "table.md").write_text(f"in {folder}/table\n")
+        (folder / "metrics.csv").write_text(f"epoch,seconds,peak_mib\n1,0.{number},{number}\n")
+        (folder / "table.md").write_text(f"in {folder}/table\n\n## Costs\n\n{number} s\n\n## Missing\n")
         contents.append([killed_commands.content_of(path) for path in killed_commands.visible_files(folder)])
     assert contents[0] == contents[1]
 

@@ -46,6 +46,8 @@ KILLS = dict.fromkeys(("interrupted/statnn", "interrupted/graph", "interrupted/h
 KILLS |= {name: ("write_metrics", 1) for name in COMMANDS if name.startswith("interrupted/") and name not in KILLS}
 TWO_SEEDS = f"{HEAD} np".replace("--seed 1", "--seeds 1,2")
 
+COSTS = ("seconds", "peak_mib")
+
 KILLED = """
 import os, sys
 from nfn_transformer import cli, main
@@ -85,9 +87,9 @@ def resume(checkout: Path, out: Path, runs: list[str]) -> dict[str, dict]:
 
 
 def ended(run: Path) -> dict:
-    """Return what a finished run has written: its results, its metrics but for times, and its test predictions."""
+    """Return what a finished run has written: its results, its metrics but for costs, and its test predictions."""
     with open(run / "metrics.csv", newline="") as file:
-        metrics = [{key: float(row[key]) for key in row if key != "seconds"} for row in csv.DictReader(file)]
+        metrics = [{key: float(row[key]) for key in row if key not in COSTS} for row in csv.DictReader(file)]
     predictions = read_predictions(run / "test_predictions.csv")
     return {"results": json.loads((run / "results.json").read_text()), "metrics": metrics, "predictions": predictions}
 
