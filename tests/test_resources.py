@@ -89,6 +89,8 @@ run_command(command)
 def test_the_peak_is_the_program_s_own_in_mib_on_every_system(tmp_path, monkeypatch):
     cpu, status = torch.device("cpu"), tmp_path / "status"
     assert resources.peak_mib(cpu) > 50
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 20)
+    assert resources.peak_mib(torch.device("cuda")) == 3
     monkeypatch.setattr(resources, "_STATUS", status)
     status.write_text("Name:\tpython\nVmHWM:\t  262144 kB\nVmRSS:\t  131072 kB\n")
     assert resources.peak_mib(cpu) == 256

@@ -86,8 +86,8 @@ def training_parser(program: str, description: str, examples: Sequence[str]) -> 
         nargs="+",
         metavar="RUN",
         help="continue the run in this directory by its own configuration, device and number of threads; --device, "
-        "--data_path and --table may name another device and another place of the same files; runs of several seeds "
-        "go on at once where all their directories are listed, OUT_DIR/seed1 OUT_DIR/seed2 ...",
+        "--data_path, --table and --ceiling_images may name another device and another place of the same files; "
+        "runs of several seeds go on at once where all their directories are listed, OUT_DIR/seed1 OUT_DIR/seed2 ...",
     )
     parser.set_defaults(seeds=None, stream=None)  # where a command has no such flags
     tracking = parser.add_argument_group("tracking")
@@ -220,7 +220,7 @@ def explicit_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 # What may be given with --resume: nothing that decides a run's numbers, but the device if one insists.
 _FREE_ON_RESUME = {
     *("resume", "plugin", "device", "data_path", "table", "n_workers", "load_cache", "stream", "compile"),
-    *("cuda_graphs", "wandb", "project", "entity", "fit_all"),
+    *("ceiling_images", "ceiling_skip", "cuda_graphs", "wandb", "project", "entity", "fit_all"),
 }
 
 

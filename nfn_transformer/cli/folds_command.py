@@ -78,6 +78,8 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
         device=str(find_device(flags.device)) if "device" in given else None,
         data_path=flags.data_path,
         table=flags.table,
+        ceiling_images=flags.ceiling_images,
+        ceiling_skip=flags.ceiling_skip,
         compile=given.get("compile"),
         cuda_graphs=given.get("cuda_graphs"),
     )

@@ -102,6 +102,8 @@ def _resume(
                 device=None if own_device else device,
                 data_path=flags.data_path,
                 table=flags.table,
+                ceiling_images=flags.ceiling_images,
+                ceiling_skip=flags.ceiling_skip,
                 compile=given.get("compile"),
                 cuda_graphs=given.get("cuda_graphs"),
             )

@@ -235,8 +235,10 @@ def _job(command: Command, flags: Mapping[str, str], config: RunConfig, device: 
     argv = flags_to_argv({**flags, **plugin, "data_path": data_path})
     begin = (program, *argv, "--seed", str(config.seed), "--device", device, "--out_dir", str(directory))
     overrides = plugin | {name: flags[name] for name in _RESUME_FLAGS if name in flags}
-    if config.data.table is not None:  # a cell may have begun where the table had another path
+    if config.data.table is not None:  # a cell may have begun where files had other paths
         overrides["table"] = config.data.table
+    if config.ceiling_images:
+        overrides |= {"ceiling_images": config.ceiling_images, "ceiling_skip": str(config.ceiling_skip)}
     if device != "auto":
         overrides["device"] = device
     resume = (program, "--resume", str(directory), "--data_path", data_path, *flags_to_argv(overrides))

@@ -158,27 +158,32 @@ def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: in
     Of the other runs 85 % are for training, 15 % for validation. A run of which a network is tested is on neither side.
 
     Raises:
-        ZooError: a column is no hyperparameter, no network meets the condition, or a side would be empty.
+        UserError: no network of the zoo has a value, or its table lacks a column.
+        ZooError: no kept network meets the condition, or a side would be empty.
     """
-    flag, meets = f"--test_where {config.test_where}", torch.ones(len(kept), dtype=torch.bool)
+    flag, meets = f"--test_where {config.test_where}", torch.ones(len(zoo), dtype=torch.bool)
     for column, value in Condition.parse(config.test_where, "--test_where").wanted:
         name, text = (f"optimizer is {value.lower()}", "1") if column == "optimizer" else (column, value)
-        if name not in HYPERPARAMETERS:
-            columns = f"{', '.join(NUMBERS)}, or optimizer={'|'.join(ZOO_OPTIMIZERS)}"
-            raise ZooError(f"{flag}: expected a column of {columns}, got {quoted(f'{column}={value}')}")
-        numbers = zoo.hyperparameters[kept, HYPERPARAMETERS.index(name)]
+        is_told = dict(zip(HYPERPARAMETERS, (zoo.hyperparameters != ABSENT).any(0).tolist(), strict=True))
+        if not is_told.get(name):
+            columns = [each for each in NUMBERS if is_told[each]]
+            if any(is_told[f"optimizer is {each}"] for each in ZOO_OPTIMIZERS):
+                columns.append(f"optimizer={'|'.join(ZOO_OPTIMIZERS)}")
+            there = f"a column of the zoo's table ({', '.join(columns)})" if columns else "a table with hyperparameters"
+            raise UserError(f"{flag}: expected {there}, got {quoted(f'{column}={value}')}")
+        numbers = zoo.hyperparameters[:, HYPERPARAMETERS.index(name)]
         try:
             has_value = (numbers == torch.tensor(float(text))) & (numbers != ABSENT)  # in float32, as they are
         except ValueError:
-            raise ZooError(f"{flag}: expected a number, got {quoted(f'{column}={value}')}") from None
+            raise UserError(f"{flag}: expected a number, got {quoted(f'{column}={value}')}") from None
         if not has_value.any():
             there = ", ".join(f"{number:g}" for number in numbers.unique()[:20].tolist() if number != ABSENT)
-            told = f"; {column} is {there or 'not told'}" if name == column else ""
-            raise ZooError(f"{flag}: no network has {quoted(f'{column}={value}')}{told}")
+            told = f"; {column} is {there}" if name == column else ""
+            raise UserError(f"{flag}: no network has {quoted(f'{column}={value}')}{told}")
         meets &= has_value
-    if not meets.any():
-        raise ZooError(f"{flag}: no network has all these values")
-    test = kept[meets]
+    test = kept[meets[kept]]
+    if not len(test):
+        raise ZooError(f"{flag}: no such network among them")
     tested = {zoo.runs[index] for index in test.tolist()}
     others = [index for index in kept.tolist() if zoo.runs[index] not in tested]
     split = split_runs(zoo.runs, seed, torch.tensor(others, dtype=torch.int64))

@@ -246,6 +246,10 @@ class ResumeOverrides:
     """another place of the same zoo"""
     table: str | None = None
     """another place of the same `DataConfig.table`"""
+    ceiling_images: Path | None = None
+    """another place of the same `RunConfig.ceiling_images`, or images for a run that began without"""
+    ceiling_skip: int | None = None
+    """see `RunConfig`"""
     compile: bool | None = None
     """see `TrainingConfig`"""
     cuda_graphs: bool | None = None
@@ -255,7 +259,7 @@ class ResumeOverrides:
         """Return a run's configuration with these.
 
         Raises:
-            RunError: the run has no table that could have another place.
+            RunError: the run has no table that could have another place, or a file or folder is not there.
         """
         if self.table is not None and config.data.table is None:
             raise RunError(f"--table {self.table}: requires a run that began with --table")
@@ -263,6 +267,21 @@ class ResumeOverrides:
             config = replace(config, data=replace(config.data, table=absolute(self.table)))
         if self.data_path is not None:
             config = replace(config, data=replace(config.data, data_path=absolute(self.data_path)))
+        if config.data.fold is None:  # the run of all folds has the ceiling
+            images = config.ceiling_images if self.ceiling_images is None else str(self.ceiling_images.resolve())
+            skip = config.ceiling_skip if self.ceiling_skip is None else self.ceiling_skip
+            if skip and not images:
+                raise RunError(f"--ceiling_skip {skip}: requires --ceiling_images")
+            config = replace(config, ceiling_images=images, ceiling_skip=skip)
+        for flag, given, place, named in (
+            ("data_path", self.data_path, config.data.data_path, "zoo"),
+            ("table", self.table, config.data.table, "table"),
+            ("ceiling_images", self.ceiling_images, config.ceiling_images, "folder of images"),
+        ):
+            if place and not Path(place).exists():
+                if given is not None:
+                    raise RunError(f"--{flag} {given}: no such file or folder")
+                raise RunError(f"{place}: the run's {named} is no longer there; name its new place by --{flag}")
         if self.device is not None:
             config = replace(config, device=self.device)
         graphs = self.cuda_graphs
@@ -303,10 +322,6 @@ def resume_runs(
         data = replace(other.data, fold=config.data.fold)
         if replace(other, seed=config.seed, versions=config.versions, data=data) != config:
             raise RunError(f"{path}: has another configuration than {paths[0]}; resume each by itself")
-    if not Path(config.data.data_path).exists():
-        raise RunError(f"{config.data.data_path}: the run's zoo is no longer there; name its new place by --data_path")
-    if config.data.table is not None and not Path(config.data.table).exists():
-        raise RunError(f"{config.data.table}: the run's table is no longer there; name its new place by --table")
     if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
         raise RunError(f"the run began on {config.device}, which is not on this machine; name another by --device")
     if distributed.is_main:

@@ -246,6 +246,18 @@ def test_a_cut_off_above_all_accuracies_is_only_its_own_matter(planned):
     assert "have an accuracy of at least 0.9999; too few runs" in missing.reason
 
 
+def test_a_mistyped_condition_of_the_test_side_is_an_error_and_no_impossible_column(planned):
+    for condition, message in (
+        ("dephts=3", r"row 'net', column 'all': --test_where dephts=3: expected a column of the zoo's table \(lr, "),
+        (
+            "n_layers=77",
+            r"column 'all': --test_where n_layers=77: no network has 'n_layers=77'; n_layers is",
+        ),
+    ):
+        with pytest.raises(GridError, match=message):
+            planned(rows=[row(epochs="1")], columns=[{"name": "all", "flags": {"test_where": condition}}])
+
+
 def test_a_cell_that_began_elsewhere_goes_on_with_the_grids_own_table(planned, small_zoo, tmp_path):
     began = tmp_path / "elsewhere.csv"
     shutil.copy(small_zoo / "metadata/digits.csv", began)
@@ -255,7 +267,7 @@ def test_a_cell_that_began_elsewhere_goes_on_with_the_grids_own_table(planned, s
     moved = began.rename(tmp_path / "table.csv")
     with pytest.raises(RunError, match=r"elsewhere\.csv: the run's table is no longer there; name its new place"):
         main.main(list(cell.job.resume[1:3]))
-    with pytest.raises(RunError, match=r"gone\.csv: the run's table is no longer there"):
+    with pytest.raises(RunError, match="--table gone\\.csv: no such file or folder"):
         main.main([*cell.job.resume[1:3], "--table", "gone.csv"])
     again = only(planned(rows=[row(**table, table=str(moved))]))
     assert again.directory == cell.directory

@@ -12,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from nfn_transformer import gbm
-from nfn_transformer.errors import UserError
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.samples import LabelledSamples
 from nfn_transformer.training.ceilings import SAMPLING, accuracies_on, fresh_images
@@ -62,6 +62,19 @@ def test_a_run_reports_its_ceilings(small, small_zoo, images, tmp_path, capsys):
     accuracies = accuracies_on(fresh_images(images, 700), small, index, torch.device("cpu"))
     assert references[SAMPLING] == kendall_tau(accuracies, small.labels[index].double())
     assert 0 < references[SAMPLING] < references["tau_that_ties_leave"] == tau_ceiling(small.labels[index])
+
+    # The run goes on where its images have another place.
+    (tmp_path / "run/results.json").unlink()
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["ceiling_images"] = "/elsewhere/digits.npz"
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    resume = ["--resume", str(tmp_path / "run"), "--wandb", "False"]
+    with pytest.raises(RunError, match=r"^/elsewhere/digits.npz: .*folder of images is no .* by --ceiling_images$"):
+        gbm.main(resume)
+    with pytest.raises(RunError, match=r"^--ceiling_images none: no such file or folder$"):
+        gbm.main([*resume, "--ceiling_images", "none"])
+    assert gbm.main([*resume, "--ceiling_images", str(images)]) == 0
+    assert json.loads((tmp_path / "run/results.json").read_text())["test_references"] == references
 
     other = tmp_path / "other.npz"
     tiny, classes = np.zeros((4, 4, 4), np.uint8), np.arange(4)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import UserError, ZooError
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split, draw_split, split_record, split_runs
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
@@ -88,11 +88,16 @@ def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("depth=3", "--test_where depth=3: expected a column of lr, .*n_layers, or optimizer=adam.*, got 'depth=3'"),
+        (
+            "depth=3",
+            r"^--test_where depth=3: expected a column of the zoo's table \(lr, .*, optimizer=adam.*, got 'depth=3'",
+        ),
         ("n_layers=4", "--test_where n_layers=4: no network has 'n_layers=4'; n_layers is 1, 2, 3"),
         ("n_layers=x", "--test_where n_layers=x: expected a number, got 'n_layers=x'"),
         ("dropout=0.1", "no network has 'dropout=0.1'; dropout is 0"),
-        ("epochs=-1", "no network has 'epochs=-1'; epochs is not told$"),
+        ("epochs=10", r"a column of the zoo's table \(((?!epochs).)*\), got 'epochs=10'$"),
+        ("lr=-1", "no network has 'lr=-1'; lr is 0.001$"),
+        ("n_layers=3,l2_regularize=7", "no network has 'l2_regularize=7'"),
         ("n_layers", "--test_where 'n_layers': expected COLUMN=VALUE"),
         ("lr=0.001", "too few runs to split: 0 checkpoints"),
         ("optimizer=sgd", "no network has 'optimizer=sgd'$"),
@@ -100,7 +105,7 @@ def test_a_run_of_which_a_network_is_tested_is_on_no_other_side():
     ],
 )
 def test_a_condition_that_no_split_has_is_an_error(condition, message):
-    with pytest.raises(ZooError, match=message):
+    with pytest.raises(UserError, match=message):
         draw_split(zoo_of_sizes(), DataConfig(test_where=condition), seed=1)
 
 
