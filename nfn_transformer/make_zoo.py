@@ -72,6 +72,9 @@ _FAMILIES_OF_FLAGS = {
 }
 """Flags -> the families that take them; all families take the others."""
 
+_REQUIRED = {"texts": ("bert",)}
+"""Flag -> the families that have no data without it."""
+
 _SIREN_RECIPE = ("copies", "decibels", "hidden", "n_layers", "runs", "seed", "steps")
 """Keys of a recipe of SIRENs: names of flags."""
 
@@ -295,8 +298,9 @@ def _check_data(options: argparse.Namespace) -> None:
     """
     if options.images is not None and options.texts is not None:
         raise UserError(f"--images {options.images}: cannot be combined with --texts")
-    if options.family == "bert" and options.texts is None:
-        raise UserError("--family bert requires --texts")
+    for flag, families in _REQUIRED.items():
+        if options.family in families and getattr(options, flag) is None:
+            raise UserError(f"--family {options.family} requires --{flag}")
     for flag in ("images", "texts", "text", "word_vectors"):
         path = getattr(options, flag)
         if path is not None and not find_bundled(path).exists():

@@ -17,7 +17,7 @@ from nfn_transformer.generation.array_plan import PartsPlan
 from nfn_transformer.generation.cnn_population import CnnPlan
 from nfn_transformer.generation.cnn_recipe import SMALL_CNN_ZOO, read_cnn_recipe
 from nfn_transformer.generation.cnn_zoo import DEPTH, CnnZooPlan, deepest
-from nfn_transformer.generation.histogram import save_histogram
+from nfn_transformer.generation.histogram import histogram_path, save_histogram
 from nfn_transformer.generation.images import ImageData
 from nfn_transformer.generation.progress_bar import LineNowAndThen
 from nfn_transformer.generation.siren_fits import SirenPlan
@@ -173,7 +173,7 @@ def _write(plan: PartsPlan, work: WorkFolder) -> None:
     print(f"{plan.out}: {written.text}")
     print_reading(written.reading)
     if written.accuracies:
-        picture = plan.out.with_name(plan.out.name.removesuffix(".zip") + "_accuracies.png")
+        picture = histogram_path(plan.out)
         save_histogram(
             torch.tensor(written.accuracies), f"{len(written.accuracies)} networks of {plan.out.name}", picture
         )

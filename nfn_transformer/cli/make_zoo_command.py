@@ -18,7 +18,7 @@ from nfn_transformer.cli.command_line import (
 )
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation.estimate import estimate, population_size
-from nfn_transformer.generation.histogram import save_histogram
+from nfn_transformer.generation.histogram import histogram_path, save_histogram
 from nfn_transformer.generation.recipe import Recipe, read_recipe
 from nfn_transformer.generation.samples import TaskData
 from nfn_transformer.generation.task_data import task_data
@@ -169,13 +169,9 @@ def _announce(plan: ZooPlan, data: TaskData, options: argparse.Namespace) -> Non
     )
 
 
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(out.name.removesuffix(".zip") + ending)
-
-
 def _report(summary: ZooSummary, plan: ZooPlan) -> None:
     if summary.diverged:
-        path = _beside(plan.out, "_diverged.csv")
+        path = plan.out.with_name(plan.out.name.removesuffix(".zip") + "_diverged.csv")
         runs, epochs = [one.run for one in summary.diverged], [one.epoch for one in summary.diverged]
         write_text(path, runs_table(runs, epochs))
         print(f"{len(summary.diverged)} runs have diverged, and are left out from then on: {path}")
@@ -184,7 +180,7 @@ def _report(summary: ZooSummary, plan: ZooPlan) -> None:
     if not len(summary.accuracies):
         print(f"{plan.out}: no network is left")
         return
-    picture = _beside(plan.out, "_accuracies.png")
+    picture = histogram_path(plan.out)
     save_histogram(summary.accuracies, f"{len(summary.accuracies)} networks of {plan.out.name}", picture)
     low, median, high = (summary.accuracies.quantile(q).item() for q in (0, 0.5, 1))
     print(

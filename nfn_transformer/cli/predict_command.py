@@ -61,7 +61,8 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         scores = _score(predictor, flags)
         names, columns, sides = scores.names, scores.columns, scores.sides
     else:
-        names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key)
+        excluded: list[str] = []
+        names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key, excluded)
         outputs, sides = predictor.outputs_of_checkpoints(groups)
         if flags.calibrate is not None:
             _calibrate(predictor, flags, names, lambda index: outputs[index], None)
@@ -76,6 +77,9 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
             _write_edited(predictor.edit(cast(NetworkWeights, group.weights)), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
+        empty = [""] * len(excluded)
+        names, sides = [*names, *excluded], [*sides, *empty]
+        columns = {name: [*values, *empty] for name, values in columns.items()}
     if flags.out is not None:
         try:
             write_predictions(flags.out, names, columns, sides)

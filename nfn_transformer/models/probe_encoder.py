@@ -37,6 +37,8 @@ _WEIGHTINGS = 4
 _LEAST_LOG, _LEAST_SHARE, _LEAST_DEVIATION, _SMALL = -12.0, 1e-3, 0.01, 1e-6
 _LARGEST, _SORTED = 1e4, 3
 _NETWORKS_AT_ONCE = 32
+# Of inputs; a soft word has one for each word of the vocabulary.
+_NUMBERS_AT_ONCE = 1 << 24
 
 
 class FreeProbes(nn.Module):
@@ -226,11 +228,13 @@ class ProbeEncoder(Branch):
         """Choose the first probes by the training split's votes, and fit the readout to its responses to them."""
         if isinstance(self.probes, FreeProbes) and isinstance(self.readout, PooledReadout):
             start, total = self.probes.start, torch.zeros(())
-            examples = as_inputs(example_inputs(self.spec, start.device), self.spec, start)
+            examples = example_inputs(self.spec, start.device)
+            parts = examples.split(max(1, _NUMBERS_AT_ONCE // start[0].numel()))
             for asked in (some for part in seen for some in _pieces(part)):
-                logits = respond(examples, asked, hidden=False).outputs.nan_to_num(nan=0.0)
+                outputs = [respond(as_inputs(few, self.spec, start), asked, hidden=False).outputs for few in parts]
+                logits = torch.cat(outputs, dim=1).nan_to_num(nan=0.0)
                 total = total.to(logits) + logits.softmax(-1).sum(0)
-            start.copy_(examples[_surest(total, len(start))])
+            start.copy_(as_inputs(examples[_surest(total, len(start))], self.spec, start))
         # Without changes, so that members of an ensemble have the same scales.
         first = self.probes.start if isinstance(self.probes, FreeProbes) else self.probes()
         self.readout.fit(Reiterable(lambda: (self.respond(some, first) for part in seen for some in _pieces(part))))

@@ -184,16 +184,23 @@ class FittedPredictor:
         return outputs, sides
 
     def read_checkpoints(
-        self, checkpoints: Checkpoints, n_heads: int | None = None, weights_key: str | None = None
+        self,
+        checkpoints: Checkpoints,
+        n_heads: int | None = None,
+        weights_key: str | None = None,
+        excluded: list[str] | None = None,
     ) -> tuple[list[str], list[LooseCheckpoints]]:
-        """Return the names of checkpoints, and the checkpoints themselves, in a group for each size; see `predict`."""
+        """Return the names of checkpoints, and the checkpoints themselves, in a group for each size; see `predict`.
+
+        `excluded` is that of `read_loose_checkpoints`.
+        """
         several = [checkpoints] if isinstance(checkpoints, str | Path | Mapping) else checkpoints
         if not isinstance(several, Sequence) or not all(isinstance(each, str | Path | Mapping) for each in several):
             raise TypeError(f"predict: expected paths, state dicts, weights or a zoo, got {type_of(checkpoints)}")
         data = self.config.data
         sure = {FIELDS.get(fact, fact) for fact in FACTS if getattr(data, fact) is not None}
         heads = n_heads or data.n_heads
-        return read_loose_checkpoints(several, self.spec, self.trained.supports, heads, weights_key, sure)
+        return read_loose_checkpoints(several, self.spec, self.trained.supports, heads, weights_key, sure, excluded)
 
     def evaluate(self, zoo: Zoo | MixedZoo, split: str = "auto", index: Tensor | None = None) -> Evaluation:
         """Return the predictions for a labelled zoo, and their measures.

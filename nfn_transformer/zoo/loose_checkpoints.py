@@ -69,6 +69,7 @@ def read_loose_checkpoints(
     n_heads: int | None = None,
     weights_key: str | None = None,
     sure: Collection[str] = (),
+    excluded: list[str] | None = None,
 ) -> tuple[list[str], list[LooseCheckpoints]]:
     """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
@@ -83,10 +84,11 @@ def read_loose_checkpoints(
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
         weights_key: see `containers.find_network`.
         sure: fields of `spec` that hold for all networks which it stands for.
+        excluded: takes the paths of checkpoints that cannot be used, where others can; a warning on stderr names them.
+            None: any such checkpoint is an error.
 
     Raises:
-        ZooError: a path does not exist or holds no checkpoint, or checkpoints are unreadable or have
-            other sizes; all of these are named.
+        ZooError: a path does not exist or holds no checkpoint, or checkpoints cannot be used; all of these are named.
     """
     names: list[str] = []
     faults: list[Fault] = []
@@ -131,8 +133,12 @@ def read_loose_checkpoints(
     if faults:
         lines = [f"  {shortened(f'{fault.name}: {fault.detail}', 250)}" for fault in faults[:MAX_LISTED]]
         more = [f"  and {len(faults) - MAX_LISTED} more"] if len(faults) > MAX_LISTED else []
-        first = f"{len(faults)} checkpoint{'s' * (len(faults) > 1)} cannot be used:"
-        raise ZooError(bounded("\n".join([first, *lines, *more, *kind_lines(faults)])))
+        listed = "\n".join([*lines, *more, *kind_lines(faults)])
+        if excluded is None or not names:
+            raise ZooError(bounded(f"{len(faults)} checkpoint{'s' * (len(faults) > 1)} cannot be used:\n{listed}"))
+        excluded.extend(fault.name for fault in faults)
+        counted = f"{len(faults)} of {len(faults) + len(names)} checkpoints cannot be used and are left out"
+        print(bounded(f"warning: {counted}:\n{listed}"), file=sys.stderr)
     if unread:
         keys = listed_items(list(dict.fromkeys(key for keys in unread.values() for key in keys)))
         print(

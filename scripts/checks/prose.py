@@ -44,7 +44,7 @@ SHARED_NAMES = {
 
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|References|Shapes?):$")
 _TABLE = re.compile(r"\S {3,}\S")
-_LIST_ITEM = re.compile(r"(?:[-*]|\d+\.)\s")
+_LIST_ITEM = re.compile(r"^(?:[-*]|\d+\.)\s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\[(\d])")
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 

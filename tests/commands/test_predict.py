@@ -40,6 +40,27 @@ def test_files_folders_and_zips_give_the_same_predictions(trained, small_zoo, tm
         assert tables[0][name] == pytest.approx(predicted, abs=1e-4)  # batches of another size, and perhaps a GPU
 
 
+def test_checkpoints_that_cannot_be_used_are_named_and_the_others_predicted(trained, small_zoo, tmp_path, capsys):
+    folder, out = tmp_path / "new", tmp_path / "out.csv"
+    folder.mkdir()
+    for file in sorted(small_zoo.glob("digits/*.pt"))[:2]:
+        shutil.copy(file, folder)
+    (folder / "a.pt").write_bytes(b"PK\3\4 half a download")
+    save_file(nn.Sequential(nn.Linear(2, 1)).state_dict(), folder / "mlp.safetensors")
+    assert predict.main(["--run", str(trained), str(folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert "warning: 2 of 4 checkpoints cannot be used and are left out:\n" in printed.err
+    assert f"{folder}/a.pt: " in printed.err
+    assert f"{folder}/mlp.safetensors: " in printed.err
+    with open(out, newline="") as file:
+        predicted = {row["file"].rsplit("/", 1)[-1]: row["predicted"] for row in csv.DictReader(file)}
+    assert [name for name, text in predicted.items() if not text] == ["a.pt", "mlp.safetensors"]
+    assert sum(bool(text) for text in predicted.values()) == 2
+    with pytest.raises(ZooError, match=r"^1 checkpoint cannot be used:\n"):
+        predict.main(["--run", str(trained), str(folder / "a.pt")])
+
+
 def test_the_runs_own_test_split_and_another_zoo(trained, small_zoo, tmp_path, capsys):
     results = json.loads((trained / "results.json").read_text())
     assert predict.main(["--run", str(trained), "--dataset", "digits"]) == 0

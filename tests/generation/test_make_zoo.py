@@ -16,6 +16,7 @@ from array_zoos import read_as_printed
 from nfn_transformer import make_zoo
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED, run_command
 from nfn_transformer.generation import zoo_maker
+from nfn_transformer.generation.histogram import histogram_path
 from nfn_transformer.generation.images import digits
 from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.weights.state_dicts import spec_from_shapes
@@ -234,3 +235,14 @@ def test_what_is_there_is_not_overwritten(tmp_path, capsys):
         run_command(make_zoo.main, ["--out", str(tmp_path / "no/zoo.zip"), *TINY])
     assert "no folder" in capsys.readouterr().err
     assert (tmp_path / "zoo.zip").read_text() == "mine"
+
+
+def test_the_histogram_of_a_folder_and_of_a_zip_of_one_name_are_two_files(tmp_path):
+    folder, archive = tmp_path / "zoo", tmp_path / "zoo.zip"
+    assert histogram_path(archive) == histogram_path(folder) == tmp_path / "zoo_accuracies.png"
+    folder.mkdir()
+    histogram_path(folder).write_bytes(b"")
+    assert histogram_path(folder).name == "zoo_accuracies.png"  # the same zoo made anew
+    assert histogram_path(archive).name == "zoo_zip_accuracies.png"
+    archive.write_bytes(b"")
+    assert histogram_path(folder).name == "zoo_folder_accuracies.png"

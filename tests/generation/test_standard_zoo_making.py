@@ -213,6 +213,7 @@ def test_a_recipe_has_one_count_of_networks(tmp_path, runs):
 
 def test_the_command_and_its_plans_know_the_same_families():
     assert KINDS.keys() == set(make_zoo._STANDARD)
+    assert [name for name, kind in KINDS.items() if kind.task == "texts"] == [*make_zoo._REQUIRED["texts"]]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from nfn_transformer.errors import UserError
 from nfn_transformer.features import answers
 from nfn_transformer.features.responses import as_inputs, example_inputs
 from nfn_transformer.groups.equivariance_error import relative_error
+from nfn_transformer.models import probe_encoder
 from nfn_transformer.weights.feed_forward_pass import network_outputs
 from nfn_transformer.weights.spec import ACTIVATIONS
 
@@ -70,6 +71,22 @@ def test_symmetries_of_the_zoos_transformers_change_no_prediction(inputs, flags,
     U = small.weights(torch.arange(8)).to(torch.float64)
     U = U if inputs == "images" else replace(U, embedding=None)
     assert_unmoved(predictor(U, **flags), U, CompleteElement.sample(U.spec, generator).act(U))
+
+
+def test_soft_words_of_few_examples_are_held_at_once(generator, monkeypatch):
+    spec = STANDARD_SPECS["bert"]
+    U, held = random_standard(spec, 3, generator), []
+    expected = predictor(U).encoder.probes.start
+
+    def counted(examples, *others):
+        held.append(len(examples))
+        return as_inputs(examples, *others)
+
+    monkeypatch.setattr(probe_encoder, "as_inputs", counted)
+    monkeypatch.setattr(probe_encoder, "_NUMBERS_AT_ONCE", 2 * expected[0].numel() + 1)
+    model = predictor(U)
+    assert sum(held) > len(example_inputs(spec)) > 2 == max(held[1:-1])
+    assert torch.equal(model.encoder.probes.start, expected)
 
 
 def test_exchanged_classes_move_predictions(generator):

@@ -86,6 +86,12 @@ def test_code_tables_headings_and_commands_are_no_sentences_of_a_page(tmp_path):
     assert page_faults(tmp_path, f"- A; b {LONG}\n    and on.\n") == ["median", "sentence", "semicolons"]
 
 
+def test_a_number_ends_a_sentence():
+    page = "- Tau is 0.931. On fewer **networks** it is - of 5 - lower.\n1. It is 3. That is all.\n"
+    expected = ["Tau is 0.931.", "On fewer **networks** it is - of 5 - lower.", "It is 3.", "That is all."]
+    assert prose.split_page(page) == expected
+
+
 def test_a_notebooks_markdown_is_a_page(tmp_path):
     cells = [{"cell_type": "code", "source": ["a; b"]}, {"cell_type": "markdown", "source": ["A is; ", "so."]}]
     assert page_faults(tmp_path, prose.json.dumps({"cells": cells}), "page.ipynb") == ["semicolons"]
