@@ -1,15 +1,19 @@
 """Gaussian process regression by scikit-learn, kept as plain arrays (Rasmussen and Williams 2006, equation 2.25).
 
 The kernel is one squared exponential, and noise. Features are made alike before: each is scaled, or replaced by its
-rank among the networks seen.
+rank among the networks seen. Features that stand together are of one kind and share a length scale. So the kinds that
+tell more weigh more (automatic relevance determination, section 5.1 there).
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -22,7 +26,41 @@ _QUANTILES = 200
 # The kernel's parameters are found on so many networks, in cubic time.
 _TO_TUNE, _MOST_NETWORKS = 500, 5000
 _ROWS_AT_ONCE = 1024
-_DIMS = {"seen": 2, "coefficients": 1, "offset": 0, "length": 0}
+# Parts of the features with a length scale each. A normal prior keeps their logarithms near each other: few networks
+# do not tell so many apart. Its precision is twice the second number.
+_PARTS, _CLOSENESS = 32, 2.0
+_DIMS = {"seen": 2, "coefficients": 1, "offset": 0}
+
+
+class PartedRBF(RBF):
+    """Squared exponential with one length scale for each part of the features.
+
+    Args:
+        length_scale: of the parts.
+        length_scale_bounds: least and most of them.
+        parts: indices of the features of each part.
+    """
+
+    def __init__(
+        self,
+        length_scale: ndarray | float = 1.0,
+        length_scale_bounds: tuple[float, float] = (1e-5, 1e5),
+        parts: Sequence[ndarray] = (),
+    ):
+        super().__init__(length_scale, length_scale_bounds)
+        self.parts = parts
+
+    def __call__(self, X: ndarray, Y: ndarray | None = None, eval_gradient: bool = False) -> Any:
+        """Return the kernel [n, m] of features [n, numbers] and [m, numbers], and its gradient by log length scales."""
+        others = X if Y is None else Y
+        squares = np.stack(
+            [
+                cdist(X[:, part] / length, others[:, part] / length, "sqeuclidean")
+                for part, length in zip(self.parts, np.atleast_1d(self.length_scale), strict=True)
+            ]
+        )
+        kernel = np.exp(-0.5 * squares.sum(0))
+        return (kernel, np.moveaxis(kernel * squares, 0, -1)) if eval_gradient else kernel
 
 
 def fit_scales(inputs: ndarray) -> dict[str, ndarray]:
@@ -75,37 +113,64 @@ def fit_process(inputs: ndarray, targets: ndarray, seed: int) -> dict[str, ndarr
     seen, targets = inputs[order], targets[order].astype(np.float64)
     offset, size = targets.mean(), targets.std() or 1.0
     targets = (targets - offset) / size
-    kernel = ConstantKernel(1.0) * RBF(1.0) + WhiteKernel(0.1)
+    parts = np.array_split(np.arange(inputs.shape[1]), min(_PARTS, inputs.shape[1]))
+    kernel = ConstantKernel(1.0) * PartedRBF(np.ones(len(parts)), parts=parts) + WhiteKernel(0.1)
     with warnings.catch_warnings():  # a parameter at its bound is as good as any beyond
         warnings.simplefilter("ignore", ConvergenceWarning)
-        tuned = GaussianProcessRegressor(kernel).fit(seen[:_TO_TUNE], targets[:_TO_TUNE])
-    process = GaussianProcessRegressor(tuned.kernel_, optimizer=None, copy_X_train=False).fit(seen, targets)
-    signal = process.kernel_.k1
+        tuned = GaussianProcessRegressor(kernel, optimizer=most_probable).fit(seen[:_TO_TUNE], targets[:_TO_TUNE])
+    signal = tuned.kernel_.k1
+    length = np.repeat(signal.k2.length_scale, [len(part) for part in parts])
+    whole = signal.k1 * RBF(1.0) + tuned.kernel_.k2
+    process = GaussianProcessRegressor(whole, optimizer=None, copy_X_train=False).fit(seen / length, targets)
     return {
         "seen": seen,
         "coefficients": process.alpha_ * signal.k1.constant_value * size,
         "offset": np.array(offset),
-        "length": np.array(float(signal.k2.length_scale)),
+        "length": length,
     }
+
+
+def most_probable(
+    objective: Callable[[ndarray], tuple[float, ndarray]], start: ndarray, bounds: ndarray
+) -> tuple[ndarray, float]:
+    """Return the logarithms of a kernel's parameters that are most probable a posteriori, and their objective.
+
+    Args:
+        objective: negative log likelihood of the logarithms, and its gradient.
+        start: logarithms of the signal's variance, the length scales and the noise's variance.
+        bounds: least and most of each [parameters, 2].
+    """
+
+    def with_prior(parameters: ndarray) -> tuple[float, ndarray]:
+        value, gradient = objective(parameters)
+        deviations = parameters[1:-1] - parameters[1:-1].mean()
+        of_prior = np.pad(2 * _CLOSENESS * deviations, 1)
+        return value + _CLOSENESS * deviations @ deviations, gradient + of_prior
+
+    found = minimize(with_prior, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return found.x, found.fun
 
 
 def check_process(arrays: Arrays, numbers: int) -> None:
     """Raise ValueError unless arrays are what `fit_process` returns for so many features."""
-    _check_arrays(arrays, _DIMS)
+    # Processes of earlier versions have one length scale.
+    _check_arrays(arrays, {**_DIMS, "length": min(1, np.ndim(arrays.get("length", 0)))})
     if arrays["seen"].shape != (len(arrays["coefficients"]), numbers):
         expected = f"expected {(len(arrays['coefficients']), numbers)}"
         raise ValueError(f"'seen' has shape {arrays['seen'].shape}, {expected}")
-    if arrays["length"] <= 0:
-        raise ValueError("'length' is not positive")
+    if arrays["length"].size not in (1, numbers) or (arrays["length"] <= 0).any():
+        raise ValueError(f"'length' is not positive, or not of {numbers} features")
 
 
 def predict_process(inputs: ndarray, arrays: Arrays) -> ndarray:
     """Return the predicted numbers [n], float64, for features [n, numbers] that are made alike."""
     seen, parts = arrays["seen"], [np.zeros(0)]
+    precisions = np.broadcast_to(arrays["length"] ** -2.0, seen.shape[1:])
+    of_seen = seen**2 @ precisions
     for start in range(0, len(inputs), _ROWS_AT_ONCE):
         own = inputs[start : start + _ROWS_AT_ONCE]
-        squares = (own**2).sum(1)[:, None] + (seen**2).sum(1) - 2 * own @ seen.T
-        parts.append(np.exp(-0.5 * np.maximum(squares, 0) / arrays["length"] ** 2) @ arrays["coefficients"])
+        squares = (own**2 @ precisions)[:, None] + of_seen - 2 * (own * precisions) @ seen.T
+        parts.append(np.exp(-0.5 * np.maximum(squares, 0)) @ arrays["coefficients"])
     return np.concatenate(parts) + arrays["offset"]
 
 

@@ -65,17 +65,41 @@ def test_it_predicts_what_scikit_learn_predicts_on_average(of_shares):
     def ranked(inputs):
         return (quantiles.transform(inputs[:, :5]) - 0.5) * np.sqrt(12 / 5)
 
-    kernel = ConstantKernel(1.0) * RBF(1.0) + WhiteKernel(0.1)
+    # Six features are six parts; the constant one has a length scale that only the prior sees.
+    kernel = ConstantKernel(1.0) * RBF(np.ones(5)) + WhiteKernel(0.1)
     mean, deviation = targets.mean(), targets.std()
     processes = []
     for alike in (scaled, ranked):
-        process = GaussianProcessRegressor(kernel).fit(alike(train), (targets - mean) / deviation)
+        process = GaussianProcessRegressor(kernel, optimizer=gaussian_process.most_probable)
+        process.fit(alike(train), (targets - mean) / deviation)
         processes.append(process.predict(alike(others)) * deviation + mean)
     mean_of_all = forest.predict(others) / 2 + processes[0] / 4 + processes[1] / 4
     expected = expit(mean_of_all) if of_shares else mean_of_all
     assert model.predict(others.astype(np.float32)) == pytest.approx(expected, abs=1e-4)  # the optimiser's tolerance
     assert observer.shown == pytest.approx(model.predict(others.astype(np.float32)))
     assert model.trees == 15
+
+
+def test_a_part_that_tells_more_has_a_shorter_length_scale():
+    train, labels, _, _ = data()
+    arrays = gaussian_process.fit_process(train.astype(np.float64)[:, [0, 1, 3]], labels, seed=1)
+    telling, of_squares, of_nothing = arrays["length"]
+    assert of_nothing > 1.5 * telling
+    assert of_nothing > of_squares
+    wide = np.repeat(train.astype(np.float64)[:, [0, 3]], 64, axis=1) / 8
+    lengths = gaussian_process.fit_process(wide, labels, seed=1)["length"]
+    assert (lengths.reshape(32, 4) == lengths.reshape(32, 4)[:, :1]).all(), "four features share a length scale"
+    assert lengths[:64].max() < lengths[64:].min()
+
+
+def test_one_feature_and_a_process_of_an_earlier_version_are_read():
+    train, labels, others, _ = data()
+    arrays = gaussian_process.fit_process(train.astype(np.float64)[:, :1], labels, seed=1)
+    earlier = {**arrays, "length": np.array(float(arrays["length"][0]))}
+    for process in (arrays, earlier):
+        gaussian_process.check_process(process, 1)
+    predicted = gaussian_process.predict_process(others[:, :1], arrays)
+    assert gaussian_process.predict_process(others[:, :1], earlier) == pytest.approx(predicted, abs=1e-12)
 
 
 def test_it_is_nearer_to_the_truth_than_the_forest_alone(blend):
@@ -134,6 +158,7 @@ def test_networks_of_other_numbers_are_refused(blend):
         ("forest", np.zeros(8, np.uint8)),
         ("of_logits", np.zeros(0, np.uint8)),
         ("scaled.length", np.array(0.0)),
+        ("scaled.length", np.ones(5)),
         ("ranked.length", np.array(np.nan)),
         ("scales.scale", np.zeros(5)),
         ("scales.quantiles", np.array([[1.0] * 6, [0.0] * 6])),
