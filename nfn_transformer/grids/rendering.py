@@ -137,8 +137,8 @@ def _comparison_rows(table: Table) -> list[str]:
 
 
 _OF_COSTS = (
-    "Seconds of training and validation are medians of epochs; what ran beside a cell counts. Peak memory is in "
-    "MiB: of PyTorch's tensors on a GPU; elsewhere, and for trees, of the whole process, libraries included."
+    "Seconds of training and validation are medians of epochs; what ran beside a cell counts. Peak memory is "
+    "of PyTorch's tensors on a GPU; elsewhere, and for trees, of the whole process, libraries included."
 )
 
 
@@ -155,7 +155,7 @@ def _cost_rows(table: Table) -> list[str]:
         peaks = [result.peak_mib for result in results if not math.isnan(result.peak_mib)]
         if counts or peaks:
             body.append([row.name, _range(counts, ","), _range(seconds, ".2g"), _range(peaks, ",.0f")])
-    return _markdown_rows(["", "parameters", "seconds an epoch", "peak memory"], body) if body else []
+    return _markdown_rows(["", "parameters", "seconds an epoch", "peak memory (MiB)"], body) if body else []
 
 
 def _range(numbers: Sequence[float], spec: str) -> str:

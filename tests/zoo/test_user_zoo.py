@@ -92,6 +92,7 @@ def test_a_folder_stands_for_the_network_that_a_library_has_saved_in_it(user):
         save_file(mlp(seed), user.folder / f"runs/{name}/model.safetensors")
     zoo = user.read(["folder", "eval_accuracy"], ["/data/runs/one", 0.5], ["runs/two/", 0.7])
     assert zoo.labels.tolist() == pytest.approx([0.5, 0.7])
+    assert zoo.names == ["runs/one/model.safetensors", "runs/two/model.safetensors"]  # as predictions name them
     assert len(set(zoo.runs)) == 2
 
 
