@@ -72,22 +72,24 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
 
     permutes_outer: ClassVar[bool]
     """Permute inputs and outputs as well as hidden neurons."""
-    _counts: Tensor
 
     def add_terms(self) -> None:
         """See `WeightSpaceLayer`."""
         self.free, self.axes = free_axes(self.spec, self.permutes_outer), tensor_axes(self.spec)
         self.maps = list(tensor_maps(self.spec, self.free))
-        self._position = {(m.target, m.source, m.kept): place for place, m in enumerate(self.maps)}
         d, e = self.in_channels, self.out_channels
         sizes = [self._fixed(tensor) for tensor in range(len(self.axes))]
         self.Phi = nn.ParameterList(torch.empty(e * sizes[m.target], d * sizes[m.source]) for m in self.maps)
         self.constants = nn.ParameterList(torch.empty(e * size) for size in sizes)
         free = [tuple(axis for axis in axes if axis in self.free) for axes in self.axes]
-        self._layout = ProductLayout(tuple(free), tuple(d * size for size in sizes), tuple(e * size for size in sizes))
-        along = [((axis,), members) for axis, members in self._layout.members.items()]
-        self._sums: list[tuple[Axes, list[int]]] = [*along, ((), [*range(len(self.axes))])]  # kept axes, tensors
-        self.register_buffer("_counts", self._summed_entries(), persistent=False)
+        layout = ProductLayout(tuple(free), tuple(d * size for size in sizes), tuple(e * size for size in sizes))
+        place = {(m.target, m.source, m.kept): place for place, m in enumerate(self.maps)}
+        kept: list[Axes] = [*((axis,) for axis in layout.axes), ()]
+        self._layout, self._own = layout, [place[index, index, free[index]] for index in layout.pairs]
+        self._blocks = [
+            [[place[target, source, axes] for source in tensors] for target in tensors]
+            for axes, tensors in zip(kept, (*layout.members, layout.order), strict=True)
+        ]
 
     def fans(self) -> Iterator[tuple[Tensor, Fan]]:
         """See `WeightSpaceLayer`; all maps to one tensor share its fan-in."""
@@ -114,27 +116,13 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         results = [self._unflat(result, index) for index, result in enumerate(results)]
         return FeedForwardWeights(tuple(results[: self.spec.layers]), tuple(results[self.spec.layers :]))
 
-    def _summed_entries(self) -> Tensor:
-        """Return for each column of the matrices of sums how many entries are summed, as one vector."""
-        sizes, counts = self.spec.sizes, []
-        for kept, members in self._sums:
-            for index in members:
-                summed = math.prod(sizes[axis] for axis in self._layout.free[index] if axis not in kept)
-                counts.append(torch.full((self._layout.inputs[index],), float(summed)))
-        return torch.cat(counts)
-
     def _matrices(self) -> list[Tensor]:
-        """Return the parameters as `permutation_product` takes them; of means, which are sums over their count."""
-        layout = self._layout
-        Phi = [*self.Phi.parameters(recurse=False)]  # an index into the list itself takes longer than the product
-        pairs = [Phi[self._position[index, index, layout.free[index]]] for index in layout.pairs]
-        sums = [
-            torch.cat([torch.cat([Phi[self._position[t, s, kept]] for s in members], dim=1) for t in members])
-            for kept, members in self._sums
-        ]
-        counts = self._counts.split([matrix.shape[1] for matrix in sums])
-        sums = [matrix / count for matrix, count in zip(sums, counts, strict=True)]
-        return [*pairs, *sums, torch.cat([*self.constants.parameters(recurse=False)])]
+        """Return the parameters as `permutation_product` takes them."""
+        # An index into the lists themselves takes longer than the product.
+        Phi, constants = ([*each.parameters(recurse=False)] for each in (self.Phi, self.constants))
+        blocks = [torch.cat([torch.cat([Phi[place] for place in row], dim=1) for row in rows]) for rows in self._blocks]
+        constant = torch.cat([constants[index] for index in self._layout.order])
+        return [*(Phi[place] for place in self._own), *blocks, constant]
 
     def _flat(self, tensor: Tensor, index: int) -> Tensor:
         """Reshape [b, d, axes...] to [b, d times all other axes, free axes...]."""
