@@ -128,11 +128,13 @@ class PermutationLinear(WeightSpaceLayer[FeedForwardSpec]):
         """Reshape [b, d, axes...] to [b, d times all other axes, free axes...]."""
         free = [2 + i for i, axis in enumerate(self.axes[index]) if axis in self.free]
         fixed = [2 + i for i, axis in enumerate(self.axes[index]) if axis not in self.free]
-        return tensor.permute(0, 1, *fixed, *free).flatten(1, 1 + len(fixed))
+        return tensor.permute(0, 1, *fixed, *free).flatten(1, 1 + len(fixed)) if fixed else tensor
 
     def _unflat(self, tensor: Tensor, index: int) -> Tensor:
         """Reshape [b, e times all other axes, free axes...] to [b, e, axes...]."""
         fixed = [axis for axis in self.axes[index] if axis not in self.free]
+        if not fixed:
+            return tensor
         tensor = tensor.unflatten(1, (self.out_channels, *(self.spec.sizes[axis] for axis in fixed)))
         order = [*fixed, *self._layout.free[index]]
         return tensor.permute(0, 1, *(2 + order.index(axis) for axis in self.axes[index]))
