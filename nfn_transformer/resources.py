@@ -4,11 +4,15 @@ import ctypes
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SHORT_WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}
 """Variables by which threads of OpenMP (GNU's and LLVM's) soon sleep while they wait for each other.
@@ -73,6 +77,26 @@ def limit_threads() -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
     return torch.get_num_threads()
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Return a function's results, without gradients, for each item: an item is computed by one thread alone.
+
+    PyTorch's threads, which share each operation, wait for each other after every one. They gain little where
+    operations are short.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    function, threads = torch.no_grad()(function), torch.get_num_threads()
+    if min(threads, len(items)) < 2:
+        return [function(item) for item in items]
+    try:
+        with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)  # MKL has one number for all threads
 
 
 def return_freed_memory() -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,21 @@ def test_the_smallest_bound_counts(groups, monkeypatch, files, environment, expe
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert resources.usable_cpus() == expected
+
+
+def test_items_are_computed_by_one_thread_each():
+    before, together = torch.get_num_threads(), threading.Barrier(2, timeout=20)
+
+    def answer(item):
+        together.wait()  # breaks unless two items are computed at once
+        return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+    try:
+        torch.set_num_threads(2)
+        assert resources.map_in_threads(answer, range(4)) == [(item, 1, False) for item in range(4)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_are_limited_unless_the_user_has_chosen(groups, monkeypatch):

@@ -34,7 +34,7 @@ class ProbeInputs:
     answers_each: int = 1
     """Answers to each input: one, or one for each of several positions."""
     read: Callable[..., Tensor] | None = None
-    """Return what `answer` does up to rounding, faster and without gradients; None where there is no such way."""
+    """Return what `answer` does up to rounding, faster, without gradients and for any number of inputs; or None."""
 
     @property
     def counts(self) -> list[int]:

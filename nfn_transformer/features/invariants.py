@@ -23,6 +23,7 @@ from nfn_transformer.features.propagation import (
     side_by_side,
     signal_invariants,
 )
+from nfn_transformer.resources import map_in_threads
 from nfn_transformer.weights.containers import (
     BlockWeights,
     FeedForwardWeights,
@@ -32,8 +33,8 @@ from nfn_transformer.weights.containers import (
 )
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
-# Networks are read together up to this count of numbers in their signals.
-_NUMBERS_AT_ONCE = 1 << 26
+# Networks are read together up to this count of numbers in their signals: on a CPU they fit the caches.
+_NUMBERS_AT_ONCE, _NUMBERS_ON_GPU = 1 << 23, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,17 @@ def read_invariants(weights: TransformerWeights) -> Invariants:
     """
     spec = weights.spec
     check_has_invariants(spec)
-    chunk = _networks_at_once(spec)
-    parts = [_read(weights[start : start + chunk], spec) for start in range(0, weights.batch, chunk)]
+    chunk = _networks_at_once(spec, weights.blocks[0].W_A.device.type)
+    starts = range(0, weights.batch, chunk)
+    parts = map_in_threads(lambda start: _read(weights[start : start + chunk], spec), starts)
     return Invariants(torch.cat([part.blocks for part in parts]), torch.cat([part.rest for part in parts]))
 
 
-def _networks_at_once(spec: TransformerSpec) -> int:
+def _networks_at_once(spec: TransformerSpec, device: str) -> int:
     tokens = TEXT_TOKENS if spec.embedding is None else spec.embedding.tokens
     largest = max(block.heads * (block.width + tokens) + block.hidden for block in spec.blocks)
-    return max(1, _NUMBERS_AT_ONCE // (PROBES * tokens * largest * 4))
+    numbers = _NUMBERS_AT_ONCE if device == "cpu" else _NUMBERS_ON_GPU
+    return max(1, numbers // (PROBES * tokens * largest * 4))
 
 
 def _read(weights: TransformerWeights, spec: TransformerSpec) -> Invariants:

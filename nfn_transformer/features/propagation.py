@@ -9,6 +9,8 @@ although exchanging them is no symmetry of a network: weights without data do no
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,7 +26,7 @@ _SMALL = 1e-6
 # A signal below this is none: the networks' own LayerNorms, with their epsilon of 1e-5, leave 0.0003 of it, and
 # dividing by its deviation would make a signal of rounding errors. A neuron that never sees more than this is dead.
 _NONE, _DEAD = 1e-6, 1e-12
-# Vectors beyond this are made as large: their directions stay, and fourth powers fit float32.
+# Logits beyond this are made as large: their directions stay, and fourth powers fit float32.
 _LARGE = 1e3
 _DECIMALS = 9
 _WIDE = 1024
@@ -37,29 +39,78 @@ def normalize(signal: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
 
     Only near that bound do the scales c_O and c_B of the complete group matter, as with the networks' own epsilon.
     """
-    centred = signal - signal.mean(-1, keepdim=True)
-    deviation = centred.square().mean(-1, keepdim=True).sqrt()
-    return (centred / torch.where(deviation > _NONE, deviation, math.inf)).nan_to_num(nan=0.0)  # half of where's time
+    return scale_(signal - signal.mean(-1, keepdim=True)).nan_to_num_(nan=0.0)
+
+
+def scale_(centred: Float[Tensor, " *n D"]) -> Float[Tensor, " *n D"]:
+    """Change a signal of mean 0 in place as `normalize` would, and return it; one that has overflown becomes NaN."""
+    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) * centred.shape[-1] ** -0.5
+    return centred.mul_(torch.where(deviation > _NONE, 1 / deviation, 0.0))
+
+
+@dataclass(frozen=True)
+class FoldedBlock:
+    """Weights of one block of b networks, without what the LayerNorms after them take away.
+
+    What they map a normalised signal to has mean 0 along D.
+    """
+
+    heads: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]
+    """W^Q, divided by the root of its width, W^K [b, D, D_k], W^V [b, D, D_v] and W^O [b, D_v, D] of each head."""
+    W_A: Float[Tensor, "b D D_A"]
+    b_A: Float[Tensor, "b 1 D_A"]
+    W_B: Float[Tensor, "b D_A D"]
+    b_B: Float[Tensor, "b 1 D"]
+
+    @classmethod
+    def of(cls, block: BlockWeights) -> "FoldedBlock":
+        """Return the weights of a block of one channel."""
+        W_Q, W_K, W_V, W_A = (_without_mean(W.squeeze(1), -2) for W in (block.W_Q, block.W_K, block.W_V, block.W_A))
+        W_O, W_B = (_without_mean(W.squeeze(1), -1) for W in (block.W_O, block.W_B))
+        of_heads = (W_Q * W_Q.shape[-1] ** -0.5, W_K, W_V, W_O)
+        heads = zip(*([W.contiguous() for W in each.unbind(1)] for each in of_heads), strict=True)
+        return cls(tuple(heads), W_A, block.b_A, W_B, _without_mean(block.b_B, -1))
+
+    def attend(self, signal: Float[Tensor, "b n tokens D"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield scores [b n, tokens, tokens], values [b n, tokens, D_v] and W^O [b, D_v, D] of each head."""
+        b, n, tokens, _ = signal.shape
+
+        def project(W: Tensor) -> Tensor:  # each by itself: products of strided pieces take twice as long
+            return torch.bmm(signal.flatten(1, 2), W).view(b * n, tokens, W.shape[-1])
+
+        for W_Q, W_K, W_V, W_O in self.heads:
+            yield torch.bmm(project(W_Q), project(W_K).transpose(1, 2)), project(W_V), W_O
+
+    def preactivations(self, attended: Float[Tensor, "b m D"]) -> Float[Tensor, "b m D_A"]:
+        """Return what a normalised signal gives the hidden neurons."""
+        return torch.bmm(attended, self.W_A).add_(self.b_A)  # baddbmm would copy the bias first
+
+    def output(self, activations: Float[Tensor, "b m D_A"]) -> Float[Tensor, "b m D"]:
+        """Return the block's signal from the hidden neurons' activations."""
+        return torch.bmm(activations, self.W_B).add_(self.b_B)
 
 
 def signal_invariants(signal: Float[Tensor, "b n tokens D"]) -> NamedNumbers:
-    """Return how a signal [b, n, tokens, D] spreads.
+    """Return how a signal [b, n, tokens, D] of the order of 1 spreads.
 
     All are logarithms. Shares of its energy are common to all inputs and tokens, differ between inputs, between tokens,
     or neither. Directions are effective counts.
     """
-    mean = signal.mean((1, 2))  # [b, D]
     inputs, tokens = signal.mean(2), signal.mean(1)  # [b, n, D], [b, tokens, D]
+    mean = inputs.mean(1)  # [b, D]
     between_inputs, between_tokens = inputs - mean[:, None], tokens - mean[:, None]
-    rest = signal - between_inputs[:, :, None] - tokens[:, None]
-    energy = _energy(signal).mean((1, 2)) + _SMALL
+    centred = signal - mean[:, None, None]
+    moments = _moments(centred.flatten(1, 2))
+    energy = _energy(mean) + _trace(moments) + _SMALL
+    rest = centred.sub_(between_inputs[:, :, None]).sub_(between_tokens[:, None])
+    rest_energy = torch.linalg.vector_norm(rest.flatten(1), dim=1).square() / (signal.shape[1] * signal.shape[2])
     return {
         "common_share": torch.log(_energy(mean) / energy + _SMALL),
         "input_share": torch.log(_energy(between_inputs).mean(1) / energy + _SMALL),
         "token_share": torch.log(_energy(between_tokens).mean(1) / energy + _SMALL),
-        "other_share": torch.log(_energy(rest).mean((1, 2)) / energy + _SMALL),
-        "directions": torch.log(_directions((signal - mean[:, None, None]).flatten(1, 2)) + 1e-3),
-        "input_directions": torch.log(_directions(between_inputs) + 1e-3),
+        "other_share": torch.log(rest_energy / energy + _SMALL),
+        "directions": torch.log(_directions(moments) + 1e-3),
+        "input_directions": torch.log(_directions(_moments(between_inputs)) + 1e-3),
     }
 
 
@@ -67,15 +118,20 @@ def _energy(signal: Tensor) -> Tensor:
     return signal.square().sum(-1)
 
 
-def _directions(vectors: Float[Tensor, "b m D"]) -> Float[Tensor, " b"]:
-    """Return the participation ratio (sum of eigenvalues)^2 / sum of their squares of the covariance of vectors."""
-    largest = vectors.abs().amax((1, 2), keepdim=True)
-    vectors = vectors / (largest / _LARGE).clamp(min=1)
-    if vectors.shape[2] > max(_WIDE, vectors.shape[1]):  # of a vocabulary: the Gram matrix has the same eigenvalues
-        covariance = vectors @ vectors.transpose(1, 2) / vectors.shape[1]
-    else:
-        covariance = vectors.transpose(1, 2) @ vectors / vectors.shape[1]
-    return covariance.diagonal(dim1=1, dim2=2).sum(-1).square() / (covariance.square().sum((1, 2)) + _SMALL**2)
+def _moments(vectors: Float[Tensor, "b m D"]) -> Float[Tensor, "b k k"]:
+    """Return the mean outer product of m vectors, or their Gram matrix, which has the same eigenvalues beside zeros."""
+    turned = vectors.transpose(1, 2)
+    is_wide = vectors.shape[2] > max(_WIDE, vectors.shape[1])  # of a vocabulary
+    return (vectors @ turned if is_wide else turned @ vectors) / vectors.shape[1]
+
+
+def _trace(matrices: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
+    return matrices.diagonal(dim1=1, dim2=2).sum(-1)
+
+
+def _directions(moments: Float[Tensor, "b k k"]) -> Float[Tensor, " b"]:
+    """Return the participation ratio (sum of eigenvalues)^2 / sum of their squares."""
+    return _trace(moments).square() / (moments.square().sum((1, 2)) + _SMALL**2)
 
 
 def neuron_invariants(preactivations: Float[Tensor, "b m neurons"]) -> NamedNumbers:
@@ -116,33 +172,48 @@ def block_invariants(
         and most over the heads. Then follow the share of the head that contributes most, and the invariants of the
         signal after the attention, of the neurons, and of the signal after the block.
     """
-    W_Q, W_K, W_V, W_O = (tensor.squeeze(1) for tensor in (block.W_Q, block.W_K, block.W_V, block.W_O))
-    queries, keys, values = (torch.einsum("bntd,bhdk->bnhtk", signal, _without_mean(W, -2)) for W in (W_Q, W_K, W_V))
-    scores = queries @ keys.transpose(-1, -2) * W_Q.shape[-1] ** -0.5
-    attention = scores.softmax(-1)  # [b, n, h, tokens, tokens]
-    by_head = torch.einsum("bnhtk,bhkd->bhntd", attention @ values, _without_mean(W_O, -1))
-    power = _energy(by_head).mean((2, 3))  # [b, h]
+    folded, b, m = FoldedBlock.of(block), signal.shape[0], signal.shape[1] * signal.shape[2]
+    of_heads, powers, attended = [], [], signal.new_zeros(b, m, signal.shape[3])
+    for scores, values, W_O in folded.attend(signal):
+        of_head, mixed = _mix(scores.view(*signal.shape[:2], *scores.shape[1:]), values)
+        by_head = torch.bmm(mixed.view(b, m, W_O.shape[1]), W_O)
+        powers.append(torch.linalg.vector_norm(by_head.flatten(1), dim=1).square() / m)
+        of_heads.append(of_head)
+        attended.add_(by_head)
+    attended, power = scale_(attended).nan_to_num_(nan=0.0), torch.stack(powers, dim=1)
     total = power.sum(1)
-    attended = normalize(by_head.sum(1))
-    hidden = torch.einsum("bntd,bda->bnta", attended, _without_mean(block.W_A.squeeze(1), -2)) + block.b_A[:, :, None]
-    W_B, b_B = _without_mean(block.W_B.squeeze(1), -1), _without_mean(block.b_B, -1)
-    after = normalize(torch.einsum("bnta,bad->bntd", hidden.relu(), W_B) + b_B[:, :, None])
-    longest = math.log(max(2, attention.shape[-1]))
-    attention_entropy = entropy_of(attention).mean((1, 3)) / longest
-    mean_attention_entropy = entropy_of(attention.mean((1, 3))) / longest
-    # `std` along short rows takes five times as long. Deviations of equal scores are 0 to the last bit.
-    spread = scores - scores[..., :1]
-    deviation = (spread - spread.mean(-1, keepdim=True)).square().mean(-1).sqrt()
-    score_deviation = torch.log(deviation.mean((1, 3)) + _SMALL)
+    preactivations = folded.preactivations(attended)
+    neurons = neuron_invariants(preactivations)
+    after = scale_(folded.output(preactivations.relu_())).nan_to_num_(nan=0.0).view(signal.shape)
+    attention: NamedNumbers = {}
+    for name in of_heads[0]:
+        attention |= over_heads(name, torch.stack([of_head[name] for of_head in of_heads], dim=1))
     return after, {
-        **over_heads("attention_entropy", attention_entropy),
-        **over_heads("mean_attention_entropy", mean_attention_entropy),
-        **over_heads("score_deviation", score_deviation),
+        **attention,
         "largest_head_share": torch.where(total > _NONE**2, power.amax(1) / total.clamp(min=_NONE**2), 0.0),
-        **prefixed("after_attention", signal_invariants(attended)),
-        **prefixed("neurons", neuron_invariants(hidden.flatten(1, 2))),
+        **prefixed("after_attention", signal_invariants(attended.view(signal.shape))),
+        **prefixed("neurons", neurons),
         **prefixed("after_block", signal_invariants(after)),
     }
+
+
+def _mix(
+    scores: Float[Tensor, "b n tokens tokens"], values: Float[Tensor, "bn tokens D_v"]
+) -> tuple[NamedNumbers, Float[Tensor, "bn tokens D_v"]]:
+    """Return what a head's attention is like, and the values that it has mixed."""
+    spread = scores - scores[..., :1]  # deviations of equal scores are 0 to the last bit
+    spread.sub_(spread.mean(-1, keepdim=True))
+    deviation = torch.linalg.vector_norm(spread, dim=-1) * spread.shape[-1] ** -0.5
+    logarithms = spread.log_softmax(-1)
+    attention, longest = logarithms.exp(), math.log(max(2, scores.shape[-1]))
+    mixed = torch.bmm(attention.flatten(0, 1), values)
+    mean_entropy = entropy_of(attention.mean((1, 2)))
+    entropy = -logarithms.mul_(attention).sum((2, 3)).mean(1) / scores.shape[2]
+    return {
+        "attention_entropy": entropy / longest,
+        "mean_attention_entropy": mean_entropy / longest,
+        "score_deviation": torch.log(deviation.mean((1, 2)) + _SMALL),
+    }, mixed
 
 
 def side_by_side(named: NamedNumbers) -> Float[Tensor, "b numbers"]:
@@ -196,7 +267,7 @@ def answer_invariants(logits: Float[Tensor, "b n classes"]) -> NamedNumbers:
     centred = logits - logits.mean(-1, keepdim=True)
     constant = centred.mean(1)
     moving = centred - constant[:, None]
-    deviation = _deviation(moving, 1)  # [b, classes]
+    deviation, largest_move = _deviation(moving, 1), moving.abs().amax((1, 2), keepdim=True)  # [b, classes], [b, 1, 1]
     largest, answers = probabilities.amax(-1), logits.round(decimals=_DECIMALS).argmax(-1)  # ties are ties
     counts = torch.nn.functional.one_hot(answers, classes).to(logits.dtype).mean(1)
     log_moving, log_constant = torch.log(deviation.mean(1) + _SMALL), torch.log(_deviation(constant, 1) + _SMALL)
@@ -207,7 +278,7 @@ def answer_invariants(logits: Float[Tensor, "b n classes"]) -> NamedNumbers:
         "logit_deviation_mean": log_moving,
         "logit_deviation_deviation": torch.log(_deviation(deviation, 1) + _SMALL),
         "logit_deviation_min": torch.log(deviation.amin(1) + _SMALL),
-        "logit_directions": _directions(moving),
+        "logit_directions": _directions(_moments(moving / (largest_move / _LARGE).clamp(min=1))),
         "largest_probability_mean": largest.mean(1),
         "largest_probability_deviation": _deviation(largest, 1),
         "answer_entropy": entropy_of(counts) / longest,

@@ -241,9 +241,10 @@ class Consensus(nn.Module):
         return torch.stack([self._voted[index] if index in self._voted else next(asked) for index in indices])
 
     def _asked(self, inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
-        """Return the answers to many inputs [n, ...], some at a time, without gradients."""
-        read = self.inputs.read or self.inputs.answer
-        return torch.cat([read(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
+        """Return the answers to many inputs [n, ...], without gradients."""
+        if self.inputs.read is not None:
+            return self.inputs.read(inputs, weights)
+        return torch.cat([self.inputs.answer(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
 
     def _make_strokes(self, makers: list[Weights], generator: torch.Generator) -> Strokes:
         """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""
