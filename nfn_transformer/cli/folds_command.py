@@ -95,6 +95,7 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
         zoo = load_zoo(config.data, flags.load_cache, flags.n_workers)
         if zoo.spec != spec or folds_record(zoo, config)["folds"] != read_json(top.split_file).get("folds"):
             raise RunError(f"{config.data.data_path}: the zoo is not the one that the run began with")
+        check_predictor(config, zoo)
         return _train(command, flags, top, config, zoo, overrides)
     finally:
         top.release()

@@ -204,7 +204,7 @@ def _spread(
     results = dict(zip(layout.first[-1], fixed.mT.split([sizes[i] for i in layout.first[-1]], dim=1), strict=True))
     parts: dict[tuple[int, int], Tensor] = {}
     for place, (axis, members, first) in enumerate(zip(layout.axes, layout.members, firsts, strict=True)):
-        mapped = (matrices[len(layout.pairs) + place] @ along[place].flatten(1)).view(-1, *along[place].shape[1:])
+        mapped = (matrices[len(layout.pairs) + place] @ along[place].flatten(1)).unflatten(1, along[place].shape[1:])
         more = added[place] if added else None
         mapped = mapped if more is None else mapped + more
         mapped.narrow(0, 0, len(first)).add_(first[..., None], alpha=1 / mapped.shape[2] if share else 1)
@@ -213,7 +213,7 @@ def _spread(
             parts[index, axis] = results[index] = part
     for index, matrix in zip(layout.pairs, matrices, strict=False):
         (n, m), (rows, columns) = tensors[index].shape[2:], (parts[index, axis] for axis in layout.free[index])
-        product = torch.bmm(matrix.expand(batch, -1, -1), tensors[index].flatten(2)).view(batch, -1, n, m)
+        product = torch.bmm(matrix.expand(batch, -1, -1), tensors[index].flatten(2)).unflatten(2, (n, m))
         product.add_(rows[..., None], alpha=1 / m if share else 1)
         results[index] = product.add_(columns[:, :, None], alpha=1 / n if share else 1)
     return [results[index] for index in range(len(layout.free))]

@@ -162,9 +162,9 @@ def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: in
         ZooError: no kept network meets the condition, or a side would be empty.
     """
     flag, meets = f"--test_where {config.test_where}", torch.ones(len(zoo), dtype=torch.bool)
+    is_told = dict(zip(HYPERPARAMETERS, (zoo.hyperparameters != ABSENT).any(0).tolist(), strict=True))
     for column, value in Condition.parse(config.test_where, "--test_where").wanted:
         name, text = (f"optimizer is {value.lower()}", "1") if column == "optimizer" else (column, value)
-        is_told = dict(zip(HYPERPARAMETERS, (zoo.hyperparameters != ABSENT).any(0).tolist(), strict=True))
         if not is_told.get(name):
             columns = [each for each in NUMBERS if is_told[each]]
             if any(is_told[f"optimizer is {each}"] for each in ZOO_OPTIMIZERS):

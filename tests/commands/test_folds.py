@@ -7,13 +7,14 @@ import shutil
 from functools import partial
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from running import fail
 
 from nfn_transformer import gbm, main, predict
 from nfn_transformer.cli.command_line import EXIT_INTERRUPTED
-from nfn_transformer.errors import RunError
+from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training import number_tasks, report
 from nfn_transformer.training.metrics import kendall_tau, tau_interval
 from nfn_transformer.training.tracking import ScreenTracker
@@ -102,7 +103,7 @@ def test_every_network_is_predicted_by_a_model_that_never_saw_its_run(train, use
         predict.main(["--run", str(run), "--device", "cpu", "--split", "auto"])
 
 
-def test_interrupted_folds_go_on_to_the_same_predictions(train, monkeypatch, capsys):
+def test_interrupted_folds_go_on_to_the_same_predictions(train, tmp_path, monkeypatch, capsys):
     _, unbroken = train("--folds", "3", name="unbroken")
 
     def stop(self, record):
@@ -115,6 +116,13 @@ def test_interrupted_folds_go_on_to_the_same_predictions(train, monkeypatch, cap
     assert status == EXIT_INTERRUPTED
     assert f"--resume {run}\n" in capsys.readouterr().err
     shutil.rmtree(run / "fold2")  # as if it had not begun
+    images, classes = np.zeros((4, 4, 4), np.uint8), np.arange(4)
+    np.savez(
+        tmp_path / "images.npz", test_images=images, test_labels=classes, train_images=images, train_labels=classes
+    )
+    with pytest.raises(UserError, match="images of 1 x 4 x 4 pixels in 4 classes, which some networks"):
+        main.main(["--resume", str(run), "--ceiling_images", str(tmp_path / "images.npz")])
+    assert not (run / "fold2").exists(), "images are checked before the training"
     assert main.main(["--resume", str(run), "--fit_all"]) == 0
     resumed, expected = (
         {row["file"]: float(row["predicted"]) for row in table(path / "out_of_fold_predictions.csv")}

@@ -42,6 +42,15 @@ def test_derivatives_are_those_of_the_operations(kind, used, generator, monkeypa
 
 
 @KINDS
+def test_no_networks_have_no_outputs(kind, generator):
+    made, U = layer(kind), random_feed_forward(SPEC, 0, 2, generator)
+    outputs = made(U).tensors()
+    assert [tensor.shape for tensor in outputs] == [(0, 1, *tensor.shape[2:]) for tensor in U.tensors()]
+    sum(tensor.sum() for tensor in outputs).backward()
+    assert not any(parameter.grad.any() for parameter in made.parameters())
+
+
+@KINDS
 def test_several_models_at_once_are_each_by_itself(kind, generator):
     models = [layer(kind, seed) for seed in range(3)]
     U = random_feed_forward(SPEC, 2, 2, generator)

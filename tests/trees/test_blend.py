@@ -80,6 +80,18 @@ def test_it_predicts_what_scikit_learn_predicts_on_average(of_shares):
     assert model.trees == 15
 
 
+def test_the_likelihood_is_that_of_scikit_learn():
+    draw = np.random.default_rng(1)
+    inputs, targets, logarithms = draw.normal(size=(12, 3)), draw.normal(size=12), 0.5 * draw.normal(size=5)
+    kernel = ConstantKernel(1.0) * RBF(np.ones(3)) + WhiteKernel(0.1)
+    process = GaussianProcessRegressor(kernel, optimizer=None, alpha=0.0).fit(inputs, targets)
+    value, gradient = process.log_marginal_likelihood(logarithms, eval_gradient=True)
+    squares = (inputs.T[:, :, None] - inputs.T[:, None]) ** 2
+    found = gaussian_process.negative_log_likelihood(logarithms, squares, targets)
+    assert found[0] == pytest.approx(-value)
+    assert found[1] == pytest.approx(-gradient)
+
+
 def test_a_part_that_tells_more_has_a_shorter_length_scale():
     train, labels, _, _ = data()
     arrays = gaussian_process.fit_process(train.astype(np.float64)[:, [0, 1, 3]], labels, seed=1)
