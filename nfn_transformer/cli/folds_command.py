@@ -90,6 +90,8 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
             write_json(top.config_file, {**read_json(top.config_file), **config.to_json()})
         for leftover in top.path.glob(".*.part"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if top.results_file.is_file():  # the ceiling is measured, and its images may be gone
+            config = replace(config, ceiling_images="", ceiling_skip=0)
         config = overrides.apply(config)
         restore_threads(config, SINGLE_PROCESS)
         zoo = load_zoo(config.data, flags.load_cache, flags.n_workers)

@@ -225,8 +225,7 @@ def cell_header(table: Table) -> list[str]:
     score = table.score_key
     return [
         "row", "column", "seed", score, f"{score}_low", f"{score}_high", "r2", "mae", f"validation_{score}",
-        "train_networks", "test_networks", "status", "parameters", "epoch_seconds",
-        "peak_mib",
+        "train_networks", "test_networks", "status", "parameters", "epoch_seconds", "peak_mib",
     ]  # fmt: skip
 
 

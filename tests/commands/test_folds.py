@@ -130,6 +130,8 @@ def test_interrupted_folds_go_on_to_the_same_predictions(train, tmp_path, monkey
     )
     assert resumed == pytest.approx(expected, abs=1e-5)  # folds that catch up do not train at once with the others
     assert (run / "all/best.safetensors").is_file()
+    config = json.loads((unbroken / "config.json").read_text())
+    (unbroken / "config.json").write_text(json.dumps({**config, "ceiling_images": "/gone", "ceiling_skip": 3}))
     assert main.main(["--resume", str(unbroken)]) == 0
     assert "this run is finished" in capsys.readouterr().out
     with pytest.raises(RunError, match="has predictors of its folds alone"):
