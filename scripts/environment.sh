@@ -23,7 +23,11 @@ install_once() {
   wanted="$PWD $(cat "$2" setup.py pyproject.toml | cksum)"
   if [ "$(cat "$note" 2>/dev/null)" != "$wanted" ]; then
     shift 2
-    echo "installing what $(basename "${@: -1}") asks for; this can take minutes, and gigabytes where PyTorch brings CUDA"
+    if [ "${*: -1}" = . ]; then
+      echo "installing the package itself"
+    else
+      echo "installing what $(basename "${@: -1}") asks for; this can take minutes, and gigabytes where PyTorch brings CUDA"
+    fi
     python -m pip install --quiet --disable-pip-version-check "$@"
     echo "$wanted" >"$note"
   fi
