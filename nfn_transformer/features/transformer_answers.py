@@ -17,8 +17,8 @@ from nfn_transformer.weights.spec import TransformerSpec
 TINY_EPSILON = 1e-12
 """Epsilon far below the networks' own: scales of the stream, which belong to the group, then change no answer."""
 
-# Inputs and numbers of a signal that are read at once: on a CPU all signals of a block fit the second cache.
-_INPUTS_AT_ONCE, _NUMBERS_AT_ONCE, _NUMBERS_ON_GPU = 64, 1 << 18, 1 << 24
+# Inputs and numbers of a signal that are read at once. Operations on a CPU are long, as threads wait between them.
+_INPUTS_AT_ONCE, _NUMBERS_AT_ONCE, _NUMBERS_ON_GPU = 128, 1 << 20, 1 << 24
 
 
 def transformer_probe_inputs(spec: TransformerSpec) -> ProbeInputs:

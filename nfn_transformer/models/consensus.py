@@ -37,6 +37,7 @@ from nfn_transformer.features.strokes import (
     within_bounds,
 )
 from nfn_transformer.hashing import tensors_checksum
+from nfn_transformer.resources import map_in_threads
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.zoo.reading import Zoo
@@ -131,24 +132,24 @@ class Consensus(nn.Module):
         device = self.totals.device
         votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
         labelled = self._tests()
-        parts = []
         at_once = max(1, min(_NETWORKS_AT_ONCE, _SHARES_AT_ONCE // self.totals.numel()))
-        for start in range(0, weights.batch, at_once):
+
+        def numbers(start: int) -> Tensor:
             some = slice(start, start + at_once)
             logits = self._answers(weights[some], None if networks is None else networks[some])
             others = shares(logits, votes[:, some], self.totals, self.weights)
-            numbers = [agreement(logits, others, self.families)]
-            if labelled:
-                first, second = (
-                    torch.cat(
-                        [results_of_test(self._asked(test, weights[some]), self._labels) for test in tests], dim=1
-                    )
-                    for tests in labelled
-                )
-                own = halves[some, None]
-                numbers.append(torch.where(own == 0, second, torch.where(own == 1, first, (first + second) / 2)))
-            parts.append(torch.cat(numbers, dim=1))
-        return torch.cat(parts)
+            agreed = agreement(logits, others, self.families)
+            if not labelled:
+                return agreed
+            first, second = (
+                torch.cat([results_of_test(self._asked(test, weights[some]), self._labels) for test in tests], dim=1)
+                for tests in labelled
+            )
+            own = halves[some, None]
+            tested = torch.where(own == 0, second, torch.where(own == 1, first, (first + second) / 2))
+            return torch.cat([agreed, tested], dim=1)
+
+        return torch.cat(map_in_threads(numbers, range(0, weights.batch, at_once)))
 
     def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, are_loaded: bool = False) -> None:
         """Take the votes of a training side, and make the pictures.
