@@ -59,7 +59,7 @@ _HALVES = 2
 _BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
 # Pictures of a class, and among how many random ones the first are chosen.
 _OF_A_CLASS, _CANDIDATES, _STEPS, _STEP = 20, 1500, 40, 0.03
-_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE, _SHARES_AT_ONCE = 32, 128, 1 << 24
+_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE, _SHARES_AT_ONCE = 16, 128, 1 << 24
 # Voters' answers are kept up to this count of numbers.
 _KEPT = 1 << 26
 
