@@ -79,21 +79,27 @@ def limit_threads() -> int:
     return torch.get_num_threads()
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], most: int) -> list[Result]:
     """Return a function's results, without gradients, for each item: an item is computed by one thread alone.
 
     PyTorch's threads, which share each operation, wait for each other after every one. They gain little where
     operations are short.
+
+    Args:
+        function: of an item.
+        items: what it is called with.
+        most: items at once, as far as there are threads: each takes memory of its own. A GPU gains by none but one.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
 
     function, threads = torch.no_grad()(function), torch.get_num_threads()
-    if min(threads, len(items)) < 2:
+    at_once = min(threads, len(items), most)
+    if at_once < 2:
         return [function(item) for item in items]
     try:
-        with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(function, items))
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads

@@ -63,8 +63,10 @@ def test_items_are_computed_by_one_thread_each():
 
     try:
         torch.set_num_threads(2)
-        assert resources.map_in_threads(answer, range(4)) == [(item, 1, False) for item in range(4)]
+        assert resources.map_in_threads(answer, range(4), most=9) == [(item, 1, False) for item in range(4)]
         assert torch.get_num_threads() == 2
+        here = threading.get_ident()
+        assert resources.map_in_threads(lambda _: threading.get_ident(), range(4), most=1) == [here] * 4
     finally:
         torch.set_num_threads(before)
 

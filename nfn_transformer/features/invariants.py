@@ -33,8 +33,8 @@ from nfn_transformer.weights.containers import (
 )
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 
-# Networks are read together up to this count of numbers in their signals: on a CPU they fit the caches.
-_NUMBERS_AT_ONCE, _NUMBERS_ON_GPU = 1 << 23, 1 << 26
+# Networks are read together up to this count of numbers in their signals. Those of a CPU's thread fit its caches.
+_NUMBERS_AT_ONCE, _NUMBERS_OF_A_THREAD = 1 << 26, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,16 @@ def read_invariants(weights: TransformerWeights) -> Invariants:
     """
     spec = weights.spec
     check_has_invariants(spec)
-    chunk = _networks_at_once(spec, weights.blocks[0].W_A.device.type)
-    starts = range(0, weights.batch, chunk)
-    parts = map_in_threads(lambda start: _read(weights[start : start + chunk], spec), starts)
+    numbers = _NUMBERS_OF_A_THREAD if weights.blocks[0].W_A.device.type == "cpu" else _NUMBERS_AT_ONCE
+    chunk = _networks_at_once(spec, numbers)
+    starts, most = range(0, weights.batch, chunk), _NUMBERS_AT_ONCE // numbers
+    parts = map_in_threads(lambda start: _read(weights[start : start + chunk], spec), starts, most)
     return Invariants(torch.cat([part.blocks for part in parts]), torch.cat([part.rest for part in parts]))
 
 
-def _networks_at_once(spec: TransformerSpec, device: str) -> int:
+def _networks_at_once(spec: TransformerSpec, numbers: int) -> int:
     tokens = TEXT_TOKENS if spec.embedding is None else spec.embedding.tokens
     largest = max(block.heads * (block.width + tokens) + block.hidden for block in spec.blocks)
-    numbers = _NUMBERS_AT_ONCE if device == "cpu" else _NUMBERS_ON_GPU
     return max(1, numbers // (PROBES * tokens * largest * 4))
 
 

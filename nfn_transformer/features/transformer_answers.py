@@ -17,8 +17,9 @@ from nfn_transformer.weights.spec import TransformerSpec
 TINY_EPSILON = 1e-12
 """Epsilon far below the networks' own: scales of the stream, which belong to the group, then change no answer."""
 
-# Inputs and numbers of a signal that are read at once. Operations on a CPU are long, as threads wait between them.
-_INPUTS_AT_ONCE, _NUMBERS_AT_ONCE, _NUMBERS_ON_GPU = 128, 1 << 20, 1 << 24
+# Inputs and numbers of a signal that are read at once. A CPU's thread reads fewer: what fits the caches, in operations
+# so long that waiting for another thread between them costs little.
+_INPUTS_AT_ONCE, _NUMBERS_AT_ONCE, _NUMBERS_OF_A_THREAD = 128, 1 << 24, 1 << 20
 
 
 def transformer_probe_inputs(spec: TransformerSpec) -> ProbeInputs:
@@ -59,7 +60,7 @@ def read_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "
     A LayerNorm only scales here, as the weights before it lose their mean. Signals below a deviation of 1e-6 are none.
     """
     *_, tokens, width = tokens_of(inputs[:1], weights[:1]).shape
-    numbers = _NUMBERS_AT_ONCE if weights.classifier.biases[0].device.type == "cpu" else _NUMBERS_ON_GPU
+    numbers = _NUMBERS_OF_A_THREAD if weights.classifier.biases[0].device.type == "cpu" else _NUMBERS_AT_ONCE
     pairs = max(1, numbers // (tokens * width))  # of a network and an input
     at_once = max(1, pairs // _INPUTS_AT_ONCE)
     pieces = inputs.chunk(max(1, math.ceil(len(inputs) / min(pairs, _INPUTS_AT_ONCE))))
@@ -69,7 +70,8 @@ def read_answers(inputs: Tensor, weights: TransformerWeights) -> Float[Tensor, "
         blocks = [FoldedBlock.of(block) for block in some.blocks]
         return torch.cat([_read(piece, some, blocks) for piece in pieces], dim=1)
 
-    return torch.cat(map_in_threads(answers, range(0, max(1, weights.batch), at_once)))
+    starts = range(0, max(1, weights.batch), at_once)
+    return torch.cat(map_in_threads(answers, starts, _NUMBERS_AT_ONCE // numbers))
 
 
 def _read(inputs: Tensor, weights: TransformerWeights, blocks: list[FoldedBlock]) -> Float[Tensor, "b n classes"]:

@@ -132,7 +132,8 @@ class Consensus(nn.Module):
         device = self.totals.device
         votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
         labelled = self._tests()
-        at_once = max(1, min(_NETWORKS_AT_ONCE, _SHARES_AT_ONCE // self.totals.numel()))
+        networks_at_once = max(1, _SHARES_AT_ONCE // self.totals.numel())
+        at_once = min(_NETWORKS_AT_ONCE, networks_at_once)
 
         def numbers(start: int) -> Tensor:
             some = slice(start, start + at_once)
@@ -149,7 +150,8 @@ class Consensus(nn.Module):
             tested = torch.where(own == 0, second, torch.where(own == 1, first, (first + second) / 2))
             return torch.cat([agreed, tested], dim=1)
 
-        return torch.cat(map_in_threads(numbers, range(0, weights.batch, at_once)))
+        most = networks_at_once // at_once if device.type == "cpu" else 1
+        return torch.cat(map_in_threads(numbers, range(0, weights.batch, at_once), most))
 
     def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, are_loaded: bool = False) -> None:
         """Take the votes of a training side, and make the pictures.
