@@ -98,7 +98,8 @@ def resume_folds(command: TrainingCommand, flags: argparse.Namespace, given: dic
         if zoo.spec != spec or folds_record(zoo, config)["folds"] != read_json(top.split_file).get("folds"):
             raise RunError(f"{config.data.data_path}: the zoo is not the one that the run began with")
         check_predictor(config, zoo)
-        return _train(command, flags, top, config, zoo, overrides)
+        of_folds = replace(overrides, ceiling_images=None, ceiling_skip=None)  # the run of all folds has the ceiling
+        return _train(command, flags, top, config, zoo, of_folds)
     finally:
         top.release()
 

@@ -80,6 +80,9 @@ def _resume(
     unfinished: list[Path] = []
     for directory in map(RunDirectory.open, flags.resume):
         data = directory.read_config()[0].data
+        if directory.is_finished and flags.ceiling_images is not None and distributed.is_main:
+            unread = f"--ceiling_images {flags.ceiling_images}"
+            print(f"warning: {unread}: {directory.path} is tested already", file=sys.stderr)
         if data.folds is not None and data.fold is None and len(flags.resume) == 1 and distributed.count == 1:
             from nfn_transformer.cli.folds_command import resume_folds
 

@@ -267,12 +267,11 @@ class ResumeOverrides:
             config = replace(config, data=replace(config.data, table=absolute(self.table)))
         if self.data_path is not None:
             config = replace(config, data=replace(config.data, data_path=absolute(self.data_path)))
-        if config.data.fold is None:  # the run of all folds has the ceiling
-            images = config.ceiling_images if self.ceiling_images is None else str(self.ceiling_images.resolve())
-            skip = config.ceiling_skip if self.ceiling_skip is None else self.ceiling_skip
-            if skip and not images:
-                raise RunError(f"--ceiling_skip {skip}: requires --ceiling_images")
-            config = replace(config, ceiling_images=images, ceiling_skip=skip)
+        images = config.ceiling_images if self.ceiling_images is None else str(self.ceiling_images.resolve())
+        skip = config.ceiling_skip if self.ceiling_skip is None else self.ceiling_skip
+        if skip and not images:
+            raise RunError(f"--ceiling_skip {skip}: requires --ceiling_images")
+        config = replace(config, ceiling_images=images, ceiling_skip=skip)
         for flag, given, place, named in (
             ("data_path", self.data_path, config.data.data_path, "zoo"),
             ("table", self.table, config.data.table, "table"),

@@ -76,6 +76,11 @@ def test_a_run_reports_its_ceilings(small, small_zoo, images, tmp_path, capsys):
     assert gbm.main([*resume, "--ceiling_images", str(images)]) == 0
     assert json.loads((tmp_path / "run/results.json").read_text())["test_references"] == references
 
+    # A finished run is not measured again, and says so.
+    capsys.readouterr()
+    assert gbm.main([*resume, "--ceiling_images", str(images)]) == 0
+    assert f"warning: --ceiling_images {images}: {tmp_path / 'run'} is tested already\n" in capsys.readouterr().err
+
     other = tmp_path / "other.npz"
     tiny, classes = np.zeros((4, 4, 4), np.uint8), np.arange(4)
     np.savez(other, train_images=tiny, train_labels=classes, test_images=tiny, test_labels=classes)
@@ -91,3 +96,25 @@ def test_a_run_reports_its_ceilings(small, small_zoo, images, tmp_path, capsys):
         with pytest.raises(UserError, match=message):
             gbm.main([*flags, *words, "--out_dir", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
+
+
+def test_a_fold_that_is_resumed_by_itself_has_a_ceiling_of_its_own(small, small_zoo, images, tmp_path):
+    flags = ["--model", "extra_trees", "--features", "statistics", "--n_estimators", "3", "--wandb", "False"]
+    flags += ["--dataset", "digits", "--data_path", str(small_zoo), "--folds", "2"]
+    run = tmp_path / "run"
+    assert gbm.main([*flags, "--out_dir", str(run)]) == 0
+    for path in (run, run / "fold1", run / "fold2"):
+        (path / "results.json").unlink()
+    asked = ["--ceiling_images", str(images), "--ceiling_skip", "700", "--wandb", "False"]
+    assert gbm.main(["--resume", str(run / "fold1"), *asked]) == 0
+    assert gbm.main(["--resume", str(run), *asked]) == 0
+    fold, other, whole = (
+        json.loads((path / "results.json").read_text())["test_references"]
+        for path in (run / "fold1", run / "fold2", run)
+    )
+    fresh = fresh_images(images, 700)
+    for references, names in ((fold, json.loads((run / "fold1/split.json").read_text())["test"]), (whole, small.names)):
+        index = torch.tensor([small.names.index(name) for name in names])
+        accuracies = accuracies_on(fresh, small, index, torch.device("cpu"))
+        assert references[SAMPLING] == kendall_tau(accuracies, small.labels[index].double())
+    assert SAMPLING not in other
