@@ -124,6 +124,7 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
 
     Raises:
         ZooError: a side would be empty, or has fewer than asked for.
+        UserError: --split or --test_where is at fault, whatever the cut-off.
     """
     # Rounded as the labels are: the float32 nearest 0.7 is below 0.7, and must not drop the label 0.7.
     least = torch.tensor(config.cut_off, dtype=zoo.labels.dtype)
@@ -134,8 +135,7 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
 
         return split_of_fold(zoo, kept, config, seed)
     if config.split:
-        sides = read_published_split(Path(config.split), config.split_checksum, [zoo.names[i] for i in kept.tolist()])
-        split = Split(*(kept[side] for side in sides))
+        split = _published_split(zoo, kept, config)
         return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
     try:
         split = (
@@ -150,6 +150,22 @@ def draw_split(zoo: Zoo | MixedZoo, config: DataConfig, seed: int) -> Split:
             f"{len(kept)} of {len(zoo)} checkpoints{met}; {error}"
         ) from None
     return split if config.train_networks is None else split.with_fewer_to_train(config.train_networks, seed)
+
+
+def _published_split(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig) -> Split:
+    """Return the split that --split names.
+
+    Raises:
+        UserError: the file is at fault.
+        ZooError: the file splits the zoo, but not the kept networks.
+    """
+    path = Path(config.split)
+    try:
+        sides = read_published_split(path, config.split_checksum, [zoo.names[i] for i in kept.tolist()])
+    except UserError as error:
+        read_published_split(path, config.split_checksum, zoo.names)  # which raises where the cut-off is not the reason
+        raise ZooError(str(error)) from None
+    return Split(*(kept[side] for side in sides))
 
 
 def _split_where(zoo: Zoo | MixedZoo, kept: Tensor, config: DataConfig, seed: int) -> Split:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nfn_transformer.bounded_text import MOST_JSON, parse_json
-from nfn_transformer.errors import ZooError, type_of
+from nfn_transformer.errors import UserError, type_of
 from nfn_transformer.printable import printable, quoted
 
 SIDES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -32,22 +32,22 @@ def read_published_split(path: Path, checksum: str, names: Sequence[str]) -> lis
         names: names of the zoo's networks.
 
     Raises:
-        ZooError: the file is another, damaged or of another form, or a side would be empty.
+        UserError: the file is another, damaged or of another form, or a side would be empty.
     """
     found = checksum_of(path)
     if found != checksum:
-        raise ZooError(f"--split {path}: has changed, checksum {found}, expected {checksum}")
+        raise UserError(f"--split {path}: has changed, checksum {found}, expected {checksum}")
     try:
         text = path.read_text("utf-8-sig")
         sides = _by_path(text, names) if text.lstrip().startswith(("{", "[")) else _by_row(text, names)
     except UnicodeDecodeError as error:
-        raise ZooError(f"--split {path}: not a text in UTF-8 ({error.reason})") from None
+        raise UserError(f"--split {path}: not a text in UTF-8 ({error.reason})") from None
     except ValueError as error:
-        raise ZooError(f"--split {path}: {printable(str(error))}") from None
+        raise UserError(f"--split {path}: {printable(str(error))}") from None
     counts = dict(zip(SIDES, map(len, sides), strict=True))
     if not all(counts.values()):
         listed = ", ".join(f"{count} {side}" for side, count in counts.items())
-        raise ZooError(f"--split {path}: expected networks of the zoo on each side, got {listed} of {len(names)}")
+        raise UserError(f"--split {path}: expected networks of the zoo on each side, got {listed} of {len(names)}")
     return sides
 
 
@@ -55,14 +55,14 @@ def checksum_of(path: Path) -> str:
     """Return the checksum of the file of a published split.
 
     Raises:
-        ZooError: the file cannot be read, or is larger than any split.
+        UserError: the file cannot be read, or is larger than any split.
     """
     try:
         if path.stat().st_size > MOST_JSON:
-            raise ZooError(f"--split {path}: {path.stat().st_size} bytes, expected at most {MOST_JSON}")
+            raise UserError(f"--split {path}: {path.stat().st_size} bytes, expected at most {MOST_JSON}")
         return f"{zlib.crc32(path.read_bytes()):08x}"
     except OSError as error:
-        raise ZooError(f"--split {path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"--split {path}: cannot be read ({error.strerror or error})") from None
 
 
 def _by_path(text: str, names: Sequence[str]) -> list[list[int]]:

@@ -222,6 +222,11 @@ def test_a_bad_flag_in_a_grid_is_named(grid, capsys):
     words = grid({**QUICK, "flags": {"epochs": "two"}})
     errors = fail(reproduce.main, capsys, *words)
     assert "cut.yaml: row 'quick', column 'all': argument --epochs: expected a whole number, got 'two'" in errors
+    Path("split.json").write_text("[]")
+    errors = fail(reproduce.main, capsys, *grid({**QUICK, "flags": {"split": "split.json"}}))
+    assert "column 'all': --split " in errors
+    assert "split.json: expected an object with train, val and test, got a list\n" in errors
+    assert runs() == []
 
 
 @pytest.fixture

@@ -258,6 +258,36 @@ def test_a_mistyped_condition_of_the_test_side_is_an_error_and_no_impossible_col
             planned(rows=[row(epochs="1")], columns=[{"name": "all", "flags": {"test_where": condition}}])
 
 
+def test_a_split_file_at_fault_is_an_error_and_one_that_a_cut_off_empties_an_impossible_column(
+    planned, small_zoo, tmp_path
+):
+    file = tmp_path / "split.json"
+    names = sorted(path.name for path in small_zoo.glob("digits/*.pt"))
+
+    def plan_of(text: str, **flags):
+        file.write_text(text)
+        columns = [{"name": "all", "flags": {"split": str(file), **flags}}]
+        return planned(rows=[row(epochs="1")], columns=columns)
+
+    sides = {"train": names[:20], "val": names[20:40], "test": names[40:]}
+    of_others = {"train": ["a.pt"], "val": ["b.pt"], "test": ["c.pt"]}
+    assert only(plan_of(json.dumps(sides)))
+    for flags in ({}, {"cut_off": "0.9999"}):
+        for text, message in (
+            (json.dumps({**sides, "test": None}), "'test': expected a list of paths, or one under 'path'"),
+            (json.dumps({**sides, "val": names[:1]}), "is on the sides train and validation"),
+            (json.dumps(of_others), "expected networks of the zoo on each side, got 0 train"),
+        ):
+            with pytest.raises(GridError) as raised:
+                plan_of(text, **flags)
+            start = f"{tmp_path / 'grid.yaml'}: row 'net', column 'all': --split {file}: "
+            assert str(raised.value).startswith(start)
+            assert message in str(raised.value)
+    cells, (missing,) = plan_of(json.dumps(sides), cut_off="0.9999")
+    assert cells == []
+    assert "on each side, got 0 train" in missing.reason
+
+
 def test_a_cell_that_began_elsewhere_goes_on_with_the_grids_own_table(planned, small_zoo, tmp_path):
     began = tmp_path / "elsewhere.csv"
     shutil.copy(small_zoo / "metadata/digits.csv", began)

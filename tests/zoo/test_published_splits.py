@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from public_zoos import STEPS, write_array_zoo
 
-from nfn_transformer.errors import ZooError
+from nfn_transformer.errors import UserError
 from nfn_transformer.training.config import DataConfig
 from nfn_transformer.training.data import Split, draw_split, prepare
 from nfn_transformer.zoo.published_split import checksum_of, read_published_split
@@ -84,7 +84,7 @@ def test_a_file_s_name_alone_chooses_no_network_of_another_folder(tmp_path):
     ],
 )
 def test_other_files_are_errors_of_one_line(zoo, tmp_path, text, message):
-    with pytest.raises(ZooError) as error:
+    with pytest.raises(UserError) as error:
         drawn(zoo, tmp_path / "split", text)
     assert message in str(error.value)
     assert str(error.value).startswith(f"--split {tmp_path}/split: ")
@@ -93,5 +93,5 @@ def test_other_files_are_errors_of_one_line(zoo, tmp_path, text, message):
 
 def test_a_file_that_has_changed_is_an_error(zoo, tmp_path):
     (tmp_path / "split").write_text("")
-    with pytest.raises(ZooError, match=r"has changed, checksum 00000000, expected 12345678"):
+    with pytest.raises(UserError, match=r"has changed, checksum 00000000, expected 12345678"):
         draw_split(zoo, DataConfig("cifar10", split=str(tmp_path / "split"), split_checksum="12345678"), 3)
