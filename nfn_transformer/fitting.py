@@ -25,7 +25,7 @@ from nfn_transformer.training.config import (
 from nfn_transformer.training.fitted_predictor import FittedPredictor
 from nfn_transformer.training.folds import predictor_directory
 from nfn_transformer.training.loop import train
-from nfn_transformer.training.report import evaluate_best
+from nfn_transformer.training.report import evaluate_best, measure_ceilings
 from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.trees import TreeRun
@@ -106,6 +106,8 @@ def resume(
     device: str | None = None,
     data_path: str | Path | None = None,
     table: str | Path | None = None,
+    ceiling_images: str | Path | None = None,
+    ceiling_skip: int | None = None,
     progress: bool = True,
     stream: bool | None = None,
     n_workers: int = 0,
@@ -124,17 +126,22 @@ def resume(
         device: device in place of the run's own.
         data_path: another place of the run's zoo.
         table: another place of its table, see `DataConfig.table`.
+        ceiling_images: labelled images that measure the ceiling of sampling, see --ceiling_images of main.py. They are
+            another place of the run's own, or new where it began without.
+        ceiling_skip: number of the first test images to leave out.
         progress, stream, n_workers: see `fit`.
 
     Raises:
-        UserError: the run is damaged, or its zoo is gone or has changed.
+        UserError: the run is damaged, its zoo or its images are gone or have changed, or its networks do not classify
+            the images.
     """
     directory = RunDirectory.open(Path(path))
     chosen_device = None if device is None else str(find_device(device))
     if directory.is_finished:
         return load_predictor(path, device or "auto")
     zoo, table = (None if path is None else str(path) for path in (data_path, table))
-    overrides = ResumeOverrides(device=chosen_device, data_path=zoo, table=table)
+    images = None if ceiling_images is None else Path(ceiling_images)
+    overrides = ResumeOverrides(chosen_device, zoo, table, images, ceiling_skip)
     (run,) = resume_runs([directory.path], overrides, n_workers=n_workers)
     return _train_and_test(run, progress, stream, n_workers)
 
@@ -166,7 +173,8 @@ def _train_and_test(run: Run | TreeRun, progress: bool, stream: bool | None, n_w
         if run.history.best is None:
             raise RunError(f"stopped: {run.history.diverged}; no epoch was finished")
         predictor = FittedPredictor(run.directory, torch.device(run.config.device))
-        evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed)
+        ceilings = measure_ceilings(run.config, run.data.zoo, run.data.split.test)
+        evaluate_best(run.data, run.history, predictor.trained, run.directory, run.config.seed, ceilings)
         return predictor
     finally:
         run.directory.release()  # a notebook keeps the traceback of Ctrl-C, and the run with it

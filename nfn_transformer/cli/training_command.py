@@ -17,7 +17,7 @@ from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.training.config import RunConfig, TrainingConfig
 from nfn_transformer.training.distributed import Distributed
 from nfn_transformer.training.loop import train
-from nfn_transformer.training.report import evaluate_best, read_summary
+from nfn_transformer.training.report import evaluate_best, measure_ceilings, read_summary
 from nfn_transformer.training.results import FINISHED
 from nfn_transformer.training.run import ResumeOverrides, Run, begin_runs, resume_runs
 from nfn_transformer.training.run_directory import RunDirectory
@@ -206,11 +206,7 @@ def evaluate_run(run: Run | TreeRun, print_results: bool = True) -> int:
         print(f"stopped: {history.diverged}; no epoch was finished ({directory.path})", file=sys.stderr)
         return EXIT_FAILURE
     predictor = load_trained(directory, torch.device(run.config.device))
-    ceilings: dict[str, float] = {}
-    if run.config.ceiling_images:
-        from nfn_transformer.training.ceilings import sampling_ceiling
-
-        ceilings = sampling_ceiling(run.config, run.data.zoo, run.data.split.test)
+    ceilings = measure_ceilings(run.config, run.data.zoo, run.data.split.test)
     test = evaluate_best(run.data, history, predictor, directory, run.config.seed, ceilings)
     validation = {f"best_validation_{name}": value for name, value in asdict(best.validation).items()}
     for tracker in run.trackers:

@@ -23,7 +23,7 @@ from nfn_transformer.seeding import make_generator
 from nfn_transformer.training.config import NETWORK, DataConfig, RunConfig, TrainingConfig
 from nfn_transformer.training.data import Split, draw_split, recorded_split, split_record
 from nfn_transformer.training.number_tasks import NumberTask
-from nfn_transformer.training.report import write_predictions
+from nfn_transformer.training.report import measure_ceilings, write_predictions
 from nfn_transformer.training.results import FINISHED
 from nfn_transformer.training.run_directory import RunDirectory, read_json, write_json
 from nfn_transformer.training.task import Task
@@ -156,10 +156,7 @@ def measure_folds(top: RunDirectory, config: RunConfig, zoo: Zoo | MixedZoo, dev
     columns = {**task.columns(outputs, labels), "fold": fold_of[index].tolist()}
     write_predictions(top.out_of_fold_file, names, columns)
     results = _results(config, task, outputs, labels, runs, results_of_folds)
-    if config.ceiling_images:
-        from nfn_transformer.training.ceilings import sampling_ceiling
-
-        results["test_references"] |= sampling_ceiling(config, zoo, index)
+    results["test_references"] |= measure_ceilings(config, zoo, index)
     write_json(top.results_file, results)
     score = task.entry.score
     task.draw(top.path, outputs, labels, f"out of fold: {score.name} {results['test'][score.key]:.3f}, {len(index)}")

@@ -6,11 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from pkgutil import resolve_name
 
+from torch import Tensor
+
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.models.consensus import Consensus
 from nfn_transformer.printable import printable, printable_message
+from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
 from nfn_transformer.training.history import History
 from nfn_transformer.training.metrics import Interval
@@ -19,7 +22,9 @@ from nfn_transformer.training.run_directory import RunDirectory, read_json, writ
 from nfn_transformer.training.task import Measures
 from nfn_transformer.training.tasks import TASKS, Score
 from nfn_transformer.training.trained_predictor import TrainedPredictor
+from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.runs import TEST, TRAIN, VALIDATION
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 SEEN = "test_networks_seen_in_training"
 """Entry of results.json where some test networks have the weights of networks on other sides."""
@@ -77,6 +82,15 @@ def evaluate_best(
     _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
+
+
+def measure_ceilings(config: RunConfig, zoo: Zoo | MixedZoo, index: Tensor) -> dict[str, float]:
+    """Return the ceiling of sampling on the networks `index` [m] by its name; nothing without --ceiling_images."""
+    if not config.ceiling_images:
+        return {}
+    from nfn_transformer.training.ceilings import sampling_ceiling  # which imports scikit-learn: seconds
+
+    return sampling_ceiling(config, zoo, index)
 
 
 @optional_picture()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+import nfn_transformer as nfn
 from nfn_transformer import gbm
 from nfn_transformer.errors import RunError, UserError
 from nfn_transformer.generation.images import digits
@@ -75,6 +76,18 @@ def test_a_run_reports_its_ceilings(small, small_zoo, images, tmp_path, capsys):
         gbm.main([*resume, "--ceiling_images", "none"])
     assert gbm.main([*resume, "--ceiling_images", str(images)]) == 0
     assert json.loads((tmp_path / "run/results.json").read_text())["test_references"] == references
+
+    # So it does from Python, with the images that the run names and with others.
+    (tmp_path / "run/results.json").unlink()
+    with pytest.raises(RunError, match=r"^/elsewhere/digits.npz: .*folder of images is no "):
+        nfn.resume(tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match="--ceiling_skip 797: expected less than the 797 test images"):
+        nfn.resume(tmp_path / "run", ceiling_images=images, ceiling_skip=797, progress=False)
+    resumed = nfn.resume(tmp_path / "run", ceiling_images=str(images), progress=False)
+    assert resumed.results["test_references"] == references
+    (tmp_path / "run/results.json").unlink()
+    (tmp_path / "run/config.json").write_text(json.dumps({**config, "ceiling_images": str(images)}))
+    assert nfn.resume(tmp_path / "run", progress=False).results["test_references"] == references
 
     # A finished run is not measured again, and says so.
     capsys.readouterr()
