@@ -132,13 +132,17 @@ def resume(
         progress, stream, n_workers: see `fit`.
 
     Raises:
-        UserError: the run is damaged, its zoo or its images are gone or have changed, or its networks do not classify
-            the images.
+        UserError: the run is damaged or one of folds, or its zoo or its images are gone or have changed. Or the
+            networks do not classify the images.
     """
     directory = RunDirectory.open(Path(path))
     chosen_device = None if device is None else str(find_device(device))
     if directory.is_finished:
         return load_predictor(path, device or "auto")
+    data = directory.read_config()[0].data
+    if data.folds is not None and not data.fold:
+        whole = directory.path if data.fold is None else directory.path.parent
+        raise RunError(f"{directory.path}: is a run of folds; resume it by the command's --resume {whole}")
     zoo, table = (None if path is None else str(path) for path in (data_path, table))
     images = None if ceiling_images is None else Path(ceiling_images)
     overrides = ResumeOverrides(chosen_device, zoo, table, images, ceiling_skip)

@@ -118,6 +118,8 @@ def test_a_fold_that_is_resumed_by_itself_has_a_ceiling_of_its_own(small, small_
     assert gbm.main([*flags, "--out_dir", str(run)]) == 0
     for path in (run, run / "fold1", run / "fold2"):
         (path / "results.json").unlink()
+    with pytest.raises(RunError, match=rf"^{run}: is a run of folds; resume it by the command's --resume {run}$"):
+        nfn.resume(run, progress=False)
     asked = ["--ceiling_images", str(images), "--ceiling_skip", "700", "--wandb", "False"]
     assert gbm.main(["--resume", str(run / "fold1"), *asked]) == 0
     assert gbm.main(["--resume", str(run), *asked]) == 0
