@@ -37,7 +37,7 @@ from nfn_transformer.zoo.reading import Zoo
 from nfn_transformer.zoo.several_sizes import MixedZoo
 from nfn_transformer.zoo.sources import find_zoo
 from nfn_transformer.zoo.user_table import read_csv
-from nfn_transformer.zoo.user_zoo import read_few
+from nfn_transformer.zoo.user_zoo import CALIBRATE, read_few
 
 READING_FLAGS = ("file_column", "epoch_column", "label_column", "run_column", "weights_key", *FACTS)
 """Flags of how a zoo is read; the run's own are the default."""
@@ -201,7 +201,7 @@ def _calibrate(
     """
     task = number_task(predictor.trained)
     # Columns of the run count where the few networks' table has them; else they are guessed.
-    there, of_run = {name.lower() for name in read_csv(flags.calibrate)[0]}, predictor.config.data
+    there, of_run = {name.lower() for name in read_csv(flags.calibrate, CALIBRATE)[0]}, predictor.config.data
     file, label = (
         name if name and name.lower() in there else None for name in (of_run.file_column, of_run.label_column)
     )

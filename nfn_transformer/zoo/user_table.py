@@ -59,7 +59,13 @@ class UserTable:
 
 
 def read_user_table(
-    path: Path, source: Source, files: Sequence[str], columns: Columns, labels: str, epoch: str
+    path: Path,
+    source: Source,
+    files: Sequence[str],
+    columns: Columns,
+    labels: str,
+    epoch: str,
+    flag: str = "table",
 ) -> UserTable:
     """Return the table in a file, with the checkpoint, the run, the epoch and the label of each row.
 
@@ -71,12 +77,13 @@ def read_user_table(
         labels: kind of the labels, one of `metadata.LABELS`.
         epoch: chosen checkpoints of each run, see `listing.chosen_checkpoints`; it counts where a column of epochs is
             named.
+        flag: name of the flag that names the CSV, for errors.
 
     Raises:
         ZooError: the file is no CSV, a column is not there or cannot be guessed, or a row's run cannot be told.
     """
-    header, rows, separator = read_csv(path)
-    at = _Header(path, header)
+    header, rows, separator = read_csv(path, flag)
+    at = _Header(f"--{flag} {path}", header)
     named = {file: (file, file) for file in files} | _aliases(source, files)
     file_column, file_of = _file_column(at, rows, list(named), len(files), columns.file)
     guessed = {} if columns.file else {"file": header[file_column]}
@@ -119,24 +126,24 @@ def _with_semicolons(header: Sequence[str], lines: Iterable[Sequence[str]]) -> s
     return text.getvalue()
 
 
-def read_csv(path: Path) -> tuple[list[str], list[list[str]], str]:
-    """Return header, rows of as many cells, and separator of a CSV.
+def read_csv(path: Path, flag: str = "table") -> tuple[list[str], list[list[str]], str]:
+    """Return header, rows of as many cells, and separator of a CSV that a flag names.
 
     Raises:
         ZooError: the file cannot be read, is no CSV, or is empty.
     """
     try:
         if (size := path.stat().st_size) > MAX_TABLE_BYTES:
-            raise ZooError(f"--table {path}: {size} bytes, expected at most {MAX_TABLE_BYTES}")
+            raise ZooError(f"--{flag} {path}: {size} bytes, expected at most {MAX_TABLE_BYTES}")
         text = path.read_bytes().decode("utf-8-sig")
         separator = max(_SEPARATORS, key=text.split("\n", 1)[0].count)
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(line)]
     except OSError as error:
-        raise ZooError(f"--table {path}: cannot be read ({error.strerror or error})") from None
+        raise ZooError(f"--{flag} {path}: cannot be read ({error.strerror or error})") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ZooError(f"--table {path}: not a CSV table in UTF-8 ({error})") from None
+        raise ZooError(f"--{flag} {path}: not a CSV table in UTF-8 ({error})") from None
     if not 2 <= len(lines) <= MAX_TABLE_ROWS:
-        raise ZooError(f"--table {path}: expected a header and 1 to {MAX_TABLE_ROWS} rows, got {len(lines)} lines")
+        raise ZooError(f"--{flag} {path}: expected a header and 1 to {MAX_TABLE_ROWS} rows, got {len(lines)} lines")
     header = [name.strip() for name in lines[0]]
     cells = [[cell.strip() for cell in line] for line in lines[1:]]
     return header, [row[: len(header)] + [""] * (len(header) - len(row)) for row in cells], separator
@@ -146,7 +153,8 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]], str]:
 class _Header:
     """Header of a table; capital letters do not count."""
 
-    path: Path
+    table: str
+    """flag and path"""
     names: list[str]
 
     def place(self, name: str, flag: str) -> int:
@@ -166,7 +174,7 @@ class _Header:
     def error(self, problem: str) -> ZooError:
         """Return an error that lists the columns."""
         there = ", ".join(map(quoted, self.names[:30]))
-        return ZooError(f"--table {self.path}: {problem}; there are {there}")
+        return ZooError(f"{self.table}: {problem}; there are {there}")
 
 
 def _file_column(

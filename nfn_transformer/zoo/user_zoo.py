@@ -32,6 +32,9 @@ from nfn_transformer.zoo.sources import (
 )
 from nfn_transformer.zoo.user_table import read_csv, read_user_table
 
+CALIBRATE = "calibrate"
+"""Name of the flag that names the table of `read_few`."""
+
 _MOST_TRIED = 10
 
 
@@ -72,7 +75,7 @@ def read_few(
     """Return the labels, numbers, of a few known networks, by their names or, of others, by their paths; and notes.
 
     Args:
-        table: CSV of files and labels, see `user_table.read_user_table`.
+        table: CSV of --calibrate, of files and labels, see `user_table.read_user_table`.
         names: names that a row may mean; it may also be the path of a checkpoint, from here or beside the table.
         columns: names of its columns; others are guessed.
         labels: kind of the labels, `accuracy` or `number`.
@@ -81,7 +84,7 @@ def read_few(
     Raises:
         ZooError: the table cannot be read, names no such network, or a label is none.
     """
-    cells = {cell for row in read_csv(table)[1] for cell in row if cell.endswith(SUFFIXES)}
+    cells = {cell for row in read_csv(table, CALIBRATE)[1] for cell in row if cell.endswith(SUFFIXES)}
     places = {str(place / cell): (place / cell).resolve() for cell in cells for place in (Path(), table.parent)}
     known_places = {Path(name).resolve() for name in names} if root is None else set()
     beside = [
@@ -91,20 +94,27 @@ def read_few(
     ]
     request = ReadRequest("", ALL_EPOCHS, columns=columns, labels=labels)
     known = list(dict.fromkeys([*names, *sorted(beside)]))
-    _, selection, notes = _select(FolderSource(table.parent), table, known, request, "")
+    _, selection, notes = _select(FolderSource(table.parent), table, known, request, "", flag=CALIBRATE)
     missing = [entry.name for entry in selection.entries if entry.name not in selection.paths]
     problems = [f"{quoted(fault.name)}: {fault.detail}" for fault in selection.faults]
     problems += [f"{quoted(name)}: no such network" for name in missing]
     if problems:
-        raise ZooError(f"{table}: {problems[0]}" + (f", and {len(problems) - 1} more" if problems[1:] else ""))
+        more = f", and {len(problems) - 1} more" if problems[1:] else ""
+        raise ZooError(f"--{CALIBRATE} {table}: {problems[0]}{more}")
     return {selection.paths[entry.name]: float(entry.label) for entry in selection.entries}, notes
 
 
 def _select(
-    source: Source, table: Path, files: Sequence[str], request: ReadRequest, stamp: str, n_heads: int | None = None
+    source: Source,
+    table: Path,
+    files: Sequence[str],
+    request: ReadRequest,
+    stamp: str,
+    n_heads: int | None = None,
+    flag: str = "table",
 ) -> tuple[Release, Selection, tuple[str, ...]]:
     """Return a table with its files as a data set, its chosen rows, and notes for the screen."""
-    own = read_user_table(table, source, files, request.columns, request.labels, request.epoch)
+    own = read_user_table(table, source, files, request.columns, request.labels, request.epoch, flag)
     digest = hashlib.sha256(repr((stamp, own.content)).encode(errors="surrogateescape")).hexdigest()
     release = Release(source, request.dataset, own.content, printable(table.name), "", tuple(files), digest)
     selection = select_rows(release, ALL_EPOCHS, request.condition, n_heads, own.columns, request.labels)

@@ -185,6 +185,36 @@ def test_calibration_to_a_few_known_networks(train, user_zoo, tmp_path, capsys):
     assert "expected networks beside those in it, got all 4 of the zoo" in fail(predict.main, capsys, *argv, *all_known)
 
 
+@pytest.fixture(scope="module")
+def calibrated(user_zoo, tmp_path_factory):
+    """A run on the user's networks, and the folder of those that it does not know."""
+    run = tmp_path_factory.mktemp("calibrated") / "run"
+    zoo = ("--zoo", user_zoo / "nets", "--table", user_zoo / "scores.csv")
+    words = (*zoo, *SMALL, "--label_column", "accuracy", "--out_dir", run)
+    assert main.main([str(word) for word in words]) == 0
+    return run, user_zoo / "new"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        ("path,accuracy\n", "expected a header and 1 to "),
+        ("path,accuracy\nnone.pt,0.1\n", "no column names the 4 checkpoints, the first of which is "),
+        ("path,accuracy\nnet14.pt,0.1\nnone.pt,0.1\n", "'none.pt': no such network"),
+        ("path,accuracy\nnet14.pt,high\n", "label high, expected a number in [0, 1]"),
+        ("path,one,two\nnet14.pt,0.1,0.2\n", "no column has a plain name of an accuracy: --label_column names one"),
+    ],
+)
+def test_faults_of_a_calibrations_table_name_its_flag(text, problem, calibrated, tmp_path, capsys):
+    few, (run, new) = tmp_path / "few.csv", calibrated
+    if text is not None:
+        few.write_text(text)
+    errors = fail(predict.main, capsys, "--run", run, new, "--calibrate", few).splitlines()
+    assert errors[-1].startswith(f"error: --calibrate {few}: ")
+    assert problem in errors[-1]
+
+
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
