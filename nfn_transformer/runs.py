@@ -19,13 +19,16 @@ from nfn_transformer.printable import printable
 from nfn_transformer.training.results import FEW, FINISHED, duration
 from nfn_transformer.training.tasks import TASKS, TAU
 
+_IN_NAME = frozenset(("model", "enc_mode", "cls_mode", "emb_mode", "library", "features"))
+"""Settings that the name of a predictor tells."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's flags."""
     parser = Parser(
         "runs.py",
-        "List runs: Kendall's tau, or another task's score, on the test side with its interval, time, and the "
-        "settings in which they differ. "
+        "List runs: the encoder and the branches beside it, or the tree model and its features; Kendall's tau, or "
+        "another task's score, on the test side with its interval; time; and the settings in which they differ. "
         "Or compare runs in a table as reproduce.py makes it: seeds of one configuration are one row, and "
         "differences are paired where runs have tested the same networks.",
         (
@@ -75,22 +78,23 @@ def _list(folder: Path) -> None:
     for each in settings:
         for part in ("data", "predictor", "training"):
             del each[part]
-    names = differing(settings)
+    names = [name for name in differing(settings) if name not in _IN_NAME]
     usual = {}  # values of more than half of the runs that have the setting
     for name in names:
         value, count = Counter(json.dumps(each[name]) for each in settings if name in each).most_common(1)[0]
         if 2 * count > sum(name in each for each in settings):
             usual[name] = json.loads(value)
     is_tau = all(run.result is None or TASKS[run.result.task].score == TAU for run in runs)
-    rows = [("run", "test tau" if is_tau else "test", "time", "differs in")]
+    rows: list[tuple[str, ...]] = [("run", "model", "test tau" if is_tau else "test", "time", "differs in")]
     for run, own in zip(runs, settings, strict=True):
         where = str(run.path.relative_to(folder)) if run.path != folder else run.path.name
         time = duration(run.seconds) if run.seconds else "-"
         unusual = [name for name in names if name not in usual or own.get(name) != usual[name]]
-        rows.append((printable(where), _outcome(run), time, printable(setting_text(own, unusual))))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        texts = where, run.name, _outcome(run), time, setting_text(own, unusual)
+        rows.append(tuple(map(printable, texts)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]).rstrip())
     if usual:
         print(f"where nothing else is said: {printable(setting_text(usual, names), 2000)}")
     for problem in problems:
@@ -103,6 +107,8 @@ def _outcome(run: RecordedRun) -> str:
     """Return a run's score with its interval, or how far it is; tau goes without its name."""
     result = run.result
     if result is None:
+        if run.values["data"].get("folds") and run.values["data"].get("fold") is None:
+            return "unfinished folds"  # whose epochs or rounds their own directories tell
         unit = "epoch" if "epochs" in run.values["training"] else "round"
         return f"unfinished, {unit} {run.progress}"
     score = TASKS[result.task].score

@@ -63,8 +63,10 @@ class TreeRun:
 
         With `progress` a bar is shown on stderr, by default on a terminal alone.
 
-        Leaves metrics.csv, also where it is interrupted, and the best round's trees in the run directory.
+        Leaves metrics.csv, also where it is interrupted, and the best round's trees in the run directory. The seconds
+        of the first round are those of the features too.
         """
+        start = time.perf_counter()
         config, data, features = self.config, self.data, self.config.predictor.features
         library = tree_library(config.predictor.library)
         train, validation = data.split.train, data.split.validation
@@ -85,7 +87,7 @@ class TreeRun:
         of_shares = config.data.task == "accuracy"
         threads = torch.get_num_threads()
         settings = Settings(config.predictor, config.training, seed, threads, config.device, of_shares)
-        observer = _RoundObserver(self, progress)
+        observer = _RoundObserver(self, progress, start)
         try:
             with observer.bar:
                 model = library.fit(settings, sides, observer)
@@ -119,12 +121,12 @@ def tree_task(name: str, classes: Sequence[str]) -> TreeTask | TreeClassTask:
 class _RoundObserver:
     """Measures each round, and says when to stop (`trees.fitting.Observer`)."""
 
-    def __init__(self, run: TreeRun, progress: bool | None):
+    def __init__(self, run: TreeRun, progress: bool | None, start: float):
         hidden = None if progress is None else not progress
         self.bar = tqdm(total=run.config.training.rounds, unit=" rounds", leave=False, disable=hidden)
         split = run.data.split
         self._run, self._labels = run, run.data.zoo.labels[split.validation if len(split.validation) else split.train]
-        self._start = time.perf_counter()
+        self._start = start
 
     def finish_round(self, train_loss: float, predictions: ndarray) -> tuple[bool, bool]:
         """Record a round; return whether it is the best so far, and whether it shall be the last."""

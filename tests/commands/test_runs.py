@@ -3,9 +3,11 @@
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from running import fail
 from nfn_transformer import gbm, main, runs
 from nfn_transformer.grids.recorded_runs import setting_text
 from nfn_transformer.grids.results_table import corrected_interval
+from nfn_transformer.training import trees
+from nfn_transformer.trees.features import features_of_checkpoints
 
 QUICK = ("--enc_mode", "no", "--cls_mode", "no", "--epochs", "1")
 
@@ -65,6 +69,42 @@ def test_the_list_tells_tau_time_and_what_differs(folder, capsys):
     assert "unfinished, round 1" in lines["begun"]
     assert "6 runs in" in lines["6"]
     assert "1 of them unfinished" in lines["6"]
+
+
+def test_the_list_tells_the_model_of_each_run(folder, small_zoo, capsys):
+    lines = lines_of(capsys, folder)
+    for name in ("slow/seed1", "fast/2"):
+        assert lines[name].split()[1] == "no-no-mlp"
+    for name in ("trees", "begun"):
+        assert lines[name].split()[1] == "scikit-learn-extra_trees-statistics"
+    assert not any(
+        f" {word} " in line for line in lines.values() for word in ("transformer_nfn", "enc_mode", "library")
+    )
+    assert lines_of(capsys, folder / "trees")["trees"].split()[1] == "scikit-learn-extra_trees-statistics"
+
+
+def test_the_time_of_trees_is_that_of_their_features_too(small_zoo, tmp_path, monkeypatch, capsys):
+    def slowly(*arguments):
+        time.sleep(1.5)
+        return features_of_checkpoints(*arguments)
+
+    monkeypatch.setattr(trees, "features_of_checkpoints", slowly)
+    words = ["--model", "extra_trees", "--features", "statistics", "--n_estimators", "3", "--device", "cpu"]
+    words += ["--dataset", "digits", "--data_path", str(small_zoo), "--out_dir", str(tmp_path / "run")]
+    assert gbm.main(words) == 0
+    capsys.readouterr()
+    told = re.search(r" of 9 networks +(\d+) s$", lines_of(capsys, tmp_path / "run")["run"])
+    assert told is not None
+    assert int(told[1]) >= 3
+
+
+def test_folds_that_are_unfinished_are_told_so(folder, tmp_path, capsys):
+    run = Path(shutil.copytree(folder / "begun", tmp_path / "folds"))
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["folds"] = 3
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "metrics.csv").unlink()  # as only the directories of the folds have them
+    assert "unfinished folds" in lines_of(capsys, run)["folds"]
 
 
 def test_a_setting_without_text_is_shown():
