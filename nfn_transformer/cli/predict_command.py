@@ -31,6 +31,7 @@ from nfn_transformer.training.results import few_networks
 from nfn_transformer.training.run_directory import RunDirectory
 from nfn_transformer.training.task import Task
 from nfn_transformer.weights.containers import NetworkWeights
+from nfn_transformer.zoo.faults import Fault
 from nfn_transformer.zoo.metadata import Columns, Condition
 from nfn_transformer.zoo.network_facts import FACTS
 from nfn_transformer.zoo.reading import Zoo
@@ -61,7 +62,7 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
         scores = _score(predictor, flags)
         names, columns, sides = scores.names, scores.columns, scores.sides
     else:
-        excluded: list[str] = []
+        excluded: list[Fault] = []
         names, groups = predictor.read_checkpoints(flags.checkpoints, flags.n_heads, flags.weights_key, excluded)
         outputs, sides = predictor.outputs_of_checkpoints(groups)
         if flags.calibrate is not None:
@@ -77,9 +78,12 @@ def predict_by_flags(flags: argparse.Namespace) -> int:
             _write_edited(predictor.edit(cast(NetworkWeights, group.weights)), names, flags.edited)
         for name, line, side in zip(names, task.lines(outputs), sides, strict=True):
             print(f"{line}  {printable(name, 4096)}" + (f"  (on the run's {side} side)" if side else ""))
-        empty = [""] * len(excluded)
-        names, sides = [*names, *excluded], [*sides, *empty]
-        columns = {name: [*values, *empty] for name, values in columns.items()}
+        if excluded:
+            empty, errors = [""] * len(excluded), [printable(fault.detail) for fault in excluded]
+            columns = {name: [*values, *empty] for name, values in columns.items()} | {
+                "error": [""] * len(names) + errors
+            }
+            names, sides = [*names, *(fault.name for fault in excluded)], [*sides, *empty]
     if flags.out is not None:
         try:
             write_predictions(flags.out, names, columns, sides)

@@ -23,6 +23,7 @@ from nfn_transformer.training.trained_predictor import EVALUATION_BATCH, Trained
 from nfn_transformer.trees.fitting import TreeModel
 from nfn_transformer.weights.any_weights import Weights
 from nfn_transformer.weights.containers import NetworkWeights
+from nfn_transformer.zoo.faults import Fault
 from nfn_transformer.zoo.loose_checkpoints import Checkpoint, LooseCheckpoints, read_loose_checkpoints
 from nfn_transformer.zoo.network_facts import FACTS, FIELDS
 from nfn_transformer.zoo.reading import Zoo
@@ -188,7 +189,7 @@ class FittedPredictor:
         checkpoints: Checkpoints,
         n_heads: int | None = None,
         weights_key: str | None = None,
-        excluded: list[str] | None = None,
+        excluded: list[Fault] | None = None,
     ) -> tuple[list[str], list[LooseCheckpoints]]:
         """Return the names of checkpoints, and the checkpoints themselves, in a group for each size; see `predict`.
 

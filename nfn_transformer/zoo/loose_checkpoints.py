@@ -69,7 +69,7 @@ def read_loose_checkpoints(
     n_heads: int | None = None,
     weights_key: str | None = None,
     sure: Collection[str] = (),
-    excluded: list[str] | None = None,
+    excluded: list[Fault] | None = None,
 ) -> tuple[list[str], list[LooseCheckpoints]]:
     """Return the path of each checkpoint that the paths name, and the weights of all, size by size.
 
@@ -84,7 +84,7 @@ def read_loose_checkpoints(
         n_heads: heads of every network, which no checkpoint tells; the spec's where it is None.
         weights_key: see `containers.find_network`.
         sure: fields of `spec` that hold for all networks which it stands for.
-        excluded: takes the paths of checkpoints that cannot be used, where others can; a warning on stderr names them.
+        excluded: takes the faults of checkpoints that cannot be used, where others can; a warning on stderr names them.
             None: any such checkpoint is an error.
 
     Raises:
@@ -136,7 +136,7 @@ def read_loose_checkpoints(
         listed = "\n".join([*lines, *more, *kind_lines(faults)])
         if excluded is None or not names:
             raise ZooError(bounded(f"{len(faults)} checkpoint{'s' * (len(faults) > 1)} cannot be used:\n{listed}"))
-        excluded.extend(fault.name for fault in faults)
+        excluded.extend(faults)
         counted = f"{len(faults)} of {len(faults) + len(names)} checkpoints cannot be used and are left out"
         print(bounded(f"warning: {counted}:\n{listed}"), file=sys.stderr)
     if unread:

@@ -54,9 +54,17 @@ def test_checkpoints_that_cannot_be_used_are_named_and_the_others_predicted(trai
     assert f"{folder}/a.pt: " in printed.err
     assert f"{folder}/mlp.safetensors: " in printed.err
     with open(out, newline="") as file:
-        predicted = {row["file"].rsplit("/", 1)[-1]: row["predicted"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    predicted = {row["file"].rsplit("/", 1)[-1]: row["predicted"] for row in rows}
     assert [name for name, text in predicted.items() if not text] == ["a.pt", "mlp.safetensors"]
     assert sum(bool(text) for text in predicted.values()) == 2
+    errors = {row["file"]: row["error"] for row in rows if row["error"]}
+    assert list(errors) == [f"{folder}/a.pt", f"{folder}/mlp.safetensors"]
+    for name, reason in errors.items():
+        assert f"  {name}: {reason}\n" in printed.err
+    sound = [str(path) for path in sorted(folder.glob("*.pt")) if path.name != "a.pt"]
+    assert predict.main(["--run", str(trained), *sound, "--out", str(out)]) == 0
+    assert out.read_text().splitlines()[0] == "file,predicted,side"
     with pytest.raises(ZooError, match=r"^1 checkpoint cannot be used:\n"):
         predict.main(["--run", str(trained), str(folder / "a.pt")])
 
