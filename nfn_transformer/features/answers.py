@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from nfn_transformer.errors import SpecError
 from nfn_transformer.families.registry import FAMILIES, AnySpec
 from nfn_transformer.features.strokes import draw_strokes, random_strokes
 from nfn_transformer.seeding import make_generator
+
+INPUTS_AT_ONCE = 128
+"""Inputs that networks are asked about at once."""
 
 STROKE_PICTURES = 480
 """Pictures of random strokes among the inputs."""
@@ -31,10 +35,19 @@ class ProbeInputs:
     Gradients reach the inputs."""
     picture: tuple[int, int, int] | None = None
     """Channels, height and width of images on which strokes are drawn; None of other inputs."""
+    draw_texts: Callable[[int, torch.Generator], Tensor] | None = None
+    """Return texts [m, tokens] of random words, as numbers; None of other inputs, and of texts that test nobody."""
     answers_each: int = 1
     """Answers to each input: one, or one for each of several positions."""
     read: Callable[..., Tensor] | None = None
     """Return what `answer` does up to rounding, faster, without gradients and for any number of inputs; or None."""
+
+    def ask(self, inputs: Tensor, weights: Any) -> Tensor:
+        """Return what `answer` does, without gradients and for any number of inputs."""
+        if self.read is not None:
+            return self.read(inputs, weights)
+        with torch.no_grad():
+            return torch.cat([self.answer(some, weights) for some in inputs.split(INPUTS_AT_ONCE)], dim=1)
 
     @property
     def counts(self) -> list[int]:

@@ -13,12 +13,12 @@ from torch import Tensor
 from nfn_transformer.errors import SpecError
 from nfn_transformer.features.answers import ProbeInputs, stroke_pictures
 from nfn_transformer.features.probes import random_images
-from nfn_transformer.features.standard_probes import image_size, standard_probes
+from nfn_transformer.features.standard_probes import image_size, random_words, standard_probes
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_pass import standard_outputs
 from nfn_transformer.weights.standard_spec import StandardTransformerSpec
 
-# Strokes are drawn on small images alone, and for few classes: each class gets pictures of its own.
+# Strokes are drawn on small images alone. Tests have few classes: each gets pictures or texts of its own.
 _LARGEST_PICTURE, _MOST_CLASSES = 64, 32
 # A family's votes keep up to this count of probabilities: those of a language model are many.
 _SHARES = 1 << 18
@@ -36,7 +36,7 @@ def standard_probe_inputs(spec: StandardTransformerSpec) -> ProbeInputs:
     classes = spec.head_sizes[-1] if spec.head_sizes else 0
     if classes < 2:
         raise SpecError(f"networks with a head of {classes} outputs, expected classifiers or language models")
-    picture = None
+    picture = draw = None
     if spec.inputs == "patches":
         shape = (spec.channels, *image_size(spec))
         families = random_images(shape[0], shape[1:])
@@ -44,12 +44,15 @@ def standard_probe_inputs(spec: StandardTransformerSpec) -> ProbeInputs:
             families, picture = [*families, *stroke_pictures(shape)], shape
     else:
         families = list(standard_probes(spec, _TEXTS).values())
+        if spec.inputs == "words" and spec.pooling != "none" and classes <= _MOST_CLASSES:
+            draw = partial(random_words, spec)
     families = [family[: max(1, _SHARES // classes)] for family in families]
     positions = 1
     if spec.pooling == "none":
         most = max(1, _SHARES // (max(map(len, families)) * classes))
         positions = min(_tokens(spec, families[0]), most)
-    return ProbeInputs(tuple(families), classes, partial(standard_answers, positions=positions), picture, positions)
+    answer = partial(standard_answers, positions=positions)
+    return ProbeInputs(tuple(families), classes, answer, picture, draw, positions)
 
 
 def _tokens(spec: StandardTransformerSpec, inputs: Tensor) -> int:

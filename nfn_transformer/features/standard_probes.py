@@ -8,6 +8,7 @@ more.
 from functools import lru_cache
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from nfn_transformer.features.probes import random_images
@@ -40,15 +41,11 @@ def standard_probes(spec: StandardTransformerSpec, texts: int | None = None) -> 
         images = random_images(spec.channels, (height, width))
         count = _count(height // spec.patch[0] * (width // spec.patch[1]))
         return {name: family[:count] for name, family in zip(PROBE_FAMILIES["patches"], images, strict=True)}
-    tokens = _TEXT_TOKENS if spec.inputs == "words" else _VECTOR_TOKENS
-    if spec.position_rows:
-        on_prefix = spec.prefix_tokens if spec.positions_on_prefix else 0
-        tokens = max(1, min(tokens, spec.position_rows - spec.position_offset - on_prefix))
+    tokens = _tokens(spec)
     count = texts or (_MOST if spec.width <= _WIDE else _MOST // 2)
     generator = make_generator(0, "probes", spec.inputs)
     if spec.inputs == "words":
-        uniform = torch.rand(count, tokens, generator=generator)
-        words = (uniform * spec.vocabulary).long()
+        words = random_words(spec, count, generator)
         places = torch.randint(_FEW_WORDS, (count, tokens), generator=generator).clamp(max=tokens - 1)
         half = (tokens + 1) // 2
         repeated = torch.cat([words[:, :half], words[:, : tokens - half]], dim=1)
@@ -56,6 +53,20 @@ def standard_probes(spec: StandardTransformerSpec, texts: int | None = None) -> 
     size = spec.features if spec.inputs == "vectors" else spec.width
     vectors = torch.randn(count, tokens, size, generator=generator)
     return {"independent": vectors, "steady": (vectors[:, :1] + vectors / 4) / (1 + 1 / 16) ** 0.5}
+
+
+def random_words(spec: StandardTransformerSpec, m: int, generator: torch.Generator) -> Int64[Tensor, "m tokens"]:
+    """Return texts of random words, each of the vocabulary as often."""
+    return (torch.rand(m, _tokens(spec), generator=generator) * spec.vocabulary).long()
+
+
+def _tokens(spec: StandardTransformerSpec) -> int:
+    """Return the tokens of a text or of an input of vectors: as many as there are positions for, up to a bound."""
+    tokens = _TEXT_TOKENS if spec.inputs == "words" else _VECTOR_TOKENS
+    if not spec.position_rows:
+        return tokens
+    on_prefix = spec.prefix_tokens if spec.positions_on_prefix else 0
+    return max(1, min(tokens, spec.position_rows - spec.position_offset - on_prefix))
 
 
 def image_size(spec: StandardTransformerSpec) -> tuple[int, int]:

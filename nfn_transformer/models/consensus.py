@@ -1,8 +1,8 @@
-"""Consensus of a zoo's training side: its votes on synthetic inputs, and pictures that its good networks agree on.
+"""Consensus of a zoo's training side: its votes on synthetic inputs, and tests that its good networks agree on.
 
-Votes are those of `features.consensus`. The pictures are made through the best networks: strokes that move until these
-networks see a class in them (`features.strokes`). Half of the best makes each set, and is tested on the other half's.
-All is part of the predictor, so that new networks are compared with the same consensus.
+Votes are those of `features.consensus`. Tests are made through the best networks (`models.consensus_tests`). Half of
+the best makes each set, and is tested on the other half's. All is part of the predictor, so that new networks are
+compared with the same consensus.
 """
 
 from collections.abc import Iterator
@@ -28,15 +28,18 @@ from nfn_transformer.features.consensus import (
     shares,
     weights_of_votes,
 )
-from nfn_transformer.features.strokes import (
-    MOST_STROKES,
-    Strokes,
-    bend_strokes,
-    draw_strokes,
-    random_strokes,
-    within_bounds,
-)
+from nfn_transformer.features.strokes import MOST_STROKES, Strokes
 from nfn_transformer.hashing import tensors_checksum
+from nfn_transformer.models.consensus_tests import (
+    OF_A_CLASS,
+    count_tests,
+    draw_pictures,
+    labels_of_tests,
+    make_strokes,
+    make_texts,
+    picture_tests,
+    text_tests,
+)
 from nfn_transformer.resources import map_in_threads
 from nfn_transformer.seeding import make_generator
 from nfn_transformer.weights.any_weights import Weights
@@ -49,17 +52,10 @@ CONSENSUS_FILE = "consensus.safetensors"
 FEWEST_NETWORKS = 12
 """Networks of a training side, below which there is no consensus."""
 
-TESTS = (0.0, 0.05, 0.1, 0.1)
-"""Deviations of the random affine maps that bend the strokes of each test.
-
-Bent signs are as different as handwriting is: results on them rank networks better than results on noise do."""
-
 _CHECKSUM = "checksum"
 _HALVES = 2
 _BEST_SHARE, _FEWEST_MAKERS, _MOST_MAKERS = 1 / 6, 2, 24
-# Pictures of a class, and among how many random ones the first are chosen.
-_OF_A_CLASS, _CANDIDATES, _STEPS, _STEP = 20, 1500, 40, 0.03
-_NETWORKS_AT_ONCE, _INPUTS_AT_ONCE, _SHARES_AT_ONCE = 16, 128, 1 << 24
+_NETWORKS_AT_ONCE, _SHARES_AT_ONCE = 16, 1 << 24
 # Voters' answers are kept up to this count of numbers.
 _KEPT = 1 << 26
 
@@ -89,6 +85,7 @@ class Consensus(nn.Module):
     control: Tensor
     counts: Tensor
     radius: Tensor
+    texts: Tensor
 
     def __init__(self, spec: AnySpec):
         super().__init__()
@@ -100,16 +97,18 @@ class Consensus(nn.Module):
         double = torch.float64
         self.register_buffer("totals", torch.zeros(len(POWERS), sum(self.families), self.inputs.classes, dtype=double))
         self.register_buffer("weights", torch.zeros(len(POWERS), dtype=double))
-        pictures = _OF_A_CLASS * self.inputs.classes if self.inputs.picture else 0
+        pictures = OF_A_CLASS * self.inputs.classes if self.inputs.picture else 0
         self.register_buffer("control", torch.zeros(_HALVES, pictures, MOST_STROKES, 4, 2))
         self.register_buffer("counts", torch.ones(_HALVES, pictures, dtype=torch.int64))
         self.register_buffer("radius", torch.zeros(_HALVES, pictures))
+        if self.inputs.draw_texts:
+            size = (_HALVES, OF_A_CLASS * self.inputs.classes, self.inputs.families[0].shape[1])
+            self.register_buffer("texts", torch.zeros(size, dtype=torch.int64))
 
     @property
     def count(self) -> int:
         """Number of the numbers."""
-        tests = len(TESTS) * TEST_NUMBERS if self.inputs.picture else 0
-        return AGREEMENTS * len(POWERS) * len(self.families) + tests
+        return AGREEMENTS * len(POWERS) * len(self.families) + count_tests(self.inputs) * TEST_NUMBERS
 
     def supports(self, spec: AnySpec) -> bool:
         """Return whether networks of another spec answer the same inputs by the same classes."""
@@ -131,7 +130,7 @@ class Consensus(nn.Module):
             accuracies, halves = self.standing.accuracies[networks], self.standing.halves[networks]
         device = self.totals.device
         votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
-        labelled = self._tests()
+        labelled, labels = self._tests(), labels_of_tests(self.inputs, device)
         networks_at_once = max(1, _SHARES_AT_ONCE // self.totals.numel())
         at_once = min(_NETWORKS_AT_ONCE, networks_at_once)
 
@@ -143,7 +142,7 @@ class Consensus(nn.Module):
             if not labelled:
                 return agreed
             first, second = (
-                torch.cat([results_of_test(self._asked(test, weights[some]), self._labels) for test in tests], dim=1)
+                torch.cat([results_of_test(self.inputs.ask(test, weights[some]), labels) for test in tests], dim=1)
                 for tests in labelled
             )
             own = halves[some, None]
@@ -174,11 +173,16 @@ class Consensus(nn.Module):
             halves[some] = half
         self.standing = Standing(accuracies, halves)
         self._take_votes(zoo, train, are_loaded)
-        if are_loaded or self.inputs.picture is None:
+        if are_loaded or not count_tests(self.inputs):
             return
+        device = self.totals.device
         for half, some in enumerate(makers):
-            asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, self.totals.device)]
-            self.control[half], self.counts[half], self.radius[half] = self._make_strokes(asked, generator).tensors()
+            asked = [weights for _, weights in _weights_of(zoo, some[:_MOST_MAKERS].sort().values, device)]
+            if self.inputs.draw_texts:
+                self.texts[half] = make_texts(self.inputs, asked, generator, device)
+            else:
+                strokes = make_strokes(self.inputs, asked, generator, device)
+                self.control[half], self.counts[half], self.radius[half] = strokes.tensors()
 
     @torch.no_grad()
     def _take_votes(self, zoo: Zoo | MixedZoo, train: Tensor, are_loaded: bool) -> None:
@@ -207,31 +211,23 @@ class Consensus(nn.Module):
         """Free the memory of the training side's answers, once its features are computed."""
         self._voted.clear()
 
-    @property
-    def _labels(self) -> Tensor:
-        return torch.arange(self.inputs.classes, device=self.totals.device).repeat_interleave(_OF_A_CLASS)
-
     def pictures(self) -> Float[Tensor, "halves m channels height width"]:
         """Return the pictures of each half, equally many of each class, one class after another."""
         strokes = Strokes(self.control.flatten(0, 1), self.counts.flatten(), self.radius.flatten())
-        return self._draw(strokes).unflatten(0, self.radius.shape)
-
-    def _draw(self, strokes: Strokes) -> Float[Tensor, "m channels height width"]:
-        assert self.inputs.picture is not None, "networks read images"
-        channels, *size = self.inputs.picture
-        return draw_strokes(strokes, channels, (size[0], size[1]))
+        return draw_pictures(self.inputs, strokes).unflatten(0, self.radius.shape)
 
     def _tests(self) -> list[list[Tensor]]:
-        """Return the pictures [m, ...] of each half's tests. Drawing takes seconds: it is done once for the strokes."""
-        if self.inputs.picture is None:
+        """Return the inputs [m, ...] of each half's tests. Drawing takes seconds: it is done once for what was made."""
+        if not count_tests(self.inputs):
             return []
-        strokes = (self.control, self.counts, self.radius)
-        if self._drawn is None or not _are_equal(strokes, self._drawn[0]):
+        made = (self.texts,) if self.inputs.draw_texts else (self.control, self.counts, self.radius)
+        if self._drawn is None or not _are_equal(made, self._drawn[0]):
             generator = make_generator(0, "consensus", "tests")
-            halves = []
-            for parameters in zip(*strokes, strict=True):
-                halves.append([self._draw(bend_strokes(Strokes(*parameters), bend, generator)) for bend in TESTS])
-            self._drawn = tuple(map(torch.clone, strokes)), halves
+            if self.inputs.draw_texts:
+                halves = [text_tests(self.inputs, texts, generator) for texts in self.texts]
+            else:
+                halves = [picture_tests(self.inputs, Strokes(*parts), generator) for parts in zip(*made, strict=True)]
+            self._drawn = tuple(map(torch.clone, made)), halves
         return self._drawn[1]
 
     def _answers(self, weights: Weights, networks: Tensor | None = None) -> Float[Tensor, "b n classes"]:
@@ -239,41 +235,9 @@ class Consensus(nn.Module):
         indices = [-1] * weights.batch if networks is None else networks.tolist()
         unknown = [place for place, index in enumerate(indices) if index not in self._voted]
         if len(unknown) == weights.batch:
-            return torch.cat([self._asked(family, weights) for family in self.inputs.families], dim=1)
+            return torch.cat([self.inputs.ask(family, weights) for family in self.inputs.families], dim=1)
         asked = iter(self._answers(weights[unknown]) if unknown else ())
         return torch.stack([self._voted[index] if index in self._voted else next(asked) for index in indices])
-
-    def _asked(self, inputs: Tensor, weights: Weights) -> Float[Tensor, "b n classes"]:
-        """Return the answers to many inputs [n, ...], without gradients."""
-        if self.inputs.read is not None:
-            return self.inputs.read(inputs, weights)
-        return torch.cat([self.inputs.answer(some, weights) for some in inputs.split(_INPUTS_AT_ONCE)], dim=1)
-
-    def _make_strokes(self, makers: list[Weights], generator: torch.Generator) -> Strokes:
-        """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""
-        device = self.totals.device
-        candidates = random_strokes(_CANDIDATES, generator).to(device)
-        with torch.no_grad():
-            drawn = self._draw(candidates)
-            sure = torch.cat([self._asked(drawn, some).log_softmax(-1) for some in makers]).mean(0)  # [n, classes]
-        strokes = candidates[sure.topk(_OF_A_CLASS, dim=0).indices.T.flatten()]
-        control, radius = (tensor.clone().requires_grad_() for tensor in (strokes.control, strokes.radius))
-        optimizer, networks = torch.optim.Adam([control, radius], lr=_STEP), sum(some.batch for some in makers)
-        for _ in range(_STEPS):
-            optimizer.zero_grad()
-            for piece in torch.arange(len(radius), device=device).split(_INPUTS_AT_ONCE):
-                drawn = self._draw(Strokes(control[piece], strokes.count[piece], radius[piece]))
-                labels = self._labels[piece]
-                for some in makers:
-                    log_p = self.inputs.answer(drawn, some).log_softmax(-1)
-                    right = log_p.gather(-1, labels.expand(some.batch, -1)[..., None])
-                    (-right.sum() / networks / len(radius)).backward(retain_graph=some is not makers[-1])
-            optimizer.step()
-            with torch.no_grad():
-                bounded = within_bounds(Strokes(control, strokes.count, radius))
-                control.copy_(bounded.control)
-                radius.copy_(bounded.radius)
-        return Strokes(control.detach(), strokes.count, radius.detach())
 
 
 def save_consensus(path: Path, consensus: Consensus) -> None:

@@ -6,12 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from pkgutil import resolve_name
 
+import torch
 from torch import Tensor
 
 from nfn_transformer.atomic_files import write_csv
 from nfn_transformer.errors import RunError
 from nfn_transformer.figures import new_figure, optional_picture, save_png
 from nfn_transformer.models.consensus import Consensus
+from nfn_transformer.models.consensus_tests import labels_of_tests
 from nfn_transformer.printable import printable, printable_message
 from nfn_transformer.training.config import RunConfig
 from nfn_transformer.training.data import RunData
@@ -77,8 +79,11 @@ def evaluate_best(
     write_json(directory.results_file, results)
     title = f"test: {score.name} {asdict(test)[score.key]:.3f}, {len(index)} networks"
     task.draw(directory.path, outputs, labels, title)
-    if predictor.consensus is not None and predictor.consensus.inputs.picture:
-        _draw_consensus(directory.path / "consensus.png", predictor.consensus)
+    consensus = predictor.consensus
+    if consensus is not None and consensus.inputs.picture:
+        _draw_consensus(directory.path / "consensus.png", consensus)
+    elif consensus is not None and consensus.inputs.draw_texts:
+        _write_texts(directory.path / "consensus.csv", consensus)
     _plot_history(directory.curves_file, history, score)
     directory.state_file.unlink(missing_ok=True)  # until then --resume draws what a kill has kept from being drawn
     return test
@@ -107,6 +112,17 @@ def _draw_consensus(path: Path, consensus: Consensus) -> None:
     axes.set_yticks([])
     axes.set_xlabel("class that they see")
     save_png(figure, path)
+
+
+def _write_texts(path: Path, consensus: Consensus) -> None:
+    """Write the texts of each half as a CSV: a word is its number, which is its row in the embedding."""
+    labels = labels_of_tests(consensus.inputs, torch.device("cpu")).tolist()
+    rows = [
+        (half, label, " ".join(map(str, words)))
+        for half, texts in enumerate(consensus.texts.tolist())
+        for label, words in zip(labels, texts, strict=True)
+    ]
+    write_csv(path, ("half", "class", "words"), rows)
 
 
 def _seen_in_training(record: dict) -> dict[str, str]:

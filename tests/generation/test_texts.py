@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfn_transformer import make_zoo
+from nfn_transformer import gbm, make_zoo
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation import task_data
@@ -214,3 +214,33 @@ def test_bad_values_are_named(texts, tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit, match="2"):
         run_command(make_zoo.main, ["--out", str(tmp_path / "zoo"), "--texts", str(texts), *TINY, *flags])
     assert message in capsys.readouterr().err
+
+
+def test_berts_are_told_by_texts_that_good_ones_agree_on(tmp_path):
+    """A zoo of BERTs made, a blend with consensus fitted, and the texts of its tests written down."""
+    mails, zoo, run = _write(tmp_path / "mails", _rows(60, 0), _rows(30, 1)), tmp_path / "berts", tmp_path / "run"
+    sizes = ["--embed_dim", "8", "--n_attention_heads", "2", "--n_layers", "1", "--tokens", "6", "--epochs", "2"]
+    flags = [
+        "--family",
+        "bert",
+        "--texts",
+        str(mails),
+        "--runs",
+        "20",
+        "--batch_size",
+        "8",
+        *sizes,
+        "--jobs",
+        "1",
+        "--out",
+        str(zoo),
+    ]
+    assert make_zoo.main(flags) == 0
+    words = (zoo / "vocab.txt").read_text().split()
+    flags = ["--zoo", str(zoo), "--table", str(zoo / "table.csv"), "--wandb", "False", "--out_dir", str(run)]
+    assert gbm.main(["--model", "extra_trees", "--n_estimators", "5", "--features", "consensus", *flags]) == 0
+    with open(run / "consensus.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["half"], row["class"]) for row in rows} == {(half, label) for half in "01" for label in "012"}
+    assert {int(word) for row in rows for word in row["words"].split()} <= set(range(len(words)))
+    assert len({len(row["words"].split()) for row in rows}) == 1

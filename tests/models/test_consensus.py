@@ -12,14 +12,16 @@ from nfn_transformer import gbm, load_predictor
 from nfn_transformer.errors import RunError, SpecError, UserError
 from nfn_transformer.features import answers as inputs_of_families
 from nfn_transformer.features import consensus as numbers_of
-from nfn_transformer.features.answers import probe_inputs, stroke_pictures
+from nfn_transformer.features.answers import ProbeInputs, probe_inputs, stroke_pictures
 from nfn_transformer.features.strokes import MOST_STROKES, Strokes, draw_strokes, random_strokes
 from nfn_transformer.groups.complete import CompleteElement
 from nfn_transformer.groups.equivariance_error import relative_error
 from nfn_transformer.groups.standard_transformer import StandardElement
 from nfn_transformer.models import consensus as module
+from nfn_transformer.models import consensus_tests
 from nfn_transformer.models.config import ModelConfig
-from nfn_transformer.models.consensus import Consensus
+from nfn_transformer.models.consensus import Consensus, load_consensus, save_consensus
+from nfn_transformer.models.consensus_tests import BENDS, EXCHANGED, labels_of_tests, text_tests
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.trained_predictor import load_network, save_predictor
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
@@ -27,15 +29,16 @@ from nfn_transformer.weights.standard_containers import StandardTransformerWeigh
 from nfn_transformer.weights.standard_pass import standard_outputs
 
 TRAIN, ONE = torch.arange(24), torch.ones(1, dtype=torch.float64)
-_asked = Consensus._asked
+_ask = ProbeInputs.ask
 
 
 @pytest.fixture(scope="module")
 def few_pictures():
     """Few pictures that move little."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("_OF_A_CLASS", 2), ("_CANDIDATES", 30), ("_STEPS", 3)):
-            patch.setattr(module, name, value)
+        for name, value in (("OF_A_CLASS", 2), ("_CANDIDATES", 30), ("_STEPS", 3)):
+            patch.setattr(consensus_tests, name, value)
+        patch.setattr(module, "OF_A_CLASS", 2)
         yield
 
 
@@ -90,10 +93,10 @@ def test_answers_are_read_faster_and_up_to_rounding_alike(small, generator, monk
 def test_those_who_voted_are_asked_once(small, fitted, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        Consensus, "_asked", lambda self, inputs, weights: asked.append(weights.batch) or _asked(self, inputs, weights)
+        ProbeInputs, "ask", lambda self, inputs, weights: asked.append(weights.batch) or _ask(self, inputs, weights)
     )
     some = torch.tensor([30, 3, 31, 5])  # 30 and 31 had no vote
-    tests = 2 * len(module.TESTS)
+    tests = 2 * len(BENDS)
     numbers = fitted(small.weights(some), some)
     assert asked == [2] * len(fitted.families) + [4] * tests
     monkeypatch.setattr(fitted, "_voted", dict(fitted._voted))
@@ -138,7 +141,7 @@ def test_symmetries_move_nothing_and_exchanged_classes_do(small, fitted, generat
     classifier = replace(
         U.classifier, weights=(*U.classifier.weights[:-1], last[0]), biases=(*U.classifier.biases[:-1], last[1])
     )
-    agreed = double.count - len(module.TESTS) * numbers_of.TEST_NUMBERS
+    agreed = double.count - len(BENDS) * numbers_of.TEST_NUMBERS
     exchanged = double(replace(U, classifier=classifier))
     assert (exchanged - before)[:, :agreed].abs().max() > 0.01
 
@@ -184,7 +187,7 @@ def test_pictures_are_drawn_once(small, fitted, monkeypatch):
     consensus = Consensus(small.spec)
     consensus.load_state_dict(fitted.state_dict())
     before = consensus(weights)
-    monkeypatch.setattr(module, "draw_strokes", lambda *args: drawn.append(args) or draw_strokes(*args))
+    monkeypatch.setattr(consensus_tests, "draw_strokes", lambda *args: drawn.append(args) or draw_strokes(*args))
     assert torch.equal(consensus(weights), before)
     assert not drawn
     consensus.double()(weights.to(torch.float64))
@@ -313,3 +316,35 @@ def test_strokes_are_drawn_and_move(generator):
     picture[8].sum().backward()
     assert line.grad[0, 0, :, 1].sum() < 0  # upwards the row gets brighter
     assert torch.equal(line.grad[0, 1:], torch.zeros(3, 4, 2))  # strokes that are not drawn
+
+
+def test_texts_are_those_that_makers_are_surest_of(few_pictures, generator, tmp_path):
+    """Each half is graded by the other's texts, and random words replace more of them from test to test."""
+    networks = random_standard(STANDARD_SPECS["bert"], 14, generator)
+    consensus = Consensus(networks.spec).double()
+    consensus.fit(_Networks(torch.linspace(0.2, 0.9, 14), networks), torch.arange(12), seed=1)
+    inputs, labels = consensus.inputs, labels_of_tests(consensus.inputs, torch.device("cpu"))
+    halves = consensus.standing.halves
+    for half in (0, 1):
+        makers = networks[(halves == half).nonzero().flatten()]
+        texts, random = consensus.texts[half], inputs.draw_texts(len(labels), generator)
+        sure, less = (
+            inputs.ask(each, makers).log_softmax(-1).mean(0).gather(1, labels[:, None]).mean()
+            for each in (texts, random)
+        )
+        assert sure > less
+        same, *others = text_tests(inputs, texts, generator)
+        assert torch.equal(same, texts)
+        for share, other in zip(EXCHANGED[1:], others, strict=True):
+            assert abs((other != texts).double().mean() - share) < 0.2
+    tests, maker = len(EXCHANGED) * numbers_of.TEST_NUMBERS, (halves == 0).nonzero().flatten()[:1]
+    before = consensus(networks[maker], maker)
+    consensus.texts[0] = consensus.texts[0].flip(0)  # the set that its own half made
+    assert torch.equal(consensus(networks[maker], maker), before)
+    consensus.texts[1] = consensus.texts[1].flip(0)  # texts of other classes
+    after = consensus(networks[maker], maker)
+    assert torch.equal(after[:, :-tests], before[:, :-tests])
+    assert not torch.equal(after[:, -tests:], before[:, -tests:])
+    save_consensus(tmp_path / "consensus.safetensors", consensus)
+    loaded = load_consensus(tmp_path / "consensus.safetensors", networks.spec)
+    assert torch.equal(loaded.texts, consensus.texts)
