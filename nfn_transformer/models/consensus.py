@@ -33,7 +33,7 @@ from nfn_transformer.hashing import tensors_checksum
 from nfn_transformer.models.consensus_tests import (
     OF_A_CLASS,
     count_tests,
-    draw_pictures,
+    pictures_of,
     labels_of_tests,
     make_strokes,
     make_texts,
@@ -214,7 +214,7 @@ class Consensus(nn.Module):
     def pictures(self) -> Float[Tensor, "halves m channels height width"]:
         """Return the pictures of each half, equally many of each class, one class after another."""
         strokes = Strokes(self.control.flatten(0, 1), self.counts.flatten(), self.radius.flatten())
-        return draw_pictures(self.inputs, strokes).unflatten(0, self.radius.shape)
+        return pictures_of(self.inputs, strokes).unflatten(0, self.radius.shape)
 
     def _tests(self) -> list[list[Tensor]]:
         """Return the inputs [m, ...] of each half's tests. Drawing takes seconds: it is done once for what was made."""

@@ -39,7 +39,7 @@ def labels_of_tests(inputs: ProbeInputs, device: torch.device) -> Int64[Tensor, 
     return torch.arange(inputs.classes, device=device).repeat_interleave(OF_A_CLASS)
 
 
-def draw_pictures(inputs: ProbeInputs, strokes: Strokes) -> Float[Tensor, "m channels height width"]:
+def pictures_of(inputs: ProbeInputs, strokes: Strokes) -> Float[Tensor, "m channels height width"]:
     """Return pictures of strokes, of the size that the networks read."""
     assert inputs.picture is not None, "networks read images"
     channels, height, width = inputs.picture
@@ -48,7 +48,7 @@ def draw_pictures(inputs: ProbeInputs, strokes: Strokes) -> Float[Tensor, "m cha
 
 def picture_tests(inputs: ProbeInputs, strokes: Strokes, generator: torch.Generator) -> list[Tensor]:
     """Return the pictures [m, ...] of each test: of bent strokes."""
-    return [draw_pictures(inputs, bend_strokes(strokes, bend, generator)) for bend in BENDS]
+    return [pictures_of(inputs, bend_strokes(strokes, bend, generator)) for bend in BENDS]
 
 
 def text_tests(
@@ -86,7 +86,7 @@ def make_strokes(
     """Return strokes in which the makers see a class: the best of random ones, moved until they are surer still."""
     candidates = random_strokes(_CANDIDATES, generator).to(device)
     with torch.no_grad():
-        drawn = draw_pictures(inputs, candidates)
+        drawn = pictures_of(inputs, candidates)
     strokes = candidates[_surest(inputs, drawn, makers)]
     control, radius = (tensor.clone().requires_grad_() for tensor in (strokes.control, strokes.radius))
     optimizer, networks = torch.optim.Adam([control, radius], lr=_STEP), sum(some.batch for some in makers)
@@ -94,7 +94,7 @@ def make_strokes(
     for _ in range(_STEPS):
         optimizer.zero_grad()
         for piece in torch.arange(len(radius), device=device).split(INPUTS_AT_ONCE):
-            drawn = draw_pictures(inputs, Strokes(control[piece], strokes.count[piece], radius[piece]))
+            drawn = pictures_of(inputs, Strokes(control[piece], strokes.count[piece], radius[piece]))
             labels = of_pictures[piece]
             for some in makers:
                 log_p = inputs.answer(drawn, some).log_softmax(-1)
