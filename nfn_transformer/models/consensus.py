@@ -33,11 +33,11 @@ from nfn_transformer.hashing import tensors_checksum
 from nfn_transformer.models.consensus_tests import (
     OF_A_CLASS,
     count_tests,
-    pictures_of,
     labels_of_tests,
     make_strokes,
     make_texts,
     picture_tests,
+    pictures_of,
     text_tests,
 )
 from nfn_transformer.resources import map_in_threads
