@@ -130,7 +130,7 @@ class Consensus(nn.Module):
             accuracies, halves = self.standing.accuracies[networks], self.standing.halves[networks]
         device = self.totals.device
         votes, halves = weights_of_votes(accuracies).to(device), halves.to(device)
-        labelled, labels = self._tests(), labels_of_tests(self.inputs, device)
+        labelled = self._tests()
         networks_at_once = max(1, _SHARES_AT_ONCE // self.totals.numel())
         at_once = min(_NETWORKS_AT_ONCE, networks_at_once)
 
@@ -141,6 +141,7 @@ class Consensus(nn.Module):
             agreed = agreement(logits, others, self.families)
             if not labelled:
                 return agreed
+            labels = labels_of_tests(self.inputs, device)
             first, second = (
                 torch.cat([results_of_test(self.inputs.ask(test, weights[some]), labels) for test in tests], dim=1)
                 for tests in labelled
@@ -153,13 +154,13 @@ class Consensus(nn.Module):
         return torch.cat(map_in_threads(numbers, range(0, weights.batch, at_once), most))
 
     def fit(self, zoo: Zoo | MixedZoo, train: Int64[Tensor, " m"], seed: int, are_loaded: bool = False) -> None:
-        """Take the votes of a training side, and make the pictures.
+        """Take the votes of a training side, and make the tests.
 
         Args:
             zoo: with accuracies as labels.
             train: indices of the training side, at least FEWEST_NETWORKS.
-            seed: of the makers' halves and the first strokes.
-            are_loaded: votes and pictures are loaded; only who voted, and what, is told again.
+            seed: of the makers' halves, and of the strokes and texts that they choose among.
+            are_loaded: votes and tests are loaded; only who voted, and what, is told again.
         """
         generator = make_generator(seed, "consensus")
         labels = zoo.labels[train]
@@ -241,7 +242,7 @@ class Consensus(nn.Module):
 
 
 def save_consensus(path: Path, consensus: Consensus) -> None:
-    """Write votes and pictures (safetensors) in one step, with a checksum in the header."""
+    """Write votes and tests (safetensors) in one step, with a checksum in the header."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in consensus.state_dict().items()}
     with atomic_files.replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_CHECKSUM: tensors_checksum("", tensors)})
