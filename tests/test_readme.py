@@ -69,6 +69,7 @@ FLAGS_OF_OTHERS = {
         "--members",
         "--widths",
         "--ham",
+        "--test_share",
         "--spam",
         "--minutes",
         "--pixels",

@@ -36,7 +36,7 @@ class ProbeInputs:
     picture: tuple[int, int, int] | None = None
     """Channels, height and width of images on which strokes are drawn; None of other inputs."""
     draw_texts: Callable[[int, torch.Generator], Tensor] | None = None
-    """Return texts [m, tokens] of random words, as numbers; None of other inputs, and of texts that test nobody."""
+    """Return texts [m, tokens] of random words, as numbers; None where no texts are made."""
     answers_each: int = 1
     """Answers to each input: one, or one for each of several positions."""
     read: Callable[..., Tensor] | None = None

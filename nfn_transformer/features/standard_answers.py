@@ -36,7 +36,7 @@ def standard_probe_inputs(spec: StandardTransformerSpec) -> ProbeInputs:
     classes = spec.head_sizes[-1] if spec.head_sizes else 0
     if classes < 2:
         raise SpecError(f"networks with a head of {classes} outputs, expected classifiers or language models")
-    picture = draw = None
+    picture = draw_texts = None
     if spec.inputs == "patches":
         shape = (spec.channels, *image_size(spec))
         families = random_images(shape[0], shape[1:])
@@ -45,14 +45,14 @@ def standard_probe_inputs(spec: StandardTransformerSpec) -> ProbeInputs:
     else:
         families = list(standard_probes(spec, _TEXTS).values())
         if spec.inputs == "words" and spec.pooling != "none" and classes <= _MOST_CLASSES:
-            draw = partial(random_words, spec)
+            draw_texts = partial(random_words, spec)
     families = [family[: max(1, _SHARES // classes)] for family in families]
     positions = 1
     if spec.pooling == "none":
         most = max(1, _SHARES // (max(map(len, families)) * classes))
         positions = min(_tokens(spec, families[0]), most)
     answer = partial(standard_answers, positions=positions)
-    return ProbeInputs(tuple(families), classes, answer, picture, draw, positions)
+    return ProbeInputs(tuple(families), classes, answer, picture, draw_texts, positions)
 
 
 def _tokens(spec: StandardTransformerSpec, inputs: Tensor) -> int:

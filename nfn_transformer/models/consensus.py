@@ -101,7 +101,7 @@ class Consensus(nn.Module):
         self.register_buffer("control", torch.zeros(_HALVES, pictures, MOST_STROKES, 4, 2))
         self.register_buffer("counts", torch.ones(_HALVES, pictures, dtype=torch.int64))
         self.register_buffer("radius", torch.zeros(_HALVES, pictures))
-        if self.inputs.draw_texts:
+        if self.inputs.draw_texts:  # no empty buffer otherwise: files of earlier runs have none
             size = (_HALVES, OF_A_CLASS * self.inputs.classes, self.inputs.families[0].shape[1])
             self.register_buffer("texts", torch.zeros(size, dtype=torch.int64))
 
@@ -263,7 +263,7 @@ def load_consensus(path: Path, spec: AnySpec) -> Consensus:
         consensus.load_state_dict(tensors)
         return consensus
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise RunError(f"{path}: holds no consensus of these networks: {error}") from None
+        raise RunError(f"{path}: holds no consensus of these networks: {' '.join(str(error).split())}") from None
 
 
 def _weights_of(zoo: Zoo | MixedZoo, index: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Weights]]:

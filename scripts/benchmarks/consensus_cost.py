@@ -1,4 +1,4 @@
-"""Seconds that the consensus of a zoo costs: making its pictures, and reading votes and features of all networks.
+"""Seconds that the consensus of a zoo costs: making its tests, and reading votes and features of all networks.
 
     python scripts/benchmarks/consensus_cost.py --data_path data/mnist_600_seed3.zip --dataset mnist --ckpt_epoch 100
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, required=True, help="folder or archive of the zoo")
     parser.add_argument("--dataset", default="mnist", help="name of its data set")
     parser.add_argument("--ckpt_epoch", default="75", help="see main.py")
-    parser.add_argument("--seed", type=int, default=1, help="of split and pictures")
+    parser.add_argument("--seed", type=int, default=1, help="of split and tests")
     parser.add_argument("--rounds", type=positive_int, default=3, help="of reading (default: %(default)s)")
     flags = parser.parse_args()
     threads = limit_threads()
@@ -51,7 +51,7 @@ def main() -> None:
     reading = [seconds_of(read) for _ in range(flags.rounds)]
     print(f"{len(zoo)} networks, {threads} threads, torch {torch.__version__}; seconds, of {flags.rounds} rounds\n")
     print("| what | by the clock | of processors |\n| --- | --- | --- |")
-    print(f"| votes and pictures, once | {pictures[0]:.1f} | {pictures[1]:.1f} |")
+    print(f"| votes and tests, once | {pictures[0]:.1f} | {pictures[1]:.1f} |")
     clock, processors = zip(*reading, strict=True)
     print(f"| votes and features | {spread(clock)} | {spread(processors)} |")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfn_transformer import gbm, make_zoo
+from nfn_transformer import gbm, load_predictor, make_zoo
 from nfn_transformer.cli.command_line import run_command
 from nfn_transformer.errors import UserError
 from nfn_transformer.generation import task_data
@@ -20,6 +20,7 @@ from nfn_transformer.generation.snapshots import count_correct
 from nfn_transformer.generation.texts import build_text_data, frequent_words, read_texts
 from nfn_transformer.generation.training_plan import TrainingPlan
 from nfn_transformer.generation.word_vectors import corpus_vectors, word2vec_vectors
+from nfn_transformer.models.consensus import CONSENSUS_FILE, load_consensus
 from nfn_transformer.zoo.reading import read_zoo
 
 TINY = ["--embed_dim", "4", "--hidden", "5", "--epochs", "3", "--tokens", "6", "--runs", "6", "--batch_size", "8"]
@@ -228,6 +229,8 @@ def test_berts_are_told_by_texts_that_good_ones_agree_on(tmp_path):
     assert gbm.main(["--model", "extra_trees", "--n_estimators", "5", "--features", "consensus", *flags]) == 0
     with open(run / "consensus.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["half"], row["class"]) for row in rows} == {(half, label) for half in "01" for label in "012"}
-    assert {int(word) for row in rows for word in row["words"].split()} <= set(range(len(words)))
-    assert len({len(row["words"].split()) for row in rows}) == 1
+    texts = load_consensus(run / CONSENSUS_FILE, load_predictor(run, "cpu").spec).texts
+    assert [[int(word) for word in row["words"].split()] for row in rows] == texts.flatten(0, 1).tolist()
+    classes = [label for label in range(3) for _ in range(texts.shape[1] // 3)]
+    assert [(int(row["half"]), int(row["class"])) for row in rows] == [(h, label) for h in (0, 1) for label in classes]
+    assert int(texts.max()) < len(words)
