@@ -168,9 +168,15 @@ def _check_consensus(zoo: Zoo | MixedZoo, dataset: str) -> None:
 
     _check_invariants(zoo, dataset)
     try:
-        probe_inputs(zoo.spec)
+        first, *others = map(probe_inputs, zoo.specs)
     except SpecError as error:
         raise UserError(f"--features consensus: zoo '{dataset}' has {error}") from None
+    if not all(map(first.is_like, others)):
+        firsts = ", ".join(repr(part.names[0]) for part in getattr(zoo, "parts", ()))
+        raise UserError(
+            f"--features consensus: expected networks of the same classes and inputs, words included; those of zoo "
+            f"'{dataset}' differ, the first of each size are {firsts}"
+        )
 
 
 def _have_like_invariants(spec: AnySpec, other: AnySpec) -> bool:

@@ -24,9 +24,12 @@ from nfn_transformer.models.consensus import Consensus, load_consensus, save_con
 from nfn_transformer.models.consensus_tests import BENDS, EXCHANGED, labels_of_tests, text_tests
 from nfn_transformer.models.predictor import build_predictor
 from nfn_transformer.training.trained_predictor import load_network, save_predictor
+from nfn_transformer.trees.features import check_readable
 from nfn_transformer.weights.spec import BlockSpec, FeedForwardSpec, TransformerSpec
 from nfn_transformer.weights.standard_containers import StandardTransformerWeights
 from nfn_transformer.weights.standard_pass import standard_outputs
+from nfn_transformer.weights.standard_spec import StandardTransformerSpec
+from nfn_transformer.zoo.several_sizes import MixedZoo
 
 TRAIN, ONE = torch.arange(24), torch.ones(1, dtype=torch.float64)
 _ask = ProbeInputs.ask
@@ -206,6 +209,14 @@ def few_strokes(monkeypatch):
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Zoo of one size, as far as its sizes are checked."""
+
+    names: list[str]
+    spec: StandardTransformerSpec
+
+
+@dataclass(frozen=True)
 class _Networks:
     """Zoo in memory, as `Consensus.fit` reads it."""
 
@@ -348,3 +359,18 @@ def test_texts_are_those_that_makers_are_surest_of(few_pictures, generator, tmp_
     save_consensus(tmp_path / "consensus.safetensors", consensus)
     loaded = load_consensus(tmp_path / "consensus.safetensors", networks.spec)
     assert torch.equal(loaded.texts, consensus.texts)
+
+
+@pytest.mark.parametrize("of_other", ["words", "classes"])
+def test_networks_of_other_words_or_classes_have_no_consensus_together(of_other):
+    spec = STANDARD_SPECS["bert"]
+    changed = replace(spec, vocabulary=spec.vocabulary + 1)
+    if of_other == "classes":
+        changed = replace(spec, head_sizes=(*spec.head_sizes[:-1], spec.head_sizes[-1] + 1))
+    both = (_Part(["a.pt"], spec), _Part(["b.pt"], changed))
+    for parts in (both, both[::-1]):
+        zoo = MixedZoo(parts)
+        with pytest.raises(UserError, match=r"same classes and inputs, .* zoo 'berts' differ, the first of each size"):
+            check_readable("consensus", zoo, "berts")
+    deeper = replace(spec, blocks=spec.blocks + 1)
+    check_readable("consensus", MixedZoo((both[0], _Part(["c.pt"], deeper))), "berts")
