@@ -41,7 +41,7 @@ def main() -> None:
     config = DataConfig(flags.dataset, str(flags.data_path), ckpt_epoch=flags.ckpt_epoch, all_sizes=True)
     zoo = load_zoo(config)
     split, consensus = draw_split(zoo, config, flags.seed), Consensus(zoo.spec)
-    pictures = seconds_of(lambda: consensus.fit(zoo, split.train, flags.seed))
+    tests = seconds_of(lambda: consensus.fit(zoo, split.train, flags.seed))
 
     def read() -> None:
         consensus.fit(zoo, split.train, flags.seed, are_loaded=True)
@@ -51,7 +51,7 @@ def main() -> None:
     reading = [seconds_of(read) for _ in range(flags.rounds)]
     print(f"{len(zoo)} networks, {threads} threads, torch {torch.__version__}; seconds, of {flags.rounds} rounds\n")
     print("| what | by the clock | of processors |\n| --- | --- | --- |")
-    print(f"| votes and tests, once | {pictures[0]:.1f} | {pictures[1]:.1f} |")
+    print(f"| votes and tests, once | {tests[0]:.1f} | {tests[1]:.1f} |")
     clock, processors = zip(*reading, strict=True)
     print(f"| votes and features | {spread(clock)} | {spread(processors)} |")
 

@@ -77,7 +77,9 @@ def test_the_list_tells_the_model_of_each_run(folder, small_zoo, capsys):
         assert lines[name].split()[1] == "no-no-mlp"
     for name in ("trees", "begun"):
         assert lines[name].split()[1] == "scikit-learn-extra_trees-statistics"
-    assert not any("transformer_nfn" in line for line in lines.values())
+    assert not any(
+        f" {word} " in line for line in lines.values() for word in ("transformer_nfn", "enc_mode", "library")
+    )
     assert lines_of(capsys, folder / "trees")["trees"].split()[1] == "scikit-learn-extra_trees-statistics"
 
 

@@ -112,13 +112,13 @@ def test_training_moves_the_probes(kind, flags, small, generator):
     features, wanted = model.featurize(U), torch.linspace(-1, 1, 8, dtype=torch.float64)
     first = model.encoder.probes().detach()
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=1e-2), []
-    for _ in range(12):
+    for _ in range(40):  # the loss of sines goes up and down at first, on each processor otherwise
         loss = (model.from_features(features) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses) < 0.85 * losses[0]  # that of sines goes up and down, as each processor rounds otherwise
+    assert losses[-1] < 0.85 * losses[0]
     moved = (model.encoder.probes() - first).flatten(1).abs().amax(1)
     assert moved.min() > 1e-3
 
